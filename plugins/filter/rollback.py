@@ -1,0 +1,69 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filters of the rollback playbook: the script back to the previous release, and the census of answers."""
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+name: rollback_script
+short_description: Render the script that makes the previous release current again
+version_added: 0.1.0
+description:
+  - Returns a POSIX sh script for M(ansible.builtin.raw) that needs no Python and no free disk on the host.
+options:
+  _input:
+    description: Digest of the release to leave, or an empty string for whichever is active.
+    type: str
+    required: true
+  wait:
+    description: Seconds that the loader may take to confirm.
+    type: int
+    default: 30
+"""
+
+EXAMPLES = r"""
+- name: Go back
+  ansible.builtin.raw: "{{ '' | ebpf.fleet.rollback_script }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The script.
+  type: str
+"""
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.module_utils import killscript, rollback
+
+MARKS = [rollback.MARK, killscript.MARK]
+
+
+def rollback_script(from_digest, wait=30):
+    """Return the script; an invalid digest is an error of the filter."""
+    try:
+        return rollback.render_rollback(from_digest or None, wait_seconds=wait)
+    except ValueError as error:
+        raise AnsibleFilterError("rollback_script: %s" % error) from error
+
+
+def kill_census(answers):
+    """Return the census of ``{host: raw result}``."""
+    return rollback.census(answers, MARKS)
+
+
+def kill_changed(answer):
+    """Return whether the host says that it changed; an order that was placed anew counts as a change."""
+    return bool(rollback.parse_answer(answer, MARKS).get("changed", False))
+
+
+class FilterModule:
+    """The filters' names."""
+
+    def filters(self):
+        return {
+            "rollback_script": rollback_script,
+            "kill_census": kill_census,
+            "kill_changed": kill_changed,
+        }

@@ -1,0 +1,162 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The way back to the previous release, and the census of who confirmed an order.
+
+Pure functions: one renders the POSIX sh script that a host runs over ``raw``,
+the others judge what came back. An answer that cannot be read is never a yes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Dict, List, Mapping, Optional
+
+__metaclass__ = type
+
+MARK = "ebpf-fleet-rollback: "
+
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
+
+# rename(2) of the link `previous` onto `current` needs no block and no inode:
+# it works on a full disk. The desired state lies in the release's folder and
+# comes back with it.
+_SCRIPT = r"""set -u
+root=@ROOT@/var/lib/ebpf-fleet
+status=@ROOT@/run/ebpf-fleet-loader/status.json
+unit=@UNIT@
+from=@FROM@
+wait=@WAIT@
+ms() { IFS='. ' read -r s c _ </proc/uptime; c=${c#0}; echo $((s * 1000 + ${c:-0} * 10)); }
+start=$(ms)
+answer() {
+	printf '@MARK@{"ok":%s,"changed":%s,"host_ms":%d,"digest":"%s","detail":"%s"}\n' \
+		"$1" "$2" "$(($(ms) - start))" "$3" "$4"
+	[ "$1" = true ] && exit 0
+	exit 1
+}
+digest() { sha256sum <"$1/bundle/manifest.json" 2>/dev/null | cut -c1-64; }
+runs() { tr -d ' \n' <"$status" 2>/dev/null | grep -q "\"digest\":\"$1\""; }
+if [ ! -L "$root/current" ]; then
+	[ -n "$from" ] && answer true false "" "no release is active here"
+	answer false false "" "no release is active here and none can be gone back to"
+fi
+now=$(digest "$root/current")
+if [ -n "$from" ] && [ "$now" != "$from" ]; then
+	answer true false "$now" "another release is active already"
+fi
+if [ ! -L "$root/previous" ]; then
+	[ -n "$from" ] || answer false false "$now" "there is no previous release on this host"
+	systemctl stop "$unit" || answer false false "$now" "systemctl stop failed"
+	rm -f "$root/current" || answer false true "$now" "cannot remove the link current"
+	answer true true "" "this was the first release: nothing runs now"
+fi
+back=$(digest "$root/previous")
+[ -n "$back" ] || answer false false "$now" "the previous release has no manifest"
+mv -fT "$root/previous" "$root/current" || answer false false "$now" "cannot rename previous onto current"
+systemctl reset-failed "$unit" 2>/dev/null
+systemctl restart "$unit" || answer false true "$back" "systemctl restart failed; see journalctl -u $unit"
+tries=0
+while ! runs "$back"; do
+	tries=$((tries + 1))
+	[ "$tries" -gt "$wait" ] && answer false true "$back" "the loader did not confirm in time; see journalctl -u $unit"
+	sleep 1
+done
+answer true true "$back" "the previous release runs"
+"""
+
+
+def render_rollback(
+    from_digest: Optional[str] = None,
+    unit: str = "ebpf-fleet-loader.service",
+    wait_seconds: int = 30,
+    root: str = "",
+) -> str:
+    """Return the script that makes the previous release current again.
+
+    With ``from_digest`` (64 hex digits) a host on which another release is
+    active is left as it is, and a host without a previous release ends with
+    nothing running: what a failed rollout wants. ``root`` is a prefix for
+    tests. Raises ``ValueError`` on anything that could not be a digest or path.
+    """
+    if from_digest and not _DIGEST.match(from_digest):
+        raise ValueError("from_digest '%s' is not 64 hex digits" % from_digest)
+    if not re.match(r"^[A-Za-z0-9@._-]+$", unit):
+        raise ValueError("unit '%s' is not a unit's name" % unit)
+    if not re.match(r"^[A-Za-z0-9/._-]*$", root):
+        raise ValueError("root '%s' holds characters that a path here may not" % root)
+    values = {
+        "@ROOT@": root,
+        "@UNIT@": unit,
+        "@FROM@": "'%s'" % (from_digest or ""),
+        "@WAIT@": str(int(wait_seconds)),
+        "@MARK@": MARK,
+    }
+    script = _SCRIPT
+    for key, value in values.items():
+        script = script.replace(key, value)
+    return script
+
+
+def parse_answer(answer: Mapping[str, Any], marks: List[str]) -> Dict[str, Any]:
+    """Return what a host answered over ``raw`` as ``{"ok": bool, "detail": str, …}``.
+
+    Unreachable, cut short, garbled or silent all give ``ok`` false.
+    """
+    if answer.get("unreachable"):
+        return {"ok": False, "detail": "unreachable: %s" % answer.get("msg", "no answer")}
+    for line in reversed(str(answer.get("stdout", "")).splitlines()):
+        for mark in marks:
+            if line.startswith(mark):
+                return _parse_document(line[len(mark):])
+    detail = (str(answer.get("stderr", "")) or str(answer.get("msg", ""))).strip()
+    return {"ok": False, "detail": "no answer that can be read (rc %s): %s" % (answer.get("rc"), detail[-300:])}
+
+
+def _parse_document(text: str) -> Dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {"ok": False, "detail": "garbled answer: %s" % text[:200]}
+    if not isinstance(document, dict) or document.get("ok") is not True:
+        detail = document.get("detail", "") if isinstance(document, dict) else text[:200]
+        base = document if isinstance(document, dict) else {}
+        return {**base, "ok": False, "detail": detail or "the host did not confirm"}
+    return document
+
+
+def census(answers: Mapping[str, Mapping[str, Any]], marks: List[str]) -> Dict[str, Any]:
+    """Return who confirmed an order and who did not.
+
+    ``answers`` maps every host that was addressed to its ``raw`` result.
+    The result has ``hosts`` (each host's parsed answer), ``confirmed`` and
+    ``missing`` (names, sorted), ``slowest_ms`` (null when nobody confirmed)
+    and a ``sentence``. No host at all counts as nobody confirmed.
+    """
+    hosts = {name: parse_answer(answer, marks) for name, answer in answers.items()}
+    confirmed = sorted(name for name, host in hosts.items() if host["ok"])
+    missing = sorted(set(hosts) - set(confirmed))
+    times = [hosts[name]["host_ms"] for name in confirmed if isinstance(hosts[name].get("host_ms"), int)]
+    return {
+        "hosts": hosts,
+        "confirmed": confirmed,
+        "missing": missing,
+        "slowest_ms": max(times) if times else None,
+        "sentence": _sentence(hosts, confirmed, missing, times),
+    }
+
+
+def _sentence(
+    hosts: Mapping[str, Mapping[str, Any]], confirmed: List[str], missing: List[str], times: List[int]
+) -> str:
+    if not hosts:
+        return "No host was addressed: check the inventory and the pattern."
+    slowest = "; the slowest took %d ms on the host" % max(times) if times else ""
+    if not missing:
+        return "All %d hosts confirmed%s." % (len(confirmed), slowest)
+    named = "; ".join("%s (%s)" % (name, hosts[name]["detail"]) for name in missing)
+    return "%d of %d hosts confirmed. NOT confirmed: %s. Run this playbook again until all have." % (
+        len(confirmed),
+        len(hosts),
+        named,
+    )

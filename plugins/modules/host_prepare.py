@@ -1,0 +1,224 @@
+#!/usr/bin/python
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: host_prepare
+short_description: Put the loader's control files on a host and let systemd apply them
+version_added: 0.1.0
+description:
+  - Writes a set of text files atomically, then applies C(sysusers.d) and C(tmpfiles.d), reloads systemd
+    and enables the unit, each only when something calls for it.
+  - All in one execution, because on a large fleet a task costs more than what it does.
+  - Starts and restarts nothing.
+author:
+  - The ebpf.fleet authors
+options:
+  files:
+    description: The files, all owned by root.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Absolute path. Missing parent directories are made with mode C(0755).
+        type: path
+        required: true
+      content:
+        description: The whole text.
+        type: str
+        required: true
+      mode:
+        description: Permission bits, in octal.
+        type: str
+        default: "0644"
+  sysusers:
+    description: Name of a C(sysusers.d) file to apply; its user is made when it is missing.
+    type: str
+  tmpfiles:
+    description: Name of a C(tmpfiles.d) file to apply when a directory of it is missing or the file is new.
+    type: str
+  enable:
+    description: Unit to enable at boot.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows each file's text before and after.
+  idempotent:
+    support: full
+    description: A second run changes nothing.
+  platform:
+    support: full
+    platforms: linux
+    description: Linux with systemd.
+"""
+
+EXAMPLES = r"""
+- name: Put the trust file on the host
+  ebpf.fleet.host_prepare:
+    files:
+      - path: /etc/ebpf-fleet/trust/allowed_signers
+        content: |
+          release@example.org namespaces="ebpf-fleet-release" ssh-ed25519 AAAA...
+"""
+
+RETURN = r"""
+files:
+  description: Paths that were (or would be) written.
+  type: list
+  elements: str
+  returned: success
+actions:
+  description: Commands that were (or would be) run, as text.
+  type: list
+  elements: str
+  returned: success
+"""
+
+import os
+import platform
+import pwd
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils import hostfiles
+
+SPEC = {
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "path": {"type": "path", "required": True},
+            "content": {"type": "str", "required": True},
+            "mode": {"type": "str", "default": "0644"},
+        },
+    },
+    "sysusers": {"type": "str"},
+    "tmpfiles": {"type": "str"},
+    "enable": {"type": "str"},
+}
+
+
+class PrepareError(Exception):
+    """Why the host could not be prepared, with the remedy."""
+
+
+def require_systemd():
+    """Raise unless this is Linux with systemd as its first process."""
+    if platform.system() != "Linux":
+        raise PrepareError("this host runs %s; ebpf.fleet needs Linux. Take it out of the inventory pattern"
+                           % platform.system())
+    if not os.path.isdir("/run/systemd/system"):
+        raise PrepareError("this host was not booted with systemd (/run/systemd/system is missing); the loader "
+                           "runs as a systemd service. Take the host out of the inventory pattern")
+
+
+def wanted_files(items):
+    """Return the files with their modes as numbers; raise on a path or mode that makes no sense."""
+    wanted = []
+    for item in items:
+        if not os.path.isabs(item["path"]):
+            raise PrepareError("files: path '%s' is not absolute; write it from /" % item["path"])
+        try:
+            mode = int(item["mode"], 8)
+        except ValueError:
+            raise PrepareError("files: mode '%s' of %s is not octal; write it like '0644'"
+                               % (item["mode"], item["path"])) from None
+        wanted.append({"path": item["path"], "content": item["content"], "mode": mode})
+    return wanted
+
+
+def missing_users(text):
+    """Return the users of a sysusers.d text (lines ``u NAME …``) that this host does not have."""
+    names = [line.split()[1] for line in text.splitlines() if line.startswith("u ")]
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return [name for name in names if name not in known]
+
+
+def missing_directories(text):
+    """Return the directories of a tmpfiles.d text (lines ``d PATH …``) that are not there."""
+    paths = [line.split()[1] for line in text.splitlines() if line.startswith("d ")]
+    return [path for path in paths if not os.path.isdir(path)]
+
+
+def text_of(wanted, name):
+    """Return the content of the wanted file called ``name``; raise when none is."""
+    for item in wanted:
+        if os.path.basename(item["path"]) == name:
+            return item["content"]
+    raise PrepareError("'%s' is to be applied but is not among files; add it" % name)
+
+
+def plan_actions(module, wanted, steps):
+    """Return the commands that the host still needs, in order."""
+    params = module.params
+    changed = {os.path.basename(step.path) for step in steps}
+    actions = []
+    if params["sysusers"] and missing_users(text_of(wanted, params["sysusers"])):
+        actions.append(["systemd-sysusers", params["sysusers"]])
+    if params["tmpfiles"] and (
+        params["tmpfiles"] in changed or missing_directories(text_of(wanted, params["tmpfiles"]))
+    ):
+        actions.append(["systemd-tmpfiles", "--create", params["tmpfiles"]])
+    if any(step.path.startswith(("/etc/systemd/", "/lib/systemd/", "/usr/lib/systemd/")) for step in steps):
+        actions.append(["systemctl", "daemon-reload"])
+    if params["enable"] and not is_enabled(module, params["enable"]):
+        actions.append(["systemctl", "enable", params["enable"]])
+    return actions
+
+
+def is_enabled(module, unit):
+    """Return whether systemd starts the unit at boot."""
+    rc, dummy, dummy2 = module.run_command(["systemctl", "is-enabled", "--quiet", unit])
+    return rc == 0
+
+
+def apply(module, steps, actions):
+    """Write the files and run the commands; raise with the command and its words when one fails."""
+    for step in steps:
+        try:
+            hostfiles.write_atomically(step.path, step.content, step.mode)
+        except OSError as error:
+            raise PrepareError("cannot write %s: %s" % (step.path, error.strerror)) from error
+    for action in actions:
+        rc, out, err = module.run_command(action)
+        if rc != 0:
+            raise PrepareError("'%s' ended with %d: %s" % (" ".join(action), rc, (err or out).strip()))
+
+
+def run(module):
+    """Plan, then act unless this is check mode; return the result."""
+    require_systemd()
+    wanted = wanted_files(module.params["files"])
+    found = {item["path"]: hostfiles.read_state(item["path"]) for item in wanted}
+    steps = hostfiles.plan_files(wanted, found)
+    actions = plan_actions(module, wanted, steps)
+    if not module.check_mode:
+        apply(module, steps, actions)
+    return {
+        "changed": bool(steps or actions),
+        "files": [step.path for step in steps],
+        "actions": [" ".join(action) for action in actions],
+        "diff": hostfiles.diff_steps(steps),
+    }
+
+
+def main():
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    try:
+        result = run(module)
+    except (PrepareError, OSError) as error:
+        module.fail_json(msg="host_prepare: %s" % error)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
