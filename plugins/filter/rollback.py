@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-__metaclass__ = type
-
 DOCUMENTATION = r"""
 name: rollback_script
 short_description: Render the script that makes the previous release current again
@@ -43,9 +41,9 @@ MARKS = [rollback.MARK, killscript.MARK]
 def rollback_script(from_digest, wait=30):
     """Return the script; an invalid digest is an error of the filter."""
     try:
-        return rollback.render_rollback(from_digest or None, wait_seconds=wait)
+        return killscript.command(rollback.render_rollback(from_digest or None, wait_seconds=wait))
     except ValueError as error:
-        raise AnsibleFilterError("rollback_script: %s" % error) from error
+        raise AnsibleFilterError(f"rollback_script: {error}") from error
 
 
 def kill_census(answers):
@@ -58,12 +56,20 @@ def kill_changed(answer):
     return bool(rollback.parse_answer(answer, MARKS).get("changed", False))
 
 
+def rollback_answer(answer):
+    """Return one host's answer as a dict with ``ok`` and ``detail``."""
+    if not answer or answer.get("skipped"):
+        return {"ok": False, "detail": "was not asked to go back"}
+    return rollback.parse_answer(answer, MARKS)
+
+
 class FilterModule:
     """The filters' names."""
 
     def filters(self):
         return {
             "rollback_script": rollback_script,
+            "rollback_answer": rollback_answer,
             "kill_census": kill_census,
             "kill_changed": kill_changed,
         }

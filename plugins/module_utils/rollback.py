@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Mapping, Optional
-
-__metaclass__ = type
+from typing import Any, Mapping
 
 MARK = "ebpf-fleet-rollback: "
 
@@ -67,7 +65,7 @@ answer true true "$back" "the previous release runs"
 
 
 def render_rollback(
-    from_digest: Optional[str] = None,
+    from_digest: str | None = None,
     unit: str = "ebpf-fleet-loader.service",
     wait_seconds: int = 30,
     root: str = "",
@@ -80,11 +78,11 @@ def render_rollback(
     tests. Raises ``ValueError`` on anything that could not be a digest or path.
     """
     if from_digest and not _DIGEST.match(from_digest):
-        raise ValueError("from_digest '%s' is not 64 hex digits" % from_digest)
+        raise ValueError(f"from_digest '{from_digest}' is not 64 hex digits")
     if not re.match(r"^[A-Za-z0-9@._-]+$", unit):
-        raise ValueError("unit '%s' is not a unit's name" % unit)
+        raise ValueError(f"unit '{unit}' is not a unit's name")
     if not re.match(r"^[A-Za-z0-9/._-]*$", root):
-        raise ValueError("root '%s' holds characters that a path here may not" % root)
+        raise ValueError(f"root '{root}' holds characters that a path here may not")
     values = {
         "@ROOT@": root,
         "@UNIT@": unit,
@@ -98,26 +96,32 @@ def render_rollback(
     return script
 
 
-def parse_answer(answer: Mapping[str, Any], marks: List[str]) -> Dict[str, Any]:
+def parse_answer(answer: Mapping[str, Any], marks: list[str]) -> dict[str, Any]:
     """Return what a host answered over ``raw`` as ``{"ok": bool, "detail": str, …}``.
 
     Unreachable, cut short, garbled or silent all give ``ok`` false.
     """
     if answer.get("unreachable"):
-        return {"ok": False, "detail": "unreachable: %s" % answer.get("msg", "no answer")}
+        return {"ok": False, "detail": "unreachable: {}".format(answer.get("msg", "no answer"))}
     for line in reversed(str(answer.get("stdout", "")).splitlines()):
         for mark in marks:
             if line.startswith(mark):
-                return _parse_document(line[len(mark):])
+                return _exit_agrees(_parse_document(line[len(mark) :]), answer.get("rc", 0))
     detail = (str(answer.get("stderr", "")) or str(answer.get("msg", ""))).strip()
-    return {"ok": False, "detail": "no answer that can be read (rc %s): %s" % (answer.get("rc"), detail[-300:])}
+    return {"ok": False, "detail": "no answer that can be read (rc {}): {}".format(answer.get("rc"), detail[-300:])}
 
 
-def _parse_document(text: str) -> Dict[str, Any]:
+def _exit_agrees(document: dict[str, Any], rc: Any) -> dict[str, Any]:
+    if document["ok"] and rc != 0:
+        return {**document, "ok": False, "detail": "exit status {} in spite of: {}".format(rc, document.get("detail"))}
+    return document
+
+
+def _parse_document(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError:
-        return {"ok": False, "detail": "garbled answer: %s" % text[:200]}
+        return {"ok": False, "detail": f"garbled answer: {text[:200]}"}
     if not isinstance(document, dict) or document.get("ok") is not True:
         detail = document.get("detail", "") if isinstance(document, dict) else text[:200]
         base = document if isinstance(document, dict) else {}
@@ -125,7 +129,7 @@ def _parse_document(text: str) -> Dict[str, Any]:
     return document
 
 
-def census(answers: Mapping[str, Mapping[str, Any]], marks: List[str]) -> Dict[str, Any]:
+def census(answers: Mapping[str, Mapping[str, Any]], marks: list[str]) -> dict[str, Any]:
     """Return who confirmed an order and who did not.
 
     ``answers`` maps every host that was addressed to its ``raw`` result.
@@ -147,14 +151,14 @@ def census(answers: Mapping[str, Mapping[str, Any]], marks: List[str]) -> Dict[s
 
 
 def _sentence(
-    hosts: Mapping[str, Mapping[str, Any]], confirmed: List[str], missing: List[str], times: List[int]
+    hosts: Mapping[str, Mapping[str, Any]], confirmed: list[str], missing: list[str], times: list[int]
 ) -> str:
     if not hosts:
         return "No host was addressed: check the inventory and the pattern."
     slowest = "; the slowest took %d ms on the host" % max(times) if times else ""
     if not missing:
         return "All %d hosts confirmed%s." % (len(confirmed), slowest)
-    named = "; ".join("%s (%s)" % (name, hosts[name]["detail"]) for name in missing)
+    named = "; ".join("{} ({})".format(name, hosts[name]["detail"]) for name in missing)
     return "%d of %d hosts confirmed. NOT confirmed: %s. Run this playbook again until all have." % (
         len(confirmed),
         len(hosts),

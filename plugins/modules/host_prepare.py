@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-__metaclass__ = type
-
 DOCUMENTATION = r"""
 module: host_prepare
 short_description: Put the loader's control files on a host and let systemd apply them
@@ -88,7 +86,7 @@ import platform
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostfiles
+from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
 
 SPEC = {
     "files": {
@@ -114,8 +112,9 @@ class PrepareError(Exception):
 def require_systemd():
     """Raise unless this is Linux with systemd as its first process."""
     if platform.system() != "Linux":
-        raise PrepareError("this host runs %s; ebpf.fleet needs Linux. Take it out of the inventory pattern"
-                           % platform.system())
+        raise PrepareError(
+            f"this host runs {platform.system()}; ebpf.fleet needs Linux. Take it out of the inventory pattern"
+        )
     if not os.path.isdir("/run/systemd/system"):
         raise PrepareError("this host was not booted with systemd (/run/systemd/system is missing); the loader "
                            "runs as a systemd service. Take the host out of the inventory pattern")
@@ -126,12 +125,13 @@ def wanted_files(items):
     wanted = []
     for item in items:
         if not os.path.isabs(item["path"]):
-            raise PrepareError("files: path '%s' is not absolute; write it from /" % item["path"])
+            raise PrepareError("files: path '{}' is not absolute; write it from /".format(item["path"]))
         try:
             mode = int(item["mode"], 8)
         except ValueError:
-            raise PrepareError("files: mode '%s' of %s is not octal; write it like '0644'"
-                               % (item["mode"], item["path"])) from None
+            raise PrepareError(
+                f"files: mode '{item['mode']}' of {item['path']} is not octal; write it like '0644'"
+            ) from None
         wanted.append({"path": item["path"], "content": item["content"], "mode": mode})
     return wanted
 
@@ -154,7 +154,7 @@ def text_of(wanted, name):
     for item in wanted:
         if os.path.basename(item["path"]) == name:
             return item["content"]
-    raise PrepareError("'%s' is to be applied but is not among files; add it" % name)
+    raise PrepareError(f"'{name}' is to be applied but is not among files; add it")
 
 
 def plan_actions(module, wanted, steps):
@@ -185,9 +185,9 @@ def apply(module, steps, actions):
     """Write the files and run the commands; raise with the command and its words when one fails."""
     for step in steps:
         try:
-            hostfiles.write_atomically(step.path, step.content, step.mode)
+            filesteps.write_atomically(step.path, step.content, step.mode)
         except OSError as error:
-            raise PrepareError("cannot write %s: %s" % (step.path, error.strerror)) from error
+            raise PrepareError(f"cannot write {step.path}: {error.strerror}") from error
     for action in actions:
         rc, out, err = module.run_command(action)
         if rc != 0:
@@ -198,8 +198,8 @@ def run(module):
     """Plan, then act unless this is check mode; return the result."""
     require_systemd()
     wanted = wanted_files(module.params["files"])
-    found = {item["path"]: hostfiles.read_state(item["path"]) for item in wanted}
-    steps = hostfiles.plan_files(wanted, found)
+    found = {item["path"]: filesteps.read_state(item["path"]) for item in wanted}
+    steps = filesteps.plan_files(wanted, found)
     actions = plan_actions(module, wanted, steps)
     if not module.check_mode:
         apply(module, steps, actions)
@@ -207,7 +207,7 @@ def run(module):
         "changed": bool(steps or actions),
         "files": [step.path for step in steps],
         "actions": [" ".join(action) for action in actions],
-        "diff": hostfiles.diff_steps(steps),
+        "diff": filesteps.diff_steps(steps),
     }
 
 
@@ -216,7 +216,7 @@ def main():
     try:
         result = run(module)
     except (PrepareError, OSError) as error:
-        module.fail_json(msg="host_prepare: %s" % error)
+        module.fail_json(msg=f"host_prepare: {error}")
     module.exit_json(**result)
 
 

@@ -1,0 +1,68 @@
+# ebpf.fleet. `make help` lists what a person may want; everything sets itself up.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.cache/venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
+export PYTHONPATH := $(CURDIR)
+# A module's answer that looks like a template is an error, never a silent string.
+export _ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR := fail
+export ANSIBLE_INJECT_FACT_VARS := false
+# The kernel, the loader's tests and the lab need root.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
+PYTHON := .cache/venv/bin/python
+PYTEST := $(SUDO) $(PYTHON) -m pytest
+HOST ?=
+
+.PHONY: help setup demo test test-unit test-loader test-integration test-molecule test-faults lint release build lab-up lab-down lab-ssh clean
+
+help: ## what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Debian packages and the virtual environment, cached in .cache/
+	@$(SUDO) tools/setup.sh
+
+build: setup ## the loader and the features' objects, into build/
+	@$(MAKE) --no-print-directory -C bpf
+
+demo: build ## the main job on a fleet of real VMs; summary in build/demo/summary.json
+	@$(SUDO) $(PYTHON) -m tools.demo
+
+test: build ## every test that CI runs
+	@$(SUDO) $(PYTHON) -m tools.run_tests
+
+test-unit: setup ## pure logic, seconds
+	@$(PYTEST) tests/unit tests/lab
+
+test-loader: build ## the loader on this machine's own kernel
+	@$(PYTEST) tests/loader
+
+test-integration: build ## modules and playbooks without the lab
+	@$(PYTEST) tests/integration
+
+test-faults: build lab-up ## rollouts and kills on the lab under faults
+	@$(PYTEST) tests/faults
+
+test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
+	@$(SUDO) $(PYTHON) -m tools.run_tests molecule
+
+lint: setup ## ansible-lint (production), ruff, mypy, yamllint, shellcheck, clang-format, C warnings
+	@tools/lint.sh
+
+release: build ## a signed bundle of the repository's features: VERSION=, SEQUENCE=, KEY=
+	@ansible-playbook playbooks/release.yml \
+		-e ebpf_fleet_release_version="$(VERSION)" -e ebpf_fleet_release_sequence="$(SEQUENCE)" \
+		-e ebpf_fleet_release_signing_key="$(KEY)"
+
+lab-up: setup ## boot the lab's VMs and write inventories/lab/hosts.yml
+	@$(SUDO) $(PYTHON) -m tests.lab up
+
+lab-down: setup ## stop the lab's VMs
+	@$(SUDO) $(PYTHON) -m tests.lab down
+
+lab-ssh: setup ## a shell on a lab host: HOST=name
+	@[ -n "$(HOST)" ] || { echo "lab-ssh: say which host: make lab-ssh HOST=name (see make lab-up)" >&2; exit 2; }
+	@$(SUDO) $(PYTHON) -m tests.lab ssh $(HOST)
+
+clean: ## remove build/ (the cache in .cache/ stays)
+	rm -rf build

@@ -1,0 +1,62 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Look into a bundle on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: bundle
+short_description: Read what a bundle holds
+version_added: 0.1.0
+author: The ebpf.fleet authors (@ebpf-fleet)
+description:
+  - Reads a bundle on the controller, checks every file against its manifest, and returns what a plan needs.
+  - The signature is judged on each host, by that host's own trust file, never here.
+options:
+  _terms:
+    description: Paths of bundles, each a tar or a folder.
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Which release is this?
+  ansible.builtin.debug:
+    msg: "{{ lookup('ebpf.fleet.bundle', 'build/release/ebpf-fleet-1.0.0.tar').bundle.version }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: >-
+    One dictionary for each bundle: C(bundle) (name, version, sequence, created), C(digest), C(contracts) (a list),
+    and C(path).
+  type: list
+  elements: dict
+"""
+
+import os
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+
+
+class LookupModule(LookupBase):
+    """Returns one description for each path."""
+
+    def run(self, terms, variables=None, **kwargs):
+        return [describe(os.path.expanduser(term)) for term in terms]
+
+
+def describe(path):
+    """Return what a plan needs to know of the bundle at ``path``."""
+    try:
+        found = load_bundle(path)
+    except FleetError as error:
+        raise AnsibleLookupError(f"bundle {path}: {error.code}: {error.message}") from error
+    return {
+        "path": path,
+        "bundle": dict(found.manifest.doc["bundle"]),
+        "digest": found.manifest.digest,
+        "contracts": [found.contracts[name] for name in sorted(found.contracts)],
+    }

@@ -1,0 +1,97 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a set of text files must become on a host: a plan, its diff, and its safe execution.
+
+The plan is data (:class:`FileStep`), made by pure functions from what is there
+and what is wanted. :func:`write_atomically` is the only one that acts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from typing import Any, NamedTuple
+
+
+class FileState(NamedTuple):
+    """A file as it is: its text (None when absent) and its permission bits."""
+
+    content: str | None
+    mode: int | None
+
+
+class FileStep(NamedTuple):
+    """One file that has to change, from what to what."""
+
+    path: str
+    before: FileState
+    content: str
+    mode: int
+
+
+def plan_files(wanted: list[dict[str, Any]], found: dict[str, FileState]) -> list[FileStep]:
+    """Return the steps that turn ``found`` into ``wanted``.
+
+    ``wanted`` holds ``path``, ``content`` and ``mode`` (permission bits) each;
+    ``found`` maps every such path to its state.
+    """
+    return [
+        FileStep(item["path"], found[item["path"]], item["content"], item["mode"])
+        for item in wanted
+        if found[item["path"]] != FileState(item["content"], item["mode"])
+    ]
+
+
+def diff_steps(steps: list[FileStep]) -> list[dict[str, str]]:
+    """Return one Ansible diff entry for each step."""
+    return [
+        {
+            "before_header": step.path + _mode_note(step.before.mode),
+            "after_header": step.path + _mode_note(step.mode),
+            "before": step.before.content or "",
+            "after": step.content,
+        }
+        for step in steps
+    ]
+
+
+def _mode_note(mode: int | None) -> str:
+    return " (absent)" if mode is None else f" (mode 0{mode:03o})"
+
+
+def read_state(path: str) -> FileState:
+    """Read a regular file without following a symlink; absent gives ``FileState(None, None)``.
+
+    Raises ``OSError`` for anything that is there and is not a regular file.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return FileState(None, None)
+    with os.fdopen(fd, "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(f"{path} is not a regular file; remove it")
+        return FileState(file.read().decode("utf-8", "replace"), stat.S_IMODE(info.st_mode))
+
+
+def write_atomically(path: str, content: str, mode: int) -> None:
+    """Replace ``path`` by ``content`` so that a reader sees the old text or the new, never part.
+
+    Missing parent directories are made with mode 0755. The temporary file is
+    removed when anything fails (a full disk for one).
+    """
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=".ebpf-fleet-", dir=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content.encode("utf-8"))
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,66 @@
+"""Text files on a host: planned, shown as a diff, written atomically."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
+
+
+def wanted(path: Path, content: str = "new\n", mode: int = 0o644) -> list:
+    return [{"path": str(path), "content": content, "mode": mode}]
+
+
+def plan(path: Path, **more) -> list:
+    return filesteps.plan_files(wanted(path, **more), {str(path): filesteps.read_state(str(path))})
+
+
+def test_a_missing_file_is_a_step_and_a_right_one_is_none(tmp_path):
+    path = tmp_path / "deep" / "file"
+    (step,) = plan(path)
+    assert step.before == filesteps.FileState(None, None)
+    filesteps.write_atomically(step.path, step.content, step.mode)
+    assert path.read_text() == "new\n" and path.stat().st_mode & 0o777 == 0o644
+    assert plan(path) == []
+
+
+def test_a_wrong_mode_alone_is_a_step_and_shows_in_the_diff(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("new\n")
+    path.chmod(0o666)
+    steps = plan(path)
+    (diff,) = filesteps.diff_steps(steps)
+    assert diff["before_header"].endswith("(mode 0666)") and diff["after_header"].endswith("(mode 0644)")
+
+
+def test_a_symlink_is_refused_and_its_target_kept(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("keep")
+    os.symlink(target, tmp_path / "link")
+    with pytest.raises(OSError):
+        filesteps.read_state(str(tmp_path / "link"))
+    assert target.read_text() == "keep"
+
+
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a regular file"):
+        filesteps.read_state(str(tmp_path / "fifo"))
+
+
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_part(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs that can be filled")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        path = tmp_path / "file"
+        path.write_text("old")
+        with pytest.raises(OSError, match="No space left"):
+            filesteps.write_atomically(str(path), "x" * 200_000, 0o644)
+        assert path.read_text() == "old"
+        assert os.listdir(tmp_path) == ["file"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

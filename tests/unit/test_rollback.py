@@ -1,0 +1,141 @@
+"""The way back to the previous release: the script, run for real in a folder, and the census."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import rollback
+
+# A stand-in for systemctl is on PATH only here: this machine has no systemd,
+# and the real one is used on the test fleet. It does what a restart does to
+# the file that the script waits for.
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>"$CALLS"
+[ "$1" = restart ] || exit 0
+[ -n "${LOADER_SILENT:-}" ] && exit 0
+digest=$(sha256sum <"$HOST/var/lib/ebpf-fleet/current/bundle/manifest.json" | cut -c1-64)
+printf '{"bundle": {"digest": "%s"}}' "$digest" >"$HOST/run/ebpf-fleet-loader/status.json"
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A host's folders with two releases, of which `new` is current."""
+    releases = tmp_path / "var/lib/ebpf-fleet/releases"
+    for name in ("old", "new"):
+        (releases / name / "bundle").mkdir(parents=True)
+        (releases / name / "bundle/manifest.json").write_text(json.dumps({"name": name}))
+    (tmp_path / "run/ebpf-fleet-loader").mkdir(parents=True)
+    os.symlink("releases/new", releases.parent / "current")
+    os.symlink("releases/old", releases.parent / "previous")
+    stand_in = tmp_path / "bin/systemctl"
+    stand_in.parent.mkdir()
+    stand_in.write_text(SYSTEMCTL)
+    stand_in.chmod(0o755)
+    return tmp_path
+
+
+def digest(host: Path, name: str) -> str:
+    return hashlib.sha256((host / f"var/lib/ebpf-fleet/releases/{name}/bundle/manifest.json").read_bytes()).hexdigest()
+
+
+def run(host: Path, from_digest: str | None = None, shell: str = "sh", **more: str) -> dict:
+    script = rollback.render_rollback(from_digest, wait_seconds=1, root=str(host))
+    env = {**os.environ, "PATH": f"{host / 'bin'}:{os.environ['PATH']}", "HOST": str(host),
+           "CALLS": str(host / "calls"), **more}  # fmt: skip
+    done = subprocess.run([*shell.split(), "-c", script], env=env, capture_output=True, text=True, check=False)
+    return rollback.parse_answer({"stdout": done.stdout, "stderr": done.stderr, "rc": done.returncode}, [rollback.MARK])
+
+
+def current(host: Path) -> str | None:
+    link = host / "var/lib/ebpf-fleet/current"
+    return os.readlink(link) if link.is_symlink() else None
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])
+def test_goes_back_to_the_previous_release(host, shell):
+    answer = run(host, shell=shell)
+    assert answer["ok"] and answer["changed"], answer
+    assert current(host) == "releases/old"
+    assert not (host / "var/lib/ebpf-fleet/previous").is_symlink()
+    assert answer["digest"] == digest(host, "old")
+
+
+def test_leaves_a_host_alone_on_which_another_release_is_active(host):
+    answer = run(host, "0" * 64)
+    assert answer["ok"] and not answer["changed"], answer
+    assert current(host) == "releases/new"
+    assert not (host / "calls").exists()
+
+
+def test_a_second_run_for_the_same_release_changes_nothing(host):
+    new = digest(host, "new")
+    assert run(host, new)["changed"]
+    answer = run(host, new)
+    assert answer["ok"] and not answer["changed"], answer
+    assert current(host) == "releases/old"
+
+
+def test_a_first_release_that_failed_leaves_nothing_running(host):
+    (host / "var/lib/ebpf-fleet/previous").unlink()
+    answer = run(host, digest(host, "new"))
+    assert answer["ok"] and answer["changed"], answer
+    assert current(host) is None
+    assert "stop ebpf-fleet-loader.service" in (host / "calls").read_text()
+
+
+def test_without_a_previous_release_a_plain_order_fails_and_changes_nothing(host):
+    (host / "var/lib/ebpf-fleet/previous").unlink()
+    answer = run(host)
+    assert not answer["ok"] and "no previous release" in answer["detail"]
+    assert current(host) == "releases/new"
+
+
+def test_a_loader_that_does_not_confirm_is_not_a_yes(host):
+    answer = run(host, LOADER_SILENT="1")
+    assert not answer["ok"] and "did not confirm" in answer["detail"]
+
+
+@pytest.mark.parametrize("bad", [{"from_digest": "x; rm -rf /"}, {"unit": "a b"}, {"root": "/tmp/$(id)"}])
+def test_nothing_unquoted_gets_into_the_script(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        rollback.render_rollback(**bad)
+
+
+GOOD = {"stdout": rollback.MARK + '{"ok":true,"changed":true,"host_ms":40,"digest":"","detail":"off"}\n', "rc": 0}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"unreachable": True, "msg": "timed out"},
+        {"stdout": "", "rc": 0},
+        {"stdout": rollback.MARK + '{"ok":tr', "rc": 0},
+        {"stdout": rollback.MARK + "[]", "rc": 0},
+        {"stdout": rollback.MARK + '{"ok":"true"}', "rc": 0},
+        {"stdout": rollback.MARK + '{"ok":false,"detail":"2 programs left"}', "rc": 1},
+        {**GOOD, "rc": 1},
+        {},
+    ],
+)
+def test_anything_but_a_clear_yes_is_missing(answer):
+    census = rollback.census({"a": GOOD, "b": answer}, [rollback.MARK])
+    assert census["confirmed"] == ["a"] and census["missing"] == ["b"]
+    assert "NOT confirmed: b (" in census["sentence"]
+    assert census["hosts"]["b"]["detail"]
+
+
+def test_census_of_nobody_is_not_a_success_story():
+    census = rollback.census({}, [rollback.MARK])
+    assert census["slowest_ms"] is None and "No host" in census["sentence"]
+
+
+def test_census_names_the_slowest():
+    slow = {"stdout": GOOD["stdout"].replace("40", "900"), "rc": 0}
+    census = rollback.census({"a": GOOD, "b": slow}, [rollback.MARK])
+    assert census["slowest_ms"] == 900 and not census["missing"]

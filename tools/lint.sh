@@ -1,0 +1,20 @@
+#!/bin/sh
+# Every linter, each said aloud; ends with failure if any found something.
+set -u
+cd "$(dirname "$0")/.."
+PATH="$PWD/.cache/venv/bin:$PATH"
+bad=0
+run() {
+	printf 'lint: %s\n' "$1" >&2
+	shift
+	"$@" || bad=1
+}
+run "ruff" ruff check .
+run "mypy on module_utils" mypy plugins/module_utils
+run "yamllint" yamllint --strict .
+run "ansible-lint" ansible-lint --profile production --offline -q
+git ls-files -z '*.sh' '.ci/run' | xargs -0 sh -c 'printf "lint: shellcheck\n" >&2; exec shellcheck "$@"' sh || bad=1
+git ls-files -z 'bpf/*.c' 'bpf/*.h' 'tests/*.bpf.c' |
+	xargs -0 sh -c 'printf "lint: clang-format\n" >&2; exec clang-format-14 --style=file:bpf/.clang-format --dry-run -Werror "$@"' sh || bad=1
+run "C warnings as errors" make --no-print-directory -C bpf BUILD=../build/lint
+exit "$bad"

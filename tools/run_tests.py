@@ -1,0 +1,101 @@
+"""Every test that CI runs, suite by suite, with one closing line: `make test`.
+
+A suite that fails does not hide the others; the exit code is 1 if any did.
+Arguments name the suites to run, all of them when there is none.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+from tools.play import ROOT, VENV, environment, lab
+
+OUT = ROOT / "build" / "test"
+
+
+class Count(NamedTuple):
+    """How many tests of a suite ended how."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def plus(self, other: Count) -> Count:
+        return Count(*(mine + theirs for mine, theirs in zip(self, other)))
+
+
+def run_pytest(name: str, *paths: str) -> Count:
+    """Run one pytest suite; a run that ends without a report counts as one failure."""
+    report = OUT / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *paths]
+    rc = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False).returncode
+    if not report.exists():
+        return Count(failed=1)
+    count = read_report(report)
+    return count if rc == 0 or count.failed else count.plus(Count(failed=1))
+
+
+def read_report(report: Path) -> Count:
+    """Add up the suites of a JUnit report."""
+    total = Count()
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        total = total.plus(Count(tests - failed - skipped, failed, skipped))
+    return total
+
+
+def run_molecule() -> Count:
+    """Run each Molecule scenario on the test fleet; one scenario counts as one test."""
+    total = Count()
+    for scenario in sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")):
+        print(f"molecule test -s {scenario}", flush=True)
+        command = [str(VENV / "molecule"), "test", "-s", scenario]
+        rc = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False).returncode
+        print(f"molecule scenario {scenario}: {'passed' if rc == 0 else f'FAILED with {rc}'}", flush=True)
+        total = total.plus(Count(passed=1) if rc == 0 else Count(failed=1))
+    return total
+
+
+def run_lab() -> Count:
+    """Boot the test fleet; everything after it that needs the fleet fails by itself if this did."""
+    return Count(passed=1) if lab("up").returncode == 0 else Count(failed=1)
+
+
+SUITES: dict[str, Callable[[], Count]] = {
+    "unit": lambda: run_pytest("unit", "tests/unit", "tests/lab"),
+    "loader": lambda: run_pytest("loader", "tests/loader"),
+    "integration": lambda: run_pytest("integration", "tests/integration"),
+    "fleet": run_lab,
+    "molecule": run_molecule,
+    "faults": lambda: run_pytest("faults", "tests/faults"),
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - set(SUITES))
+    if unknown:
+        print(f"run_tests: no suite {', '.join(unknown)}; there are {', '.join(SUITES)}", file=sys.stderr)
+        return 2
+    OUT.mkdir(parents=True, exist_ok=True)
+    total = Count()
+    for name in names or SUITES:
+        print(f"=== suite {name}", flush=True)
+        started = time.monotonic()
+        count = SUITES[name]()
+        seconds = time.monotonic() - started
+        print(f"=== suite {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
+              f"in {seconds:.0f} s", flush=True)  # fmt: skip
+        total = total.plus(count)
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
