@@ -82,9 +82,10 @@ def boot() -> list[str]:
     if lab("up").returncode != 0:
         raise DemoError("the test fleet did not come up; see above")
     # Every demo begins with hosts that nothing was deployed to.
-    if lab("reset").returncode != 0:
+    hosts = lab_hosts()
+    if lab("reset", *hosts).returncode != 0:
         raise DemoError("the test fleet could not be reset; see above")
-    return lab_hosts()
+    return hosts
 
 
 def build(demo: Demo, version: str, sequence: int, extra: list[Path]) -> Path:

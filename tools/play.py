@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
         "ANSIBLE_INJECT_FACT_VARS": "false",
-        "_ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR": "fail",
+        "_ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR": "error",
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
     }
@@ -61,7 +61,7 @@ def play(
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
-            file.write(line)
+            file.write(f"{time.monotonic() - started:6.1f} {line}")
             file.flush()
             if time.monotonic() > deadline:
                 process.kill()
