@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_ACCOUNT_H
+#define EF_ACCOUNT_H
+
+#include <bpf/libbpf.h>
+#include <jansson.h>
+#include <stdint.h>
+
+#define EF_HIST_SLOTS 64
+#define EF_HIST_SUM 64 /* index of the sum of all values */
+
+/* Events of one feature; what is in no field yet is in flight. */
+struct ef_counters {
+	uint64_t produced;
+	uint64_t delivered;
+	uint64_t dropped;
+	uint64_t sampled_out;
+};
+
+/*
+ * Read the map ef_counters, summed over the CPUs. "produced" is read last:
+ * every outcome was produced before it was counted, so in flight is never
+ * negative. 0 or -errno.
+ */
+int ef_counters_read(int map_fd, struct ef_counters *counters);
+
+/* produced minus the outcomes, 0 at least. */
+uint64_t ef_counters_in_flight(const struct ef_counters *counters);
+
+/* Add the map ef_hist, summed over the CPUs, to hist[EF_HIST_SLOTS + 1]. 0 or -errno. */
+int ef_hist_add(int map_fd, uint64_t *hist);
+
+/* Bytes that the kernel charges for a map or program, from its fdinfo; -1: not known. */
+int64_t ef_fd_memory(int fd);
+
+/*
+ * Entries of a hash map, by walking it in batches; -1: not counted (an array,
+ * a ring buffer, a kernel that cannot).
+ */
+int64_t ef_map_entries(const struct bpf_map *map);
+
+/* The kernel's number of a link; -1: not known. */
+int64_t ef_link_id(int fd);
+
+/* status.json's entries: new references. with_stats: run counts are measured. */
+json_t *ef_program_json(const struct bpf_program *program, bool with_stats);
+json_t *ef_map_json(const struct bpf_map *map);
+
+/* This process's CPU time (user and system) and resident memory; -1: not known. */
+int64_t ef_self_cpu_ns(void);
+int64_t ef_self_rss_bytes(void);
+
+/* When a process started, in ns since boot (to the clock tick); -1: there is no such process. */
+int64_t ef_process_start_ns(int pid);
+
+/* An integer, or null when it is negative (not measured). A new reference. */
+json_t *ef_json_measured(int64_t value);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_COMMANDS_H
+#define EF_COMMANDS_H
+
+#define EF_LOADER_VERSION "0.1.0"
+
+/* Exit codes of the loader: a contract, see docs/interfaces.md. */
+enum ef_exit {
+	EF_EXIT_OK = 0,
+	EF_EXIT_FAILED = 1,
+	EF_EXIT_USAGE = 2,
+	EF_EXIT_REFUSED = 3, /* bundle or trust */
+	EF_EXIT_LEFT = 4,    /* programs of ours are left in the kernel */
+};
+
+/*
+ * One function for each command. argv[0] is the command's name, so that
+ * getopt_long() works as it stands. Returns an enum ef_exit.
+ */
+int cmd_verify(int argc, char **argv);
+int cmd_inspect(int argc, char **argv);
+int cmd_probe(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+int cmd_run(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_left(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+#endif

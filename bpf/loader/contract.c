@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "contract.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "json.h"
+#include "must.h"
+
+#define SCHEMA "ebpf.fleet/contract/v1"
+#define CODE "EF_CONTRACT_MALFORMED"
+#define REMEDY "build the release again with the release playbook, which checks contracts"
+
+/* Where a contract is read: what to name in an error. */
+struct reader {
+	const char *file;
+	struct ef_refusal *why;
+};
+
+static int malformed(const struct reader *in, const char *field, const char *expected) {
+	return ef_refuse(in->why, CODE, in->file, "field '%s': %s; " REMEDY, field, expected);
+}
+
+/* The string at key, or NULL with the refusal written. */
+static const char *need_string(const struct reader *in, const json_t *doc, const char *key) {
+	const char *value = json_string_value(json_object_get(doc, key));
+
+	if (!value || !*value) {
+		malformed(in, key, "must be a string that is not empty");
+		return NULL;
+	}
+	return value;
+}
+
+/* The array of strings at key, or NULL with the refusal written. */
+static json_t *need_strings(const struct reader *in, const json_t *doc, const char *key) {
+	json_t *list = json_object_get(doc, key), *item;
+	size_t i;
+
+	if (!json_is_array(list) || !json_array_size(list)) {
+		malformed(in, key, "must be a list that is not empty");
+		return NULL;
+	}
+	json_array_foreach(list, i, item) if (!json_is_string(item)) {
+		malformed(in, key, "must hold strings only");
+		return NULL;
+	}
+	return list;
+}
+
+/* The index of value in names, or -1. */
+static int choose(const char *value, const char *const *names, int n) {
+	for (int i = 0; value && i < n; i++)
+		if (!strcmp(value, names[i]))
+			return i;
+	return -1;
+}
+
+static int read_sampling(const struct reader *in, const json_t *doc, uint32_t *every) {
+	json_t *value = json_object_get(doc, "sample_every");
+	json_int_t n = json_integer_value(value);
+
+	if (!json_is_integer(value) || n < 1 || n > UINT32_MAX)
+		return malformed(in, "signals.sample_every",
+				 "must be an integer from 1 to 4294967295");
+	*every = (uint32_t)n;
+	return 0;
+}
+
+static int read_histogram(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
+	static const char *const scales[] = {"nanoseconds", "microseconds", "bytes", "count"};
+	int scale = choose(json_string_value(json_object_get(doc, "scale")), scales, 4);
+
+	if (scale < 0)
+		return malformed(in, "signals.scale",
+				 "must be nanoseconds, microseconds, bytes or count");
+	signal->scale = (enum ef_scale)scale;
+	return 0;
+}
+
+static int read_signal(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
+	static const char *const kinds[] = {"histogram", "events"};
+	int kind = choose(json_string_value(json_object_get(doc, "kind")), kinds, 2);
+
+	if (kind < 0)
+		return malformed(in, "signals.kind", "must be histogram or events");
+	signal->kind = (enum ef_signal_kind)kind;
+	signal->name = need_string(in, doc, "name");
+	signal->help = need_string(in, doc, "help");
+	signal->map = need_string(in, doc, "map");
+	if (!signal->name || !signal->help || !signal->map)
+		return -1;
+	if (read_sampling(in, doc, &signal->sample_every))
+		return -1;
+	if (kind == EF_SIGNAL_HISTOGRAM)
+		return read_histogram(in, doc, signal);
+	signal->event = need_string(in, doc, "event");
+	return signal->event ? 0 : -1;
+}
+
+static int read_signals(const struct reader *in, struct ef_contract *contract) {
+	json_t *list = json_object_get(contract->doc, "signals"), *item;
+	size_t i;
+
+	if (!json_is_array(list) || !json_array_size(list))
+		return malformed(in, "signals", "must be a list that is not empty");
+	contract->signals = ef_must(calloc(json_array_size(list), sizeof(*contract->signals)));
+	json_array_foreach(list, i, item) {
+		struct ef_signal *signal = &contract->signals[i];
+
+		if (read_signal(in, item, signal))
+			return -1;
+		if (ef_contract_signal(contract, signal->kind))
+			return malformed(in, "signals.kind",
+					 "a feature has at most one signal of a kind");
+		contract->n_signals++;
+	}
+	contract->sample_every = contract->signals[0].sample_every;
+	return 0;
+}
+
+static int read_variants(const struct reader *in, const struct ef_feature *feature,
+			 struct ef_contract *contract) {
+	json_t *list = json_object_get(contract->doc, "variants"), *item;
+	size_t i;
+
+	if (!json_is_array(list) || json_array_size(list) != feature->n_variants)
+		return malformed(in, "variants", "must be the variants of the manifest");
+	contract->variants = ef_must(calloc(feature->n_variants, sizeof(*contract->variants)));
+	contract->n_variants = feature->n_variants;
+	json_array_foreach(list, i, item) {
+		struct ef_contract_variant *variant = &contract->variants[i];
+
+		variant->name = need_string(in, item, "name");
+		variant->programs = need_strings(in, item, "programs");
+		variant->requires_ = need_strings(in, item, "requires");
+		if (!variant->name || !variant->programs || !variant->requires_)
+			return -1;
+		if (strcmp(variant->name, feature->variants[i].name))
+			return malformed(in, "variants.name",
+					 "must be the manifest's, in its order");
+	}
+	return 0;
+}
+
+/* YYYY-MM-DD as YYYYMMDD, or 0. */
+static int parse_date(const char *text) {
+	struct tm day = {0};
+	const char *end = text ? strptime(text, "%Y-%m-%d", &day) : NULL;
+
+	if (!end || *end || strlen(text) != 10)
+		return 0;
+	return (day.tm_year + 1900) * 10000 + (day.tm_mon + 1) * 100 + day.tm_mday;
+}
+
+static int read_lifetime(const struct reader *in, struct ef_contract *contract) {
+	static const char *const lifetimes[] = {"permanent", "temporary"};
+	json_t *expires = json_object_get(contract->doc, "expires");
+	int lifetime =
+	    choose(json_string_value(json_object_get(contract->doc, "lifetime")), lifetimes, 2);
+
+	if (lifetime < 0)
+		return malformed(in, "lifetime", "must be permanent or temporary");
+	if (lifetime == 0)
+		return expires ? malformed(in, "expires", "a permanent feature has none") : 0;
+	contract->expires = parse_date(json_string_value(expires));
+	return contract->expires ? 0 : malformed(in, "expires", "must be a date, YYYY-MM-DD");
+}
+
+static int read_contract(const struct reader *in, const struct ef_feature *feature,
+			 struct ef_contract *contract) {
+	const char *schema = json_string_value(json_object_get(contract->doc, "schema"));
+
+	if (!schema || strcmp(schema, SCHEMA))
+		return malformed(in, "schema", "must be " SCHEMA);
+	contract->feature = need_string(in, contract->doc, "feature");
+	if (!contract->feature)
+		return -1;
+	if (strcmp(contract->feature, feature->name))
+		return malformed(in, "feature", "must be the feature's name in the manifest");
+	if (read_lifetime(in, contract) || read_signals(in, contract))
+		return -1;
+	return read_variants(in, feature, contract);
+}
+
+int ef_contract_read(const struct ef_feature *feature, struct ef_contract *contract,
+		     struct ef_refusal *why) {
+	const struct reader in = {.file = feature->contract->path, .why = why};
+	char error[256];
+
+	memset(contract, 0, sizeof(*contract));
+	contract->doc =
+	    ef_json_parse(feature->contract->data, feature->contract->size, error, sizeof(error));
+	if (!contract->doc)
+		return ef_refuse(why, CODE, in.file, "%s; " REMEDY, error);
+	if (!read_contract(&in, feature, contract))
+		return 0;
+	ef_contract_free(contract);
+	return -1;
+}
+
+void ef_contract_free(struct ef_contract *contract) {
+	json_decref(contract->doc);
+	free(contract->signals);
+	free(contract->variants);
+	memset(contract, 0, sizeof(*contract));
+}
+
+const struct ef_signal *ef_contract_signal(const struct ef_contract *contract,
+					   enum ef_signal_kind kind) {
+	for (size_t i = 0; i < contract->n_signals; i++)
+		if (contract->signals[i].kind == kind)
+			return &contract->signals[i];
+	return NULL;
+}
+
+bool ef_contract_expired(const struct ef_contract *contract) {
+	time_t now = time(NULL);
+	struct tm day;
+
+	if (!contract->expires)
+		return false;
+	gmtime_r(&now, &day);
+	return (day.tm_year + 1900) * 10000 + (day.tm_mon + 1) * 100 + day.tm_mday >=
+	       contract->expires;
+}

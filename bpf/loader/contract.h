@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_CONTRACT_H
+#define EF_CONTRACT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bundle.h"
+#include "refusal.h"
+
+enum ef_signal_kind { EF_SIGNAL_HISTOGRAM, EF_SIGNAL_EVENTS };
+enum ef_scale { EF_SCALE_NANOSECONDS, EF_SCALE_MICROSECONDS, EF_SCALE_BYTES, EF_SCALE_COUNT };
+
+/* Strings are the contract's. */
+struct ef_signal {
+	enum ef_signal_kind kind;
+	const char *name;
+	const char *help;
+	const char *map;
+	enum ef_scale scale; /* histogram */
+	const char *event;   /* events: a struct in the object's BTF */
+	uint32_t sample_every;
+};
+
+struct ef_contract_variant {
+	const char *name;
+	json_t *programs;  /* array of strings, in order of attaching; borrowed */
+	json_t *requires_; /* array of strings; borrowed */
+};
+
+/* The part of a contract that the loader acts on. */
+struct ef_contract {
+	json_t *doc; /* owns every string and array below */
+	const char *feature;
+	int expires; /* YYYYMMDD, the first day on which it does not run; 0: never */
+	uint32_t sample_every;
+	size_t n_signals;
+	struct ef_signal *signals;
+	size_t n_variants;
+	struct ef_contract_variant *variants;
+};
+
+/*
+ * Read a feature's contract and hold it against the bundle: same name, same
+ * variants in the same order. 0: *contract is owned by the caller. -1: *why is
+ * EF_CONTRACT_MALFORMED and *contract is empty.
+ */
+int ef_contract_read(const struct ef_feature *feature, struct ef_contract *contract,
+		     struct ef_refusal *why);
+
+void ef_contract_free(struct ef_contract *contract);
+
+/* The signal of that kind, or NULL; a feature has at most one of each. */
+const struct ef_signal *ef_contract_signal(const struct ef_contract *contract,
+					   enum ef_signal_kind kind);
+
+/* Has it expired, by this machine's UTC date? */
+bool ef_contract_expired(const struct ef_contract *contract);
+
+#endif

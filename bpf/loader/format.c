@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "format.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "must.h"
+
+static const char *const kind_names[] = {"uint", "int", "chars", "bytes"};
+
+/* The type behind typedefs and const. */
+static const struct btf_type *resolve(const struct btf *btf, __u32 id) {
+	const struct btf_type *type = btf__type_by_id(btf, id);
+
+	while (type && (btf_is_mod(type) || btf_is_typedef(type)))
+		type = btf__type_by_id(btf, type->type);
+	return type;
+}
+
+static bool is_number(const struct btf_type *type) {
+	return (btf_is_int(type) || btf_is_enum(type)) &&
+	       (type->size == 1 || type->size == 2 || type->size == 4 || type->size == 8);
+}
+
+/* "char" by its name: its encoding is that of a signed integer. */
+static bool is_char(const struct btf *btf, const struct btf_type *type) {
+	return type && btf_is_int(type) && type->size == 1 &&
+	       !strcmp(btf__name_by_offset(btf, type->name_off), "char");
+}
+
+static enum ef_field_kind kind_of(const struct btf *btf, const struct btf_type *type) {
+	if (is_number(type)) {
+		bool is_signed = btf_is_int(type) && (btf_int_encoding(type) & BTF_INT_SIGNED);
+
+		return is_signed ? EF_FIELD_INT : EF_FIELD_UINT;
+	}
+	if (btf_is_array(type) && is_char(btf, resolve(btf, btf_array(type)->type)))
+		return EF_FIELD_CHARS;
+	return EF_FIELD_BYTES;
+}
+
+static int read_field(const struct btf *btf, const struct btf_type *record, __u32 index,
+		      struct ef_field *field) {
+	const struct btf_member *member = btf_members(record) + index;
+	const struct btf_type *type = resolve(btf, member->type);
+	__u32 bit = btf_member_bit_offset(record, index);
+	__s64 size = btf__resolve_size(btf, member->type);
+
+	if (!type || size < 0 || bit % 8 || btf_member_bitfield_size(record, index))
+		return -EINVAL;
+	field->name = btf__name_by_offset(btf, member->name_off);
+	field->offset = bit / 8;
+	field->size = (uint32_t)size;
+	field->kind = kind_of(btf, type);
+	return field->offset + field->size <= record->size ? 0 : -EINVAL;
+}
+
+int ef_format_read(const struct btf *btf, const char *name, struct ef_format *format) {
+	__s32 id = btf ? btf__find_by_name_kind(btf, name, BTF_KIND_STRUCT) : -ENOENT;
+	const struct btf_type *record = id > 0 ? btf__type_by_id(btf, (__u32)id) : NULL;
+
+	memset(format, 0, sizeof(*format));
+	if (!record)
+		return -ENOENT;
+	format->size = record->size;
+	format->n_fields = btf_vlen(record);
+	format->fields = ef_must(calloc(format->n_fields + 1, sizeof(*format->fields)));
+	for (size_t i = 0; i < format->n_fields; i++)
+		if (read_field(btf, record, (__u32)i, &format->fields[i])) {
+			ef_format_free(format);
+			return -EINVAL;
+		}
+	return 0;
+}
+
+void ef_format_free(struct ef_format *format) {
+	free(format->fields);
+	memset(format, 0, sizeof(*format));
+}
+
+int ef_format_check_event(const struct ef_format *format) {
+	const struct ef_field *first = format->fields;
+
+	if (!format->n_fields || strcmp(first->name, "ktime_ns"))
+		return -EINVAL;
+	return first->offset == 0 && first->size == 8 && first->kind == EF_FIELD_UINT ? 0 : -EINVAL;
+}
+
+json_t *ef_format_json(const struct ef_format *format) {
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < format->n_fields; i++) {
+		const struct ef_field *field = &format->fields[i];
+
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i, s:i, s:s}", "name", field->name,
+						"offset", (int)field->offset, "size",
+						(int)field->size, "kind", kind_names[field->kind]));
+	}
+	return list;
+}
+
+void ef_text_add(struct ef_text *text, const char *format, ...) {
+	size_t left = text->used < text->size ? text->size - text->used : 0;
+	va_list args;
+
+	va_start(args, format);
+	text->used += (size_t)vsnprintf(left ? text->at + text->used : NULL, left, format, args);
+	va_end(args);
+}
+
+static void add_bytes(struct ef_text *text, const void *bytes, size_t n) {
+	if (text->used + n < text->size)
+		memcpy(text->at + text->used, bytes, n);
+	text->used += n;
+}
+
+/* Bytes of the UTF-8 sequence at the start of s (2 to 4), or 0: not well-formed (RFC 3629). */
+static size_t utf8_length(const unsigned char *s, size_t left) {
+	size_t n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 0;
+
+	if (s[0] >= 0xf0 && s[0] <= 0xf4)
+		n = 4;
+	if (!n || n > left)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
+	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+void ef_text_add_string(struct ef_text *text, const char *string, size_t size) {
+	const unsigned char *s = (const unsigned char *)string;
+	size_t length = strnlen(string, size);
+
+	add_bytes(text, "\"", 1);
+	for (size_t i = 0; i < length;) {
+		size_t n = s[i] < 0x80 ? 1 : utf8_length(s + i, length - i);
+
+		if (n == 1 && (s[i] < ' ' || s[i] == 0x7f))
+			ef_text_add(text, "\\u%04x", s[i]);
+		else if (n == 1 && (s[i] == '"' || s[i] == '\\'))
+			ef_text_add(text, "\\%c", s[i]);
+		else if (n)
+			add_bytes(text, s + i, n);
+		else
+			add_bytes(text, "\\ufffd", 6);
+		i += n ? n : 1;
+	}
+	add_bytes(text, "\"", 1);
+}
+
+static uint64_t load_uint(const void *at, uint32_t size) {
+	uint64_t wide = 0;
+	uint32_t word;
+	uint16_t half;
+
+	if (size == 8) {
+		memcpy(&wide, at, 8);
+		return wide;
+	}
+	if (size == 4) {
+		memcpy(&word, at, 4);
+		return word;
+	}
+	if (size == 2) {
+		memcpy(&half, at, 2);
+		return half;
+	}
+	return *(const uint8_t *)at;
+}
+
+static int64_t load_int(const void *at, uint32_t size) {
+	unsigned shift = 64 - 8 * size;
+
+	return (int64_t)(load_uint(at, size) << shift) >> shift;
+}
+
+static void add_hex(struct ef_text *text, const uint8_t *bytes, uint32_t size) {
+	add_bytes(text, "\"", 1);
+	for (uint32_t i = 0; i < size; i++)
+		ef_text_add(text, "%02x", bytes[i]);
+	add_bytes(text, "\"", 1);
+}
+
+void ef_text_add_fields(struct ef_text *text, const struct ef_format *format, const void *record) {
+	for (size_t i = 0; i < format->n_fields; i++) {
+		const struct ef_field *field = &format->fields[i];
+		const void *at = (const uint8_t *)record + field->offset;
+
+		ef_text_add(text, "%s\"%s\": ", i ? ", " : "", field->name);
+		if (field->kind == EF_FIELD_UINT)
+			ef_text_add(text, "%" PRIu64, load_uint(at, field->size));
+		else if (field->kind == EF_FIELD_INT)
+			ef_text_add(text, "%" PRId64, load_int(at, field->size));
+		else if (field->kind == EF_FIELD_CHARS)
+			ef_text_add_string(text, at, field->size);
+		else
+			add_hex(text, at, field->size);
+	}
+}

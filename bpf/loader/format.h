@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_FORMAT_H
+#define EF_FORMAT_H
+
+#include <bpf/btf.h>
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum ef_field_kind { EF_FIELD_UINT, EF_FIELD_INT, EF_FIELD_CHARS, EF_FIELD_BYTES };
+
+struct ef_field {
+	const char *name; /* the BTF's */
+	uint32_t offset;  /* bytes */
+	uint32_t size;	  /* bytes */
+	enum ef_field_kind kind;
+};
+
+/* The fields of a record, as its struct in the object's BTF says. */
+struct ef_format {
+	uint32_t size; /* bytes */
+	size_t n_fields;
+	struct ef_field *fields;
+};
+
+/*
+ * Read the struct of that name. 0: the caller frees with ef_format_free(); the
+ * BTF must outlive it. -ENOENT: no such struct; -EINVAL: a bit field.
+ */
+int ef_format_read(const struct btf *btf, const char *name, struct ef_format *format);
+
+void ef_format_free(struct ef_format *format);
+
+/* An events record must begin with u64 ktime_ns. 0 or -EINVAL. */
+int ef_format_check_event(const struct ef_format *format);
+
+/* [{"name", "offset", "size", "kind"}]: a new reference. */
+json_t *ef_format_json(const struct ef_format *format);
+
+/* The record's fields as the inside of a JSON object: `"pid": 1, ...`. */
+struct ef_text {
+	char *at;
+	size_t size; /* of the buffer */
+	size_t used; /* more than size: it did not fit */
+};
+
+void ef_text_add(struct ef_text *text, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Adds at most size bytes of a string that ends at its first 0, quoted; what is not UTF-8 becomes
+ * U+FFFD. */
+void ef_text_add_string(struct ef_text *text, const char *string, size_t size);
+
+/* record has at least format->size bytes. */
+void ef_text_add_fields(struct ef_text *text, const struct ef_format *format, const void *record);
+
+#endif

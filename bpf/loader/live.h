@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_LIVE_H
+#define EF_LIVE_H
+
+#include <bpf/libbpf.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "account.h"
+#include "bundle.h"
+#include "contract.h"
+#include "feed.h"
+#include "kernel.h"
+#include "reason.h"
+#include "sink.h"
+
+enum ef_state { EF_STATE_OFF, EF_STATE_ATTACHED, EF_STATE_KILLED, EF_STATE_DISABLED };
+
+/* A feature on this host: what should be, what is, and what it counted. */
+struct ef_live {
+	const struct ef_feature *files; /* the bundle's */
+	struct ef_contract contract;	/* owned */
+	bool wanted;			/* desired.json says so */
+	uint32_t sample_every;
+	enum ef_state state;
+	bool due; /* should be attached and was not tried yet */
+	struct ef_reason reason;
+
+	/* While attached; all owned. */
+	const struct ef_contract_variant *variant; /* NULL: not attached */
+	struct bpf_object *object;
+	struct bpf_link **links;
+	size_t n_links;
+	bool ran;	      /* a program was attached: its maps may have counted */
+	struct ef_feed *feed; /* events only */
+
+	/* Of this and earlier attachments: nothing goes backwards when a feature is detached. */
+	struct ef_counters past;
+	uint64_t past_hist[EF_HIST_SLOTS + 1];
+	struct ef_tally tally; /* of this attachment */
+};
+
+/*
+ * Attach the first variant that this kernel takes. True: attached, with state
+ * and reason set (the reason is why a better variant did not work, EF_OK when
+ * none was tried in vain). False: disabled, with the reason of the last one.
+ */
+bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct ef_sink *sink);
+
+/* Detach all programs and no more: the quickest way to off. ef_live_detach() does the rest. */
+void ef_live_cut(struct ef_live *live);
+
+/*
+ * Detach all and close programs and maps; what the maps counted is kept, what
+ * was in flight is read out of the ring or counted as dropped. State and
+ * reason are the caller's to set.
+ */
+void ef_live_detach(struct ef_live *live, struct ef_sink *sink);
+
+/* Set the sampling; takes effect at once when attached. 0 or -errno. */
+int ef_live_sample(struct ef_live *live, uint32_t sample_every);
+
+/* Totals over this process's life. */
+void ef_live_counters(const struct ef_live *live, struct ef_counters *counters);
+int ef_live_hist(const struct ef_live *live, uint64_t *hist);
+
+/* "full", "reduced" or "disabled". */
+const char *ef_live_profile(const struct ef_live *live);
+
+#endif

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "metrics.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands.h"
+#include "must.h"
+
+#define BUCKETS 40 /* 2^40 ns are 18 minutes; what is above is in +Inf */
+
+/* HELP and TYPE of one metric. */
+static void head(FILE *out, const char *name, const char *type, const char *help) {
+	fprintf(out, "# HELP ebpf_fleet_%s %s\n# TYPE ebpf_fleet_%s %s\n", name, help, name, type);
+}
+
+/* n / 10^digits without a detour over floating point. */
+static void put_decimal(FILE *out, uint64_t n, int digits) {
+	uint64_t unit = 1, rest;
+	char fraction[24];
+
+	for (int i = 0; i < digits; i++)
+		unit *= 10;
+	fprintf(out, "%" PRIu64, n / unit);
+	rest = n % unit;
+	if (!rest)
+		return;
+	snprintf(fraction, sizeof(fraction), "%0*" PRIu64, digits, rest);
+	for (size_t end = strlen(fraction); end && fraction[end - 1] == '0'; end--)
+		fraction[end - 1] = 0;
+	fprintf(out, ".%s", fraction);
+}
+
+static void put_label(FILE *out, const char *value) {
+	fputc('"', out);
+	for (; *value; value++) {
+		if (*value == '"' || *value == '\\')
+			fputc('\\', out);
+		fputc(*value == '\n' ? ' ' : *value, out);
+	}
+	fputc('"', out);
+}
+
+static void put_info(FILE *out, const struct ef_service *service) {
+	head(out, "build_info", "gauge", "The loader and the bundle that it runs.");
+	fputs("ebpf_fleet_build_info{loader_version=", out);
+	put_label(out, EF_LOADER_VERSION);
+	fputs(",bundle_version=", out);
+	put_label(out, service->bundle ? service->bundle->version : "");
+	fputs(",bundle_digest=", out);
+	put_label(out, service->bundle ? service->bundle->digest : "");
+	fputs("} 1\n", out);
+	head(out, "kernel_info", "gauge", "The kernel of this host.");
+	fputs("ebpf_fleet_kernel_info{release=", out);
+	put_label(out, service->kernel.release);
+	fputs(",family=", out);
+	put_label(out, service->kernel.family);
+	fputs("} 1\n", out);
+}
+
+static void put_profiles(FILE *out, const json_t *features) {
+	static const char *const profiles[] = {"full", "reduced", "disabled"};
+	const char *feature;
+	json_t *value;
+
+	head(out, "feature_profile", "gauge", "1 for the profile that the feature has reached.");
+	json_object_foreach((json_t *)features, feature, value) for (int i = 0; i < 3; i++)
+	    fprintf(out, "ebpf_fleet_feature_profile{feature=\"%s\",profile=\"%s\"} %d\n", feature,
+		    profiles[i],
+		    !strcmp(profiles[i], json_string_value(json_object_get(value, "profile"))));
+}
+
+/* One counter of every feature. */
+static void put_counter(FILE *out, const json_t *features, const char *key, const char *name,
+			const char *type, const char *help) {
+	const char *feature;
+	json_t *value;
+
+	head(out, name, type, help);
+	json_object_foreach((json_t *)features, feature, value)
+	    fprintf(out, "ebpf_fleet_%s{feature=\"%s\"} %" JSON_INTEGER_FORMAT "\n", name, feature,
+		    json_integer_value(json_object_get(json_object_get(value, "counters"), key)));
+}
+
+static void put_counters(FILE *out, const json_t *features) {
+	put_counter(out, features, "produced", "events_produced_total", "counter",
+		    "Events that happened while the feature was attached.");
+	put_counter(out, features, "delivered", "events_delivered_total", "counter",
+		    "Events that reached their metric or file.");
+	put_counter(out, features, "dropped", "events_dropped_total", "counter",
+		    "Events that were lost.");
+	put_counter(out, features, "sampled_out", "events_sampled_out_total", "counter",
+		    "Events that sampling passed over.");
+	put_counter(out, features, "in_flight", "events_in_flight", "gauge",
+		    "Events that have no outcome yet.");
+}
+
+/* One measured field of each item ("programs" or "maps") of every feature. */
+static void put_items(FILE *out, const json_t *features, const char *list, const char *label,
+		      const char *key, const char *name, int digits) {
+	const char *feature;
+	json_t *value, *item, *number;
+	size_t i;
+
+	json_object_foreach((json_t *)features, feature, value)
+	    json_array_foreach(json_object_get(value, list), i, item) {
+		number = json_object_get(item, key);
+		if (!json_is_integer(number))
+			continue; /* not measured: no sample rather than a 0 */
+		fprintf(out, "ebpf_fleet_%s{feature=\"%s\",%s=\"%s\"} ", name, feature, label,
+			json_string_value(json_object_get(item, "name")));
+		put_decimal(out, (uint64_t)json_integer_value(number), digits);
+		fputc('\n', out);
+	}
+}
+
+static void put_programs(FILE *out, const json_t *features) {
+	head(out, "program_run_seconds_total", "counter", "Time the program ran.");
+	put_items(out, features, "programs", "program", "run_time_ns", "program_run_seconds_total",
+		  9);
+	head(out, "program_runs_total", "counter", "Times the program ran.");
+	put_items(out, features, "programs", "program", "run_cnt", "program_runs_total", 0);
+}
+
+static void put_maps(FILE *out, const json_t *features) {
+	head(out, "map_entries", "gauge", "Entries in the map.");
+	put_items(out, features, "maps", "map", "entries", "map_entries", 0);
+	head(out, "map_max_entries", "gauge", "Entries that the map can hold.");
+	put_items(out, features, "maps", "map", "max_entries", "map_max_entries", 0);
+	head(out, "map_memory_bytes", "gauge", "Kernel memory of the map.");
+	put_items(out, features, "maps", "map", "memory_bytes", "map_memory_bytes", 0);
+}
+
+static void put_lag(FILE *out, const json_t *features) {
+	const char *feature;
+	json_t *value, *lag;
+
+	head(out, "consumer_lag_bytes", "gauge", "Bytes in the ring buffer that wait to be read.");
+	json_object_foreach((json_t *)features, feature, value) {
+		lag = json_object_get(json_object_get(value, "consumer"), "lag_bytes");
+		if (lag)
+			fprintf(
+			    out,
+			    "ebpf_fleet_consumer_lag_bytes{feature=\"%s\"} %" JSON_INTEGER_FORMAT
+			    "\n",
+			    feature, json_integer_value(lag));
+	}
+}
+
+/* One series for each scope; the same order may be in both folders. */
+static void put_kills(FILE *out, const struct ef_orders *orders) {
+	head(out, "kill_engaged", "gauge", "1 while a kill order of this scope holds.");
+	for (size_t i = 0; i < orders->n; i++) {
+		bool again = false;
+
+		for (size_t j = 0; j < i; j++)
+			again |= !strcmp(orders->orders[i].scope, orders->orders[j].scope);
+		if (again)
+			continue;
+		fputs("ebpf_fleet_kill_engaged{scope=", out);
+		put_label(out, orders->orders[i].scope);
+		fputs("} 1\n", out);
+	}
+}
+
+static void put_single(FILE *out, const char *name, const char *type, const char *help,
+		       const json_t *value, int digits) {
+	head(out, name, type, help);
+	if (!json_is_integer(value))
+		return;
+	fprintf(out, "ebpf_fleet_%s ", name);
+	put_decimal(out, (uint64_t)json_integer_value(value), digits);
+	fputc('\n', out);
+}
+
+static void put_loader(FILE *out, const json_t *status) {
+	const json_t *loader = json_object_get(status, "loader");
+
+	put_single(out, "loader_cpu_seconds_total", "counter", "CPU time of the loader process.",
+		   json_object_get(loader, "cpu_ns"), 9);
+	put_single(out, "loader_resident_memory_bytes", "gauge", "Memory of the loader process.",
+		   json_object_get(loader, "rss_bytes"), 0);
+	put_single(out, "status_timestamp_seconds", "gauge", "When this was written.",
+		   json_object_get(status, "time_unix_ns"), 9);
+}
+
+/* Decimal digits from the raw unit to the base unit. */
+static int scale_digits(enum ef_scale scale) {
+	if (scale == EF_SCALE_NANOSECONDS)
+		return 9;
+	return scale == EF_SCALE_MICROSECONDS ? 6 : 0;
+}
+
+/* Slot i holds 2^i ... 2^(i+1) - 1, and the upper end belongs to the bucket. */
+static void put_histogram(FILE *out, const struct ef_signal *signal, const uint64_t *hist) {
+	int digits = scale_digits(signal->scale);
+	uint64_t sum = 0;
+
+	head(out, signal->name, "histogram", signal->help);
+	for (int i = 0; i < EF_HIST_SLOTS; i++) {
+		sum += hist[i];
+		if (i >= BUCKETS)
+			continue;
+		fprintf(out, "ebpf_fleet_%s_bucket{le=\"", signal->name);
+		put_decimal(out, (2ULL << i) - 1, digits);
+		fprintf(out, "\"} %" PRIu64 "\n", sum);
+	}
+	fprintf(out, "ebpf_fleet_%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", signal->name, sum);
+	fprintf(out, "ebpf_fleet_%s_sum ", signal->name);
+	put_decimal(out, hist[EF_HIST_SUM], digits);
+	fprintf(out, "\nebpf_fleet_%s_count %" PRIu64 "\n", signal->name, sum);
+}
+
+static void put_histograms(FILE *out, const struct ef_service *service) {
+	for (size_t i = 0; i < service->n; i++) {
+		const struct ef_live *live = &service->lives[i];
+		const struct ef_signal *signal =
+		    ef_contract_signal(&live->contract, EF_SIGNAL_HISTOGRAM);
+		uint64_t hist[EF_HIST_SLOTS + 1];
+
+		if (signal && !ef_live_hist(live, hist))
+			put_histogram(out, signal, hist);
+	}
+}
+
+char *ef_metrics_text(const struct ef_service *service, const json_t *status, size_t *size) {
+	const json_t *features = json_object_get(status, "features");
+	char *text = NULL;
+	FILE *out = ef_must(open_memstream(&text, size));
+
+	put_info(out, service);
+	put_profiles(out, features);
+	put_counters(out, features);
+	put_programs(out, features);
+	put_maps(out, features);
+	put_lag(out, features);
+	put_kills(out, &service->orders);
+	put_loader(out, status);
+	put_histograms(out, service);
+	fclose(out);
+	return ef_must(text);
+}

@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "service.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bpflog.h"
+#include "commands.h"
+#include "log.h"
+#include "must.h"
+#include "notify.h"
+#include "paths.h"
+#include "privilege.h"
+#include "status.h"
+#include "util.h"
+#include "watch.h"
+
+#define POLL_MS 100	/* how long an event may wait in its ring */
+#define READ_LIMIT 4096 /* records of one feature before the loop looks at its orders again */
+
+enum source { SOURCE_SIGNAL, SOURCE_WATCH, SOURCE_TICK, SOURCE_POLL, SOURCE_RING };
+
+static int watch_fd_for_epoll(struct ef_service *service, int fd, enum source source) {
+	struct epoll_event event = {.events = EPOLLIN, .data.u32 = source};
+
+	return epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+static int set_timer(int fd, uint64_t period_ns) {
+	struct itimerspec spec = {
+	    .it_interval = {(time_t)(period_ns / 1000000000), (long)(period_ns % 1000000000)}};
+
+	spec.it_value = spec.it_interval;
+	return timerfd_settime(fd, 0, &spec, NULL) ? -errno : 0;
+}
+
+static void clear_timer(int fd) {
+	uint64_t expirations;
+
+	if (read(fd, &expirations, sizeof(expirations)) < 0 && errno != EAGAIN)
+		ef_err("a timer cannot be read: %s", strerror(errno));
+}
+
+/* ---- what should be ---- */
+
+/* A fresh watch, before anything is read; without one the poll timer does it. */
+static void renew_watch(struct ef_service *service) {
+	_cleanup_free_ char *etc = ef_must(ef_path_join(service->options.etc, "kill.d"));
+	_cleanup_free_ char *run = ef_must(ef_path_join(service->options.run, "kill.d"));
+	const char *folders[] = {etc, run};
+	const char *files[] = {service->desired_path};
+	int fd = ef_watch_open(folders, 2, files, 1);
+	int err = fd < 0 ? fd : watch_fd_for_epoll(service, fd, SOURCE_WATCH);
+
+	if (err && fd >= 0)
+		close(fd);
+	if (err && !service->watch_failing)
+		ef_err("orders cannot be watched for: %s; they are looked for every %d ms; raise "
+		       "fs.inotify.max_user_instances and max_user_watches",
+		       strerror(-err), POLL_MS);
+	service->watch_failing = err != 0;
+	if (service->watch_fd >= 0)
+		close(service->watch_fd);
+	service->watch_fd = err ? -1 : fd;
+}
+
+/* True when the orders are not what they were. */
+static bool read_orders(struct ef_service *service) {
+	struct ef_orders now;
+	bool changed;
+
+	ef_orders_read(service->options.etc, service->options.run, &service->kernel,
+		       service->bundle, &now);
+	changed = !ef_orders_equal(&service->orders, &now);
+	ef_orders_free(&service->orders);
+	service->orders = now;
+	return changed;
+}
+
+static void say_orders(const struct ef_service *service) {
+	const struct ef_orders *orders = &service->orders;
+
+	for (size_t i = 0; i < orders->n; i++)
+		ef_notice("kill order %s holds", orders->orders[i].path);
+	for (size_t i = 0; i < orders->n_unknown; i++)
+		ef_warn(
+		    "kill order %s is not understood and holds nothing: the name must be global, "
+		    "feature.NAME or family.FAMILY",
+		    orders->unknown[i]);
+}
+
+/* Detach what the orders forbid; returns how many features that were. */
+static unsigned cut_killed(struct ef_service *service) {
+	unsigned cut = 0;
+
+	for (size_t i = 0; i < service->n; i++) {
+		struct ef_live *live = &service->lives[i];
+
+		if (!live->n_links || !ef_orders_feature(&service->orders, live->files->name))
+			continue;
+		ef_live_cut(live);
+		cut++;
+	}
+	return cut;
+}
+
+/*
+ * Read the orders and detach. Nothing stands between an order and its effect,
+ * not even a message: a journal may block. True when the orders changed.
+ */
+static bool obey(struct ef_service *service) {
+	bool changed = read_orders(service);
+	unsigned cut = cut_killed(service);
+	int64_t took_ns = ef_clock_ns(CLOCK_MONOTONIC) - service->woken_ns;
+
+	if (changed)
+		say_orders(service);
+	if (cut)
+		ef_notice("kill: %u features detached %lld us after the order was seen", cut,
+			  (long long)took_ns / 1000);
+	return changed;
+}
+
+static bool same_error(struct ef_service *service, const char *error) {
+	if (!strcmp(service->desired_error, error))
+		return true;
+	snprintf(service->desired_error, sizeof(service->desired_error), "%s", error);
+	if (*error)
+		ef_err("%s", error);
+	return false;
+}
+
+/* What cannot be read leaves in force what was; true when a word of it is new. */
+static bool read_desired(struct ef_service *service, bool at_start) {
+	char error[sizeof(service->desired_error)];
+	struct ef_desired desired;
+	enum ef_desired_result result = ef_desired_read(
+	    service->desired_path, service->bundle->digest, &desired, error, sizeof(error));
+	bool changed = !same_error(service, error) || result != service->desired_result;
+
+	if (result == EF_DESIRED_BAD && !at_start)
+		return changed;
+	ef_desired_free(&service->desired);
+	service->desired = desired;
+	service->desired_result = result;
+	return changed;
+}
+
+static bool wants(const struct ef_service *service, const struct ef_live *live,
+		  struct ef_reason *why) {
+	const struct ef_wish *wish = ef_desired_find(&service->desired, live->files->name);
+
+	if (wish && wish->enabled)
+		return true;
+	if (service->desired_result == EF_DESIRED_ABSENT)
+		ef_reason_set(why, "EF_NO_DESIRED", "there is no %s", service->desired_path);
+	else if (service->desired_result == EF_DESIRED_BAD)
+		ef_reason_set(why, "EF_DESIRED_MALFORMED", "%s", service->desired_error);
+	else
+		ef_reason_set(why, "EF_NOT_WANTED", "desired.json does not want it");
+	return false;
+}
+
+/* Bring a feature to rest in a state; true when that is a change. */
+static bool rest(struct ef_service *service, struct ef_live *live, enum ef_state state,
+		 const struct ef_reason *why) {
+	bool was_attached = live->object != NULL;
+	bool changed =
+	    live->state != state || !live->reason.code || strcmp(live->reason.code, why->code);
+
+	ef_live_detach(live, service->sink);
+	live->state = state;
+	live->due = false;
+	live->reason = *why;
+	if (was_attached)
+		ef_notice("feature %s: detached: %s (%s)", live->files->name, why->text, why->code);
+	return changed;
+}
+
+/* Orders and wishes for one feature; true when it changed. */
+static bool decide(struct ef_service *service, struct ef_live *live) {
+	const struct ef_order *order = ef_orders_feature(&service->orders, live->files->name);
+	struct ef_reason why = {0};
+	bool wanted = wants(service, live, &why);
+
+	live->wanted = wanted;
+	if (order) {
+		ef_reason_set(&why, ef_order_code(order), "kill order %s; remove it to release",
+			      order->path);
+		return rest(service, live, EF_STATE_KILLED, &why);
+	}
+	if (!wanted)
+		return rest(service, live, EF_STATE_OFF, &why);
+	if (ef_contract_expired(&live->contract)) {
+		ef_reason_set(&why, "EF_EXPIRED",
+			      "its contract expired on %d; renew it and release again",
+			      live->contract.expires);
+		return rest(service, live, EF_STATE_DISABLED, &why);
+	}
+	if (live->object && !live->n_links) {
+		/* Cut by an order that was released before we came here: attach anew. */
+		ef_live_detach(live, service->sink);
+		live->state = EF_STATE_OFF;
+	}
+	if (live->state == EF_STATE_ATTACHED || live->due ||
+	    (live->state == EF_STATE_DISABLED && strcmp(live->reason.code, "EF_EXPIRED")))
+		return false; /* as it should be, or tried in vain */
+	ef_reason_set(&live->reason, "EF_UNKNOWN", "about to be attached");
+	live->state = EF_STATE_OFF;
+	live->due = true;
+	return true;
+}
+
+static bool apply_sampling(struct ef_service *service, struct ef_live *live) {
+	const struct ef_wish *wish = ef_desired_find(&service->desired, live->files->name);
+	uint32_t every =
+	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
+	int err;
+
+	if (every == live->sample_every)
+		return false;
+	err = ef_live_sample(live, every);
+	if (err)
+		ef_err("feature %s: sampling cannot be set: %s", live->files->name, strerror(-err));
+	return true;
+}
+
+static void set_poll_timer(struct ef_service *service) {
+	bool needed = service->watch_fd < 0;
+
+	for (size_t i = 0; i < service->n; i++)
+		needed |= service->lives[i].feed != NULL;
+	set_timer(service->poll_fd, needed ? POLL_MS * 1000000ULL : 0);
+}
+
+/* Read orders and wishes and act on what takes features away; true on any change. */
+static bool rescan(struct ef_service *service, bool at_start) {
+	bool changed = obey(service);
+
+	renew_watch(service);
+	changed |= obey(service); /* an order may have come before the new watch */
+	changed |= read_desired(service, at_start);
+	for (size_t i = 0; i < service->n; i++) {
+		changed |= decide(service, &service->lives[i]);
+		changed |= apply_sampling(service, &service->lives[i]);
+	}
+	set_poll_timer(service);
+	return changed;
+}
+
+/* ---- attaching, one at a time ---- */
+
+static struct ef_live *next_due(struct ef_service *service) {
+	for (size_t i = 0; i < service->n; i++)
+		if (service->lives[i].due)
+			return &service->lives[i];
+	return NULL;
+}
+
+static void attach_next(struct ef_service *service, struct ef_live *live) {
+	live->due = false;
+	if (!ef_live_attach(live, &service->kernel, service->sink)) {
+		ef_warn("feature %s: disabled: %s (%s)", live->files->name, live->reason.text,
+			live->reason.code);
+		return;
+	}
+	if (live->feed && watch_fd_for_epoll(service, ef_feed_fd(live->feed), SOURCE_RING))
+		ef_err("feature %s: its ring cannot be waited on: %s; it is read every %d ms",
+		       live->files->name, strerror(errno), POLL_MS);
+	set_poll_timer(service);
+	ef_status_publish(service); /* before it is announced */
+	ef_notice("feature %s: attached: variant %s, %zu programs", live->files->name,
+		  live->variant->name, live->n_links);
+}
+
+static void say_compatibility(struct ef_service *service) {
+	json_t *now = ef_status_compatibility(service);
+	_cleanup_free_ char *line = NULL;
+
+	if (service->compatibility &&
+	    json_equal(json_object_get(now, "features"),
+		       json_object_get(service->compatibility, "features"))) {
+		json_decref(now);
+		return;
+	}
+	json_decref(service->compatibility);
+	service->compatibility = now;
+	line = ef_must(json_dumps(now, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII));
+	fprintf(stderr, "%s%s\n", getenv("JOURNAL_STREAM") ? "<6>" : "", line);
+}
+
+/* Everything that was due has been tried: say how things stand. */
+static void settle(struct ef_service *service) {
+	struct ef_reason why;
+	char message[700];
+
+	service->settled = true;
+	say_compatibility(service);
+	ef_status_publish(service);
+	snprintf(message, sizeof(message), "READY=1\nSTATUS=%s: %s", ef_status_state(service, &why),
+		 why.text);
+	ef_notify(message);
+}
+
+/* ---- the loop ---- */
+
+static void read_rings(struct ef_service *service) {
+	service->more = false;
+	for (size_t i = 0; i < service->n; i++)
+		if (service->lives[i].feed)
+			service->more |= ef_feed_read(service->lives[i].feed, READ_LIMIT);
+}
+
+static void on_signal(struct ef_service *service) {
+	struct signalfd_siginfo info;
+
+	while (read(service->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP)
+			service->settled &= !rescan(service, false);
+		else
+			service->stopping = true;
+	}
+}
+
+static void on_tick(struct ef_service *service) {
+	clear_timer(service->tick_fd);
+	if (rescan(service, false))
+		service->settled = false;
+	ef_status_publish(service);
+	ef_notify("WATCHDOG=1");
+}
+
+static void on_poll(struct ef_service *service) {
+	clear_timer(service->poll_fd);
+	read_rings(service);
+	ef_sink_flush(service->sink);
+	if (service->watch_fd < 0 && rescan(service, false))
+		service->settled = false;
+}
+
+static void on_event(struct ef_service *service, enum source source) {
+	if (source == SOURCE_SIGNAL)
+		on_signal(service);
+	else if (source == SOURCE_WATCH && rescan(service, false))
+		service->settled = false;
+	else if (source == SOURCE_TICK)
+		on_tick(service);
+	else if (source == SOURCE_POLL)
+		on_poll(service);
+	else if (source == SOURCE_RING)
+		read_rings(service);
+}
+
+/* Orders before all else that became ready in the same moment. */
+static void dispatch(struct ef_service *service, const struct epoll_event *events, int n) {
+	service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
+	for (int i = 0; i < n; i++)
+		if (events[i].data.u32 == SOURCE_WATCH)
+			on_event(service, SOURCE_WATCH);
+	for (int i = 0; i < n; i++)
+		if (events[i].data.u32 != SOURCE_WATCH)
+			on_event(service, events[i].data.u32);
+}
+
+static int loop(struct ef_service *service) {
+	struct epoll_event events[16];
+
+	while (!service->stopping) {
+		struct ef_live *due = next_due(service);
+		bool busy = due || !service->settled || service->more;
+		int n = epoll_wait(service->epoll_fd, events, EF_ARRAY_SIZE(events), busy ? 0 : -1);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		dispatch(service, events, n < 0 ? 0 : n);
+		if (service->stopping)
+			break;
+		due = next_due(service);
+		if (due)
+			attach_next(service, due);
+		else if (!service->settled)
+			settle(service);
+		if (service->more)
+			read_rings(service);
+	}
+	return 0;
+}
+
+/* ---- start and end ---- */
+
+static int make_fds(struct ef_service *service) {
+	sigset_t signals;
+	uint64_t watchdog_ns = ef_notify_watchdog_us() * 1000;
+	uint64_t tick_ns = service->options.interval * 1000000000ULL;
+
+	if (watchdog_ns && tick_ns > watchdog_ns / 3)
+		tick_ns = watchdog_ns / 3;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	service->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	service->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	service->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	service->poll_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (service->epoll_fd < 0 || service->signal_fd < 0 || service->tick_fd < 0 ||
+	    service->poll_fd < 0)
+		return -errno;
+	if (set_timer(service->tick_fd, tick_ns) ||
+	    watch_fd_for_epoll(service, service->signal_fd, SOURCE_SIGNAL) ||
+	    watch_fd_for_epoll(service, service->tick_fd, SOURCE_TICK) ||
+	    watch_fd_for_epoll(service, service->poll_fd, SOURCE_POLL))
+		return -errno;
+	return 0;
+}
+
+static int open_features(struct ef_service *service) {
+	const struct ef_bundle *bundle = service->bundle;
+
+	service->lives = ef_must(calloc(bundle->n_features + 1, sizeof(*service->lives)));
+	for (size_t i = 0; i < bundle->n_features; i++) {
+		struct ef_live *live = &service->lives[i];
+
+		if (ef_contract_read(&bundle->features[i], &live->contract, &service->refusal))
+			return -1;
+		live->files = &bundle->features[i];
+		live->sample_every = live->contract.sample_every;
+		service->n++;
+	}
+	return 0;
+}
+
+static void close_features(struct ef_service *service) {
+	for (size_t i = 0; i < service->n; i++) {
+		ef_live_detach(&service->lives[i], service->sink);
+		ef_contract_free(&service->lives[i].contract);
+	}
+	free(service->lives);
+	service->lives = NULL;
+	service->n = 0;
+}
+
+static int open_bundle(struct ef_service *service) {
+	const struct ef_options *options = &service->options;
+	_cleanup_free_ char *signers = ef_must(ef_path_join(options->etc, EF_TRUST_SIGNERS));
+	_cleanup_free_ char *revoked = ef_must(ef_path_join(options->etc, EF_TRUST_REVOKED));
+	const struct ef_trust_paths trust = {
+	    .allowed_signers = options->trust ? options->trust : signers,
+	    .revoked_keys = options->revoked ? options->revoked : revoked,
+	    .revoked_required = options->revoked != NULL,
+	};
+
+	if (ef_bundle_open(options->bundle, &trust, NULL, &service->bundle, &service->refusal))
+		return -1;
+	if (!open_features(service))
+		return 0;
+	close_features(service);
+	ef_bundle_free(service->bundle);
+	service->bundle = NULL;
+	return -1;
+}
+
+static int refused(struct ef_service *service) {
+	ef_err("refused: %s (%s)", service->refusal.reason, service->refusal.code);
+	ef_orders_read(service->options.etc, service->options.run, &service->kernel, NULL,
+		       &service->orders);
+	ef_status_publish(service);
+	ef_notify("STATUS=refused: see the journal");
+	return EF_EXIT_REFUSED;
+}
+
+static void drop_privileges(struct ef_service *service) {
+	int err;
+
+	service->stats_fd = ef_privilege_stats();
+	if (service->stats_fd < 0)
+		ef_warn(
+		    "runs of programs are not counted: %s; give the unit CAP_SYS_ADMIN, which it "
+		    "gives up at start",
+		    strerror(-service->stats_fd));
+	err = ef_privilege_drop();
+	if (err)
+		ef_warn("capabilities cannot be given up: %s", strerror(-err));
+}
+
+static int make_state_folder(const struct ef_service *service) {
+	if (!mkdir(service->options.state, 0755) || errno == EEXIST)
+		return 0;
+	ef_err("cannot make %s: %s; make it, or give --state", service->options.state,
+	       strerror(errno));
+	return -1;
+}
+
+static void begin(struct ef_service *service) {
+	ef_kernel_read(&service->kernel);
+	ef_boot_id(service->boot_id, sizeof(service->boot_id));
+	service->started_boottime_ns = ef_process_start_ns(getpid());
+	service->desired_path = ef_must(ef_path_join(service->options.etc, "desired.json"));
+	service->sink = ef_sink_new(service->options.log);
+}
+
+/* Detach first; then there is time to say so. */
+static void stop(struct ef_service *service) {
+	struct ef_reason why;
+
+	ef_notify("STOPPING=1");
+	ef_reason_set(&why, "EF_NOT_WANTED", "the loader was stopped");
+	for (size_t i = 0; i < service->n; i++)
+		rest(service, &service->lives[i], EF_STATE_OFF, &why);
+	ef_status_publish(service);
+}
+
+static int serve(struct ef_service *service) {
+	int err = make_fds(service);
+
+	if (!err) {
+		service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
+		rescan(service, true);
+		err = loop(service);
+	}
+	stop(service);
+	if (err)
+		ef_err("the loader stops: %s", strerror(-err));
+	return err ? EF_EXIT_FAILED : EF_EXIT_OK;
+}
+
+static void end(struct ef_service *service) {
+	close_features(service);
+	ef_sink_free(service->sink);
+	ef_orders_free(&service->orders);
+	ef_desired_free(&service->desired);
+	ef_bundle_free(service->bundle);
+	json_decref(service->compatibility);
+	free(service->desired_path);
+}
+
+int ef_service_run(const struct ef_options *options) {
+	struct ef_service service = {
+	    .options = *options, .stats_fd = -1, .watch_fd = -1, .epoll_fd = -1};
+	int code;
+
+	ef_bpflog_start();
+	drop_privileges(&service);
+	begin(&service);
+	if (make_state_folder(&service))
+		code = EF_EXIT_FAILED;
+	else if (open_bundle(&service))
+		code = refused(&service);
+	else
+		code = serve(&service);
+	end(&service);
+	return code;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_SERVICE_H
+#define EF_SERVICE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bundle.h"
+#include "desired.h"
+#include "kernel.h"
+#include "live.h"
+#include "orders.h"
+#include "reason.h"
+#include "sink.h"
+
+/* Where the service finds and leaves things; strings are the command line's. */
+struct ef_options {
+	const char *bundle;
+	const char *etc;
+	const char *run;
+	const char *state;
+	const char *log;
+	const char *trust;   /* NULL: ETC/trust/allowed_signers */
+	const char *revoked; /* NULL: ETC/trust/revoked_keys */
+	unsigned interval;   /* seconds */
+};
+
+/* All that the running loader knows. */
+struct ef_service {
+	struct ef_options options;
+	struct ef_kernel kernel;
+	char boot_id[40];
+	int64_t started_boottime_ns;
+	struct ef_bundle *bundle; /* NULL: refused */
+	struct ef_refusal refusal;
+	size_t n;
+	struct ef_live *lives;
+	struct ef_orders orders;
+	char *desired_path;
+	enum ef_desired_result desired_result; /* of what is in force */
+	struct ef_desired desired;	       /* in force */
+	char desired_error[1024];	       /* of what was read last; "" when good */
+	struct ef_sink *sink;
+	int stats_fd; /* -1: runs are not counted */
+	json_t *compatibility;
+	bool stopping;
+	bool settled; /* every feature that is due was tried */
+
+	int epoll_fd, signal_fd, tick_fd, poll_fd, watch_fd;
+	bool watch_failing; /* said once */
+	bool more;	    /* a ring holds more than one read took */
+	int64_t woken_ns;   /* CLOCK_MONOTONIC when the loop last woke */
+};
+
+/* Run until SIGTERM or SIGINT, or until it is refused. Returns an enum ef_exit. */
+int ef_service_run(const struct ef_options *options);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_SIGNERS_H
+#define EF_SIGNERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "trust.h"
+
+enum ef_signer_line {
+	EF_SIGNER_OK,
+	EF_SIGNER_UNUSABLE,  /* OpenSSH would read it, we do not use it */
+	EF_SIGNER_MALFORMED, /* nobody can read it */
+};
+
+/*
+ * Parse one line of allowed_signers (ssh-keygen(1), ALLOWED SIGNERS) that is
+ * neither empty nor a comment. EF_SIGNER_OK: the strings in *signer are the
+ * caller's to free. Otherwise *signer is zero and *why a literal that
+ * says what is wrong.
+ */
+enum ef_signer_line ef_signer_parse(const char *line, struct ef_signer *signer, const char **why);
+
+void ef_signer_clear(struct ef_signer *signer);
+
+/*
+ * Does text match one of OpenSSH's comma-separated patterns (`*`, `?`), and
+ * none of those that a `!` stands before?
+ */
+bool ef_pattern_list_matches(const char *patterns, const char *text);
+
+#endif

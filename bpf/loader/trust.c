@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "trust.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "paths.h"
+#include "signers.h"
+#include "util.h"
+
+#define TRUST_FILE_MAX (1024 * 1024)
+#define KRL_MAGIC "SSHKRL\n"
+#define KRL_MAGIC_SIZE 8 /* with the final 0 */
+
+/* Called for each line that is neither empty nor a comment. 0, or -1 with *why. */
+typedef int (*line_reader)(struct ef_trust *trust, const char *path, unsigned number,
+			   const char *line, struct ef_refusal *why);
+
+static bool owner_is_trusted(const struct stat *st) {
+	return st->st_uid == 0 || st->st_uid == geteuid();
+}
+
+/* A sticky folder (/tmp) lets nobody else rename or remove our file. */
+static bool folder_is_safe(const struct stat *st) {
+	return owner_is_trusted(st) && (!(st->st_mode & 022) || st->st_mode & S_ISVTX);
+}
+
+static int open_folder(const char *path, const char **name) {
+	const char *slash = strrchr(path, '/');
+	_cleanup_free_ char *folder = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
+	int fd;
+
+	if (!folder)
+		return -ENOMEM;
+	*name = slash ? slash + 1 : path;
+	fd = open(*folder ? folder : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int refuse_open(const char *path, int err, struct ef_refusal *why) {
+	if (err == ELOOP || err == EINVAL || err == ENOTDIR)
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: not a regular file; put the file itself there", path);
+	return ef_refuse(why, "EF_TRUST_MISSING", path,
+			 "%s: cannot be opened (%s); install the trust file there", path,
+			 strerror(err));
+}
+
+static int check_ownership(const char *path, int folder_fd, const struct stat *st,
+			   struct ef_refusal *why) {
+	struct stat folder;
+
+	if (fstat(folder_fd, &folder) < 0 || !folder_is_safe(&folder))
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: others can write to its folder; make that root's, mode 0755",
+				 path);
+	if (!owner_is_trusted(st) || st->st_mode & 022)
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: others can write to it (owner %u, mode %04o); chown root and "
+				 "chmod 0644",
+				 path, (unsigned)st->st_uid, (unsigned)st->st_mode & 07777);
+	if (st->st_size > TRUST_FILE_MAX)
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: larger than %d bytes; remove what does not belong there",
+				 path, TRUST_FILE_MAX);
+	return 0;
+}
+
+/* The whole file, which the caller frees; NULL and 0 when it may be and is absent. */
+static int read_trust_file(const char *path, bool required, char **text, size_t *size,
+			   struct ef_refusal *why) {
+	_cleanup_close_ int folder_fd = -1, fd = -1;
+	const char *name;
+	struct stat st;
+	int err;
+
+	*text = NULL;
+	folder_fd = open_folder(path, &name);
+	fd = folder_fd < 0 ? folder_fd : ef_open_beneath(folder_fd, name, &st);
+	if (fd == -ENOENT && !required)
+		return 0;
+	if (fd < 0)
+		return refuse_open(path, -fd, why);
+	if (check_ownership(path, folder_fd, &st, why))
+		return -1;
+	*size = (size_t)st.st_size;
+	err = ef_read_whole(fd, *size, (uint8_t **)text);
+	if (err)
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path, "%s: cannot be read (%s)", path,
+				 strerror(-err));
+	return 0;
+}
+
+static int check_text(const char *path, const char *text, size_t size, struct ef_refusal *why) {
+	if (size >= KRL_MAGIC_SIZE && !memcmp(text, KRL_MAGIC, KRL_MAGIC_SIZE))
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: a binary KRL, which we cannot read; list the revoked public "
+				 "keys, one a line",
+				 path);
+	if (memchr(text, 0, size))
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: holds a NUL byte; write it as plain text", path);
+	return 0;
+}
+
+static int read_lines(struct ef_trust *trust, const char *path, bool required, line_reader reader,
+		      struct ef_refusal *why) {
+	_cleanup_free_ char *text = NULL;
+	size_t size = 0;
+	unsigned number = 0;
+	char *line, *rest;
+
+	if (read_trust_file(path, required, &text, &size, why))
+		return -1;
+	if (!text)
+		return 0;
+	if (check_text(path, text, size, why))
+		return -1;
+	for (rest = text; (line = strsep(&rest, "\n"));) {
+		number++;
+		line += strspn(line, " \t\r");
+		if (*line && *line != '#' && reader(trust, path, number, line, why))
+			return -1;
+	}
+	return 0;
+}
+
+static int refuse_memory(const char *path, struct ef_refusal *why) {
+	return ef_refuse(why, "EF_UNKNOWN", path, "%s: out of memory while reading it", path);
+}
+
+static int read_signer(struct ef_trust *trust, const char *path, unsigned number, const char *line,
+		       struct ef_refusal *why) {
+	struct ef_signer signer, *grown;
+	const char *fault;
+
+	switch (ef_signer_parse(line, &signer, &fault)) {
+	case EF_SIGNER_OK:
+		break;
+	case EF_SIGNER_UNUSABLE:
+		ef_warn("%s:%u: this line is not used: %s", path, number, fault);
+		trust->n_unusable++;
+		return 0;
+	default:
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path, "%s:%u: %s; correct the line",
+				 path, number, fault);
+	}
+	grown = reallocarray(trust->signers, trust->n_signers + 1, sizeof(*grown));
+	if (!grown) {
+		ef_signer_clear(&signer);
+		return refuse_memory(path, why);
+	}
+	trust->signers = grown;
+	trust->signers[trust->n_signers++] = signer;
+	return 0;
+}
+
+/* A key may have options before it, as in authorized_keys; they revoke nothing less. */
+static int read_revoked(struct ef_trust *trust, const char *path, unsigned number, const char *line,
+			struct ef_refusal *why) {
+	struct ef_sshkey key;
+	void *grown;
+
+	if (ef_sshkey_parse(line, &key)) {
+		const char *behind = ef_sshkey_skip_field(line);
+
+		if (!behind || ef_sshkey_parse(behind, &key))
+			return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+					 "%s:%u: not a public key; write TYPE BASE64 on the line",
+					 path, number);
+	}
+	if (!key.is_ed25519)
+		return 0;
+	grown = reallocarray(trust->revoked, trust->n_revoked + 1, sizeof(*trust->revoked));
+	if (!grown)
+		return refuse_memory(path, why);
+	trust->revoked = grown;
+	memcpy(trust->revoked[trust->n_revoked++], key.ed25519, EF_ED25519_KEY);
+	return 0;
+}
+
+int ef_trust_load(const struct ef_trust_paths *paths, struct ef_trust *trust,
+		  struct ef_refusal *why) {
+	*trust = (struct ef_trust){0};
+	if (read_lines(trust, paths->allowed_signers, true, read_signer, why))
+		return -1;
+	if (!trust->n_signers)
+		return ef_refuse(
+		    why, "EF_TRUST_MALFORMED", paths->allowed_signers,
+		    "%s: holds no usable line (not usable: %zu); add a signer's public "
+		    "key",
+		    paths->allowed_signers, trust->n_unusable);
+	if (!paths->revoked_keys)
+		return 0;
+	return read_lines(trust, paths->revoked_keys, paths->revoked_required, read_revoked, why);
+}
+
+static bool is_revoked(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KEY]) {
+	for (size_t i = 0; i < trust->n_revoked; i++)
+		if (!memcmp(trust->revoked[i], key, EF_ED25519_KEY))
+			return true;
+	return false;
+}
+
+/* One line's answer on a key that is the line's. */
+static int judge_line(const struct ef_signer *signer, const char *namespace, int64_t now,
+		      const char *file, struct ef_refusal *why) {
+	if (signer->namespaces && !ef_pattern_list_matches(signer->namespaces, namespace))
+		return ef_refuse(why, "EF_SIG_NAMESPACE", file,
+				 "allowed_signers does not let %s sign in the namespace %s; "
+				 "correct namespaces= or sign with another key",
+				 signer->principal, namespace);
+	if (signer->valid_after && now < signer->valid_after)
+		return ef_refuse(why, "EF_SIG_EXPIRED", file,
+				 "the key of %s is not valid yet (valid-after); check this host's "
+				 "clock or allowed_signers",
+				 signer->principal);
+	if (signer->valid_before && now > signer->valid_before)
+		return ef_refuse(why, "EF_SIG_EXPIRED", file,
+				 "the key of %s is no longer valid (valid-before); sign with a "
+				 "current key",
+				 signer->principal);
+	return 0;
+}
+
+int ef_trust_judge(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KEY],
+		   const char *namespace, int64_t now, const char *file, const char **principal,
+		   struct ef_refusal *why) {
+	if (is_revoked(trust, key))
+		return ef_refuse(why, "EF_SIG_REVOKED", file,
+				 "the key that signed this bundle is revoked; sign it with a "
+				 "current key");
+	ef_refuse(why, "EF_SIG_UNKNOWN_SIGNER", file,
+		  "the key that signed this bundle is on no usable line of allowed_signers "
+		  "(lines not usable: %zu); add the signer or sign with a known key",
+		  trust->n_unusable);
+	for (size_t i = 0; i < trust->n_signers; i++) {
+		const struct ef_signer *signer = &trust->signers[i];
+
+		if (memcmp(signer->key, key, EF_ED25519_KEY))
+			continue;
+		if (judge_line(signer, namespace, now, file, why))
+			continue;
+		*why = (struct ef_refusal){0};
+		*principal = signer->principal;
+		return 0;
+	}
+	return -1;
+}
+
+void ef_trust_clear(struct ef_trust *trust) {
+	for (size_t i = 0; i < trust->n_signers; i++)
+		ef_signer_clear(&trust->signers[i]);
+	free(trust->signers);
+	free(trust->revoked);
+	*trust = (struct ef_trust){0};
+}

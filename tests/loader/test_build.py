@@ -1,0 +1,65 @@
+"""The build of the loader: static, stripped, equal bytes from any folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.loader.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The build folders of two copies of bpf/, in folders of different names."""
+    folders = []
+    for name in ("one", "another/deeper"):
+        copy = tmp_path_factory.mktemp("copy") / name / "bpf"
+        shutil.copytree(ROOT / "bpf", copy)
+        done = subprocess.run(["make", "-s", "-C", str(copy)], check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.fail(f"make failed:\n{done.stderr[-4000:]}")
+        folders.append(copy.parent / "build")
+    return folders
+
+
+def artifacts(build: Path) -> dict[str, bytes]:
+    """What a release takes from a build folder, by relative path."""
+    paths = [*build.glob("loader/*/*"), *build.glob("features/*/*")]
+    return {str(path.relative_to(build)): path.read_bytes() for path in paths}
+
+
+def test_reproducible(builds: list[Path]) -> None:
+    one, another = (artifacts(build) for build in builds)
+    assert len(one) > 1
+    assert sorted(one) == sorted(another)
+    assert [path for path in one if one[path] != another[path]] == []
+
+
+def test_no_path_of_the_build_machine(builds: list[Path]) -> None:
+    folder = str(builds[0].parent).encode()
+    assert [path for path, data in artifacts(builds[0]).items() if folder in data] == []
+
+
+def test_loader_is_static_and_stripped(builds: list[Path]) -> None:
+    binary = next(builds[0].glob("loader/*/ebpf-loader"))
+    shown = subprocess.run(
+        ["readelf", "--wide", "--segments", "--sections", str(binary)], check=True, capture_output=True
+    ).stdout.decode()
+    assert "INTERP" not in shown
+    assert ".symtab" not in shown
+    assert ".note.gnu.build-id" not in shown
+    assert "GNU_RELRO" in shown
+
+
+def test_features_keep_btf_and_shed_dwarf(builds: list[Path]) -> None:
+    objects = list(builds[0].glob("features/*/*.bpf.o"))
+    assert objects
+    for path in objects:
+        shown = subprocess.run(
+            ["readelf", "--wide", "--sections", str(path)], check=True, capture_output=True
+        ).stdout.decode()
+        assert ".BTF.ext" in shown, path
+        assert ".debug_info" not in shown, path
