@@ -12,17 +12,11 @@ def rollout_hosts(hostvars):
     return [census.rollout_host(host) for host in hostvars]
 
 
-def batch_sentence(batch):
-    """Return which hosts a batch changes, in one sentence."""
-    return "batch %d (%s): %s" % (batch["index"], batch["stage"], ", ".join(batch["hosts"]))
-
-
 class FilterModule:
     """The filters' names."""
 
     def filters(self):
         return {
-            "batch_sentence": batch_sentence,
             "rollout_hosts": rollout_hosts,
             "capability_census": census.capability_census,
         }

@@ -1,0 +1,81 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The controller's part of the release module: reads the bundle, asks the host, sends only what it lacks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import as_tar, load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
+
+MODULE = "ebpf.fleet.release"
+PUBLIC = (
+    "state", "bundle", "features", "keep", "allow_downgrade", "from_digest", "service", "wait", "root",
+)  # fmt: skip
+
+
+class ActionModule(ActionBase):
+    """One execution of the module on the host, two when the host lacks the bundle."""
+
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = True
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        try:
+            result.update(self.release(task_vars))
+        except FleetError as error:
+            result.update(error.as_result(), failed=True, changed=False)
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def release(self, task_vars):
+        """Return the module's result."""
+        arguments = dict(self._task.args)
+        for key in arguments:
+            if key not in PUBLIC:
+                raise FleetError("EF_ARGUMENT", f"{key}: is not an option; {did_you_mean(key, PUBLIC)}")
+        if arguments.get("state", "present") != "present":
+            return self.execute(arguments, task_vars)
+        bundle = load_bundle(self.bundle_path(arguments.get("bundle")))
+        arguments["features"] = resolve_features(arguments.get("features"), bundle.contracts)
+        arguments["manifest"] = bundle.manifest.data.decode("ascii")
+        arguments["signature"] = bundle.signature.decode("ascii", "replace")
+        answer = self.execute(arguments, task_vars)
+        if not answer.pop("needs_archive", False):
+            return answer
+        arguments["archive"] = self.send(as_tar(bundle))
+        return self.execute(arguments, task_vars)
+
+    def bundle_path(self, path):
+        """Return the bundle's path on the controller: as it stands, else relative to the playbook."""
+        if not path or not isinstance(path, str):
+            raise FleetError("EF_ARGUMENT", "bundle: is missing; give the path of a bundle on the controller")
+        expanded = Path(path).expanduser()
+        return str(expanded) if expanded.exists() else self._loader.path_dwim(str(expanded))
+
+    def execute(self, arguments, task_vars):
+        """Run the module once on the host."""
+        return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars, wrap_async=False)
+
+    def send(self, archive):
+        """Copy the archive into the host's temporary folder of this task; return its path there."""
+        if not self._connection._shell.tmpdir:
+            self._make_tmp_path()
+        remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "bundle.tar")
+        fd, local = tempfile.mkstemp(prefix="ebpf-fleet-", suffix=".tar")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(archive)
+            self._transfer_file(local, remote)
+        finally:
+            Path(local).unlink()
+        self._fixup_perms2((self._connection._shell.tmpdir, remote))
+        return remote

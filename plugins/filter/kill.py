@@ -1,0 +1,27 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The filters kill_script and kill_result."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+
+
+def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10):
+    """One command for ansible.builtin.raw; see the filter's documentation."""
+    try:
+        script = killscript.render(scopes, state, persistent, grace_seconds, deadline_seconds)
+    except ValueError as error:
+        raise AnsibleFilterError(f"kill_script: {error}") from error
+    return killscript.command(script)
+
+
+def kill_result(result):
+    """What a host answered; anything but a clear yes is not ok."""
+    return killscript.parse_answer(result)
+
+
+class FilterModule:
+    def filters(self):
+        return {"kill_script": kill_script, "kill_result": kill_result}

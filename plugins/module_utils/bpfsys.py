@@ -1,0 +1,219 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""The bpf(2) system call for Python's standard library.
+
+Every function either returns what the kernel gave or raises OSError with the kernel's errno.
+Descriptors are owned by the caller; those that a function opens for itself it closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import struct
+from typing import Iterator, NamedTuple
+
+MAP_CREATE = 0
+PROG_LOAD = 5
+PROG_GET_NEXT_ID = 11
+PROG_GET_FD_BY_ID = 13
+OBJ_GET_INFO_BY_FD = 15
+BTF_LOAD = 18
+
+OWN_PREFIX = "ef_"
+
+# What the kernel does not know it requires to be zero, so one large block fits every kernel.
+ATTR_BYTES = 144
+INFO_BYTES = 256
+
+# By machine and size of a pointer: a 32-bit Python on a 64-bit kernel has the 32-bit numbers.
+BPF_NUMBERS = {
+    ("x86_64", 8): 321,
+    ("x86_64", 4): 357,
+    ("i686", 4): 357,
+    ("aarch64", 8): 280,
+    ("aarch64", 4): 386,
+    ("armv7l", 4): 386,
+    ("riscv64", 8): 280,
+    ("loongarch64", 8): 280,
+    ("ppc64le", 8): 361,
+    ("s390x", 8): 351,
+}
+PERF_NUMBERS = {
+    ("x86_64", 8): 298,
+    ("aarch64", 8): 241,
+    ("riscv64", 8): 241,
+    ("loongarch64", 8): 241,
+    ("ppc64le", 8): 319,
+    ("s390x", 8): 331,
+}
+
+# r0 = 0; exit
+RETURN_ZERO = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
+
+
+class UnsupportedMachineError(Exception):
+    """The number of the system call is not known for this machine."""
+
+
+class Program(NamedTuple):
+    """One program in the kernel; `type` is the kernel's number, `tag` 16 hex digits."""
+
+    id: int
+    type: int
+    name: str
+    tag: str
+
+
+def syscall_number(table: dict[tuple[str, int], int]) -> int:
+    """The number for this machine, or UnsupportedMachineError."""
+    key = (platform.machine(), ctypes.sizeof(ctypes.c_void_p))
+    if key not in table:
+        raise UnsupportedMachineError(f"no system call number for machine {key[0]} with {key[1]}-byte pointers")
+    return table[key]
+
+
+def _syscall(number: int, *args: object) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    ctypes.set_errno(0)
+    result = int(libc.syscall(ctypes.c_long(number), *args))
+    if result < 0:
+        err = ctypes.get_errno()
+        raise OSError(err, os.strerror(err))
+    return result
+
+
+def bpf(command: int, attr: bytes) -> int:
+    """bpf(2): `attr` is padded with zeros; returns the call's value, a descriptor for most commands."""
+    return _bpf_buffer(command, ctypes.create_string_buffer(attr, ATTR_BYTES))
+
+
+def _bpf_buffer(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+    number = syscall_number(BPF_NUMBERS)
+    return _syscall(number, ctypes.c_long(command), buffer, ctypes.c_long(ATTR_BYTES))
+
+
+def map_create(
+    map_type: int,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    inner_fd: int = 0,
+    btf_fd: int = 0,
+) -> int:
+    """Create a map and return its descriptor; with `btf_fd`, key and value are type 1 of that BTF."""
+    attr = struct.pack("=IIIIIII", map_type, key_size, value_size, max_entries, flags, inner_fd, 0)
+    type_id = 1 if btf_fd else 0
+    attr += struct.pack("=16sIIII", b"", 0, btf_fd, type_id, type_id)
+    return bpf(MAP_CREATE, attr)
+
+
+class ProgramSpec(NamedTuple):
+    """What BPF_PROG_LOAD is asked for; `attach_btf_id` is an id in the BTF of vmlinux."""
+
+    type: int
+    attach_type: int = 0
+    attach_btf_id: int = 0
+    flags: int = 0
+    code: bytes = RETURN_ZERO
+
+
+def prog_load(spec: ProgramSpec, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    """Load a program and return its descriptor; the verifier's words go to `log`."""
+    code = ctypes.create_string_buffer(spec.code, len(spec.code))
+    licence = ctypes.create_string_buffer(b"GPL")
+    log_size = len(log) if log is not None else 0
+    attr = struct.pack(
+        "=IIQQIIQII16sIIII",
+        spec.type,
+        len(spec.code) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(licence),
+        1 if log_size else 0,
+        log_size,
+        ctypes.addressof(log) if log is not None else 0,
+        _kernel_version_code(),
+        spec.flags,
+        b"probe",
+        0,
+        spec.attach_type,
+        0,
+        0,
+    )
+    attr = attr.ljust(108, b"\0") + struct.pack("=I", spec.attach_btf_id)
+    return bpf(PROG_LOAD, attr)
+
+
+def _kernel_version_code() -> int:
+    """LINUX_VERSION_CODE, which kprobe programs had to name before 5.0."""
+    parts = [int(part) for part in platform.release().split("-")[0].split(".")[:3] if part.isdigit()]
+    major, minor, patch = (parts + [0, 0, 0])[:3]
+    return (major << 16) + (minor << 8) + min(patch, 255)
+
+
+def btf_load_int() -> int:
+    """Load a BTF that holds one int, for maps whose key and value need a type; returns its descriptor."""
+    strings = b"\0int\0"
+    types = struct.pack("=IIII", 1, 1 << 24, 4, 1 << 24 | 32)
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    blob = ctypes.create_string_buffer(header + types + strings, 24 + len(types) + len(strings))
+    attr = struct.pack("=QQIII", ctypes.addressof(blob), 0, len(blob), 0, 0)
+    return bpf(BTF_LOAD, attr)
+
+
+def program_ids() -> Iterator[int]:
+    """Ids of all programs in the kernel, in rising order; needs CAP_SYS_ADMIN."""
+    current = 0
+    while True:
+        buffer = ctypes.create_string_buffer(struct.pack("=II", current, 0), ATTR_BYTES)
+        try:
+            _bpf_buffer(PROG_GET_NEXT_ID, buffer)
+        except FileNotFoundError:
+            return
+        current = struct.unpack_from("=II", buffer.raw)[1]
+        yield current
+
+
+def program(program_id: int) -> Program:
+    """What the kernel says of one program."""
+    fd = bpf(PROG_GET_FD_BY_ID, struct.pack("=I", program_id))
+    try:
+        info = ctypes.create_string_buffer(INFO_BYTES)
+        bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, INFO_BYTES, ctypes.addressof(info)))
+    finally:
+        os.close(fd)
+    return _program_from(info.raw)
+
+
+def _program_from(info: bytes) -> Program:
+    kind, number = struct.unpack_from("=II", info)
+    name = info[64:80].split(b"\0")[0].decode("ascii", "replace")
+    return Program(number, kind, name, info[8:16].hex())
+
+
+def own_programs(prefix: str = OWN_PREFIX) -> list[Program]:
+    """Programs in the kernel whose name starts with `prefix`; needs CAP_SYS_ADMIN."""
+    found = []
+    for number in program_ids():
+        # A program that ends between the two calls is not there any more.
+        with contextlib.suppress(FileNotFoundError):
+            one = program(number)
+            if one.name.startswith(prefix):
+                found.append(one)
+    return found
+
+
+def kprobe_open(pmu_type: int, symbol: str) -> int:
+    """Create a kprobe event on `symbol` without enabling it; returns its descriptor."""
+    number = syscall_number(PERF_NUMBERS)
+    name = ctypes.create_string_buffer(symbol.encode("ascii"))
+    # struct perf_event_attr: type, size, config, ..., flags at 40 (bit 0: disabled), config1 at 56.
+    attr = struct.pack("=IIQQQQQ", pmu_type, 112, 0, 0, 0, 0, 1)
+    attr += struct.pack("=IIQQ", 0, 0, ctypes.addressof(name), 0)
+    buffer = ctypes.create_string_buffer(attr, 112)
+    minus_one, close_on_exec = ctypes.c_long(-1), ctypes.c_long(8)
+    return _syscall(number, buffer, minus_one, ctypes.c_long(0), minus_one, close_on_exec)

@@ -1,0 +1,95 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Find named types in a BTF blob.
+
+Only what the questions of capability_facts need: the id of a typedef or a function by its name.
+The walk does one dictionary lookup per type, because emulated and small hosts read it too.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Iterable
+
+MAGIC = 0xEB9F
+FUNC = 12
+TYPEDEF = 8
+
+# Words behind the three of every type, by kind: (fixed, per member).
+_EXTRA_WORDS = {
+    1: (1, 0),  # int
+    3: (3, 0),  # array
+    4: (0, 3),  # struct
+    5: (0, 3),  # union
+    6: (0, 2),  # enum
+    13: (0, 2),  # func_proto
+    14: (1, 0),  # var
+    15: (0, 3),  # datasec
+    17: (1, 0),  # decl_tag
+    19: (0, 3),  # enum64
+}
+_LAST_KNOWN_KIND = 19
+
+
+class BtfError(Exception):
+    """The blob is no BTF that this parser can read to its end."""
+
+
+def type_ids(blob: bytes, wanted: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:
+    """Ids of the wanted (kind, name) pairs that are there; the others are absent from the answer."""
+    pairs = set(wanted)
+    types, strings = _sections(blob)
+    by_offset = _name_offsets(strings, {name for _kind, name in pairs})
+    found: dict[tuple[int, str], int] = {}
+    for number, kind, name_offset in _walk(types, by_offset):
+        key = (kind, by_offset[name_offset])
+        if key in pairs:
+            found.setdefault(key, number)
+    return found
+
+
+def _sections(blob: bytes) -> tuple[memoryview, bytes]:
+    if len(blob) < 24 or struct.unpack_from("=H", blob)[0] != MAGIC:
+        raise BtfError("no BTF header")
+    header, type_at, type_len, string_at, string_len = struct.unpack_from("=IIIII", blob, 4)
+    types = blob[header + type_at : header + type_at + type_len]
+    strings = blob[header + string_at : header + string_at + string_len]
+    if len(types) != type_len or len(strings) != string_len or type_len % 4:
+        raise BtfError("BTF is cut off")
+    return memoryview(types).cast("I"), strings
+
+
+def _name_offsets(strings: bytes, names: Iterable[str]) -> dict[int, str]:
+    offsets: dict[int, str] = {}
+    for name in names:
+        # A name may be stored more than once in BTF that was not deduplicated.
+        needle = b"\0" + name.encode("ascii") + b"\0"
+        at = strings.find(needle)
+        while at >= 0:
+            offsets[at + 1] = name
+            at = strings.find(needle, at + 1)
+    return offsets
+
+
+def _walk(words: memoryview, wanted: dict[int, str]) -> list[tuple[int, int, int]]:
+    """(id, kind, name offset) of each type whose name offset is wanted."""
+    found = []
+    steps: dict[int, int] = {}
+    position, number, end = 0, 1, len(words)
+    while position < end:
+        info = words[position + 1]
+        if words[position] in wanted:
+            found.append((number, info >> 24 & 0x1F, words[position]))
+        if info not in steps:
+            steps[info] = _step(info)
+        position += steps[info]
+        number += 1
+    return found
+
+
+def _step(info: int) -> int:
+    kind = info >> 24 & 0x1F
+    if kind == 0 or kind > _LAST_KNOWN_KIND:
+        raise BtfError(f"BTF kind {kind} is not known here")
+    fixed, per_member = _EXTRA_WORDS.get(kind, (0, 0))
+    return 3 + fixed + per_member * (info & 0xFFFF)

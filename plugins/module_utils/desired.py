@@ -1,0 +1,89 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The desired state of a host: which features run and how thinly they sample. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import U32_MAX, default_sample_every
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
+from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import canonical_json
+
+SCHEMA = "ebpf.fleet/desired/v1"
+CODE = "EF_DESIRED_MALFORMED"
+Features = Dict[str, Dict[str, Any]]
+
+
+def resolve_features(requested: dict[str, Any] | None, contracts: dict[str, dict[str, Any]]) -> Features:
+    """What shall run, in full. ``contracts`` maps every feature of the bundle to its contract.
+
+    ``requested`` None means every feature, enabled, sampled as its contract
+    says. Raises FleetError (EF_NOT_IN_BUNDLE, EF_DESIRED_MALFORMED).
+    """
+    if requested is None:
+        requested = {name: {} for name in contracts}
+    resolved: Features = {}
+    for name in sorted(requested):
+        if name not in contracts:
+            raise FleetError(
+                "EF_NOT_IN_BUNDLE",
+                f"features: {name!r} is not in the bundle; {did_you_mean(name, contracts)}",
+            )
+        resolved[name] = _entry(name, requested[name], default_sample_every(contracts[name]))
+    return resolved
+
+
+def _entry(name: str, value: Any, sample_every: int) -> dict[str, Any]:
+    field = f"features.{name}"
+    if not isinstance(value, dict):
+        raise FleetError(CODE, f"{field}: is not a mapping; give 'enabled' and 'sample_every'")
+    for key in sorted(value):
+        if key not in ("enabled", "sample_every"):
+            hint = did_you_mean(key, ("enabled", "sample_every"))
+            raise FleetError(CODE, f"{field}.{key}: is not a known key; {hint}")
+    entry = {"enabled": value.get("enabled", True), "sample_every": value.get("sample_every", sample_every)}
+    _check_entry(field, entry)
+    return entry
+
+
+def _check_entry(field: str, entry: dict[str, Any]) -> None:
+    if not isinstance(entry["enabled"], bool):
+        raise FleetError(CODE, f"{field}.enabled: is {entry['enabled']!r}; give true or false")
+    every = entry["sample_every"]
+    if not isinstance(every, int) or isinstance(every, bool) or not 1 <= every <= U32_MAX:
+        raise FleetError(CODE, f"{field}.sample_every: is {every!r}; give an integer from 1 to {U32_MAX}")
+
+
+def check_resolved(features: Any, known: Any) -> Features:
+    """The host's own check of what the controller resolved; ``known`` are the manifest's features."""
+    if not isinstance(features, dict):
+        raise FleetError(CODE, "features: is not a mapping; run the module through its action plugin")
+    for name in sorted(features):
+        if name not in known:
+            raise FleetError(
+                "EF_NOT_IN_BUNDLE", f"features: {name!r} is not in the bundle; {did_you_mean(name, known)}"
+            )
+        entry = features[name]
+        if not isinstance(entry, dict) or set(entry) != {"enabled", "sample_every"}:
+            raise FleetError(CODE, f"features.{name}: needs exactly 'enabled' and 'sample_every'")
+        _check_entry(f"features.{name}", entry)
+    return features
+
+
+def render_desired(digest: str, features: Features) -> str:
+    """The text of ``desired.json`` for the bundle of that digest."""
+    text: str = canonical_json({"schema": SCHEMA, "bundle_digest": digest, "features": features})
+    return text
+
+
+def parse_desired(text: str) -> Features | None:
+    """The features of an installed ``desired.json``; None if it is not one of ours."""
+    try:
+        doc = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(doc, dict) or doc.get("schema") != SCHEMA or not isinstance(doc.get("features"), dict):
+        return None
+    return dict(doc["features"])

@@ -1,0 +1,846 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Judge observations: a pure function from what was measured to pass, fail or inconclusive.
+
+Unknown is never pass: what is missing, stale or unmeasured is inconclusive, and inconclusive
+holds a rollout unless the operator said for that very check that it may not. Rates are
+integers rounded up, so that a measured value never looks better than it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+from ansible_collections.ebpf.fleet.plugins.module_utils import ranktest
+
+SCHEMA = "ebpf.fleet/gate/v1"
+
+Json = Mapping[str, Any]
+# Evaluates a user's expression over the document of one host; raises ValueError if it cannot.
+Search = Callable[[str, Any], Any]
+
+PASS, FAIL, INCONCLUSIVE, NOT_EXERCISED = "pass", "fail", "inconclusive", "not_exercised"
+
+PROFILE_RANK = {"disabled": 0, "reduced": 1, "full": 2}
+
+# Upper limits; null: from the contracts (budgets) or, for the application, not judged.
+DEFAULT_LIMITS: dict[str, int | bool | None] = {
+    "loader_cpu_millicores": 50,
+    "bpf_cpu_millicores": None,
+    "total_cpu_millicores": None,
+    "host_cpu_delta_ppm": 50_000,
+    "host_memory_delta_bytes": 134_217_728,
+    "drop_ratio_ppm": None,
+    "loader_restarts": 0,
+    "map_fill_ppm": 900_000,
+    "map_memory_bytes": None,
+    "event_rate_per_second": None,
+    "consumer_lag_ppm": 800_000,
+    "status_age_ns": 30_000_000_000,
+    "accounting_error_events": 0,
+    "application_p95_growth_ppm": None,
+    "application_p99_growth_ppm": None,
+    "require_events": False,
+}
+
+CHECKS = (
+    "observation",
+    "status_fresh",
+    "release",
+    "loader_active",
+    "loader_restarts",
+    "loader_cpu",
+    "bpf_cpu",
+    "total_cpu",
+    "host_cpu_delta",
+    "host_memory_delta",
+    "features_attached",
+    "feature_cpu",
+    "drop_ratio",
+    "event_rate",
+    "accounting",
+    "map_fill",
+    "map_memory",
+    "consumer_lag",
+    "application_p95",
+    "application_p99",
+    "host_cpu_shift",
+)
+
+# The rank test speaks only where so many hosts stand on both sides.
+RANK_TEST_HOSTS = 5
+RANK_TEST_ALPHA_PPM = 10_000
+RANK_TEST_EFFECT_PPM = 500_000
+RANK_TEST_SHIFT_PPM = 10_000
+
+
+class GateInputError(ValueError):
+    """An argument of the gate is wrong; the message names argument, value and remedy."""
+
+
+class Expectation(NamedTuple):
+    """The least profile that is enough; one that does not bind counts only where the feature is wanted."""
+
+    profile: str
+    binding: bool
+
+
+class Inputs(NamedTuple):
+    """All that a verdict depends on."""
+
+    changed: Mapping[str, Json]
+    controls: Mapping[str, Json]
+    limits: Mapping[str, Any]
+    contracts: Mapping[str, Json]
+    expected: Mapping[str, Mapping[str, Expectation]]
+    digest: str | None
+    on_inconclusive: Mapping[str, str]
+    expressions: Sequence[Json]
+    search: Search | None
+
+
+class Check(NamedTuple):
+    """One judgement; `measured` and `limit` are null where there is nothing to compare."""
+
+    host: str | None
+    feature: str | None
+    check: str
+    verdict: str
+    measured: Any
+    limit: Any
+    unit: str | None
+    sentence: str
+
+
+class Pair(NamedTuple):
+    """The observations of one changed host, and the view that the checks share."""
+
+    host: str
+    before: Json | None
+    after: Json
+    inputs: Inputs
+
+    @property
+    def start(self) -> Json:
+        return get(self.after, "start") or {}
+
+    @property
+    def end(self) -> Json:
+        return get(self.after, "end") or {}
+
+    def limit(self, name: str) -> Any:
+        return self.inputs.limits[name]
+
+
+def get(document: Any, *path: str) -> Any:
+    """The value at a path of keys, or None where any step is missing."""
+    for key in path:
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(key)
+    return document
+
+
+def number(document: Any, *path: str) -> int | None:
+    """The whole number at a path of keys; anything else is None."""
+    value = get(document, *path)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def ratio_up(part: int, whole: int, scale: int) -> int:
+    """part / whole in units of 1/scale, rounded up, so that value <= limit is exact."""
+    return -((-part * scale) // whole)
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+def check_limits(given: Json | None) -> dict[str, Any]:
+    """The default limits with the given ones over them, or GateInputError."""
+    limits = dict(DEFAULT_LIMITS)
+    for name, value in (given or {}).items():
+        refuse_unknown("limits", name, DEFAULT_LIMITS)
+        limits[name] = _limit_value(name, value)
+    return limits
+
+
+def _limit_value(name: str, value: Any) -> Any:
+    if name == "require_events":
+        if not isinstance(value, bool):
+            raise GateInputError(f"limits.{name}: {value!r} is not true or false")
+        return value
+    if value is None and DEFAULT_LIMITS[name] is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise GateInputError(f"limits.{name}: {value!r} is no whole number from 0 up; {_unit_of(name)}")
+    return value
+
+
+def _unit_of(name: str) -> str:
+    units = {
+        "ppm": "parts per million",
+        "millicores": "1000 is one core",
+        "ns": "nanoseconds",
+        "bytes": "bytes",
+    }
+    return "the unit is " + units.get(name.rsplit("_", 1)[-1], "a count")
+
+
+def refuse_unknown(where: str, name: str, known: Any) -> None:
+    """GateInputError with the nearest known name, if the name is not known."""
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name), [str(one) for one in known], 1, 0.4)
+    hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(known))
+    raise GateInputError(f"{where}: unknown name {name!r}; {hint}")
+
+
+def check_policies(given: Json | None, extra: Sequence[str] = ()) -> dict[str, str]:
+    """{check: hold | pass} for inconclusive checks; `extra` names the user's own checks."""
+    policies = {}
+    for name, policy in (given or {}).items():
+        refuse_unknown("on_inconclusive", name, CHECKS + tuple(extra))
+        if policy not in ("hold", "pass"):
+            raise GateInputError(f"on_inconclusive.{name}: {policy!r}; say hold or pass")
+        policies[name] = policy
+    return policies
+
+
+def check_expected(given: Json | None) -> dict[str, dict[str, Expectation]]:
+    """{host or "*": {feature: expectation}}, out of profiles' names and predictions."""
+    expected = {}
+    for host, features in (given or {}).items():
+        if not isinstance(features, Mapping):
+            raise GateInputError(f"expected.{host}: must map features to the least profile that is enough")
+        expected[host] = {
+            name: _expectation(f"expected.{host}.{name}", one) for name, one in features.items()
+        }
+    return expected
+
+
+def _expectation(where: str, one: Any) -> Expectation:
+    predicted = isinstance(one, Mapping)
+    profile = one.get("profile") if predicted else one
+    refuse_unknown(where, profile, PROFILE_RANK)
+    return Expectation(profile, not predicted)
+
+
+def check_contracts(given: Sequence[Json] | None) -> dict[str, Json]:
+    """Contracts by feature."""
+    contracts = {}
+    for contract in given or []:
+        budget = get(contract, "budget")
+        if not isinstance(get(contract, "feature"), str) or not isinstance(budget, Mapping):
+            raise GateInputError("contracts: each needs `feature` and `budget`; pass contract.json as built")
+        contracts[contract["feature"]] = contract
+    return contracts
+
+
+def check_expressions(given: Sequence[Json] | None) -> list[Json]:
+    """The user's own checks: name, expression and one of max and min."""
+    names: set[str] = set()
+    for one in given or []:
+        name = get(one, "name")
+        if not isinstance(name, str) or not name or not isinstance(get(one, "expression"), str):
+            raise GateInputError("extra_checks: each needs `name`, `expression` and one of `max` and `min`")
+        for key in one:
+            refuse_unknown(f"extra_checks.{name}", key, ("name", "expression", "max", "min", "unit"))
+        if name in names or name in CHECKS:
+            raise GateInputError(f"extra_checks.{name}: the name is taken; choose another")
+        _check_bound(name, one)
+        names.add(name)
+    return list(given or [])
+
+
+def _check_bound(name: str, one: Json) -> None:
+    bounds = [key for key in ("max", "min") if one.get(key) is not None]
+    if len(bounds) != 1:
+        raise GateInputError(f"extra_checks.{name}: give one of max and min")
+    value = one[bounds[0]]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise GateInputError(f"extra_checks.{name}.{bounds[0]}: {value!r} is no number")
+
+
+# --- the verdict -------------------------------------------------------------------------------
+
+
+def judge(inputs: Inputs) -> dict[str, Any]:
+    """The verdict over all hosts and checks; the format is in docs/interfaces.md."""
+    checks = [check for host in sorted(inputs.changed) for check in host_checks(host, inputs)]
+    checks += fleet_checks(inputs)
+    verdict, sentence = summarize(inputs, checks)
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict,
+        "sentence": sentence,
+        "checks": [check._asdict() for check in checks],
+        "hosts": sorted(inputs.changed),
+    }
+
+
+def summarize(inputs: Inputs, checks: Sequence[Check]) -> tuple[str, str]:
+    """(verdict, sentence) of all checks together."""
+    if not inputs.changed:
+        return INCONCLUSIVE, "no host was observed, so nothing was judged"
+    failed = [check for check in checks if check.verdict == FAIL]
+    if failed:
+        return FAIL, f"{len(failed)} of {len(checks)} checks failed; first: {failed[0].sentence}"
+    held = [check for check in checks if _holds(check, inputs.on_inconclusive)]
+    if held:
+        return (
+            INCONCLUSIVE,
+            f"{len(held)} of {len(checks)} checks could not be judged; first: {held[0].sentence}",
+        )
+    unproven = sorted(set(inputs.changed) - {check.host for check in checks if check.verdict == PASS})
+    if unproven:
+        return INCONCLUSIVE, f"no check passed on {', '.join(unproven)}, so nothing speaks for them"
+    passed = sum(check.verdict == PASS for check in checks)
+    return (
+        PASS,
+        f"{passed} checks passed on {len(inputs.changed)} hosts; {len(checks) - passed} had nothing to judge",
+    )
+
+
+def _holds(check: Check, policies: Mapping[str, str]) -> bool:
+    return check.verdict == INCONCLUSIVE and policies.get(check.check, "hold") == "hold"
+
+
+def host_checks(host: str, inputs: Inputs) -> list[Check]:
+    """Every check of one host; without a usable observation only the one that says so."""
+    after = get(inputs.changed[host], "after")
+    wrong = what_is_wrong(after)
+    if wrong is not None:
+        return [Check(host, None, "observation", INCONCLUSIVE, None, None, None, f"{host}: {wrong}")]
+    before = get(inputs.changed[host], "before")
+    pair = Pair(host, before if isinstance(before, Mapping) else None, after, inputs)
+    checks = [check for judge_one in HOST_CHECKS for check in judge_one(pair)]
+    for feature in sorted(expected_features(pair) or {}):
+        checks += feature_checks(pair, feature)
+    return checks + expression_checks(pair)
+
+
+def what_is_wrong(observation: Any) -> str | None:
+    """Why an observation cannot be judged, or None."""
+    if not isinstance(observation, Mapping):
+        return "was not observed after the change; is it reachable?"
+    if not isinstance(observation.get("start"), Mapping) or not isinstance(observation.get("end"), Mapping):
+        return "its observation has no start and end; pass what observation_info returned"
+    if (number(observation, "window_ns") or 0) <= 0:
+        return "its observation has no window, so there are no rates; observe with window > 0"
+    if get(observation, "end", "status") is None:
+        return "has no status from the loader; is it installed and running?"
+    return None
+
+
+def expected_features(pair: Pair) -> Mapping[str, Expectation] | None:
+    """{feature: expectation} of this host; None if nobody said."""
+    expected = pair.inputs.expected
+    return expected.get(pair.host, expected.get("*"))
+
+
+class Measure(NamedTuple):
+    """A measured value against its upper limit."""
+
+    check: str
+    measured: int | None
+    limit: int | None
+    unit: str
+    what: str
+    feature: str | None = None
+
+
+def compare(pair: Pair, measure: Measure) -> Check:
+    """Pass or fail by an upper limit; inconclusive if either side is missing."""
+    about = pair.host if measure.feature is None else f"{pair.host}, {measure.feature}"
+    if measure.measured is None:
+        verdict, sentence = INCONCLUSIVE, f"{about}: {measure.what} was not measured"
+    elif measure.limit is None:
+        verdict, sentence = (
+            INCONCLUSIVE,
+            f"{about}: {measure.what} has no limit; set one or pass the contracts",
+        )
+    else:
+        good = measure.measured <= measure.limit
+        verdict = PASS if good else FAIL
+        relation = "within" if good else "over"
+        sentence = (
+            f"{about}: {measure.what} {measure.measured} {measure.unit}, "
+            f"{relation} the limit of {measure.limit}"
+        )
+    return Check(
+        pair.host,
+        measure.feature,
+        measure.check,
+        verdict,
+        measure.measured,
+        measure.limit,
+        measure.unit,
+        sentence,
+    )
+
+
+# --- per host ----------------------------------------------------------------------------------
+
+
+def status_span_ns(pair: Pair) -> int | None:
+    """Time between the two statuses, which is not the window: the loader writes at its own pace."""
+    first = number(pair.start, "status", "boottime_ns")
+    last = number(pair.end, "status", "boottime_ns")
+    same_life = get(pair.start, "status", "pid") == get(pair.end, "status", "pid")
+    if first is None or last is None or last <= first or not same_life:
+        return None
+    return last - first
+
+
+def millicores(pair: Pair, spent_ns: int | None) -> int | None:
+    """CPU time between the two statuses as millicores."""
+    span = status_span_ns(pair)
+    if spent_ns is None or span is None or spent_ns < 0:
+        return None
+    return ratio_up(spent_ns, span, 1000)
+
+
+def difference(pair: Pair, *path: str) -> int | None:
+    """How much a status counter grew within the window."""
+    first, last = number(pair.start, "status", *path), number(pair.end, "status", *path)
+    return None if first is None or last is None else last - first
+
+
+def judge_freshness(pair: Pair) -> list[Check]:
+    """Is the status recent? A stale one says nothing of now: it holds, it does not condemn."""
+    age = number(pair.end, "status_age_ns")
+    check = compare(
+        pair, Measure("status_fresh", age, pair.limit("status_age_ns"), "ns", "age of the status")
+    )
+    return [check._replace(verdict=INCONCLUSIVE) if check.verdict == FAIL else check]
+
+
+def judge_release(pair: Pair) -> list[Check]:
+    """Does the host run the very bundle that the rollout brings?"""
+    wanted = pair.inputs.digest
+    if wanted is None:
+        return []
+    running = get(pair.end, "status", "bundle", "digest")
+    good = running == wanted
+    sentence = f"{pair.host}: runs bundle {str(running)[:12]}, the rollout brings {wanted[:12]}"
+    return [Check(pair.host, None, "release", PASS if good else FAIL, running, wanted, "sha256", sentence)]
+
+
+def judge_active(pair: Pair) -> list[Check]:
+    """Is the service up at both ends of the window?"""
+    states = [get(pair.start, "unit", "active_state"), get(pair.end, "unit", "active_state")]
+    if None in states:
+        verdict, said = INCONCLUSIVE, "systemd did not say whether the loader is active"
+    elif states == ["active", "active"]:
+        verdict, said = PASS, "the loader was active at both ends of the window"
+    else:
+        verdict, said = FAIL, f"the loader was {states[0]}, then {states[1]}"
+    return [
+        Check(pair.host, None, "loader_active", verdict, states[1], "active", None, f"{pair.host}: {said}")
+    ]
+
+
+def judge_restarts(pair: Pair) -> list[Check]:
+    """Restarts that nobody ordered: systemd's count, and a loader that changed within the window."""
+    what = "unordered loader restarts"
+    measure = Measure("loader_restarts", restarts(pair), pair.limit("loader_restarts"), "restarts", what)
+    return [compare(pair, measure)]
+
+
+def restarts(pair: Pair) -> int | None:
+    """Unordered restarts between the observations; systemd's count starts anew at an ordered one."""
+    first, last = number(pair.start, "unit", "n_restarts"), number(pair.end, "unit", "n_restarts")
+    if first is None or last is None:
+        return None
+    lives = [loader_life(pair.start), loader_life(pair.end)]
+    changed_in_window = None not in lives and lives[0] != lives[1]
+    before_life = loader_life(get(pair.before, "end") or {})
+    ordered = before_life is None or before_life != lives[0]
+    base = 0 if ordered else number(pair.before, "end", "unit", "n_restarts") or 0
+    return max(last - base, last - first, int(changed_in_window))
+
+
+def loader_life(snapshot: Json) -> tuple[int, int] | None:
+    """What tells one run of the loader from the next."""
+    pid = number(snapshot, "status", "pid")
+    started = number(snapshot, "status", "started_boottime_ns")
+    return None if pid is None or started is None else (pid, started)
+
+
+def judge_cpu(pair: Pair) -> list[Check]:
+    """The loader's own CPU, that of all programs, and both against the budgets."""
+    loader = millicores(pair, difference(pair, "loader", "cpu_ns"))
+    programs = bpf_millicores(pair)
+    total = None if loader is None or programs is None else loader + programs
+    budget = attached_budget(pair)
+    # A budget covers a feature's programs and consumer; the loader's idle cost has a limit of its own.
+    both = None if budget is None else budget + pair.limit("loader_cpu_millicores")
+    total_limit = first_set(pair.limit("total_cpu_millicores"), both)
+    bpf_limit = first_set(pair.limit("bpf_cpu_millicores"), budget)
+    return [
+        compare(
+            pair,
+            Measure("loader_cpu", loader, pair.limit("loader_cpu_millicores"), "millicores", "loader CPU"),
+        ),
+        compare(pair, Measure("bpf_cpu", programs, bpf_limit, "millicores", "CPU of all programs")),
+        compare(pair, Measure("total_cpu", total, total_limit, "millicores", "CPU of loader and programs")),
+    ]
+
+
+def first_set(*values: int | None) -> int | None:
+    """The first value that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+def attached_features(pair: Pair) -> list[str]:
+    """Features with programs in the kernel at the end of the window."""
+    features = get(pair.end, "status", "features") or {}
+    return sorted(name for name in features if get(features[name], "state") == "attached")
+
+
+def attached_budget(pair: Pair) -> int | None:
+    """Sum of the CPU budgets of what is attached; None if a contract is missing."""
+    budgets = [budget_of(pair, name, "cpu_millicores") for name in attached_features(pair)]
+    if None in budgets:
+        return None
+    return sum(value for value in budgets if value is not None)
+
+
+def budget_of(pair: Pair, feature: str, name: str) -> int | None:
+    """One number of a feature's budget, of its contract."""
+    return number(pair.inputs.contracts.get(feature), "budget", name)
+
+
+def bpf_millicores(pair: Pair) -> int | None:
+    """Run time of all programs of ours; None if one was not measured, 0 if none is attached."""
+    spent = [feature_run_ns(pair, name) for name in attached_features(pair)]
+    if None in spent:
+        return None
+    return millicores(pair, sum(value for value in spent if value is not None))
+
+
+def feature_run_ns(pair: Pair, feature: str) -> int | None:
+    """Run time of a feature's programs within the window, in ns; they are told by id."""
+    total = 0
+    earlier = {one.get("id"): one for one in programs_of(pair.start, feature)}
+    programs = programs_of(pair.end, feature)
+    for program in programs:
+        first = number(earlier.get(program.get("id")), "run_time_ns")
+        last = number(program, "run_time_ns")
+        if first is None or last is None or last < first:
+            return None
+        total += last - first
+    return total if programs else None
+
+
+def programs_of(snapshot: Json, feature: str) -> list[Json]:
+    """The feature's programs in a snapshot."""
+    programs = get(snapshot, "status", "features", feature, "programs")
+    return (
+        [one for one in programs if isinstance(one, Mapping)] if isinstance(programs, (list, tuple)) else []
+    )
+
+
+def cpu_busy_ppm(observation: Any) -> int | None:
+    """Busy share of all CPUs within an observation's window."""
+    busy = [number(observation, end, "host", "cpu_busy_ns") for end in ("start", "end")]
+    total = [number(observation, end, "host", "cpu_total_ns") for end in ("start", "end")]
+    if None in busy or None in total:
+        return None
+    span = total[1] - total[0]  # type: ignore[operator]
+    return None if span <= 0 else (busy[1] - busy[0]) * 1_000_000 // span  # type: ignore[operator]
+
+
+def cpu_delta(record: Any) -> int | None:
+    """How much busier a host is after than before, in ppm of all its CPUs."""
+    before, after = cpu_busy_ppm(get(record, "before")), cpu_busy_ppm(get(record, "after"))
+    return None if before is None or after is None else after - before
+
+
+def memory_delta(record: Any) -> int | None:
+    """How much less memory is available after than before, in bytes."""
+    before = number(record, "before", "end", "host", "memory_available_bytes")
+    after = number(record, "after", "end", "host", "memory_available_bytes")
+    return None if before is None or after is None else before - after
+
+
+def net_of_controls(
+    own: int | None, inputs: Inputs, delta: Callable[[Any], int | None]
+) -> tuple[int | None, str]:
+    """(own delta less the controls' median, how it was reckoned)."""
+    if own is None or not inputs.controls:
+        return own, "against its own before"
+    others = [value for value in map(delta, inputs.controls.values()) if value is not None]
+    if not others:
+        return None, "less the controls, of which none was measured"
+    return own - ranktest.median(others), f"less the median of {len(others)} controls"
+
+
+def judge_host_load(pair: Pair) -> list[Check]:
+    """Did the host itself get busier or fuller, beyond what unchanged hosts did?"""
+    record = pair.inputs.changed[pair.host]
+    cpu, cpu_how = net_of_controls(cpu_delta(record), pair.inputs, cpu_delta)
+    memory, memory_how = net_of_controls(memory_delta(record), pair.inputs, memory_delta)
+    cpu_limit, memory_limit = pair.limit("host_cpu_delta_ppm"), pair.limit("host_memory_delta_bytes")
+    return [
+        compare(pair, Measure("host_cpu_delta", cpu, cpu_limit, "ppm", f"host CPU growth ({cpu_how})")),
+        compare(
+            pair,
+            Measure("host_memory_delta", memory, memory_limit, "bytes", f"host memory growth ({memory_how})"),
+        ),
+    ]
+
+
+def judge_application(pair: Pair) -> list[Check]:
+    """The application's latency, where it is measured or a limit demands it."""
+    checks = []
+    for name in ("p95", "p99"):
+        limit = pair.limit(f"application_{name}_growth_ppm")
+        if limit is None:
+            continue
+        before = number(pair.before, "end", "application", name + "_ns")
+        after = number(pair.end, "application", name + "_ns")
+        known = before is not None and after is not None and before > 0
+        growth = ratio_up(after - before, before, 1_000_000) if known else None  # type: ignore[operator,arg-type]
+        what = f"growth of the application's {name}"
+        checks.append(compare(pair, Measure(f"application_{name}", growth, limit, "ppm", what)))
+    return checks
+
+
+def judge_expectation(pair: Pair) -> list[Check]:
+    """Did anyone say what must run here?"""
+    expected = expected_features(pair)
+    if expected is None:
+        said = f"{pair.host}: nobody said which features must run; pass expected"
+        return [Check(pair.host, None, "features_attached", INCONCLUSIVE, None, None, "profile", said)]
+    if get(pair.end, "status", "state") == "killed":
+        scopes = ", ".join(str(get(one, "scope")) for one in get(pair.end, "status", "kills") or [])
+        said = f"{pair.host}: a kill order holds ({scopes}); release it before a rollout"
+        return [Check(pair.host, None, "features_attached", FAIL, "killed", None, "profile", said)]
+    wrong = get(pair.end, "status", "desired_error")
+    if wrong is not None:
+        said = f"{pair.host}: the loader cannot read what is desired: {wrong}"
+        return [Check(pair.host, None, "features_attached", FAIL, "error", None, "profile", said)]
+    if not expected:
+        return _nothing_expected(pair)
+    return []
+
+
+def _nothing_expected(pair: Pair) -> list[Check]:
+    running = attached_features(pair)
+    said = f"{pair.host}: nothing is expected to run, and {', '.join(running) or 'nothing'} does"
+    verdict = FAIL if running else PASS
+    return [Check(pair.host, None, "features_attached", verdict, running, [], "profile", said)]
+
+
+HOST_CHECKS: tuple[Callable[[Pair], list[Check]], ...] = (
+    judge_freshness,
+    judge_release,
+    judge_active,
+    judge_restarts,
+    judge_cpu,
+    judge_host_load,
+    judge_application,
+    judge_expectation,
+)
+
+
+# --- per feature -------------------------------------------------------------------------------
+
+
+def feature_checks(pair: Pair, feature: str) -> list[Check]:
+    """Every check of one feature; one that is not attached has only its profile judged."""
+    checks = [judge_profile(pair, feature)]
+    if get(pair.end, "status", "features", feature, "state") != "attached":
+        return checks
+    return checks + [check for judge_one in FEATURE_CHECKS for check in judge_one(pair, feature)]
+
+
+def judge_profile(pair: Pair, feature: str) -> Check:
+    """Is the feature at least at the profile that was predicted?"""
+    expectation = (expected_features(pair) or {})[feature]
+    wanted = expectation.profile
+    state = get(pair.end, "status", "features", feature, "state")
+    profile = get(pair.end, "status", "features", feature, "profile")
+    if get(pair.end, "status", "features", feature, "wanted") is False and not expectation.binding:
+        said = f"{pair.host}, {feature}: is not wanted here, so its profile was not exercised"
+        return Check(pair.host, feature, "features_attached", NOT_EXERCISED, state, wanted, "profile", said)
+    if profile not in PROFILE_RANK or not isinstance(state, str):
+        said = f"{pair.host}, {feature}: the loader does not report it"
+        return Check(pair.host, feature, "features_attached", FAIL, profile, wanted, "profile", said)
+    reached = profile if state == "attached" else "disabled"
+    enough = PROFILE_RANK[reached] >= PROFILE_RANK[wanted]
+    reason = get(pair.end, "status", "features", feature, "reason") or "no reason given"
+    said = f"{pair.host}, {feature}: {state}, profile {reached}, at least {wanted} expected ({reason})"
+    return Check(
+        pair.host, feature, "features_attached", PASS if enough else FAIL, reached, wanted, "profile", said
+    )
+
+
+def judge_feature_cpu(pair: Pair, feature: str) -> list[Check]:
+    spent = millicores(pair, feature_run_ns(pair, feature))
+    limit = budget_of(pair, feature, "cpu_millicores")
+    return [compare(pair, Measure("feature_cpu", spent, limit, "millicores", "CPU of its programs", feature))]
+
+
+def counter_delta(pair: Pair, feature: str, name: str) -> int | None:
+    """How much a feature's counter grew within one life of the loader."""
+    if status_span_ns(pair) is None:
+        return None
+    grown = difference(pair, "features", feature, "counters", name)
+    return None if grown is None or grown < 0 else grown
+
+
+def judge_drops(pair: Pair, feature: str) -> list[Check]:
+    """Dropped per produced within the window; where nothing was produced nothing is proven."""
+    produced = counter_delta(pair, feature, "produced")
+    dropped = counter_delta(pair, feature, "dropped")
+    limit = first_set(pair.limit("drop_ratio_ppm"), budget_of(pair, feature, "drop_ratio_ppm"))
+    if produced == 0 and dropped == 0:
+        verdict = INCONCLUSIVE if pair.limit("require_events") else NOT_EXERCISED
+        said = f"{pair.host}, {feature}: no event was produced in the window, so drops were not exercised"
+        return [Check(pair.host, feature, "drop_ratio", verdict, None, limit, "ppm", said)]
+    ratio = ratio_up(dropped, produced, 1_000_000) if produced and dropped is not None else None
+    return [compare(pair, Measure("drop_ratio", ratio, limit, "ppm", "dropped per produced", feature))]
+
+
+def judge_event_rate(pair: Pair, feature: str) -> list[Check]:
+    """Delivered events per second, on the event path only."""
+    limit = first_set(pair.limit("event_rate_per_second"), budget_of(pair, feature, "event_rate_per_second"))
+    if get(pair.end, "status", "features", feature, "consumer") is None or not limit:
+        return []
+    delivered, span = counter_delta(pair, feature, "delivered"), status_span_ns(pair)
+    rate = None if delivered is None or span is None else ratio_up(delivered, span, 1_000_000_000)
+    return [compare(pair, Measure("event_rate", rate, limit, "events/s", "delivered events", feature))]
+
+
+def judge_accounting(pair: Pair, feature: str) -> list[Check]:
+    """produced = delivered + dropped + sampled_out + in_flight, at the end of the window."""
+    counters = get(pair.end, "status", "features", feature, "counters")
+    names = ("produced", "delivered", "dropped", "sampled_out", "in_flight")
+    values = [number(counters, name) for name in names]
+    error = None
+    if None not in values:
+        produced, *parts = [value for value in values if value is not None]
+        error = abs(produced - sum(parts)) if min(parts) >= 0 else abs(min(parts))
+    limit = pair.limit("accounting_error_events")
+    what = "events that the counters do not account for"
+    return [compare(pair, Measure("accounting", error, limit, "events", what, feature))]
+
+
+def judge_maps(pair: Pair, feature: str) -> list[Check]:
+    """Fill of each counted map, and the memory of all."""
+    maps = get(pair.end, "status", "features", feature, "maps")
+    maps = [one for one in maps if isinstance(one, Mapping)] if isinstance(maps, (list, tuple)) else []
+    checks = [check for one in maps for check in _judge_fill(pair, feature, one)]
+    sizes = [number(one, "memory_bytes") for one in maps]
+    memory = None if not sizes or None in sizes else sum(size for size in sizes if size is not None)
+    limit = first_set(pair.limit("map_memory_bytes"), budget_of(pair, feature, "map_memory_bytes"))
+    checks.append(compare(pair, Measure("map_memory", memory, limit, "bytes", "memory of its maps", feature)))
+    return checks
+
+
+def _judge_fill(pair: Pair, feature: str, one: Json) -> list[Check]:
+    entries, most = number(one, "entries"), number(one, "max_entries")
+    # An array is always full and is not counted; a least-recently-used map is meant to fill.
+    if entries is None or not most or "lru" in str(one.get("type")):
+        return []
+    fill = ratio_up(entries, most, 1_000_000)
+    what = f"fill of map {one.get('name')}"
+    return [compare(pair, Measure("map_fill", fill, pair.limit("map_fill_ppm"), "ppm", what, feature))]
+
+
+def judge_lag(pair: Pair, feature: str) -> list[Check]:
+    """How much of the ring waits for the consumer, on the event path only."""
+    consumer = get(pair.end, "status", "features", feature, "consumer")
+    if consumer is None:
+        return []
+    lag, ring = number(consumer, "lag_bytes"), number(consumer, "ring_bytes")
+    share = ratio_up(lag, ring, 1_000_000) if lag is not None and ring else None
+    limit = pair.limit("consumer_lag_ppm")
+    return [compare(pair, Measure("consumer_lag", share, limit, "ppm", "share of the ring unread", feature))]
+
+
+FEATURE_CHECKS: tuple[Callable[[Pair, str], list[Check]], ...] = (
+    judge_feature_cpu,
+    judge_drops,
+    judge_event_rate,
+    judge_accounting,
+    judge_maps,
+    judge_lag,
+)
+
+
+# --- the user's own checks, and the fleet ------------------------------------------------------
+
+
+def rates(pair: Pair) -> dict[str, Any]:
+    """Derived values that a user's expression may use beside the observations."""
+    features = {}
+    for name in attached_features(pair):
+        counters = {
+            key + "_delta": counter_delta(pair, name, key)
+            for key in ("produced", "delivered", "dropped", "sampled_out")
+        }
+        cpu = millicores(pair, feature_run_ns(pair, name))
+        features[name] = dict(counters, cpu_millicores=cpu)
+    return {
+        "window_ns": number(pair.after, "window_ns"),
+        "status_span_ns": status_span_ns(pair),
+        "loader_cpu_millicores": millicores(pair, difference(pair, "loader", "cpu_ns")),
+        "bpf_cpu_millicores": bpf_millicores(pair),
+        "host_cpu_ppm": cpu_busy_ppm(pair.after),
+        "features": features,
+    }
+
+
+def expression_checks(pair: Pair) -> list[Check]:
+    """The user's checks over {before, after, rates} of one host."""
+    if not pair.inputs.expressions:
+        return []
+    document = {"before": pair.before, "after": pair.after, "rates": rates(pair)}
+    return [_judge_expression(pair, one, document) for one in pair.inputs.expressions]
+
+
+def _judge_expression(pair: Pair, one: Json, document: Json) -> Check:
+    upper = one.get("max") is not None
+    limit = one["max"] if upper else one["min"]
+    name, unit = one["name"], one.get("unit")
+    value, wrong = _evaluate(pair, one["expression"], document)
+    if wrong is not None:
+        said = f"{pair.host}: {name}: {wrong}"
+        return Check(pair.host, None, name, INCONCLUSIVE, None, limit, unit, said)
+    good = value <= limit if upper else value >= limit
+    bound = "at most" if upper else "at least"
+    said = f"{pair.host}: {name} is {value}, {bound} {limit} is allowed"
+    return Check(pair.host, None, name, PASS if good else FAIL, value, limit, unit, said)
+
+
+def _evaluate(pair: Pair, expression: str, document: Json) -> tuple[Any, str | None]:
+    if pair.inputs.search is None:
+        return None, "no JMESPath at hand"
+    try:
+        value = pair.inputs.search(expression, document)
+    except ValueError as error:
+        return None, f"the expression could not be evaluated: {error}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return None, f"the expression gave {value!r}, which is no number"
+    return value, None
+
+
+def fleet_checks(inputs: Inputs) -> list[Check]:
+    """What only many hosts together show: a small shift that hides in each host's noise."""
+    changed = [value for value in map(cpu_delta, inputs.changed.values()) if value is not None]
+    controls = [value for value in map(cpu_delta, inputs.controls.values()) if value is not None]
+    if min(len(changed), len(controls)) < RANK_TEST_HOSTS:
+        return []
+    p_ppm, effect_ppm = ranktest.rank_test(changed, controls)
+    shift = ranktest.median(changed) - ranktest.median(controls)
+    bad = p_ppm <= RANK_TEST_ALPHA_PPM and effect_ppm >= RANK_TEST_EFFECT_PPM and shift >= RANK_TEST_SHIFT_PPM
+    said = (
+        f"host CPU of {len(changed)} changed hosts shifted by {shift} ppm against {len(controls)} controls "
+        f"(p {p_ppm} ppm, effect {effect_ppm} ppm)"
+    )
+    verdict = FAIL if bad else PASS
+    return [Check(None, None, "host_cpu_shift", verdict, shift, RANK_TEST_SHIFT_PPM, "ppm", said)]

@@ -1,0 +1,221 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Measure a host: snapshots of the kernel's and the loader's own counters.
+
+What was not measured is None. Nothing here judges; that is the gate's work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Mapping, NamedTuple
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import read_text
+
+SCHEMA = "ebpf.fleet/observation/v1"
+STATUS_SCHEMA = "ebpf.fleet/status/v1"
+UNIT = "ebpf-fleet-loader.service"
+
+STATUS_LIMIT_BYTES = 4 << 20
+APPLICATION_LIMIT_BYTES = 64 << 10
+SYSTEMCTL_TIMEOUT_SECONDS = 10
+
+_PSI_TOTAL = re.compile(r"^some .*total=([0-9]+)", re.MULTILINE)
+
+
+class Places(NamedTuple):
+    """Where a host keeps what is read; `root` stands before proc."""
+
+    root: Path = Path("/")
+    state_dir: Path = Path("/run/ebpf-fleet-loader")
+    application_file: Path | None = None
+    unit: str = UNIT
+
+
+def parse_cpu(text: str, ticks_per_second: int) -> dict[str, int | None]:
+    """CPUs, busy and total time in ns over all CPUs since boot, of /proc/stat.
+
+    Idle, I/O wait and steal are not busy: the last is time that another guest used.
+    """
+    lines = text.splitlines()
+    fields = [int(word) for word in lines[0].split()[1:9]] if lines and lines[0].startswith("cpu ") else []
+    if len(fields) < 8:
+        return {"cpus": None, "cpu_busy_ns": None, "cpu_total_ns": None}
+    user, nice, system, _idle, _iowait, irq, softirq, _steal = fields
+    tick = 1_000_000_000 // ticks_per_second
+    return {
+        "cpus": sum(1 for line in lines if re.match(r"cpu[0-9]", line)),
+        "cpu_busy_ns": (user + nice + system + irq + softirq) * tick,
+        "cpu_total_ns": sum(fields) * tick,
+    }
+
+
+def parse_memory(text: str) -> dict[str, int | None]:
+    """Total and available memory in bytes, of /proc/meminfo."""
+    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+([0-9]+) kB$", text, re.MULTILINE))
+    kib = {name: int(value) * 1024 for name, value in found.items()}
+    return {
+        "memory_total_bytes": kib.get("MemTotal"),
+        "memory_available_bytes": kib.get("MemAvailable"),
+    }
+
+
+def parse_pressure(text: str) -> int | None:
+    """The `some` total in microseconds, of a file in /proc/pressure."""
+    found = _PSI_TOTAL.search(text)
+    return None if found is None else int(found.group(1))
+
+
+def parse_load(text: str) -> int | None:
+    """The one-minute load average in thousandths, of /proc/loadavg."""
+    found = re.match(r"([0-9]+)\.([0-9]{2}) ", text)
+    return None if found is None else int(found.group(1)) * 1000 + int(found.group(2)) * 10
+
+
+def parse_unit(text: str) -> dict[str, Any] | None:
+    """What `systemctl show` said of the loader's unit; None if it is not installed."""
+    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    if found.get("LoadState") != "loaded":
+        return None
+    return {
+        "active_state": found.get("ActiveState"),
+        "n_restarts": _number(found.get("NRestarts")),
+        "main_pid": _number(found.get("MainPID")),
+        "exit_status": _number(found.get("ExecMainStatus")),
+    }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def read_host(root: Path) -> dict[str, int | None]:
+    """The host's own counters."""
+    proc = root / "proc"
+    host = parse_cpu(read_text(proc / "stat") or "", os.sysconf("SC_CLK_TCK"))
+    host.update(parse_memory(read_text(proc / "meminfo") or ""))
+    host["psi_cpu_some_us"] = parse_pressure(read_text(proc / "pressure/cpu") or "")
+    host["psi_memory_some_us"] = parse_pressure(read_text(proc / "pressure/memory") or "")
+    host["load1_milli"] = parse_load(read_text(proc / "loadavg") or "")
+    return host
+
+
+def read_unit(unit: str) -> dict[str, Any] | None:
+    """Ask systemd for the unit; None without systemd or unit."""
+    properties = "LoadState,ActiveState,NRestarts,MainPID,ExecMainStatus"
+    command = ["systemctl", "show", "--property=" + properties, "--", unit]
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SYSTEMCTL_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return parse_unit(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else None
+
+
+def read_json(path: Path, limit_bytes: int) -> tuple[Any, str | None]:
+    """(document, None), (None, None) for a file that is not there, (None, what is wrong with it)."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(limit_bytes + 1)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"{path}: {error.strerror}"
+    if len(raw) > limit_bytes:
+        return None, f"{path}: larger than {limit_bytes} bytes"
+    try:
+        return json.loads(raw.decode("utf-8")), None
+    except ValueError as error:
+        return None, f"{path}: no JSON: {error}"
+
+
+def read_status(state_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """(status.json or None, why not or None)."""
+    path = state_dir / "status.json"
+    document, wrong = read_json(path, STATUS_LIMIT_BYTES)
+    if document is None:
+        return None, wrong
+    if not isinstance(document, dict) or document.get("schema") != STATUS_SCHEMA:
+        return None, f"{path}: is no {STATUS_SCHEMA}"
+    return document, None
+
+
+def read_application(path: Path | None) -> dict[str, int | None] | None:
+    """{"p95_ns", "p99_ns"} of the application's own measurement, or None where there is none."""
+    if path is None:
+        return None
+    document, _wrong = read_json(path, APPLICATION_LIMIT_BYTES)
+    if not isinstance(document, dict):
+        return None
+    return {key: _whole(document.get(key)) for key in ("p95_ns", "p99_ns")}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def status_age(status: Mapping[str, Any] | None, boot_id: str | None, boottime_ns: int) -> int | None:
+    """Age of a status in ns; None if there is none or it is from another boot."""
+    if status is None or boot_id is None or status.get("boot_id") != boot_id:
+        return None
+    written = _whole(status.get("boottime_ns"))
+    return None if written is None else max(0, boottime_ns - written)
+
+
+def boottime_ns() -> int:
+    """Time since boot, suspend included, in ns."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def read_boot_id(root: Path) -> str | None:
+    """The kernel's random id of this boot."""
+    text = read_text(root / "proc/sys/kernel/random/boot_id")
+    return None if text is None else text.strip()
+
+
+def snapshot(places: Places) -> dict[str, Any]:
+    """One SNAPSHOT of docs/interfaces.md."""
+    # The counters of host and loader come first and together; asking systemd takes longest.
+    at, wall = boottime_ns(), time.time_ns()
+    host = read_host(places.root)
+    status, wrong = read_status(places.state_dir)
+    read_at = boottime_ns()
+    return {
+        "time_unix_ns": wall,
+        "boottime_ns": at,
+        "host": host,
+        "unit": read_unit(places.unit),
+        "status": status,
+        "status_error": wrong,
+        "status_age_ns": status_age(status, read_boot_id(places.root), read_at),
+        "application": read_application(places.application_file),
+    }
+
+
+def observe(
+    places: Places, host: str, window_seconds: float, sleep: Callable[[float], None]
+) -> dict[str, Any]:
+    """Two snapshots `window_seconds` apart; with 0 one, that stands for both ends."""
+    start = snapshot(places)
+    end = start
+    if window_seconds > 0:
+        sleep(window_seconds)
+        end = snapshot(places)
+    return {
+        "schema": SCHEMA,
+        "host": host,
+        "boot_id": read_boot_id(places.root),
+        "window_ns": end["boottime_ns"] - start["boottime_ns"],
+        "start": start,
+        "end": end,
+    }

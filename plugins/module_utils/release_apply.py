@@ -1,0 +1,154 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Executes a release plan: the one place that acts, and that takes back what failed."""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from ansible_collections.ebpf.fleet.plugins.module_utils import release_service as service
+from ansible_collections.ebpf.fleet.plugins.module_utils import release_store as store
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Plan, Step
+
+
+class Host(NamedTuple):
+    """Where a plan is executed; ``unit`` is empty when the loader's unit is not ours to manage."""
+
+    layout: store.Layout
+    machine: str
+    unit: str
+    wait: int
+
+
+def apply_plan(plan: Plan, state: HostState, host: Host, incoming: store.Incoming | None) -> None:
+    """Execute every step, or take back those that were done and raise what went wrong."""
+    run = _Run(state, host, incoming)
+    done: list[Step] = []
+    try:
+        for step in plan.steps:
+            done.append(step)
+            run.act(step)
+    except (OSError, FleetError) as error:
+        raise run.take_back(done, explain(error)) from error
+
+
+def explain(error: OSError | FleetError) -> FleetError:
+    """The sentence of an error; a full disk has a name of its own."""
+    if isinstance(error, FleetError):
+        return error
+    file = None if error.filename is None else str(error.filename)
+    where = file or "the host's disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system", file)
+    if error.errno == errno.EROFS:
+        return FleetError("EF_STORE", f"{where}: the file system is read-only; remount it", file)
+    return FleetError("EF_STORE", f"{where}: {error.strerror or error}; mend it and run again", file)
+
+
+class _Run:
+    """One execution; remembers what it needs to undo."""
+
+    def __init__(self, state: HostState, host: Host, incoming: store.Incoming | None) -> None:
+        self.state = state
+        self.host = host
+        self.layout = host.layout
+        self.incoming = incoming
+        self.restarted = False
+
+    def act(self, step: Step) -> None:
+        getattr(self, "do_" + step.act)(step.release)
+
+    def take_back(self, done: list[Step], error: FleetError) -> FleetError:
+        """Undo the steps, last first; a failed undo is added to the first error and never hides it."""
+        sentences = [error.message]
+        for step in reversed(done):
+            if step.undo is None:
+                continue
+            try:
+                getattr(self, "undo_" + step.undo)(step.release)
+            except (OSError, FleetError) as failed:
+                sentences.append(f"taking back {step.act} of {step.release} failed: {explain(failed).message}")
+        held = f"the current release is {self.state.current or 'none, as before'}"
+        return FleetError(error.code, "; ".join([*sentences, held]), error.file)
+
+    def needed(self) -> store.Incoming:
+        if self.incoming is None:
+            raise FleetError("EF_STORE", "the plan needs a bundle; run the module through its action plugin")
+        return self.incoming
+
+    def do_install(self, _release: str) -> None:
+        store.install(self.layout, self.needed(), self.host.machine)
+
+    def do_write_desired(self, release: str) -> None:
+        store.write_desired(self.layout, release, self.needed().desired)
+
+    def do_write_signature(self, release: str) -> None:
+        store.write_signature(self.layout, release, self.needed().signature)
+
+    def do_set_previous(self, release: str) -> None:
+        store.point(self.layout, "previous", release)
+
+    def do_activate(self, release: str) -> None:
+        store.verify_with_loader(self.layout, self.layout.releases / release, self._digest(release))
+        store.point(self.layout, "current", release)
+
+    def do_swap_back(self, release: str) -> None:
+        store.verify_with_loader(self.layout, self.layout.releases / release, self._digest(release))
+        store.swap_back(self.layout)
+
+    def do_deactivate(self, _release: str) -> None:
+        store.point(self.layout, "current", None)
+
+    def do_forget_previous(self, _release: str) -> None:
+        store.point(self.layout, "previous", None)
+
+    def do_link_desired(self, _release: None) -> None:
+        store.link_desired(self.layout)
+
+    def do_unlink_desired(self, _release: None) -> None:
+        store.unlink_desired(self.layout)
+
+    def do_remove(self, release: str) -> None:
+        store.remove_release(self.layout, release)
+
+    def do_restart(self, release: str) -> None:
+        self.restarted = True
+        service.restart_and_confirm(self.layout, self.host.unit, self._digest(release), self.host.wait)
+
+    def do_stop(self, _release: None) -> None:
+        service.stop(self.host.unit)
+
+    def undo_remove(self, release: str) -> None:
+        if (self.layout.releases / release).is_dir():
+            store.remove_release(self.layout, release)
+
+    def undo_restore_previous(self, _release: str) -> None:
+        store.point(self.layout, "previous", self.state.previous)
+
+    def undo_swap_forward(self, release: str) -> None:
+        self.undo_activate_former(release)
+        store.point(self.layout, "previous", self.state.previous)
+
+    def undo_activate_former(self, _release: str) -> None:
+        """Let ``current`` be what it was, and the loader run that again if it was told otherwise."""
+        former = self.state.current
+        store.point(self.layout, "current", former)
+        if not self.restarted:
+            return
+        if former is None:
+            service.stop(self.host.unit)
+        else:
+            service.restart_and_confirm(self.layout, self.host.unit, self._digest(former), self.host.wait)
+
+    def _digest(self, release: str) -> str:
+        """The digest of a release that is installed or on its way in."""
+        digest: str | None = None
+        if self.incoming is not None and self.incoming.manifest.release_id == release:
+            digest = self.incoming.manifest.digest
+        elif release in self.state.releases:
+            digest = self.state.releases[release].digest
+        if digest is None:
+            raise FleetError("EF_STORE", f"the digest of {release} is not known; deploy it again")
+        return digest

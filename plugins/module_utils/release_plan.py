@@ -1,0 +1,225 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a host must do to reach a wanted release: a plan as data, with its diff. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NoReturn
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+
+
+class Installed(NamedTuple):
+    """A release on the host. ``sequence`` and ``digest`` are None when its manifest cannot be read.
+
+    ``damage`` says what is wrong with its files, None if nothing is or if it was not looked at.
+    """
+
+    release: str
+    digest: str | None
+    sequence: int | None
+    features: Features | None
+    signature: bytes | None
+    damage: str | None
+
+
+class HostState(NamedTuple):
+    """What is on the host. ``running`` is the digest that a live loader reports, else None."""
+
+    current: str | None
+    previous: str | None
+    releases: dict[str, Installed]
+    desired_linked: bool
+    running: str | None
+
+
+class Request(NamedTuple):
+    """What is wanted; the fields of the bundle are None unless ``state`` is ``present``."""
+
+    state: str
+    release: str | None
+    digest: str | None
+    sequence: int | None
+    features: Features | None
+    signature: bytes | None
+    keep: int
+    allow_downgrade: bool
+    from_digest: str | None
+    manage_service: bool
+
+
+class Step(NamedTuple):
+    """One act of the executor and the act that takes it back (None: nothing to take back)."""
+
+    act: str
+    release: str | None
+    undo: str | None
+
+
+class Plan(NamedTuple):
+    """Steps in order and the host before and after them, as the diff shows it."""
+
+    steps: list[Step]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.steps)
+
+    @property
+    def needs_archive(self) -> bool:
+        return any(step.act == "install" for step in self.steps)
+
+
+def plan_release(state: HostState, request: Request) -> Plan:
+    """The plan from ``state`` to ``request``; raises FleetError where policy forbids it."""
+    planners = {"present": _plan_present, "rolled_back": _plan_rollback, "absent": _plan_absent}
+    steps, after = planners[request.state](state, request)
+    return Plan(steps, describe(state, request.manage_service), describe(after, request.manage_service))
+
+
+def describe(state: HostState, manage_service: bool) -> dict[str, Any]:
+    """The part of a host's state that a release changes, for a person to read."""
+    current = state.releases.get(state.current) if state.current else None
+    shown: dict[str, Any] = {
+        "current": state.current,
+        "previous": state.previous,
+        "features": current.features if current else None,
+        "releases": sorted(state.releases),
+        "damaged": sorted(name for name, release in state.releases.items() if release.damage),
+        "desired_linked": state.desired_linked,
+    }
+    if manage_service:
+        shown["running"] = state.running
+    return shown
+
+
+def _plan_present(state: HostState, request: Request) -> tuple[list[Step], HostState]:
+    assert request.release is not None
+    _refuse_downgrade(state, request)
+    target = state.releases.get(request.release)
+    steps = _content_steps(target, request)
+    reinstalled = any(step.act == "install" for step in steps)
+    previous = state.previous
+    if state.current != request.release:
+        if state.current is not None:
+            steps.append(Step("set_previous", state.current, "restore_previous"))
+            previous = state.current
+        steps.append(Step("activate", request.release, "activate_former"))
+    if not state.desired_linked:
+        steps.append(Step("link_desired", None, None))
+    activated = any(step.act == "activate" for step in steps)
+    if request.manage_service and (activated or reinstalled or state.running != request.digest):
+        steps.append(Step("restart", request.release, None))
+    after = _with_target(state, request, previous)
+    doomed = prunable(after, request.keep)
+    steps.extend(Step("remove", release, None) for release in doomed)
+    kept = {name: value for name, value in after.releases.items() if name not in doomed}
+    return steps, after._replace(releases=kept)
+
+
+def _content_steps(target: Installed | None, request: Request) -> list[Step]:
+    if target is None or target.damage:
+        return [Step("install", request.release, "remove" if target is None else None)]
+    steps = []
+    if target.signature != request.signature:
+        steps.append(Step("write_signature", request.release, None))
+    if target.features != request.features:
+        steps.append(Step("write_desired", request.release, None))
+    return steps
+
+
+def _with_target(state: HostState, request: Request, previous: str | None) -> HostState:
+    assert request.release is not None
+    target = Installed(request.release, request.digest, request.sequence, request.features, request.signature, None)
+    releases = dict(state.releases)
+    releases[request.release] = target
+    return HostState(request.release, previous, releases, True, request.digest)
+
+
+def _refuse_downgrade(state: HostState, request: Request) -> None:
+    """A release that is not newer than the current one needs the operator's word."""
+    if state.current in (None, request.release) or request.allow_downgrade:
+        return
+    current = state.releases.get(str(state.current))
+    sequence = current.sequence if current else None
+    if sequence is None:
+        _downgrade(f"the sequence of the current release {state.current} cannot be read")
+    if request.sequence is None or request.sequence <= sequence:
+        held = f"the current release {state.current} has {sequence}"
+        _downgrade(f"the bundle has sequence {request.sequence}, {held}")
+
+
+def _downgrade(problem: str) -> NoReturn:
+    remedy = "build the bundle with a higher sequence or set 'allow_downgrade: true'"
+    raise FleetError("EF_SEQUENCE_DOWNGRADE", f"{problem}; {remedy}", "manifest.json")
+
+
+def prunable(state: HostState, keep: int) -> list[str]:
+    """The releases beyond ``keep``, oldest first; never the current or the previous one."""
+    held = {state.current, state.previous}
+    others = [release for name, release in state.releases.items() if name not in held]
+    others.sort(key=lambda release: (release.sequence or 0, release.release))
+    room = max(0, keep - (len(state.releases) - len(others)))
+    return [release.release for release in others[: max(0, len(others) - room)]]
+
+
+def _plan_rollback(state: HostState, request: Request) -> tuple[list[Step], HostState]:
+    """Back to the previous release; a host that does not run ``from_digest`` stays as it is."""
+    current = state.releases.get(state.current) if state.current else None
+    if request.from_digest and (current is None or current.digest != request.from_digest):
+        return [], state
+    if state.current is None or state.previous in (None, state.current):
+        return _rollback_without_previous(state, request)
+    digest = _usable_digest(state, str(state.previous))
+    steps = [Step("swap_back", state.previous, "swap_forward")]
+    if not state.desired_linked:
+        steps.append(Step("link_desired", None, None))
+    if request.manage_service:
+        steps.append(Step("restart", state.previous, None))
+    running = digest if request.manage_service else state.running
+    after = state._replace(current=state.previous, previous=None, desired_linked=True, running=running)
+    return steps, after
+
+
+def _rollback_without_previous(state: HostState, request: Request) -> tuple[list[Step], HostState]:
+    """Before a first release nothing ran: that is restored, if the release to leave was named."""
+    if state.current is None or state.previous is not None or request.from_digest is None:
+        raise FleetError(
+            "EF_NO_PREVIOUS",
+            "there is no previous release on this host; deploy one with state 'present', or stop what runs "
+            "with state 'absent'",
+        )
+    steps = [Step("deactivate", state.current, "activate_former")]
+    if request.manage_service:
+        steps.append(Step("stop", None, None))
+    return steps, state._replace(current=None, running=None)
+
+
+def _usable_digest(state: HostState, name: str) -> str:
+    """The digest of a release that can be activated; a damaged one is a refusal."""
+    release = state.releases.get(name)
+    if release is None or release.damage or release.digest is None:
+        problem = release.damage if release and release.damage else "its files are not there"
+        raise FleetError(
+            "EF_NO_PREVIOUS",
+            f"the previous release {name} cannot be used: {problem}; deploy a release with state 'present' "
+            "or stop what runs with state 'absent'",
+        )
+    return release.digest
+
+
+def _plan_absent(state: HostState, request: Request) -> tuple[list[Step], HostState]:
+    steps: list[Step] = []
+    if request.manage_service and (state.current or state.running):
+        steps.append(Step("stop", None, None))
+    if state.current:
+        steps.append(Step("deactivate", state.current, None))
+    if state.previous:
+        steps.append(Step("forget_previous", state.previous, None))
+    if state.desired_linked:
+        steps.append(Step("unlink_desired", None, None))
+    steps.extend(Step("remove", release, None) for release in sorted(state.releases))
+    return steps, HostState(None, None, {}, False, None)

@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Ask a host's kernel what eBPF it can run."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: capability_facts
+short_description: Ask a host's kernel what eBPF it can run
+version_added: 0.1.0
+description:
+  - Asks the running kernel by C(bpf(2)) which program types, map types, helpers and attach points it has.
+    A version number alone is never trusted.
+  - Every answer is C(yes), C(no) or C(unknown), with the evidence. Unknown never counts as yes.
+  - With O(contracts) it also predicts the profile that each feature will reach on the host.
+  - Attaches nothing, writes nothing and leaves no descriptor open. Without root fewer questions are
+    answered; C(privileged) is then false and a warning says so.
+author: The ebpf.fleet authors (@ebpf-fleet)
+options:
+  contracts:
+    description:
+      - Contracts of the features whose needs are to be judged, as in a bundle's C(contract.json).
+    type: list
+    elements: dict
+    default: []
+  today:
+    description:
+      - UTC date, C(YYYY-MM-DD), by which expired contracts are told; the host's own date if absent.
+    type: str
+attributes:
+  check_mode:
+    description: Asks the same in check mode.
+    support: full
+  diff_mode:
+    description: Has nothing to compare.
+    support: none
+  idempotent:
+    description: Never changes a host.
+    support: full
+  facts:
+    description: Returns a fact, C(ebpf_fleet_capabilities).
+    support: full
+seealso:
+  - module: ebpf.fleet.release
+  - module: ebpf.fleet.observation_info
+"""
+
+EXAMPLES = r"""
+- name: What can this host run?
+  ebpf.fleet.capability_facts:
+
+- name: Which profile will each feature of this release reach?
+  ebpf.fleet.capability_facts:
+    contracts: "{{ release_contracts }}"
+  register: capabilities
+
+- name: Show features that will not run in full
+  ansible.builtin.debug:
+    msg: "{{ item.key }}: {{ item.value.profile }}, {{ item.value.reason }}"
+  loop: "{{ capabilities.profiles | dict2items }}"
+  when: item.value.profile != 'full'
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The facts, to be used by later tasks.
+  returned: success
+  type: dict
+  contains:
+    ebpf_fleet_capabilities:
+      description: The same as RV(capabilities).
+      returned: success
+      type: dict
+capabilities:
+  description: What the kernel answered; the format is in docs/interfaces.md.
+  returned: success
+  type: dict
+  sample:
+    schema: ebpf.fleet/capabilities/v1
+    kernel: {release: 6.1.0-31-cloud-amd64, family: "6.1", distro_family: debian-6.1, machine: x86_64}
+    btf: {answer: "yes", state: vmlinux, evidence: "/sys/kernel/btf/vmlinux, 5516713 bytes"}
+profiles:
+  description: The predicted profile by feature; the loader's trial load has the last word.
+  returned: success
+  type: dict
+  sample:
+    runqlat: {profile: disabled, variant: null, reason_code: EF_NO_BTF, reason: "full needs btf:vmlinux: no"}
+"""
+
+import datetime
+import platform
+import re
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def refuse_unsupported_host(module):
+    """Stop before imports that only Linux has; the action plugin speaks for a Python that is too old."""
+    if platform.system() != "Linux":
+        module.fail_json(
+            msg=f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play"
+        )
+
+
+def the_day(module):
+    """The date by which contracts expire, checked."""
+    given = module.params["today"]
+    if given is None:
+        return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
+        module.fail_json(msg=f"today: {given!r} is no date; write YYYY-MM-DD")
+    return given
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "contracts": {"type": "list", "elements": "dict", "default": []},
+            "today": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    refuse_unsupported_host(module)
+    from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+
+    today = the_day(module)
+    contracts = module.params["contracts"]
+    try:
+        facts = capabilities.gather(profile.requirements(contracts))
+        profiles = {one["feature"]: profile.predict(one, facts, today) for one in contracts}
+    except profile.ContractError as error:
+        module.fail_json(msg=str(error))
+    if not facts["privileged"]:
+        module.warn("Not root: the kernel answers few questions; use become to have them all answered")
+    facts["profiles"] = profiles
+    module.exit_json(
+        changed=False,
+        ansible_facts={"ebpf_fleet_capabilities": facts},
+        capabilities=facts,
+        profiles=profiles,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+#!/usr/bin/python
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Measure a host before and after a change."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: observation_info
+short_description: Measure a host's load and what the eBPF loader costs it
+version_added: 0.1.0
+description:
+  - Takes two snapshots of a host's own counters and of the loader's status, O(window) seconds apart.
+  - Two snapshots make rates, which M(ebpf.fleet.gate) judges.
+  - What could not be measured is null, never 0. A host on which nothing is installed has a null status.
+  - Reads only; asks systemd, C(/proc) and the loader's C(status.json).
+author: The ebpf.fleet authors (@ebpf-fleet)
+options:
+  window:
+    description: Seconds between the two snapshots, from 0 to 3600. With 0 one snapshot stands for both.
+    type: float
+    default: 10
+  bake:
+    description:
+      - Seconds to wait before the first snapshot, from 0 to 86400.
+      - One task that waits on the host costs less than a pause and a task.
+    type: float
+    default: 0
+  application_file:
+    description:
+      - A JSON file in which an application on the host keeps its own latency, C({"p95_ns":…, "p99_ns":…}).
+      - Absent or unreadable, the observation's C(application) is null.
+    type: path
+  state_dir:
+    description: The loader's state directory.
+    type: path
+    default: /run/ebpf-fleet-loader
+  unit:
+    description: The loader's systemd unit.
+    type: str
+    default: ebpf-fleet-loader.service
+attributes:
+  check_mode:
+    description: Reads the same in check mode.
+    support: full
+  diff_mode:
+    description: Has nothing to compare.
+    support: none
+  idempotent:
+    description: Never changes a host.
+    support: full
+seealso:
+  - module: ebpf.fleet.gate
+  - module: ebpf.fleet.capability_facts
+"""
+
+EXAMPLES = r"""
+- name: Measure the hosts before the change
+  ebpf.fleet.observation_info:
+    window: 10
+  register: before
+
+- name: Let the new release run for a minute, then measure with the application's own latency
+  ebpf.fleet.observation_info:
+    bake: 60
+    window: 20
+    application_file: /run/shop/latency.json
+  register: after
+"""
+
+RETURN = r"""
+observation:
+  description: The observation; its format is in docs/interfaces.md.
+  returned: success
+  type: dict
+  sample:
+    schema: ebpf.fleet/observation/v1
+    host: node-1
+    window_ns: 10000000000
+"""
+
+import platform
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils.observation import Places, observe
+
+LONGEST_SECONDS = {"window": 3600, "bake": 86400}
+
+
+def refuse_bad_times(module):
+    """One clear message for a time that is out of range; nan is out of every range."""
+    for name, longest in LONGEST_SECONDS.items():
+        value = module.params[name]
+        if not 0 <= value <= longest:
+            module.fail_json(msg=f"{name}: {value} seconds is out of range; give 0 to {longest}")
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "window": {"type": "float", "default": 10},
+            "bake": {"type": "float", "default": 0},
+            "application_file": {"type": "path"},
+            "state_dir": {"type": "path", "default": "/run/ebpf-fleet-loader"},
+            "unit": {"type": "str", "default": "ebpf-fleet-loader.service"},
+        },
+        supports_check_mode=True,
+    )
+    if platform.system() != "Linux":
+        module.fail_json(msg=f"{platform.system()}: only Linux hosts can be observed; take this host out")
+    refuse_bad_times(module)
+    application = module.params["application_file"]
+    places = Places(
+        state_dir=Path(module.params["state_dir"]),
+        application_file=Path(application) if application else None,
+        unit=module.params["unit"],
+    )
+    time.sleep(module.params["bake"])
+    found = observe(places, platform.node(), module.params["window"], time.sleep)
+    module.exit_json(changed=False, observation=found)
+
+
+if __name__ == "__main__":
+    main()

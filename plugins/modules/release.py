@@ -1,0 +1,345 @@
+#!/usr/bin/python
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Install, activate, roll back or remove a signed bundle of eBPF programs
+version_added: 0.1.0
+description:
+  - Verifies a bundle's signature with the trust files of the host, every file against the manifest, and the
+    whole by the bundle's own loader, installs it beside the others and activates it by one C(rename(2)).
+  - Restarts the loader and waits until it confirms the release. If it does not, the former release is
+    activated again and the module fails with the loader's reason.
+  - Asks the host first and sends the bundle only to a host that lacks it.
+  - Whatever interrupts it, the old release is current or the new one is. The next run removes leftovers.
+author:
+  - The ebpf.fleet authors (@ebpf-fleet)
+options:
+  state:
+    description:
+      - V(present) means installed, active and confirmed by the loader.
+      - V(rolled_back) activates the release that was current before. Without one it fails, unless
+        O(from_digest) names the first release of the host, before which nothing ran; then nothing runs afterwards.
+      - V(absent) stops the loader and removes every release.
+    type: str
+    choices: [present, rolled_back, absent]
+    default: present
+  bundle:
+    description: Path on the controller of the bundle, a tar or a folder. Required if O(state=present).
+    type: str
+  features:
+    description:
+      - What shall run, a mapping of feature names to C(enabled) (default V(true)) and C(sample_every)
+        (1 = every event; default is the contract's). A feature that is not named does not run.
+      - Left out, every feature of the bundle runs as its contract says.
+    type: dict
+  keep:
+    description:
+      - How many releases stay on the host. The current and the previous one always stay.
+    type: int
+    default: 3
+  allow_downgrade:
+    description: Also activate a bundle whose sequence is not higher than that of the current release.
+    type: bool
+    default: false
+  from_digest:
+    description:
+      - With O(state=rolled_back), the digest of the release to leave. A host on which another release is
+        current is left as it is, so that a second run changes nothing.
+    type: str
+  service:
+    description: The loader's unit. Empty manages no unit, and the loader's confirmation is not waited for.
+    type: str
+    default: ebpf-fleet-loader.service
+  wait:
+    description: Seconds for the loader to confirm a release; V(0) does not wait.
+    type: int
+    default: 30
+  root:
+    description: Folder before every path on the host, for an image or a test. Needs O(service) to be empty.
+    type: path
+    default: /
+  manifest:
+    description: The bundle's manifest. Set by the action plugin, never by hand.
+    type: str
+  signature:
+    description: The bundle's signature. Set by the action plugin, never by hand.
+    type: str
+  archive:
+    description: The bundle's tar on the host. Set by the action plugin, never by hand.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Verifies the signature on the host and says what would change; sends and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows the current release, its features and the releases kept, before and after.
+  idempotent:
+    support: full
+    description: >-
+      A second run changes nothing. O(state=rolled_back) needs O(from_digest) for that; without it a second run fails.
+  platform:
+    support: full
+    platforms: linux
+    description: Linux with systemd, OpenSSH's ssh-keygen 8.2 and Python 3.8 or later.
+requirements:
+  - ssh-keygen on the host
+"""
+
+EXAMPLES = r"""
+- name: Deploy a release with all of its features
+  ebpf.fleet.release:
+    bundle: build/release/ebpf-fleet-1.0.0.tar
+  become: true
+
+- name: Deploy it with one feature, sampled
+  ebpf.fleet.release:
+    bundle: build/release/ebpf-fleet-1.0.0.tar
+    features:
+      exec_events:
+        sample_every: 10
+  become: true
+
+- name: Leave a bad release, on the hosts that run it
+  ebpf.fleet.release:
+    state: rolled_back
+    from_digest: "{{ bad_release_digest }}"
+  become: true
+
+- name: Remove everything that releases put on the host
+  ebpf.fleet.release:
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+release:
+  description: The current release, as C(VERSION-DIGEST12), or null.
+  returned: success
+  type: str
+  sample: 1.0.0-3f1c2a9b8d7e
+previous:
+  description: The release that a rollback would activate, or null.
+  returned: success
+  type: str
+digest:
+  description: SHA-256 of the current release's manifest, or null.
+  returned: success
+  type: str
+signer:
+  description: The principal that signed the bundle, null where nothing was to be verified.
+  returned: success
+  type: str
+  sample: release@example.org
+features:
+  description: What is desired of the current release.
+  returned: success
+  type: dict
+releases:
+  description: The releases on the host.
+  returned: success
+  type: list
+  elements: str
+steps:
+  description: What was done, or would be in check mode, in order.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"act": "install", "release": "1.0.0-3f1c2a9b8d7e"}]
+reason_code:
+  description: Why it was refused or failed, a code of docs/interfaces.md.
+  returned: failure
+  type: str
+  sample: EF_SIG_UNKNOWN_SIGNER
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
+"""
+
+import os
+import platform
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils.desired import check_resolved, render_desired
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import SHA256, load_manifest
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import Host, apply_plan, explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import Request, plan_release
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import (
+    need_unit,
+    running_digest,
+    unit_known,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
+    Incoming,
+    Layout,
+    locked,
+    read_state,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust, verify_signature
+
+ARGUMENTS = {
+    "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
+    "bundle": {"type": "str"},
+    "features": {"type": "dict"},
+    "keep": {"type": "int", "default": 3},
+    "allow_downgrade": {"type": "bool", "default": False},
+    "from_digest": {"type": "str"},
+    "service": {"type": "str", "default": "ebpf-fleet-loader.service"},
+    "wait": {"type": "int", "default": 30},
+    "root": {"type": "path", "default": "/"},
+    "manifest": {"type": "str"},
+    "signature": {"type": "str"},
+    "archive": {"type": "path"},
+}
+
+
+def check_arguments(params):
+    """Refuse argument values that can do no good."""
+    wrong = []
+    if params["keep"] < 1:
+        wrong.append(f"keep: is {params['keep']}; give 1 or more")
+    if params["wait"] < 0:
+        wrong.append(f"wait: is {params['wait']}; give 0 or more seconds")
+    if params["service"] and params["root"] != "/":
+        wrong.append("service: the running systemd knows nothing of another root; set it to an empty string")
+    if params["from_digest"] is not None and not SHA256.match(params["from_digest"]):
+        wrong.append("from_digest: is not a SHA-256 in hex; give the digest that a deployment returned")
+    if params["from_digest"] is not None and params["state"] != "rolled_back":
+        wrong.append("from_digest: belongs to 'state: rolled_back'; remove it")
+    if wrong:
+        raise FleetError("EF_ARGUMENT", "; ".join(wrong))
+
+
+def check_host():
+    """Refuse a host or a user that cannot do this."""
+    if platform.system() != "Linux":
+        raise FleetError("EF_UNSUPPORTED_HOST", "this is %s, eBPF needs Linux; leave the host out" % platform.system())
+    if os.geteuid() != 0:
+        raise FleetError("EF_PERMISSION", "releases belong to root; set 'become: true'")
+
+
+def judge_bundle(module, layout):
+    """Return the bundle as signed and its signer.
+
+    In check mode on a host that was never prepared the signer is None, with a
+    warning: its trust files would only come with the preparation.
+    """
+    params = module.params
+    if params["manifest"] is None or params["signature"] is None:
+        raise FleetError("EF_ARGUMENT", "bundle: is missing; give the path of a bundle on the controller")
+    data = params["manifest"].encode("utf-8")
+    signature = params["signature"].encode("utf-8")
+    signer = None
+    if module.check_mode and not layout.etc.exists():
+        module.warn(f"{layout.etc} does not exist: the signature can be verified once the host is prepared")
+    else:
+        trust = read_trust(str(layout.signers), str(layout.revoked))
+        signer = verify_signature(data, signature, trust, time.time())
+    manifest = load_manifest(data)
+    manifest.loader_path(platform.machine())
+    features = check_resolved(params["features"], manifest.features)
+    return Incoming(manifest, signature, params["archive"], render_desired(manifest.digest, features)), signer
+
+
+def make_request(params, incoming):
+    """Return what is wanted, as the planner takes it."""
+    manifest = incoming.manifest if incoming else None
+    return Request(
+        state=params["state"],
+        release=manifest.release_id if manifest else None,
+        digest=manifest.digest if manifest else None,
+        sequence=manifest.sequence if manifest else None,
+        features=params["features"],
+        signature=incoming.signature if incoming else None,
+        keep=params["keep"],
+        allow_downgrade=params["allow_downgrade"],
+        from_digest=params["from_digest"],
+        manage_service=bool(params["service"]),
+    )
+
+
+def check_service(module, layout):
+    """Refuse a host without the loader's unit, before anything changes; return the unit to manage."""
+    unit = module.params["service"]
+    if not unit:
+        return ""
+    if module.check_mode and not layout.etc.exists():
+        module.warn(f"{layout.etc} does not exist: whether {unit} is there was not looked at")
+        return unit
+    if module.params["state"] == "absent":
+        return unit if Path("/run/systemd/system").is_dir() and unit_known(unit) else ""
+    need_unit(unit)
+    return unit
+
+
+def run(module):
+    """Judge, plan and, unless in check mode, act. Return the module's result."""
+    check_arguments(module.params)
+    check_host()
+    layout = Layout(Path(module.params["root"]))
+    incoming, signer = judge_bundle(module, layout) if module.params["state"] == "present" else (None, None)
+    unit = check_service(module, layout)
+    request = make_request(dict(module.params, service=unit), incoming)
+    host = Host(layout, platform.machine(), unit, module.params["wait"])
+    if module.check_mode or not needs_disk(layout, request):
+        state = look(host)
+        return dict(result(plan_release(state, request), state, request), signer=signer)
+    with locked(layout):
+        state = look(host)
+        plan = plan_release(state, request)
+        if plan.needs_archive and incoming.archive is None:
+            return {"changed": False, "needs_archive": True}
+        apply_plan(plan, state, host, incoming)
+        return dict(result(plan, look(host), request), signer=signer)
+
+
+def needs_disk(layout, request):
+    """Whether the lock may be taken: leaving a host that never had a release touches nothing."""
+    return request.state == "present" or layout.base.exists()
+
+
+def look(host):
+    """Return the state of the host, with the loader's word only where its unit is managed."""
+    running = running_digest(host.layout) if host.unit else None
+    return read_state(host.layout, host.machine, running)
+
+
+def result(plan, state, request):
+    """Return the result; ``state`` is the host as it is, in check mode before the change."""
+    current = state.releases.get(state.current)
+    return {
+        "changed": plan.changed,
+        "release": state.current,
+        "previous": state.previous,
+        "digest": current.digest if current else None,
+        "features": current.features if current else None,
+        "releases": sorted(state.releases),
+        "steps": [{"act": step.act, "release": step.release} for step in plan.steps],
+        "diff": {
+            "before_header": "release (before)",
+            "after_header": f"release ({request.state})",
+            "before": plan.before,
+            "after": plan.after,
+        },
+    }
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        found = run(module)
+    except (OSError, FleetError) as error:
+        module.fail_json(**explain(error).as_result())
+    module.exit_json(**found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The real loader in a process namespace of its own, over the folders of a host below a root.
+
+Scripts that look at /proc then see this loader and no other of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+
+from tests.loader.bundles import Trust
+from tests.loader.service import Service, make_service
+
+
+def can_sandbox() -> bool:
+    """Is a process namespace to be had?"""
+    probe = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+class Sandbox:
+    """One host that is only its folders and its loader."""
+
+    def __init__(self, binary: Path, root: Path, trust: Trust, features: Mapping[str, Any]) -> None:
+        self.root = root
+        self.service: Service = make_service(binary, root / "service", trust, features)
+        self.service.etc = root / "etc/ebpf-fleet"
+        self.service.run = root / "run/ebpf-fleet"
+        self.service.state = root / "run/ebpf-fleet-loader"
+        for folder in (self.service.etc, self.service.run, self.service.state):
+            folder.mkdir(parents=True)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = root / "loader.log"
+
+    def start(self, *features: str) -> None:
+        """Start the loader and wait until these features are attached."""
+        self.service.want(*features)
+        inner = '"$@" & wait; sleep 1000'
+        isolate = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", inner, "sh"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([*isolate, *self.service.command()], stdout=log, stderr=log)
+        self.wait(lambda: set(self.attached()) == set(features), f"{features} attached")
+
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"{what}: not within {seconds} s\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.02)
+
+    def status(self) -> dict[str, Any]:
+        try:
+            document: dict[str, Any] = json.loads((self.service.state / "status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return document
+
+    def attached(self) -> list[str]:
+        features = self.status().get("features") or {}
+        return [name for name, one in features.items() if one["state"] == "attached"]
+
+    def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command where this host's loader is to be seen."""
+        assert self.process is not None
+        pid = self.process.pid
+        init = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+        return subprocess.run(
+            ["nsenter", "--target", init, "--pid", "--mount", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def switch(self, *scopes: str, shell: str = "sh", **more: Any) -> dict[str, Any]:
+        """Run the kill script on this host; returns its answer."""
+        script = killscript.render(list(scopes), root=str(self.root), **more)
+        done = self.inside(shell, "-c", script)
+        assert done.stderr == ""
+        return killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()

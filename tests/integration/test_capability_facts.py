@@ -1,0 +1,139 @@
+"""capability_facts by ansible-playbook; its predictions against the loader's trial loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.runner import run_one, run_tasks
+from tests.loader.bundles import Trust, make_bundle
+from tests.loader.service import contract_of, feature_of
+
+FEATURES = ("runqlat", "exec_events")
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the kernel answers these questions to root only")
+
+HIDE_BTF = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh"]
+
+PREDICT = """
+import json, sys
+from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+contracts = json.load(sys.stdin)
+facts = capabilities.gather(profile.requirements(contracts))
+print(json.dumps({one["feature"]: profile.predict(one, facts) for one in contracts}))
+"""
+
+
+def predicted(prefix: list[str], contracts: list[dict[str, Any]]) -> dict[str, Any]:
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", PREDICT],
+        input=json.dumps(contracts),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+@as_root
+@pytest.mark.parametrize("prefix", [[], HIDE_BTF], ids=["as it is", "without BTF"])
+def test_the_prediction_equals_the_loaders_trial_load(
+    tmp_path: Path, loader: Path, feature_objects: Path, trust: Trust, prefix: list[str]
+) -> None:
+    features = {name: feature_of(feature_objects, name) for name in FEATURES}
+    bundle = make_bundle(tmp_path / "bundle", trust.key, features)
+    done = subprocess.run(
+        [*prefix, str(loader), "check", str(bundle.root), *trust.arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    reached = json.loads(done.stdout)["features"]
+    found = predicted(prefix, [contract for contract, _objects in features.values()])
+    assert set(found) == set(FEATURES)
+    for name in FEATURES:
+        assert found[name]["profile"] == reached[name]["profile"], (found[name], reached[name])
+        assert found[name]["variant"] == reached[name]["variant"]
+
+
+@as_root
+def test_facts_and_profiles_are_returned(tmp_path: Path) -> None:
+    contracts = [contract_of(name) for name in FEATURES]
+    result = run_one(tmp_path, "capability_facts", "--check", contracts=contracts)
+    assert (result["failed"], result["changed"]) == (False, False)
+    facts = result["ansible_facts"]["ebpf_fleet_capabilities"]
+    assert facts == result["capabilities"]
+    assert facts["schema"] == "ebpf.fleet/capabilities/v1"
+    assert facts["kernel"]["release"] == os.uname().release
+    assert set(result["profiles"]) == set(FEATURES)
+    assert facts["attach_points"]["tp_btf:sched_switch"]["answer"] in ("yes", "no", "unknown")
+
+
+@as_root
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
+def test_runs_on_the_pythons_of_the_fleet(tmp_path: Path, version: str) -> None:
+    results, said = run_with(version, tmp_path)
+    assert results["result"]["failed"] is False, said
+    assert results["result"]["capabilities"]["python"].startswith(version + ".")
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
+def test_an_old_python_gives_one_clear_message(tmp_path: Path, version: str) -> None:
+    results, said = run_with(version, tmp_path)
+    assert results["result"]["failed"] is True, said
+    assert "older than 3.8" in results["result"]["msg"]
+    assert "zip_data" not in said
+
+
+def run_with(version: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """What capability_facts returned on a Python of this version, and what was printed."""
+    interpreter = {"ansible_python_interpreter": interpreter_of(version)}
+    task = {"ebpf.fleet.capability_facts": {}, "register": "result", "vars": interpreter}
+    _status, results, said = run_tasks(folder, [task])
+    assert results["result"] is not None, said
+    return results, said
+
+
+def interpreter_of(version: str) -> str:
+    """A Python of this version on this machine, or skip."""
+    places = [Path(f"/usr/bin/python{version}"), *Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    for place in places:
+        if place.exists():
+            return str(place)
+    pytest.skip(f"no Python {version} on this machine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"contracts": [{"feature": "f"}]}, "contract f: needs a feature name and at least one variant"),
+        (
+            {"contracts": [{"feature": "f", "variants": [{"name": "full", "requires": ["map_type:nope"]}]}]},
+            "contract f, variant full: requirement 'map_type:nope'",
+        ),
+        ({"today": "tomorrow"}, "today: 'tomorrow' is no date"),
+    ],
+)
+def test_bad_input_gives_one_message(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    result = run_one(tmp_path, "capability_facts", **arguments)
+    assert result["failed"] is True
+    assert message in result["msg"]
+
+
+@as_root
+def test_nothing_is_written_to_the_kernels_log(tmp_path: Path) -> None:
+    before = subprocess.run(["dmesg"], capture_output=True, text=True, check=False)
+    if before.returncode:
+        pytest.skip(f"the kernel's log cannot be read here: {before.stderr.strip()}")
+    predicted([], [contract_of(name) for name in FEATURES])
+    after = subprocess.run(["dmesg"], capture_output=True, text=True, check=True)
+    new = after.stdout[len(before.stdout) :] if after.stdout.startswith(before.stdout) else ""
+    assert "bpf" not in new.lower()

@@ -1,0 +1,171 @@
+"""The action plugin gate: where it takes its inputs from, and a verdict over a real loader."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.runner import run_one, run_tasks
+from tests.integration.sandbox import Sandbox, can_sandbox
+from tests.loader.bundles import Trust
+from tests.loader.service import contract_of, feature_of
+from tests.unit.test_gate import CONTRACTS, observation
+
+EXPECTED = {"*": {"exec_events": "full"}}
+
+
+def changed(after: Any = None) -> dict[str, Any]:
+    return {"h1": {"before": observation(50 * 10**9), "after": after or observation()}}
+
+
+def test_a_verdict_and_its_checks_are_returned(tmp_path: Path) -> None:
+    result = run_one(tmp_path, "gate", "--check", changed=changed(), expected=EXPECTED, contracts=CONTRACTS)
+    assert (result["failed"], result["changed"], result["verdict"]) == (False, False, "pass")
+    assert set(result["checks"][0]) == {
+        "host",
+        "feature",
+        "check",
+        "verdict",
+        "measured",
+        "limit",
+        "unit",
+        "sentence",
+    }
+
+
+def test_a_failed_verdict_does_not_fail_the_task(tmp_path: Path) -> None:
+    after = observation()
+    after["end"]["status"]["loader"]["cpu_ns"] = 10**10
+    result = run_one(tmp_path, "gate", changed=changed(after), expected=EXPECTED, contracts=CONTRACTS)
+    assert (result["failed"], result["verdict"]) == (False, "fail")
+
+
+def test_own_expressions_run(tmp_path: Path) -> None:
+    own = [
+        {"name": "produced", "expression": "rates.features.exec_events.produced_delta", "max": 899},
+        {"name": "psi", "expression": "after.end.host.psi_cpu_some_us", "max": 1},
+    ]
+    result = run_one(tmp_path, "gate", changed=changed(), expected=EXPECTED, contracts=CONTRACTS, extra_checks=own)
+    found = {one["check"]: one for one in result["checks"]}
+    assert (found["produced"]["verdict"], found["produced"]["measured"]) == ("fail", 900)
+    assert found["psi"]["verdict"] == "inconclusive"
+
+
+def collect(tmp_path: Path, variables: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """A gate over the variables of localhost."""
+    facts = {"ansible.builtin.set_fact": variables}
+    gate = {
+        "ebpf.fleet.gate": {"before_var": "seen.before", "after_var": "after", **arguments},
+        "register": "result",
+    }
+    _status, results, said = run_tasks(tmp_path, [facts, gate])
+    assert results["result"] is not None, said
+    found: dict[str, Any] = results["result"]
+    return found
+
+
+class TestHostVariables:
+    VARIABLES = {
+        "seen": {"before": {"observation": observation(50 * 10**9)}},
+        "after": {"changed": False, "observation": observation()},
+    }
+
+    def test_registered_results_and_dotted_paths(self, tmp_path: Path) -> None:
+        result = collect(tmp_path, self.VARIABLES, hosts=["localhost"], expected=EXPECTED, contracts=CONTRACTS)
+        assert result["verdict"] == "pass", result["sentence"]
+
+    def test_expectations_of_a_variable(self, tmp_path: Path) -> None:
+        variables = {**self.VARIABLES, "wanted": {"exec_events": {"profile": "full", "variant": "full"}}}
+        result = collect(tmp_path, variables, hosts=["localhost"], expected_var="wanted", contracts=CONTRACTS)
+        assert result["verdict"] == "pass", result["sentence"]
+
+    @pytest.mark.parametrize(
+        "after",
+        [
+            {"failed": True, "observation": observation()},
+            {"unreachable": True, "msg": "lost"},
+            {"skipped": True},
+            None,
+        ],
+    )
+    def test_a_host_that_could_not_be_observed_holds(self, tmp_path: Path, after: Any) -> None:
+        variables = {**self.VARIABLES, "after": after}
+        result = collect(tmp_path, variables, hosts=["localhost"], expected=EXPECTED, contracts=CONTRACTS)
+        assert (result["failed"], result["verdict"]) == (False, "inconclusive")
+
+    def test_a_host_that_is_in_no_inventory_holds(self, tmp_path: Path) -> None:
+        result = collect(tmp_path, self.VARIABLES, hosts=["localhost", "ghost"], expected=EXPECTED, contracts=CONTRACTS)
+        assert result["verdict"] == "inconclusive"
+        assert "ghost" in result["sentence"]
+
+    def test_no_hosts_hold(self, tmp_path: Path) -> None:
+        assert collect(tmp_path, self.VARIABLES, hosts=[])["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "one of the following is required: changed, hosts"),
+        ({"hosts": ["a"]}, "missing parameter(s) required by 'hosts': after_var"),
+        ({"changed": {}, "limits": {"drop_ration_ppm": 1}}, "did you mean drop_ratio_ppm"),
+        ({"changed": {}, "limit": {}}, "Unsupported parameters"),
+        ({"changed": {}, "on_inconclusive": {"bpf_cpu": "skip"}}, "say hold or pass"),
+        (
+            {"changed": {}, "extra_checks": [{"name": "a", "expression": "a[", "max": 1}]},
+            "extra_checks.a.expression: is no JMESPath",
+        ),
+    ],
+)
+def test_bad_arguments_fail_with_one_message(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    result = run_one(tmp_path, "gate", **arguments)
+    assert result["failed"] is True
+    assert message in result["msg"]
+
+
+@pytest.mark.skipif(not can_sandbox(), reason="loading programs needs root")
+def test_a_real_loader_is_judged(tmp_path: Path, loader: Path, feature_objects: Path, trust: Trust) -> None:
+    """Every check but those of systemd and of the noisy machine must come to an end of its own."""
+    names = ("runqlat", "exec_events")
+    host = Sandbox(loader, tmp_path / "host", trust, {name: feature_of(feature_objects, name) for name in names})
+    host.start(*names)
+    time.sleep(1.5)
+    observe = {"window": 4, "state_dir": str(host.service.state)}
+    tasks = [
+        {"ebpf.fleet.observation_info": {**observe, "window": 1}, "register": "before"},
+        {"ebpf.fleet.observation_info": observe, "register": "after"},
+        {
+            "ebpf.fleet.gate": {
+                "hosts": ["localhost"],
+                "before_var": "before",
+                "after_var": "after",
+                "contracts": [contract_of(name) for name in names],
+                "expected": {"*": dict.fromkeys(names, "reduced")},
+                "digest": host.service.bundle.digest,
+                "limits": {
+                    "host_cpu_delta_ppm": 1_000_000,
+                    "host_memory_delta_bytes": 10**12,
+                    "loader_cpu_millicores": 500,
+                },
+                "on_inconclusive": {"loader_active": "pass", "loader_restarts": "pass"},
+            },
+            "register": "gate",
+        },
+    ]
+    try:
+        _status, results, said = run_tasks(tmp_path, tasks)
+    finally:
+        host.stop()
+    gate = results["gate"]
+    assert gate["verdict"] in ("pass", "fail"), gate["sentence"]
+    by_name = {(one["feature"], one["check"]): one for one in gate["checks"]}
+    for name in names:
+        assert by_name[(name, "accounting")]["verdict"] == "pass", by_name[(name, "accounting")]
+        assert by_name[(name, "features_attached")]["verdict"] == "pass"
+        assert by_name[(name, "map_memory")]["verdict"] == "pass"
+        assert by_name[(name, "feature_cpu")]["measured"] is not None
+    assert by_name[(None, "release")]["verdict"] == "pass"
+    assert by_name[(None, "status_fresh")]["verdict"] == "pass"
+    assert "failed=0" in said

@@ -1,0 +1,193 @@
+"""The kill switch, by script and by module, against the real loader on this machine's kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+
+from tests.integration.runner import run_one
+from tests.integration.sandbox import Sandbox, can_sandbox
+from tests.loader.bundles import Trust
+from tests.loader.service import feature_of
+
+pytestmark = pytest.mark.skipif(
+    not can_sandbox(), reason="loading programs and a process namespace of its own need root"
+)
+
+
+@pytest.fixture
+def host(tmp_path: Path, loader: Path, feature_objects: Path, trust: Trust) -> Iterator[Sandbox]:
+    """A host with both features attached."""
+    features = {name: feature_of(feature_objects, name) for name in ("runqlat", "exec_events")}
+    sandbox = Sandbox(loader, tmp_path / "host", trust, features)
+    sandbox.start("runqlat", "exec_events")
+    yield sandbox
+    sandbox.stop()
+
+
+def listed(host: Sandbox) -> dict[int, str]:
+    """{program id: feature} by the loader's own list."""
+    lines = (host.service.state / "programs").read_text().split("\n")
+    return {int(line.split()[0]): line.split()[2] for line in lines if line}
+
+
+def in_kernel(ids: set[int]) -> set[int]:
+    """Which of these programs the kernel still has, by bpftool."""
+    done = subprocess.run(["bpftool", "prog", "show"], capture_output=True, text=True, check=True)
+    return {number for number in ids if f"\n{number}: " in "\n" + done.stdout}
+
+
+class TestScript:
+    @pytest.mark.parametrize("shell", ["dash", "bash"])
+    def test_global_is_off_by_the_kernels_own_word(self, host: Sandbox, shell: str) -> None:
+        ids = set(listed(host))
+        assert in_kernel(ids) == ids
+        answer = host.switch("global", shell=shell)
+        assert in_kernel(ids) == set()
+        assert (answer["ok"], answer["left"], answer["escalated"], answer["persisted"]) == (True, 0, False, True)
+        assert answer["host_ms"] < 2000
+
+    def test_one_feature_goes_and_the_other_stays(self, host: Sandbox) -> None:
+        before = listed(host)
+        answer = host.switch("feature=exec_events")
+        assert (answer["ok"], answer["left"]) == (True, 0), answer
+        gone = {number for number, feature in before.items() if feature == "exec_events"}
+        assert in_kernel(set(before)) == set(before) - gone
+        assert gone
+
+    def test_family_of_this_host(self, host: Sandbox) -> None:
+        ids = set(listed(host))
+        family = ".".join(os.uname().release.split(".")[:2])
+        assert host.switch(f"kernel_family={family}")["ok"] is True
+        assert in_kernel(ids) == set()
+
+    def test_family_of_another_host_changes_nothing(self, host: Sandbox) -> None:
+        ids = set(listed(host))
+        answer = host.switch("kernel_family=2.6")
+        assert (answer["ok"], answer["left"]) == (True, None)
+        assert in_kernel(ids) == ids
+
+    def test_release_brings_back_what_is_wanted(self, host: Sandbox) -> None:
+        host.switch("global")
+        assert host.switch("global", state="released")["ok"] is True
+        host.wait(lambda: set(host.attached()) == {"runqlat", "exec_events"}, "attached again")
+
+    def test_a_stopped_loader_is_killed(self, host: Sandbox) -> None:
+        ids = set(listed(host))
+        assert host.inside("kill", "-STOP", str(host.status()["pid"])).returncode == 0
+        answer = host.switch("global", grace_seconds=1)
+        assert (answer["ok"], answer["escalated"], answer["left"]) == (True, True, 0), answer
+        assert "did not obey" in answer["detail"]
+        assert in_kernel(ids) == set()
+
+    def test_a_stopped_loader_is_killed_for_one_feature_too(self, host: Sandbox) -> None:
+        assert host.inside("kill", "-STOP", str(host.status()["pid"])).returncode == 0
+        answer = host.switch("feature=runqlat", grace_seconds=0)
+        assert (answer["ok"], answer["escalated"]) == (True, True), answer
+
+    def test_a_query_counts_what_runs(self, host: Sandbox) -> None:
+        answer = host.switch("global", state="query")
+        assert (answer["ok"], answer["left"], answer["changed"]) == (True, len(listed(host)), False)
+
+    def test_a_killed_loader_leaves_a_stale_list_that_fools_nobody(self, host: Sandbox) -> None:
+        ids = set(listed(host))
+        assert host.inside("kill", "-KILL", str(host.status()["pid"])).returncode == 0
+        host.wait(lambda: not in_kernel(ids), "programs gone")
+        assert set(listed(host)) == ids
+        assert host.switch("global")["ok"] is True
+
+    def test_no_place_for_an_order_stops_the_loader_and_says_that_nothing_holds(self, host: Sandbox) -> None:
+        ids = set(listed(host))
+        for folder in ("etc", "run"):
+            place = str(host.root / folder)
+            assert host.inside("mount", "--bind", place, place).returncode == 0
+            assert host.inside("mount", "-o", "remount,ro,bind", place).returncode == 0
+        answer = host.switch("global")
+        assert (answer["ok"], answer["escalated"], answer["left"]) == (False, True, 0), answer
+        assert "nothing holds it" in answer["detail"]
+        assert in_kernel(ids) == set()
+
+
+class TestModule:
+    def switch(self, host: Sandbox, folder: Path, *options: str, **more: Any) -> dict[str, Any]:
+        places = {"etc_dir": host.service.etc, "run_dir": host.service.run, "state_dir": host.service.state}
+        given = {name: str(path) for name, path in places.items()}
+        return run_one(folder, "kill_switch", *options, **{**given, **more})
+
+    def test_a_feature_is_off_and_a_second_run_changes_nothing(self, host: Sandbox, tmp_path: Path) -> None:
+        before = listed(host)
+        result = self.switch(host, tmp_path, scopes=["feature=runqlat"])
+        assert (result["failed"], result["changed"], result["programs_left"]) == (False, True, [])
+        assert 0 <= result["time_to_off_ms"] < 2000
+        gone = {number for number, feature in before.items() if feature == "runqlat"}
+        assert in_kernel(set(before)) == set(before) - gone
+        again = self.switch(host, tmp_path, scopes=["feature=runqlat"])
+        assert (again["changed"], again["programs_left"]) == (False, [])
+
+    def test_global(self, host: Sandbox, tmp_path: Path) -> None:
+        ids = set(listed(host))
+        foreign = {one.id for one in bpfsys.own_programs()} - ids
+        if foreign:
+            pytest.skip(f"another loader runs on this machine (programs {sorted(foreign)}), and global means all")
+        result = self.switch(host, tmp_path, scopes=["global"])
+        assert in_kernel(ids) == set()
+        left = {one["id"] for one in result["programs_left"]}
+        if left:
+            pytest.skip(f"another loader was started on this machine meanwhile (programs {sorted(left)})")
+        assert (result["failed"], result["orders"]) == (False, {"etc": ["global"], "run": ["global"]})
+
+    def test_check_mode_shows_and_changes_nothing(self, host: Sandbox, tmp_path: Path) -> None:
+        ids = set(listed(host))
+        result = self.switch(host, tmp_path, "--check", "--diff", scopes=["feature=runqlat"])
+        assert (result["changed"], result["programs_left"], result["time_to_off_ms"]) == (True, None, None)
+        assert "feature.runqlat" in result["_said"]
+        assert not list(host.root.glob("*/ebpf-fleet/kill.d/*"))
+        assert in_kernel(ids) == ids
+
+    def test_release(self, host: Sandbox, tmp_path: Path) -> None:
+        self.switch(host, tmp_path, scopes=["feature=runqlat"])
+        result = self.switch(host, tmp_path, scopes=["feature=runqlat"], state="released")
+        assert (result["changed"], result["orders"]) == (True, {"etc": [], "run": []})
+        host.wait(lambda: "runqlat" in host.attached(), "attached again")
+        assert self.switch(host, tmp_path, scopes=["feature=runqlat"], state="released")["changed"] is False
+
+    def test_query(self, host: Sandbox, tmp_path: Path) -> None:
+        result = self.switch(host, tmp_path, scopes=["feature=runqlat"], state="query")
+        assert result["changed"] is False
+        own = {number for number, feature in listed(host).items() if feature == "runqlat"}
+        assert {one["id"] for one in result["programs_left"]} == own
+
+    def test_a_loader_that_does_not_obey_fails_the_task(self, host: Sandbox, tmp_path: Path) -> None:
+        assert host.inside("kill", "-STOP", str(host.status()["pid"])).returncode == 0
+        result = self.switch(host, tmp_path, scopes=["feature=runqlat"], wait=0.5)
+        assert result["failed"] is True
+        assert "still in the kernel after 0.5 s" in result["msg"]
+        assert "rollback.yml" in result["msg"]
+        assert result["time_to_off_ms"] is None
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            ({"scopes": ["feture=runqlat"]}, "scope 'feture=runqlat': write global"),
+            ({"scopes": []}, "give a list of at least one"),
+            ({"scopes": ["global"], "wait": -1}, "wait: -1.0 is out of range"),
+        ],
+    )
+    def test_bad_input_changes_nothing(self, tmp_path: Path, more: dict[str, Any], message: str) -> None:
+        places = {name: str(tmp_path / name) for name in ("etc_dir", "run_dir", "state_dir")}
+        result = run_one(tmp_path, "kill_switch", **places, **more)
+        assert result["failed"] is True
+        assert message in result["msg"]
+        assert not (tmp_path / "run_dir").exists()
+
+    def test_an_etc_that_refuses_is_said_after_the_kill(self, host: Sandbox, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        result = self.switch(host, tmp_path, scopes=["feature=runqlat"], etc_dir=str(tmp_path / "file"))
+        assert result["failed"] is True
+        assert "not as it should be" in result["msg"]
+        assert result["programs_left"] == []

@@ -1,0 +1,489 @@
+"""Verdicts of the gate: each check can pass, fail and stay open, and open never promotes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import gate, ranktest
+
+SECOND = 10**9
+
+CONTRACTS = [
+    {
+        "feature": "exec_events",
+        "budget": {
+            "cpu_millicores": 20,
+            "map_memory_bytes": 1000,
+            "event_rate_per_second": 100,
+            "drop_ratio_ppm": 10000,
+        },
+    }
+]
+
+
+def feature() -> dict[str, Any]:
+    return {
+        "wanted": True,
+        "state": "attached",
+        "profile": "full",
+        "reason": "attached",
+        "programs": [{"id": 1, "name": "ef_exec", "run_time_ns": 0}],
+        "maps": [
+            {"name": "ef_events", "type": "ringbuf", "max_entries": 4096, "entries": None, "memory_bytes": 600},
+            {"name": "ef_seen", "type": "hash", "max_entries": 100, "entries": 10, "memory_bytes": 300},
+        ],
+        "counters": {"produced": 0, "delivered": 0, "dropped": 0, "sampled_out": 0, "in_flight": 0},
+        "consumer": {"lag_bytes": 0, "ring_bytes": 4096},
+    }
+
+
+def status(at: int) -> dict[str, Any]:
+    return {
+        "boottime_ns": at,
+        "pid": 7,
+        "started_boottime_ns": 1,
+        "state": "running",
+        "bundle": {"digest": "d" * 64},
+        "kills": [],
+        "desired_error": None,
+        "loader": {"cpu_ns": 0},
+        "features": {"exec_events": feature()},
+    }
+
+
+def snapshot(at: int) -> dict[str, Any]:
+    return {
+        "boottime_ns": at,
+        "host": {"cpu_busy_ns": at // 10, "cpu_total_ns": at, "memory_available_bytes": 10**9},
+        "unit": {"active_state": "active", "n_restarts": 0, "main_pid": 7, "exit_status": 0},
+        "status": status(at),
+        "status_age_ns": SECOND,
+        "application": None,
+    }
+
+
+def observation(start: int = 100 * SECOND) -> dict[str, Any]:
+    """A healthy host over ten seconds: 1000 events, 1 ms of BPF, 10 ms of loader."""
+    found = {
+        "schema": "ebpf.fleet/observation/v1",
+        "window_ns": 10 * SECOND,
+        "start": snapshot(start),
+        "end": snapshot(start + 10 * SECOND),
+    }
+    end = found["end"]["status"]
+    end["loader"]["cpu_ns"] = 10_000_000
+    end["features"]["exec_events"]["programs"][0]["run_time_ns"] = 1_000_000
+    end["features"]["exec_events"]["counters"].update(produced=900, delivered=900)
+    return found
+
+
+def judge(after: Any, before: Any = None, **more: Any) -> dict[str, Any]:
+    """The verdict over one host, h1."""
+    changed = {"h1": {"before": before or observation(50 * SECOND), "after": after}}
+    return judge_all(changed, **more)
+
+
+def judge_all(changed: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return gate.judge(
+        gate.Inputs(
+            changed=changed,
+            controls=more.get("controls", {}),
+            limits=gate.check_limits(more.get("limits")),
+            contracts=gate.check_contracts(more.get("contracts", CONTRACTS)),
+            expected=gate.check_expected(more.get("expected", {"*": {"exec_events": "full"}})),
+            digest=more.get("digest"),
+            on_inconclusive=gate.check_policies(more.get("on_inconclusive")),
+            expressions=gate.check_expressions(more.get("extra_checks")),
+            search=more.get("search"),
+        )
+    )
+
+
+def check(verdict: dict[str, Any], name: str) -> dict[str, Any]:
+    """The one check of that name."""
+    found = [one for one in verdict["checks"] if one["check"] == name]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_healthy_host_passes_every_check() -> None:
+    verdict = judge(observation(), digest="d" * 64)
+    assert verdict["verdict"] == "pass", verdict["sentence"]
+    assert {one["verdict"] for one in verdict["checks"]} == {"pass"}
+    judged = {one["check"] for one in verdict["checks"]}
+    never_here = {"observation", "application_p95", "application_p99", "host_cpu_shift"}
+    assert judged == set(gate.CHECKS) - never_here
+
+
+def test_measured_values_are_exact() -> None:
+    verdict = judge(observation())
+    assert check(verdict, "loader_cpu")["measured"] == 1
+    assert check(verdict, "feature_cpu")["measured"] == 1  # 0.1 millicores, rounded up
+    assert check(verdict, "event_rate")["measured"] == 90
+    assert check(verdict, "map_memory")["measured"] == 900
+    assert check(verdict, "map_fill")["measured"] == 100_000
+    assert check(verdict, "drop_ratio")["measured"] == 0
+
+
+def spoil(path: str, value: Any, end: str = "end") -> dict[str, Any]:
+    """A healthy observation with one value changed."""
+    found = observation()
+    place = found[end]
+    *steps, last = path.split("/")
+    for step in steps:
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    place[last] = value
+    return found
+
+
+EXEC = "status/features/exec_events/"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("status/loader/cpu_ns", 501_000_000, "loader_cpu"),
+        (EXEC + "programs/0/run_time_ns", 201_000_000, "bpf_cpu"),
+        (EXEC + "programs/0/run_time_ns", 201_000_000, "feature_cpu"),
+        (EXEC + "programs/0/run_time_ns", 800_000_000, "total_cpu"),
+        ("host/cpu_busy_ns", 12 * SECOND, "host_cpu_delta"),
+        ("host/memory_available_bytes", 800_000_000, "host_memory_delta"),
+        (EXEC + "counters", dict(produced=900, delivered=890, dropped=10, sampled_out=0, in_flight=0), "drop_ratio"),
+        (EXEC + "counters", dict(produced=1900, delivered=1900, dropped=0, sampled_out=0, in_flight=0), "event_rate"),
+        (EXEC + "counters", dict(produced=900, delivered=899, dropped=0, sampled_out=0, in_flight=0), "accounting"),
+        (EXEC + "counters", dict(produced=900, delivered=901, dropped=0, sampled_out=0, in_flight=-1), "accounting"),
+        (EXEC + "maps/1/entries", 91, "map_fill"),
+        (EXEC + "maps/1/memory_bytes", 401, "map_memory"),
+        (EXEC + "consumer", {"lag_bytes": 4000, "ring_bytes": 4096}, "consumer_lag"),
+        ("unit/n_restarts", 1, "loader_restarts"),
+        ("status/started_boottime_ns", 2, "loader_restarts"),
+        ("unit/active_state", "failed", "loader_active"),
+        (EXEC + "profile", "reduced", "features_attached"),
+        (EXEC + "state", "disabled", "features_attached"),
+        (EXEC + "state", "killed", "features_attached"),
+        ("status/features", {}, "features_attached"),
+        ("status/state", "killed", "features_attached"),
+        ("status/desired_error", "no JSON", "features_attached"),
+        ("status/bundle", {"digest": "e" * 64}, "release"),
+    ],
+)
+def test_each_check_can_fail(path: str, value: Any, name: str) -> None:
+    verdict = judge(spoil(path, value), digest="d" * 64)
+    assert verdict["verdict"] == "fail"
+    failed = [one for one in verdict["checks"] if one["verdict"] == "fail"]
+    assert name in {one["check"] for one in failed}
+    assert all(one["host"] == "h1" and "h1" in one["sentence"] for one in failed)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("status/loader/cpu_ns", None, "loader_cpu"),
+        ("status/loader/cpu_ns", "0", "loader_cpu"),
+        (EXEC + "programs/0/run_time_ns", None, "bpf_cpu"),
+        (EXEC + "programs", None, "feature_cpu"),
+        (EXEC + "programs/0/id", 2, "feature_cpu"),
+        ("host/cpu_busy_ns", None, "host_cpu_delta"),
+        ("host/memory_available_bytes", None, "host_memory_delta"),
+        (EXEC + "counters", None, "drop_ratio"),
+        (EXEC + "counters", None, "accounting"),
+        (EXEC + "counters/produced", None, "drop_ratio"),
+        (EXEC + "maps", [], "map_memory"),
+        (EXEC + "consumer", {"lag_bytes": None, "ring_bytes": 4096}, "consumer_lag"),
+        ("unit", None, "loader_active"),
+        ("unit", None, "loader_restarts"),
+        ("status_age_ns", None, "status_fresh"),
+        ("status_age_ns", 60 * SECOND, "status_fresh"),
+        ("status/boottime_ns", 100 * SECOND, "loader_cpu"),
+        ("status", None, "observation"),
+    ],
+)
+def test_what_was_not_measured_holds(path: str, value: Any, name: str) -> None:
+    verdict = judge(spoil(path, value))
+    assert verdict["verdict"] == "inconclusive", verdict["sentence"]
+    held = {one["check"] for one in verdict["checks"] if one["verdict"] == "inconclusive"}
+    assert name in held
+
+
+@pytest.mark.parametrize("after", [None, {}, [], "gone", {"start": {}, "end": {}}, {"start": None, "end": {}}])
+def test_a_host_that_was_not_observed_holds(after: Any) -> None:
+    verdict = judge(after)
+    assert verdict["verdict"] == "inconclusive"
+    assert check(verdict, "observation")["host"] == "h1"
+
+
+def test_no_host_at_all_holds() -> None:
+    verdict = judge_all({})
+    assert (verdict["verdict"], verdict["checks"]) == ("inconclusive", [])
+
+
+def test_one_lost_host_of_many_holds_the_batch() -> None:
+    pair = {"before": observation(50 * SECOND), "after": observation()}
+    assert judge_all({"h1": pair, "h2": pair})["verdict"] == "pass"
+    assert judge_all({"h1": pair, "h2": {"before": pair["before"], "after": None}})["verdict"] == "inconclusive"
+
+
+def test_a_failure_outweighs_what_is_open() -> None:
+    after = spoil("status/loader/cpu_ns", 501_000_000)
+    after["end"]["unit"] = None
+    assert judge(after)["verdict"] == "fail"
+
+
+def test_a_window_of_zero_has_no_rates() -> None:
+    after = observation()
+    after["window_ns"] = 0
+    assert judge(after)["verdict"] == "inconclusive"
+
+
+def test_an_open_check_may_be_let_through_by_name() -> None:
+    after = spoil(EXEC + "programs/0/run_time_ns", None)
+    let = {"bpf_cpu": "pass", "feature_cpu": "pass", "total_cpu": "pass"}
+    assert judge(after, on_inconclusive={"bpf_cpu": "pass"})["verdict"] == "inconclusive"
+    assert judge(after, on_inconclusive=let)["verdict"] == "pass"
+
+
+def test_letting_everything_through_still_needs_one_pass() -> None:
+    verdict = judge(None, on_inconclusive={"observation": "pass"})
+    assert verdict["verdict"] == "inconclusive"
+    assert "nothing speaks" in verdict["sentence"]
+
+
+class TestDrops:
+    IDLE = dict(produced=0, delivered=0, dropped=0, sampled_out=0, in_flight=0)
+
+    def test_an_idle_host_passes_and_the_check_says_not_exercised(self) -> None:
+        verdict = judge(spoil(EXEC + "counters", self.IDLE))
+        assert check(verdict, "drop_ratio")["verdict"] == "not_exercised"
+        assert check(verdict, "drop_ratio")["measured"] is None
+        assert verdict["verdict"] == "pass"
+
+    def test_an_idle_host_holds_where_events_are_required(self) -> None:
+        verdict = judge(spoil(EXEC + "counters", self.IDLE), limits={"require_events": True})
+        assert verdict["verdict"] == "inconclusive"
+
+    def test_the_contract_gives_the_limit_and_the_task_overrides_it(self) -> None:
+        lost = dict(produced=1000, delivered=980, dropped=20, sampled_out=0, in_flight=0)
+        assert check(judge(spoil(EXEC + "counters", lost)), "drop_ratio")["limit"] == 10000
+        verdict = judge(spoil(EXEC + "counters", lost), limits={"drop_ratio_ppm": 20000})
+        assert check(verdict, "drop_ratio")["verdict"] == "pass"
+        assert check(verdict, "drop_ratio")["measured"] == 20000
+
+    def test_without_any_limit_it_is_open(self) -> None:
+        verdict = judge(observation(), contracts=[])
+        assert check(verdict, "drop_ratio")["verdict"] == "inconclusive"
+
+    def test_only_the_window_counts(self) -> None:
+        """Drops from before the window are not this window's."""
+        after = observation()
+        old = dict(produced=500, delivered=400, dropped=100, sampled_out=0, in_flight=0)
+        after["start"]["status"]["features"]["exec_events"]["counters"] = old
+        new = dict(produced=1500, delivered=1400, dropped=100, sampled_out=0, in_flight=0)
+        after["end"]["status"]["features"]["exec_events"]["counters"] = new
+        assert check(judge(after), "drop_ratio")["measured"] == 0
+
+
+class TestRestarts:
+    def test_an_ordered_restart_of_the_deployment_is_none(self) -> None:
+        before = observation(50 * SECOND)
+        for end in ("start", "end"):
+            before[end]["status"]["pid"] = 3
+            before[end]["unit"]["n_restarts"] = 5
+        assert check(judge(observation(), before), "loader_restarts")["measured"] == 0
+
+    def test_a_crash_between_deployment_and_window_counts(self) -> None:
+        before = observation(50 * SECOND)
+        for end in ("start", "end"):
+            before[end]["status"]["pid"] = 3
+        after = observation()
+        for end in ("start", "end"):
+            after[end]["unit"]["n_restarts"] = 1
+        assert check(judge(after, before), "loader_restarts")["verdict"] == "fail"
+
+    def test_an_old_restart_of_a_loader_that_was_not_touched_does_not(self) -> None:
+        before, after = observation(50 * SECOND), observation()
+        for snap in (before["end"], after["start"], after["end"]):
+            snap["unit"]["n_restarts"] = 4
+        assert check(judge(after, before), "loader_restarts")["measured"] == 0
+
+    def test_a_fresh_host_has_no_before(self) -> None:
+        before = observation(50 * SECOND)
+        for end in ("start", "end"):
+            before[end]["status"], before[end]["unit"] = None, None
+        assert judge(observation(), before)["verdict"] == "pass"
+
+
+class TestExpectation:
+    def test_better_than_predicted_is_good(self) -> None:
+        assert judge(observation(), expected={"h1": {"exec_events": "reduced"}})["verdict"] == "pass"
+
+    def test_disabled_as_predicted_is_good(self) -> None:
+        after = spoil(EXEC + "state", "disabled")
+        after["end"]["status"]["features"]["exec_events"]["profile"] = "disabled"
+        verdict = judge(after, expected={"h1": {"exec_events": "disabled"}})
+        assert verdict["verdict"] == "pass", verdict["sentence"]
+
+    def test_nobody_said_holds(self) -> None:
+        assert judge(observation(), expected={})["verdict"] == "inconclusive"
+
+    def test_a_host_of_its_own_goes_before_the_star(self) -> None:
+        expected = {"*": {"exec_events": "full"}, "h1": {"exec_events": "reduced", "runqlat": "full"}}
+        verdict = judge(observation(), expected=expected)
+        assert verdict["verdict"] == "fail"
+        assert "runqlat: the loader does not report it" in verdict["sentence"]
+
+    def test_nothing_expected_and_something_runs_fails(self) -> None:
+        assert judge(observation(), expected={"h1": {}})["verdict"] == "fail"
+
+    def test_a_prediction_binds_only_where_the_feature_is_wanted(self) -> None:
+        after = spoil(EXEC + "state", "off")
+        after["end"]["status"]["features"]["exec_events"].update(wanted=False, profile="disabled")
+        predicted = {"h1": {"exec_events": {"profile": "full", "variant": "full"}}}
+        verdict = judge(after, expected=predicted)
+        assert check(verdict, "features_attached")["verdict"] == "not_exercised"
+        assert judge(after, expected={"h1": {"exec_events": "full"}})["verdict"] == "fail"
+
+    def test_a_prediction_of_a_wanted_feature_binds(self) -> None:
+        predicted = {"h1": {"exec_events": {"profile": "full", "variant": "full"}}}
+        assert judge(spoil(EXEC + "profile", "reduced"), expected=predicted)["verdict"] == "fail"
+
+
+class TestControls:
+    def busier(self, ppm: int) -> dict[str, Any]:
+        found = {"before": observation(50 * SECOND), "after": observation()}
+        end, start = found["after"]["end"]["host"], found["after"]["start"]["host"]
+        end["cpu_busy_ns"] = start["cpu_busy_ns"] + 10 * SECOND // 10 + 10 * SECOND * ppm // 1_000_000
+        return found
+
+    def test_what_the_controls_also_did_is_not_ours(self) -> None:
+        changed = {"h1": self.busier(80_000)}
+        assert judge_all(changed)["verdict"] == "fail"
+        controls = {name: self.busier(79_000) for name in ("c1", "c2", "c3")}
+        verdict = judge_all(changed, controls=controls)
+        assert check(verdict, "host_cpu_delta")["measured"] == 1000
+        assert verdict["verdict"] == "pass"
+
+    def test_controls_that_were_not_measured_hold(self) -> None:
+        verdict = judge_all({"h1": self.busier(0)}, controls={"c1": {"before": None, "after": None}})
+        assert check(verdict, "host_cpu_delta")["verdict"] == "inconclusive"
+
+    def test_a_small_shift_of_all_hosts_is_seen(self) -> None:
+        """20,000 ppm is within the limit of each host, but all of six hosts have it."""
+        changed = {f"h{i}": self.busier(20_000 + i * 100) for i in range(6)}
+        controls = {f"c{i}": self.busier(i * 100) for i in range(6)}
+        limits = {"host_cpu_delta_ppm": 50_000}
+        verdict = judge_all(changed, controls=controls, limits=limits)
+        assert check(verdict, "host_cpu_shift")["verdict"] == "fail"
+        same = judge_all({f"h{i}": self.busier(i * 100) for i in range(6)}, controls=controls)
+        assert check(same, "host_cpu_shift")["verdict"] == "pass"
+
+    def test_too_few_hosts_are_judged_by_limits_alone(self) -> None:
+        verdict = judge_all({"h1": self.busier(0)}, controls={"c1": self.busier(0)})
+        assert not [one for one in verdict["checks"] if one["check"] == "host_cpu_shift"]
+
+
+class TestApplication:
+    def with_latency(self, before: int | None, after: int | None) -> dict[str, Any]:
+        pair = {"before": observation(50 * SECOND), "after": observation()}
+        for key, value in (("before", before), ("after", after)):
+            if value is not None:
+                pair[key]["end"]["application"] = {"p95_ns": value, "p99_ns": value}
+        return pair
+
+    @pytest.mark.parametrize(
+        ("before", "after", "expected"),
+        [(100, 110, "pass"), (100, 111, "fail"), (None, 100, "inconclusive"), (100, None, "inconclusive")],
+    )
+    def test_growth(self, before: int | None, after: int | None, expected: str) -> None:
+        pair = self.with_latency(before, after)
+        verdict = judge_all({"h1": pair}, limits={"application_p95_growth_ppm": 100_000})
+        assert check(verdict, "application_p95")["verdict"] == expected
+
+    def test_not_judged_without_a_limit(self) -> None:
+        verdict = judge_all({"h1": self.with_latency(100, 1000)})
+        assert verdict["verdict"] == "pass"
+
+
+class TestOwnChecks:
+    def test_bounds(self) -> None:
+        def search(expression: str, document: Any) -> Any:
+            return document["rates"][expression]
+
+        low = {"name": "mine", "expression": "loader_cpu_millicores", "max": 1}
+        assert check(judge(observation(), extra_checks=[low], search=search), "mine")["verdict"] == "pass"
+        high = {"name": "mine", "expression": "loader_cpu_millicores", "min": 2}
+        assert judge(observation(), extra_checks=[high], search=search)["verdict"] == "fail"
+
+    @pytest.mark.parametrize("value", [None, "12", True, [], float("nan")])
+    def test_what_is_no_number_holds(self, value: Any) -> None:
+        own = {"name": "mine", "expression": "x", "max": 1}
+        verdict = judge(observation(), extra_checks=[own], search=lambda _e, _d: value)
+        assert check(verdict, "mine")["verdict"] == "inconclusive"
+        assert verdict["verdict"] == "inconclusive"
+
+    def test_an_expression_that_breaks_holds(self) -> None:
+        def search(_expression: str, _document: Any) -> Any:
+            raise ValueError("no such function")
+
+        own = {"name": "mine", "expression": "x", "max": 1}
+        verdict = judge(observation(), extra_checks=[own], search=search)
+        assert "no such function" in check(verdict, "mine")["sentence"]
+        assert verdict["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"limits": {"drop_ration_ppm": 1}}, "did you mean drop_ratio_ppm"),
+        ({"limits": {"xyzzy": 1}}, "known are"),
+        ({"limits": {"loader_cpu_millicores": -1}}, "limits.loader_cpu_millicores: -1"),
+        ({"limits": {"loader_cpu_millicores": 1.5}}, "1000 is one core"),
+        ({"limits": {"loader_cpu_millicores": None}}, "limits.loader_cpu_millicores: None"),
+        ({"limits": {"status_age_ns": "5"}}, "nanoseconds"),
+        ({"limits": {"require_events": "yes"}}, "require_events"),
+        ({"on_inconclusive": {"bpf_cpo": "pass"}}, "did you mean bpf_cpu"),
+        ({"on_inconclusive": {"bpf_cpu": "ignore"}}, "say hold or pass"),
+        ({"expected": {"h1": "full"}}, "expected.h1"),
+        ({"expected": {"h1": {"f": "ful"}}}, "did you mean full"),
+        ({"expected": {"h1": {"f": {"variant": "full"}}}}, "expected.h1.f"),
+        ({"contracts": [{"feature": "f"}]}, "contracts: each needs"),
+        ({"extra_checks": [{"name": "a"}]}, "extra_checks: each needs"),
+        ({"extra_checks": [{"name": "a", "expression": "x"}]}, "give one of max and min"),
+        ({"extra_checks": [{"name": "a", "expression": "x", "max": 1, "min": 0}]}, "give one of max and min"),
+        ({"extra_checks": [{"name": "a", "expression": "x", "max": "1"}]}, "is no number"),
+        ({"extra_checks": [{"name": "a", "expression": "x", "maximum": 1}]}, "did you mean max"),
+        ({"extra_checks": [{"name": "bpf_cpu", "expression": "x", "max": 1}]}, "name is taken"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(gate.GateInputError, match=message):
+        judge(observation(), **more)
+
+
+def test_the_inputs_are_not_changed() -> None:
+    after = observation()
+    copied = copy.deepcopy(after)
+    judge(after)
+    assert after == copied
+
+
+class TestRankTest:
+    def test_known_values(self) -> None:
+        """Five clearly larger values: U = 25, z = 12 / sqrt(22.9) = 2.51."""
+        p, effect = ranktest.rank_test([6, 7, 8, 9, 10], [1, 2, 3, 4, 5])
+        assert 5_000 < p < 7_000
+        assert effect == 1_000_000
+
+    def test_equal_samples_show_nothing(self) -> None:
+        p, effect = ranktest.rank_test([1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
+        assert (p, effect) == (1_000_000, 0)
+
+    def test_smaller_is_not_larger(self) -> None:
+        p, effect = ranktest.rank_test([1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
+        assert p > 990_000
+        assert effect == -1_000_000
+
+    def test_median(self) -> None:
+        assert ranktest.median([3, 1, 2]) == 2
+        assert ranktest.median([4, 1]) == 2

@@ -1,0 +1,382 @@
+"""Kill orders and the kill script: the script runs for real, in a process namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill, killscript
+
+SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
+
+
+class TestScopes:
+    @pytest.mark.parametrize(
+        ("text", "order"),
+        [
+            ("global", "global"),
+            ("feature=exec_events", "feature.exec_events"),
+            ("kernel_family=6.1", "family.6.1"),
+            ("kernel_family=debian-6.1", "family.debian-6.1"),
+            ("kernel_family=opensuse-leap-6.4", "family.opensuse-leap-6.4"),
+        ],
+    )
+    def test_orders(self, text: str, order: str) -> None:
+        assert kill.parse_scope(text).order == order
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "Global",
+            "global=1",
+            "feature",
+            "feature=",
+            "feature=Exec",
+            "feature=a b",
+            "feature=../etc",
+            "feature=a;reboot",
+            "feature=$(reboot)",
+            "feature=a\nb",
+            "kernel_family=6",
+            "kernel_family=six",
+            "kernel_family=-6.1",
+            "family=6.1",
+            None,
+            7,
+        ],
+    )
+    def test_anything_else_is_refused(self, text: Any) -> None:
+        with pytest.raises(kill.ScopeError, match="write global, feature=NAME or kernel_family"):
+            kill.parse_scope(text)
+
+    @pytest.mark.parametrize("texts", [[], "global", None, {}])
+    def test_no_list_is_refused(self, texts: Any) -> None:
+        with pytest.raises(kill.ScopeError, match="give a list"):
+            kill.parse_scopes(texts)
+
+    def test_each_once(self) -> None:
+        assert len(kill.parse_scopes(["global", "global", "feature=a"])) == 2
+
+    def test_whom_it_concerns(self) -> None:
+        families = ["6.1", "debian-6.1"]
+        assert kill.concerns_all(kill.parse_scopes(["global"]), families)
+        assert kill.concerns_all(kill.parse_scopes(["kernel_family=debian-6.1"]), families)
+        assert not kill.concerns_all(kill.parse_scopes(["kernel_family=6.10"]), families)
+        assert not kill.concerns_all(kill.parse_scopes(["feature=a"]), families)
+
+
+class TestFiles:
+    def test_programs_list(self) -> None:
+        text = "12 ab12 runqlat ef_rql\n13 cd34 exec_events ef_exec\n14 cut\n"
+        assert [(one.id, one.feature) for one in kill.parse_programs(text)] == [
+            (12, "runqlat"),
+            (13, "exec_events"),
+        ]
+
+    def test_fdinfo(self) -> None:
+        assert kill.parse_fdinfo("pos:\t0\nlink_type:\ttracing\nprog_tag:\tab\nprog_id:\t41\n") == 41
+        assert kill.parse_fdinfo("pos:\t0\nflags:\t02\n") is None
+
+    def test_place_and_remove_say_what_changed(self, tmp_path: Path) -> None:
+        folder, scopes = tmp_path / "a/kill.d", kill.parse_scopes(["global", "feature=x"])
+        assert kill.orders_in(folder) == []
+        assert len(kill.place(folder, scopes)) == 2
+        assert kill.place(folder, scopes) == []
+        assert kill.orders_in(folder) == ["feature.x", "global"]
+        assert len(kill.remove(folder, scopes)) == 2
+        assert kill.remove(folder, scopes) == []
+
+    def test_hidden_files_are_no_orders(self, tmp_path: Path) -> None:
+        (tmp_path / ".global").touch()
+        assert kill.orders_in(tmp_path) == []
+
+
+class TestRender:
+    @pytest.mark.parametrize("state", killscript.STATES)
+    @pytest.mark.parametrize("scopes", [["global"], ["feature=a"], ["kernel_family=6.1"]])
+    def test_shellcheck_finds_nothing(self, state: str, scopes: list[str]) -> None:
+        if shutil.which("shellcheck") is None:
+            pytest.skip("shellcheck is not installed here")
+        script = killscript.render(scopes, state)
+        done = subprocess.run(
+            ["shellcheck", "-s", "sh", "-"], input=script, capture_output=True, text=True, check=False
+        )
+        assert done.stdout == ""
+
+    @pytest.mark.parametrize("state", killscript.STATES)
+    def test_nothing_that_a_shell_or_a_template_would_take_apart(self, state: str) -> None:
+        script = killscript.render(["global", "feature=a", "kernel_family=6.1"], state)
+        for mark in ("'", "@", "{{", "{%", "{#"):
+            assert mark not in script, mark
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            ({"state": "off"}, "say one of"),
+            ({"grace_seconds": -1}, "grace_seconds"),
+            ({"grace_seconds": True}, "grace_seconds"),
+            ({"deadline_seconds": 601}, "deadline_seconds"),
+            ({"grace_seconds": 10}, "less than"),
+            ({"unit": "a; reboot"}, "unit"),
+            ({"root": "/tmp/a b"}, "root"),
+            ({"root": "relative"}, "root"),
+            ({"scopes": ["feature=a;reboot"]}, "scope"),
+        ],
+    )
+    def test_bad_arguments_are_refused(self, more: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            killscript.render(**{"scopes": ["global"], **more})
+
+    def test_the_command_is_one_argument_for_sh(self) -> None:
+        done = subprocess.run(
+            killscript.command('echo "$((1 + 1))" it\\\'s'), shell=True, capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "2 it's\n"
+
+
+class TestAnswer:
+    GOOD = (
+        'ebpf-fleet-kill: {"ok":true,"changed":true,"host_ms":40,"left":0,'
+        '"persisted":true,"escalated":false,"detail":"off"}'
+    )
+
+    def test_read(self) -> None:
+        answer = killscript.parse_answer({"rc": 0, "stdout": f"motd\r\n{self.GOOD}\r\n"})
+        assert (answer["ok"], answer["host_ms"], answer["left"]) == (True, 40, 0)
+
+    def test_the_last_line_counts(self) -> None:
+        bad = self.GOOD.replace("true", "false", 1)
+        assert killscript.parse_answer(f"{self.GOOD}\n{bad}\n")["ok"] is False
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"unreachable": True, "msg": "timed out"},
+            {"rc": 1, "stdout": GOOD},
+            {"rc": 255, "stdout": ""},
+            {"rc": 0, "stdout": GOOD[:-3]},
+            {"rc": 0, "stdout": "ebpf-fleet-kill: []"},
+            {"rc": 0, "stdout": 'ebpf-fleet-kill: {"ok":"true"}'},
+            {"rc": 0, "stdout": f"echo {GOOD}"},
+            {},
+            "",
+            None,
+            7,
+        ],
+    )
+    def test_anything_but_a_clear_yes_is_no(self, result: Any) -> None:
+        answer = killscript.parse_answer(result)
+        assert answer["ok"] is False
+        assert answer["detail"]
+
+
+def can_unshare() -> bool:
+    """Is a process namespace of our own to be had?"""
+    probe = ["unshare", "--pid", "--fork", "--mount-proc", "true"]
+    return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+needs_namespace = pytest.mark.skipif(
+    not can_unshare(),
+    reason="the script would see, and kill, other loaders of this machine; a process namespace needs root",
+)
+
+
+@needs_namespace
+@pytest.mark.parametrize("shell", SHELLS)
+class TestScript:
+    """Runs beside no loader: what the script does with files, families and witnesses."""
+
+    def run(self, shell: str, root: Path, scopes: list[str], before: str = "", **more: Any) -> dict[str, Any]:
+        if shutil.which(SHELLS[shell][0]) is None:
+            pytest.skip(f"{shell} is not installed here")
+        script = killscript.render(scopes, root=str(root), **more)
+        inner = f'{before}\nexec "$@"'
+        command = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "sh", "-c", inner, "sh"]
+        done = subprocess.run(
+            [*command, *SHELLS[shell], "-c", script], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.stderr == ""
+        assert done.stdout.count("\n") == 1
+        json.loads(done.stdout[len(killscript.MARK) :])
+        answer = killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        assert (done.returncode == 0) is answer["ok"]
+        return answer
+
+    def orders(self, root: Path) -> list[str]:
+        return sorted(str(path.relative_to(root)) for path in root.glob("*/ebpf-fleet/kill.d/*"))
+
+    def test_orders_are_placed_twice_and_once_is_no_change(self, shell: str, tmp_path: Path) -> None:
+        answer = self.run(shell, tmp_path, ["global", "feature=runqlat"])
+        assert (answer["ok"], answer["changed"], answer["persisted"], answer["left"]) == (True, True, True, 0)
+        assert len(self.orders(tmp_path)) == 4
+        again = self.run(shell, tmp_path, ["global", "feature=runqlat"])
+        assert (again["ok"], again["changed"]) == (True, False)
+
+    def test_release_removes_both_and_only_its_own(self, shell: str, tmp_path: Path) -> None:
+        self.run(shell, tmp_path, ["global", "feature=runqlat"])
+        answer = self.run(shell, tmp_path, ["global"], state="released")
+        assert (answer["ok"], answer["changed"]) == (True, True)
+        assert self.orders(tmp_path) == [
+            "etc/ebpf-fleet/kill.d/feature.runqlat",
+            "run/ebpf-fleet/kill.d/feature.runqlat",
+        ]
+        assert self.run(shell, tmp_path, ["global"], state="released")["changed"] is False
+
+    def test_not_persistent_leaves_etc_alone(self, shell: str, tmp_path: Path) -> None:
+        answer = self.run(shell, tmp_path, ["global"], persistent=False)
+        assert (answer["ok"], answer["persisted"]) == (True, False)
+        assert self.orders(tmp_path) == ["run/ebpf-fleet/kill.d/global"]
+
+    def test_a_read_only_etc_is_said_and_the_kill_still_works(self, shell: str, tmp_path: Path) -> None:
+        etc = tmp_path / "etc"
+        etc.mkdir()
+        answer = self.run(shell, tmp_path, ["global"], f"mount -t tmpfs -o ro none {etc}")
+        assert (answer["ok"], answer["persisted"]) == (True, False)
+
+    def test_a_full_etc_is_said_and_the_kill_still_works(self, shell: str, tmp_path: Path) -> None:
+        etc = tmp_path / "etc"
+        etc.mkdir()
+        answer = self.run(shell, tmp_path, ["global"], f"mount -t tmpfs -o nr_inodes=1 none {etc}")
+        assert (answer["ok"], answer["persisted"]) == (True, False)
+
+    def test_a_run_that_refuses_leaves_etc(self, shell: str, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        run.mkdir()
+        answer = self.run(shell, tmp_path, ["global"], f"mount -t tmpfs -o ro none {run}")
+        assert (answer["ok"], answer["persisted"]) == (True, True)
+
+    def test_nowhere_to_put_the_order_is_a_failure(self, shell: str, tmp_path: Path) -> None:
+        block = f"mount -t tmpfs -o ro none {tmp_path}"
+        answer = self.run(shell, tmp_path, ["feature=runqlat"], block)
+        assert answer["ok"] is False
+        assert "no order can be placed" in answer["detail"]
+
+    def test_a_folder_in_the_way_is_a_failure_of_release(self, shell: str, tmp_path: Path) -> None:
+        self.run(shell, tmp_path, ["global"])
+        etc = tmp_path / "etc"
+        answer = self.run(
+            shell, tmp_path, ["global"], f"mount --bind {etc} {etc}; mount -o remount,ro,bind {etc}", state="released"
+        )
+        assert (answer["ok"], answer["detail"]) == (False, "cannot remove the order: global")
+
+    def test_families(self, shell: str, tmp_path: Path) -> None:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc/os-release").write_text("NAME=x\nID='weird'\nVERSION_ID=1\n")
+        family = ".".join(os.uname().release.split(".")[:2])
+        for own in (family, f"weird-{family}"):
+            answer = self.run(shell, tmp_path, [f"kernel_family={own}"])
+            assert (answer["ok"], answer["left"]) == (True, 0), own
+        other = self.run(shell, tmp_path, ["kernel_family=other-9.9"])
+        assert (other["ok"], other["left"]) == (True, None)
+        assert "does not concern" in other["detail"]
+        assert "run/ebpf-fleet/kill.d/family.other-9.9" in self.orders(tmp_path)
+
+    @pytest.mark.parametrize(("code", "ok"), [(0, True), (4, False), (1, True)])
+    def test_the_second_witness(self, shell: str, tmp_path: Path, code: int, ok: bool) -> None:
+        """Exit 4 of `left` is a contract; the loader itself is asked in the integration tests."""
+        loader = tmp_path / "var/lib/ebpf-fleet/current/ebpf-loader"
+        loader.parent.mkdir(parents=True)
+        loader.write_text(f'#!/bin/sh\n[ "$1" = left ] || exit 9\nexit {code}\n')
+        loader.chmod(0o755)
+        answer = self.run(shell, tmp_path, ["global"], grace_seconds=0, deadline_seconds=1)
+        assert answer["ok"] is ok
+        assert answer["left"] == (0 if ok else None)
+        assert ("could not be asked" in answer["detail"]) is (code == 1)
+
+    def test_a_query_changes_nothing(self, shell: str, tmp_path: Path) -> None:
+        self.run(shell, tmp_path, ["feature=runqlat"])
+        before = self.orders(tmp_path)
+        answer = self.run(shell, tmp_path, ["global", "feature=runqlat"], state="query")
+        assert (answer["ok"], answer["changed"], answer["left"]) == (True, False, 0)
+        assert "orders that hold: feature.runqlat;" in answer["detail"]
+        assert self.orders(tmp_path) == before
+
+    def test_without_root_it_does_not_claim_anything(self, shell: str, tmp_path: Path) -> None:
+        script = killscript.render(["global"], root=str(tmp_path / "none"))
+        done = subprocess.run(
+            [*SHELLS[shell], "-c", script], capture_output=True, text=True, check=False, user=65534, cwd="/"
+        )
+        answer = killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        assert (done.returncode, answer["ok"]) == (1, False)
+        assert "not root" in answer["detail"]
+
+
+HOLDER = r"""
+import ctypes, os, sys, time
+from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+bpfsys.prog_load(bpfsys.ProgramSpec(type=17))
+print([int(l.split()[1]) for f in os.listdir("/proc/self/fdinfo") for l in
+       (open(f"/proc/self/fdinfo/{f}") if os.path.exists(f"/proc/self/fdinfo/{f}") else [])
+       if l.startswith("prog_id:")][0], flush=True)
+time.sleep(60)
+"""
+
+
+@needs_namespace
+class TestHeldPrograms:
+    """A process that truly holds a program and does not let go of it."""
+
+    def run_beside(self, root: Path, name: str, scopes: list[str], listed: str | None) -> dict[str, Any]:
+        programs = root / "run/ebpf-fleet-loader/programs"
+        programs.parent.mkdir(parents=True)
+        note = f"printf '%s\\n' \"$id {listed}\" >{programs}" if listed else ":"
+        script = killscript.render(scopes, root=str(root), grace_seconds=0, deadline_seconds=1)
+        driver = f'python=$1; holder=$2; "$python" -c "$holder" {name} >{root}/id & \n'
+        driver += f'while ! [ -s {root}/id ]; do sleep 0.05; done; read -r id <{root}/id; {note}; sh -c "$3"'
+        done = subprocess.run(
+            ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", driver, "sh"]
+            + [sys.executable, HOLDER, script],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+
+    def test_a_process_that_only_calls_itself_loader_is_not_killed(self, tmp_path: Path) -> None:
+        answer = self.run_beside(tmp_path, "ebpf-loader", ["global"], None)
+        assert (answer["ok"], answer["left"], answer["escalated"]) == (False, 1, False)
+        assert "still in the kernel" in answer["detail"]
+
+    def test_a_listed_program_that_another_process_holds_is_left(self, tmp_path: Path) -> None:
+        answer = self.run_beside(tmp_path, "innocent", ["global"], "tag runqlat ef_x")
+        assert (answer["ok"], answer["left"]) == (False, 1)
+
+    def test_a_listed_program_of_the_feature_is_left(self, tmp_path: Path) -> None:
+        answer = self.run_beside(tmp_path, "innocent", ["feature=runqlat"], "tag runqlat ef_x")
+        assert (answer["ok"], answer["left"]) == (False, 1)
+
+    def test_another_feature_is_not_waited_for(self, tmp_path: Path) -> None:
+        answer = self.run_beside(tmp_path, "ebpf-loader", ["feature=runqlat"], "tag exec_events ef_x")
+        assert (answer["ok"], answer["left"]) == (True, 0)
+
+    def test_without_a_list_every_program_of_a_loader_counts(self, tmp_path: Path) -> None:
+        answer = self.run_beside(tmp_path, "ebpf-loader", ["feature=runqlat"], None)
+        assert (answer["ok"], answer["left"]) == (False, 1)
+        assert "keeps no list" in answer["detail"]
+
+    def test_a_strange_process_without_a_listed_program_is_not_ours(self, tmp_path: Path) -> None:
+        assert self.run_beside(tmp_path, "innocent", ["global"], None)["ok"] is True
+
+
+def test_held_programs_sees_this_process() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("loading a program needs root")
+    from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+
+    fd = bpfsys.prog_load(bpfsys.ProgramSpec(type=17))
+    try:
+        mine = {program for program, pids in kill.held_programs(Path("/proc")).items() if os.getpid() in pids}
+        assert len(mine) == 1
+    finally:
+        os.close(fd)

@@ -1,0 +1,122 @@
+"""Measuring: the parsers on real formats, and what was not measured staying null."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import observation as obs
+
+STAT = "cpu  100 10 50 800 20 5 15 30 0 0\ncpu0 50 5 25 400 10 2 8 15 0 0\ncpu1 50 5 25 400 10 3 7 15 0 0\nintr 1\n"
+
+
+def test_idle_iowait_and_steal_are_not_busy() -> None:
+    found = obs.parse_cpu(STAT, 100)
+    assert found == {"cpus": 2, "cpu_busy_ns": 180 * 10**7, "cpu_total_ns": 1030 * 10**7}
+
+
+@pytest.mark.parametrize("text", ["", "cpu 1 2 3\n", "nothing\n"])
+def test_a_stat_that_cannot_be_read_is_null_not_zero(text: str) -> None:
+    assert obs.parse_cpu(text, 100) == {"cpus": None, "cpu_busy_ns": None, "cpu_total_ns": None}
+
+
+def test_memory_in_bytes() -> None:
+    text = "MemTotal:        1000 kB\nMemFree: 1 kB\nMemAvailable:     400 kB\n"
+    assert obs.parse_memory(text) == {"memory_total_bytes": 1024000, "memory_available_bytes": 409600}
+    assert obs.parse_memory("") == {"memory_total_bytes": None, "memory_available_bytes": None}
+
+
+def test_pressure_and_load() -> None:
+    text = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1234\nfull avg10=0.00 total=9\n"
+    assert obs.parse_pressure(text) == 1234
+    assert obs.parse_pressure("") is None
+    assert obs.parse_load("2.36 1.00 0.50 1/100 200\n") == 2360
+    assert obs.parse_load("") is None
+
+
+def test_unit_states() -> None:
+    text = "LoadState=loaded\nActiveState=active\nNRestarts=2\nMainPID=7\nExecMainStatus=0\n"
+    assert obs.parse_unit(text) == {"active_state": "active", "n_restarts": 2, "main_pid": 7, "exit_status": 0}
+    assert obs.parse_unit("LoadState=not-found\nActiveState=inactive\n") is None
+    partial = obs.parse_unit("LoadState=loaded\nActiveState=failed\nNRestarts=\n")
+    assert partial is not None
+    assert (partial["active_state"], partial["n_restarts"]) == ("failed", None)
+
+
+class TestStatus:
+    def test_absent_is_null_without_complaint(self, tmp_path: Path) -> None:
+        assert obs.read_status(tmp_path) == (None, None)
+
+    def test_read(self, tmp_path: Path) -> None:
+        status = {"schema": obs.STATUS_SCHEMA, "boot_id": "b", "boottime_ns": 5}
+        (tmp_path / "status.json").write_text(json.dumps(status))
+        assert obs.read_status(tmp_path) == (status, None)
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}', "\udcff"])
+    def test_what_is_no_status_is_null_and_said(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "status.json").write_text(text, errors="surrogateescape")
+        status, wrong = obs.read_status(tmp_path)
+        assert status is None
+        assert wrong is not None
+        assert "status.json" in wrong
+
+    def test_a_status_that_is_too_large_is_not_read(self, tmp_path: Path) -> None:
+        (tmp_path / "status.json").write_bytes(b" " * (obs.STATUS_LIMIT_BYTES + 1))
+        status, wrong = obs.read_status(tmp_path)
+        assert status is None
+        assert wrong is not None
+        assert "larger than" in wrong
+
+    @pytest.mark.parametrize(
+        ("status", "age"),
+        [
+            ({"boot_id": "now", "boottime_ns": 70}, 30),
+            ({"boot_id": "now", "boottime_ns": 200}, 0),
+            ({"boot_id": "earlier", "boottime_ns": 70}, None),
+            ({"boot_id": "now"}, None),
+            (None, None),
+        ],
+    )
+    def test_age(self, status: dict | None, age: int | None) -> None:
+        assert obs.status_age(status, "now", 100) == age
+
+
+class TestApplication:
+    def test_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "latency.json"
+        path.write_text('{"p95_ns": 100, "p99_ns": 1.5}')
+        assert obs.read_application(path) == {"p95_ns": 100, "p99_ns": None}
+
+    @pytest.mark.parametrize("text", ["", "[1]", "no json"])
+    def test_garbage_is_null(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "latency.json"
+        path.write_text(text)
+        assert obs.read_application(path) is None
+
+    def test_no_file_is_null(self, tmp_path: Path) -> None:
+        assert obs.read_application(None) is None
+        assert obs.read_application(tmp_path / "none") is None
+
+
+def test_two_snapshots_of_this_machine_make_rates(tmp_path: Path) -> None:
+    found = obs.observe(obs.Places(state_dir=tmp_path), "here", 0.3, time.sleep)
+    assert found["schema"] == "ebpf.fleet/observation/v1"
+    assert 0.3e9 <= found["window_ns"] < 5e9
+    start, end = found["start"]["host"], found["end"]["host"]
+    assert end["cpu_total_ns"] - start["cpu_total_ns"] > 0
+    assert end["cpu_busy_ns"] >= start["cpu_busy_ns"]
+    assert 0 < end["memory_available_bytes"] <= end["memory_total_bytes"]
+    assert found["end"]["status"] is None
+
+
+def test_no_window_is_one_snapshot(tmp_path: Path) -> None:
+    found = obs.observe(obs.Places(state_dir=tmp_path), "here", 0, time.sleep)
+    assert found["window_ns"] == 0
+    assert found["start"] == found["end"]
+
+
+def test_a_host_without_proc_is_all_null(tmp_path: Path) -> None:
+    assert set(obs.read_host(tmp_path).values()) == {None}
+    assert obs.read_boot_id(tmp_path) is None

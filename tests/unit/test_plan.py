@@ -1,0 +1,159 @@
+"""Stages and batches of a rollout."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.plan import PlanError, plan
+
+
+def host(name: str, cell: str = "c1", region: str = "r1", stratum: str = "k6", **more: Any) -> dict[str, Any]:
+    return {"name": name, "cell": cell, "region": region, "stratum": stratum, **more}
+
+
+FLEET = [
+    host("a1", "c1", "r1", "k6"),
+    host("a2", "c1", "r1", "k5"),
+    host("a3", "c1", "r1", "k6"),
+    host("b1", "c2", "r1", "k6"),
+    host("b2", "c2", "r1", "k5"),
+    host("b3", "c2", "r1", "k6"),
+    host("z1", "c3", "r2", "k7"),
+    host("z2", "c3", "r2", "k6"),
+]
+
+
+def stages_of(found: dict[str, Any]) -> dict[str, list[str]]:
+    return {stage["name"]: stage["hosts"] for stage in found["stages"]}
+
+
+def test_the_default_goes_from_canary_to_fleet() -> None:
+    assert stages_of(plan(FLEET)) == {
+        "canary": ["a1", "a2", "z1"],  # one of each stratum
+        "cell": ["a3"],  # the rest of the first canary's cell
+        "region": ["b1", "b2"],  # half of the rest of its region, mixed
+        "fleet": ["b3", "z2"],
+    }
+
+
+def test_every_host_is_in_exactly_one_stage_and_serial_adds_up() -> None:
+    found = plan(FLEET, max_batch=2)
+    assert sorted(found["hosts"]) == sorted(one["name"] for one in FLEET)
+    assert sum(found["serial"]) == len(FLEET)
+    assert max(found["serial"]) == 2
+    assert found["left"] == []
+    flat = itertools.chain.from_iterable(batch["hosts"] for batch in found["batches"])
+    assert list(flat) == found["hosts"]
+    assert [batch["number"] for batch in found["batches"]] == list(range(1, len(found["serial"]) + 1))
+
+
+def test_a_batch_never_spans_two_stages() -> None:
+    found = plan(FLEET, max_batch=2)
+    stage_of = {name: stage["name"] for stage in found["stages"] for name in stage["hosts"]}
+    for batch in found["batches"]:
+        assert {stage_of[name] for name in batch["hosts"]} == {batch["stage"]}
+
+
+def test_the_order_of_the_input_does_not_matter() -> None:
+    assert plan(FLEET) == plan(FLEET[::-1]) == plan(FLEET[3:] + FLEET[:3])
+
+
+def test_priority_goes_first() -> None:
+    fleet = [*FLEET, host("y9", "c2", "r1", "k6", priority=1)]
+    found = plan(fleet)
+    assert stages_of(found)["canary"][0] == "y9"
+    assert stages_of(found)["cell"] == ["b1", "b2", "b3"]
+
+
+def test_a_count_of_canaries_is_mixed() -> None:
+    found = plan(FLEET, [{"stage": "canary", "count": 2}, {"stage": "fleet"}])
+    assert stages_of(found)["canary"] == ["a2", "a1"]
+
+
+def test_canaries_of_one_cell() -> None:
+    found = plan(FLEET, [{"stage": "canary", "cell": "c2"}, {"stage": "fleet"}])
+    assert stages_of(found)["canary"] == ["b1", "b2"]
+
+
+@pytest.mark.parametrize(("percent", "size"), [(1, 1), (50, 2), (51, 3), (100, 4)])
+def test_percent_is_rounded_up(percent: int, size: int) -> None:
+    stages = [{"stage": "canary"}, {"stage": "region", "percent": percent}, {"stage": "fleet"}]
+    assert len(stages_of(plan(FLEET, stages))["region"]) == size
+
+
+def test_own_batch_size_of_a_stage() -> None:
+    found = plan(FLEET, [{"stage": "canary", "max_batch": 1}, {"stage": "fleet"}], max_batch=4)
+    assert found["serial"] == [1, 1, 1, 4, 1]
+
+
+def test_a_stage_without_hosts_is_dropped_and_said() -> None:
+    found = plan([host("only")])
+    assert list(stages_of(found)) == ["canary"]
+    assert any("cell is dropped" in note for note in found["notes"])
+    assert found["serial"] == [1]
+
+
+def test_until_stops_and_names_who_is_left() -> None:
+    found = plan(FLEET, until="cell")
+    assert list(stages_of(found)) == ["canary", "cell"]
+    assert found["left"] == ["b1", "b2", "b3", "z2"]
+    assert "4 hosts are in no stage" in found["notes"]
+
+
+def test_until_a_dropped_stage_ends_there() -> None:
+    found = plan([host("a", "c1"), host("b", "c2")], until="cell")
+    assert found["hosts"] == ["a"]
+
+
+def test_several_cells_with_names() -> None:
+    stages = [{"stage": "canary"}, {"stage": "cell"}, {"stage": "cell", "cell": "c2", "name": "c2"}, {"stage": "fleet"}]
+    assert stages_of(plan(FLEET, stages))["c2"] == ["b1", "b2", "b3"]
+
+
+def test_partial_leaves_hosts_out_on_purpose() -> None:
+    found = plan(FLEET, [{"stage": "canary"}], partial=True)
+    assert len(found["left"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("hosts", "stages", "more", "message"),
+    [
+        ([], None, {}, "hosts: the list is empty"),
+        (None, None, {}, "hosts: the list is empty"),
+        ([{}], None, {}, r"hosts\[0\]: has no name"),
+        ([{"name": "a", "region": "r", "stratum": "s"}], None, {}, "host a: cell is missing; set it"),
+        ([host("a", region="")], None, {}, "host a: region is missing"),
+        ([host("a"), host("a")], None, {}, "a named more than once"),
+        ([host("a", priority="high")], None, {}, "host a: priority 'high'"),
+        (FLEET, [], {}, "stages: the list is empty"),
+        (FLEET, [{}], {}, r"stages\[0\]: has no `stage`"),
+        (FLEET, [{"stage": "canry"}], {}, "did you mean canary"),
+        (FLEET, [{"stage": "canary", "precent": 5}], {}, "unknown 'precent'"),
+        (FLEET, [{"stage": "canary", "percent": 5}], {}, "unknown 'percent'"),
+        (FLEET, [{"stage": "region", "percent": 0}, {"stage": "fleet"}], {}, "percent: 0 is not"),
+        (FLEET, [{"stage": "region", "percent": 101}, {"stage": "fleet"}], {}, "percent: 101"),
+        (FLEET, [{"stage": "region", "percent": True}, {"stage": "fleet"}], {}, "percent: True"),
+        (FLEET, [{"stage": "canary", "count": 0}, {"stage": "fleet"}], {}, "count: 0"),
+        (FLEET, [{"stage": "canary", "count": 1, "per_stratum": 1}, {"stage": "fleet"}], {}, "not both"),
+        (FLEET, [{"stage": "cell", "cell": "c9"}, {"stage": "fleet"}], {}, "no host is in cell 'c9'; there are c1, c2"),
+        (FLEET, [{"stage": "region", "region": "r9"}, {"stage": "fleet"}], {}, "no host is in region 'r9'"),
+        (FLEET, [{"stage": "cell"}, {"stage": "canary"}, {"stage": "fleet"}], {}, "canary after cell"),
+        (FLEET, [{"stage": "fleet"}, {"stage": "fleet"}], {}, "fleet more than once"),
+        (FLEET, [{"stage": "cell"}, {"stage": "cell"}, {"stage": "fleet"}], {}, "name cell more than once"),
+        (FLEET, [{"stage": "canary"}], {}, "the last is not fleet"),
+        (FLEET, None, {"max_batch": 0}, "max_batch: 0"),
+        (FLEET, None, {"until": "regoin"}, "did you mean region"),
+    ],
+)
+def test_impossible_plans_are_refused(hosts: Any, stages: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(hosts, stages, **more)
+
+
+def test_a_thousand_hosts_are_planned_at_once() -> None:
+    fleet = [host(f"h{i:04}", f"c{i % 20}", f"r{i % 4}", f"k{i % 5}") for i in range(1000)]
+    found = plan(fleet, max_batch=50)
+    assert sum(found["serial"]) == 1000
+    assert stages_of(found)["canary"] == ["h0000", "h0001", "h0002", "h0003", "h0004"]
