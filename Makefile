@@ -6,7 +6,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PYTHONPATH := $(CURDIR)
 # A module's answer that looks like a template is an error, never a silent string.
-export _ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR := fail
+export _ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR := error
 export ANSIBLE_INJECT_FACT_VARS := false
 # The kernel, the loader's tests and the lab need root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")

@@ -1,0 +1,123 @@
+"""The kill switch on real hosts: every scope, and when the host has nothing left to help with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.faults.conftest import Fleet, programs, running, shell, until
+from tools.play import lab, on_host
+
+PYTHONS = "chmod a-x $(readlink -f /usr/bin/python3)"
+PYTHONS_BACK = "chmod a+x $(readlink -f /usr/bin/python3)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rolled_out(fleet: Fleet, first, second) -> None:
+    fleet.reset()
+    for release in (first, second):
+        done = fleet.roll_out(release, ebpf_fleet_stages=[{"stage": "fleet"}])
+        assert done.rc == 0, done.text
+
+
+@pytest.fixture(autouse=True)
+def take_back(fleet: Fleet, rolled_out):
+    """Every test begins and ends with everything attached."""
+    before = {host: programs(host) for host in fleet.hosts}
+    assert all(before.values()), before
+    yield before
+    for host in fleet.hosts:
+        shell(host, "rm -f /run/ebpf-fleet/kill.d/* /etc/ebpf-fleet/kill.d/*")
+    for host in fleet.hosts:
+        assert until(lambda host=host: programs(host), before[host]) == before[host]
+
+
+def test_global_kill_empties_every_kernel_and_release_fills_it_again(fleet, take_back):
+    done = fleet.kill("global")
+    assert done.rc == 0, done.text
+    assert {host: programs(host) for host in fleet.hosts} == dict.fromkeys(fleet.hosts, [])
+    released = fleet.kill("global", state="released")
+    assert released.rc == 0, released.text
+    for host in fleet.hosts:
+        assert until(lambda host=host: programs(host), take_back[host]) == take_back[host]
+
+
+def test_one_feature_is_turned_off_and_the_other_goes_on(fleet, take_back):
+    done = fleet.kill("feature=exec_events")
+    assert done.rc == 0, done.text
+    for host in fleet.hosts:
+        assert programs(host) == [name for name in take_back[host] if not name.startswith("ef_exec")]
+
+
+def test_one_kernel_family_is_turned_off_and_the_others_go_on(fleet, take_back):
+    done = fleet.kill("kernel_family=6.1")
+    assert done.rc == 0, done.text
+    for host in fleet.hosts:
+        of_family = shell(host, "uname -r").startswith("6.1.")
+        assert programs(host) == ([] if of_family else take_back[host]), host
+
+
+def test_back_to_the_previous_release_and_forward_again(fleet, first, second):
+    done = fleet.kill("previous")
+    assert done.rc == 0, done.text
+    assert {host: running(host) for host in fleet.hosts} == dict.fromkeys(fleet.hosts, first.version)
+    forward = fleet.roll_out(second, ebpf_fleet_stages=[{"stage": "fleet"}])
+    assert forward.rc == 0, forward.text
+
+
+def test_a_host_that_does_not_answer_is_named_and_the_others_are_off(fleet, take_back):
+    lab("unplug", "k61a")
+    try:
+        done = fleet.kill("global", "-e", "ansible_timeout=5")
+    finally:
+        lab("plug", "k61a")
+    assert done.rc != 0
+    assert "NOT confirmed: k61a" in done.text
+    assert all(programs(host) == [] for host in fleet.hosts if host != "k61a")
+    assert programs("k61a") == take_back["k61a"]
+    again = fleet.kill("global")
+    assert again.rc == 0, again.text
+    assert programs("k61a") == []
+
+
+def test_it_works_without_python_and_without_a_free_block_on_disk(fleet):
+    full = "dd if=/dev/zero of=/etc/ebpf-fleet/fill bs=1M 2>/dev/null; dd if=/dev/zero of=/etc/ebpf-fleet/fill2 bs=1 2>/dev/null; exit 0"
+    shell("k612", f"mount -t tmpfs -o size=64k tmpfs /etc/ebpf-fleet/kill.d; {full.replace('/etc/ebpf-fleet/', '/etc/ebpf-fleet/kill.d/')}")
+    shell("k612", PYTHONS)
+    try:
+        done = fleet.kill("global", "--limit", "k612")
+        assert done.rc == 0, done.text
+        assert programs("k612") == []
+    finally:
+        shell("k612", f"{PYTHONS_BACK}; umount /etc/ebpf-fleet/kill.d")
+
+
+def test_a_loader_that_hangs_is_killed_and_stays_off(fleet):
+    shell("k510", "kill -STOP $(systemctl show -p MainPID --value ebpf-fleet-loader)")
+    done = fleet.kill("global", "--limit", "k510")
+    assert done.rc == 0, done.text
+    assert programs("k510") == []
+    # systemd starts the next one; the order holds it back.
+    assert until(lambda: on_host("k510", "systemctl is-active ebpf-fleet-loader").stdout.strip(), "active") == "active"
+    assert programs("k510") == []
+
+
+def test_the_order_takes_effect_within_a_tenth_of_a_second(fleet):
+    """The loader's own stamps on a host that is otherwise idle: order seen to everything detached."""
+    shell("k61b", "touch /run/ebpf-fleet/kill.d/global")
+    assert until(lambda: programs("k61b"), [], 10) == []
+    said = shell("k61b", "journalctl -u ebpf-fleet-loader -o cat -n 200")
+    records = [json.loads(line) for line in said.splitlines() if line.startswith("{") and '"kill' in line]
+    assert records, "the loader's journal has no record of the kill"
+
+
+def test_a_vague_order_is_refused_before_any_host_is_asked(fleet):
+    for scope in ("everything", "feature=", "feature=a/b", "kernel_family"):
+        done = fleet.kill(scope)
+        assert done.rc != 0 and "Order and confirm" not in done.text, scope
+
+
+def test_check_mode_orders_nothing(fleet, take_back):
+    fleet.kill("global", "--check")
+    assert {host: programs(host) for host in fleet.hosts} == take_back

@@ -1,0 +1,179 @@
+"""Rollouts on real hosts while things break: the batch goes back, and nothing later starts."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Fleet, Release, installed, programs, recap, running, shell, until
+from tools.play import ROOT, lab, on_host
+
+# One canary, two hosts in one batch, then the rest: enough to see a batch and what comes after it.
+STAGES = [{"stage": "canary", "count": 1}, {"stage": "region", "region": "eu", "percent": 60}, {"stage": "fleet"}]
+FILES = "find /etc /var/lib /usr/lib/tmpfiles.d /usr/lib/sysusers.d /run/systemd /opt -xdev -newer /proc/1/cmdline " \
+        "! -path '*/journal/*' 2>/dev/null | sort; getent passwd; systemctl list-unit-files | sort"  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def new_hosts(fleet: Fleet) -> None:
+    fleet.reset()
+
+
+def test_check_mode_on_a_fresh_host_says_what_would_change_and_changes_nothing(fleet, first):
+    before = shell("k510", FILES)
+    told = fleet.roll_out(first, "--check", "--diff", "--limit", "k510")
+    assert told.rc == 0, told.text
+    assert "+Description=ebpf.fleet loader" in told.text, "the unit's text is not in the diff"
+    assert first.version in told.text and recap(told)["k510"]["changed"] >= 2
+    assert shell("k510", FILES) == before
+    assert installed("k510") == "" and programs("k510") == []
+
+
+def test_a_rollout_reaches_the_whole_fleet_and_a_second_run_changes_nothing(fleet, first):
+    done = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
+    assert done.rc == 0, done.text
+    assert {host: running(host) for host in fleet.hosts} == dict.fromkeys(fleet.hosts, first.version)
+    assert all(programs(host) for host in fleet.hosts)
+    again = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
+    assert again.rc == 0, again.text
+    assert {host: row["changed"] for host, row in recap(again).items()} == dict.fromkeys(fleet.hosts, 0)
+
+
+def test_a_host_lost_midway_rolls_its_batch_back_and_stops_the_rollout(fleet, first, second):
+    batch = ["k61a", "k612"]
+    plan = {"ebpf_fleet_stages": [{"stage": "canary", "count": 1, "cell": "us-a"},
+                                  {"stage": "region", "region": "eu", "percent": 50}, {"stage": "fleet"}]}  # fmt: skip
+    lost: list[str] = []
+
+    def cut_when_deployed() -> None:
+        # The moment that hurts: the batch's first host has the new release already.
+        for _attempt in range(600):
+            rows = subprocess.run(["pgrep", "-f", "ansible-playbook.*rollout"], capture_output=True, check=False)
+            for host in batch if rows.returncode == 0 else []:
+                if second.version in installed(host) and running(host) == second.version:
+                    lab("unplug", host)
+                    lost.append(host)
+                    return
+            time.sleep(0.2)
+
+    watcher = threading.Thread(target=cut_when_deployed)
+    watcher.start()
+    try:
+        done = fleet.roll_out(second, **plan)
+    finally:
+        watcher.join()
+        for host in lost:
+            lab("plug", host)
+    assert lost, "no host of the batch was seen with the new release; nothing was tested"
+    assert done.rc != 0, done.text
+    assert "no later batch was started" in done.text
+    changed = {host for host in fleet.hosts if second.version in installed(host)}
+    canary = {"k73"}
+    for host in changed - canary - set(lost):
+        assert until(lambda host=host: running(host), first.version) == first.version, host
+    for host in set(fleet.hosts) - changed:
+        assert running(host) == first.version
+    assert len(set(fleet.hosts) - changed) >= 1, "a later batch was started"
+    assert running("k73") == second.version, "a batch that had passed stays as it is"
+
+
+def test_after_the_loss_the_same_rollout_can_be_finished(fleet, second):
+    done = fleet.roll_out(second)
+    assert done.rc == 0, done.text
+    assert {host: running(host) for host in fleet.hosts} == dict.fromkeys(fleet.hosts, second.version)
+
+
+def test_no_rollout_begins_while_a_host_is_silent(fleet, second):
+    lab("unplug", "k61b")
+    try:
+        done = fleet.roll_out(second, "--limit", "k61a,k61b", "-e", "ansible_timeout=5")
+    finally:
+        lab("plug", "k61b")
+    assert done.rc != 0
+    assert "do not answer: k61b" in done.text and "Measure before" not in done.text
+
+
+def test_a_bundle_that_was_altered_is_refused_on_the_host_and_the_old_release_runs_on(fleet, second, tmp_path):
+    stranger = fleet.folder / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
+    forged = fleet.release("3.0.0", 3, key=stranger)
+    before = programs("k510")
+    done = fleet.roll_out(forged, "--limit", "k510")
+    assert done.rc != 0
+    assert "EF_SIG_UNKNOWN_SIGNER" in done.text
+    assert running("k510") == second.version and programs("k510") == before
+    assert "3.0.0" not in installed("k510")
+
+
+def test_a_loader_refuses_what_was_altered_behind_the_modules_back(fleet, second):
+    object_file = "/var/lib/ebpf-fleet/current/bundle/features/runqlat/full.bpf.o"
+    shell("k612", f"cp -p {object_file} /root/kept; printf X | dd of={object_file} bs=1 seek=99 conv=notrunc")
+    try:
+        assert on_host("k612", "systemctl restart ebpf-fleet-loader").returncode != 0
+        said = shell("k612", "cat /run/ebpf-fleet-loader/status.json 2>/dev/null; journalctl -u ebpf-fleet-loader -n 20")
+        assert "EF_FILE_DIGEST" in said and "full.bpf.o" in said
+        assert programs("k612") == []
+    finally:
+        shell("k612", f"cp -p /root/kept {object_file}; systemctl restart ebpf-fleet-loader")
+    assert until(lambda: bool(programs("k612")), True)
+
+
+def test_the_same_playbooks_run_on_a_plain_inventory(fleet, second, tmp_path):
+    """An INI file with addresses and nothing that the lab wrote; no group, no lab variable."""
+    known = (ROOT / "inventories/lab/hosts.yml").read_text()
+    key = next(line.split(":", 1)[1].strip() for line in known.splitlines() if "private_key_file" in line)
+    options = next(line.split(":", 1)[1].strip() for line in known.splitlines() if "ssh_common_args" in line)
+    port = known.split("k61b:", 1)[1].split("ansible_port:", 1)[1].split()[0]
+    plain = tmp_path / "hosts.ini"
+    plain.write_text(
+        f"web1 ansible_host=127.0.0.1 ansible_port={port} ansible_user=root ansible_ssh_private_key_file={key} "
+        f"ansible_ssh_common_args=\"{options}\" ebpf_fleet_cell=c1 ebpf_fleet_region=r1\n"
+    )
+    done = fleet.roll_out(second, inventory=plain)
+    assert done.rc == 0, done.text
+    assert recap(done)["web1"]["changed"] == 0
+
+
+def test_nothing_in_roles_and_playbooks_knows_the_lab():
+    for path in [*(ROOT / "roles").rglob("*"), *(ROOT / "playbooks").rglob("*"), *(ROOT / "plugins").rglob("*.py")]:
+        if path.is_file():
+            words = path.read_text().split()
+            assert not {"lab", "lab's", "inventories/lab", "tests.lab"} & set(words), path
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"ebpf_fleet_bundle": ""}, "A rollout needs ebpf_fleet_bundle"),
+        ({"ebpf_fleet_bundle": "/nowhere/x.tar"}, "does not exist"),
+        ({"ebpf_fleet_allowed_signers": " "}, "ebpf_fleet_allowed_signers"),
+        ({"ebpf_fleet_stages": [{"stage": "moon"}]}, "moon"),
+        ({"ebpf_fleet_stages": [{"stage": "cell", "cell": "eu-z"}, {"stage": "fleet"}]}, "eu-z"),
+        ({"ebpf_fleet_stages": [{"stage": "region", "percent": 0}, {"stage": "fleet"}]}, "percent"),
+        ({"ebpf_fleet_until": "cellar"}, "cellar"),
+        ({"ebpf_fleet_features": {"runqlatt": {}}}, "did you mean 'runqlat'"),
+        ({"ebpf_fleet_gate_limits": {"drop_ratio": 1}}, "drop_ratio"),
+    ],
+)
+def test_bad_input_is_refused_with_one_clear_message_and_changes_nothing(fleet, second, variables, says):
+    before = (running("k61a"), installed("k61a"))
+    done = fleet.roll_out(second, "--limit", "k61a", **variables)
+    assert done.rc != 0
+    assert says in done.text
+    assert (running("k61a"), installed("k61a")) == before
+
+
+def test_a_host_with_too_old_a_python_and_one_without_systemd_are_refused_by_name(fleet, second, tmp_path):
+    """This machine runs no systemd: a host like it is refused before anything is changed on it."""
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("this machine was booted with systemd, so it cannot stand for a host without it")
+    bare = tmp_path / "bare.ini"
+    bare.write_text("bare ansible_connection=local ebpf_fleet_cell=c ebpf_fleet_region=r\n")
+    done = fleet.roll_out(second, inventory=bare)
+    assert done.rc != 0
+    assert "systemd" in done.text
+    assert not Path("/etc/ebpf-fleet").exists() and not Path("/var/lib/ebpf-fleet").exists()
