@@ -23,7 +23,7 @@ setup: ## Debian packages and the virtual environment, cached in .cache/
 	@$(SUDO) tools/setup.sh
 
 build: setup ## the loader and the features' objects, into build/
-	@$(MAKE) --no-print-directory -C bpf
+	@$(MAKE) -s --no-print-directory -C bpf
 
 demo: build ## the main job on a fleet of real VMs; summary in build/demo/summary.json
 	@$(SUDO) $(PYTHON) -m tools.demo

@@ -210,7 +210,7 @@ def look_everywhere(demo: Demo) -> dict[str, dict[str, Any]]:
 def look(host: str) -> dict[str, Any]:
     answer = on_host(host, LOOK)
     require(answer.returncode == 0, f"{host} could not be asked what runs there")
-    programs, status, *installed = answer.stdout.strip().splitlines()
+    programs, status, *installed = (line for line in answer.stdout.splitlines() if line)
     state = json.loads(status)
     return {
         "programs": sorted(p["name"] for p in json.loads(programs) if p.get("name", "").startswith("ef_")),

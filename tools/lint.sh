@@ -16,5 +16,5 @@ run "ansible-lint" ansible-lint --profile production --offline -q
 git ls-files -z '*.sh' '.ci/run' | xargs -0 sh -c 'printf "lint: shellcheck\n" >&2; exec shellcheck "$@"' sh || bad=1
 git ls-files -z 'bpf/*.c' 'bpf/*.h' 'tests/*.bpf.c' |
 	xargs -0 sh -c 'printf "lint: clang-format\n" >&2; exec clang-format-14 --style=file:bpf/.clang-format --dry-run -Werror "$@"' sh || bad=1
-run "C warnings as errors" make --no-print-directory -C bpf BUILD=../build/lint
+run "C warnings as errors" make -s --no-print-directory -C bpf BUILD="$PWD/build/lint"
 exit "$bad"

@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import as_tar, load_bundle
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
 
 MODULE = "ebpf.fleet.release"
 PUBLIC = (
@@ -30,8 +31,8 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         try:
             result.update(self.release(task_vars))
-        except FleetError as error:
-            result.update(error.as_result(), failed=True, changed=False)
+        except (OSError, FleetError) as error:
+            result.update(explain(error).as_result(), failed=True, changed=False)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result

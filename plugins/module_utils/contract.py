@@ -261,7 +261,7 @@ def _signals(findings: Findings, doc: dict[str, Any]) -> None:
     sampling: set[int] = set()
     for field, signal in _entries(findings, doc, "signals"):
         _signal(findings, field, signal, str(doc.get("data_path")))
-        if signal.get("map") not in maps:
+        if str(signal.get("map")) not in maps:
             findings.add(_at(field, "map"), f"{_shown(signal.get('map'))} is not in maps",
                          did_you_mean(signal.get("map"), maps))  # fmt: skip
         if isinstance(signal.get("sample_every"), int):

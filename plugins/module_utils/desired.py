@@ -24,6 +24,8 @@ def resolve_features(requested: dict[str, Any] | None, contracts: dict[str, dict
     """
     if requested is None:
         requested = {name: {} for name in contracts}
+    if not isinstance(requested, dict):
+        raise FleetError(CODE, "features: is not a mapping; give feature names with 'enabled' and 'sample_every'")
     resolved: Features = {}
     for name in sorted(requested):
         if name not in contracts:

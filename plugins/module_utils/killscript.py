@@ -218,17 +218,29 @@ look_everywhere() {
 	find_common "$ids"
 	still=$common
 	[ -z "$still" ] || return 0
-	[ "$whole" = true ] || return 0
 	[ -x "$loader" ] || return 0
-	"$loader" left >/dev/null 2>&1
-	case $? in
-	0) note= ;;
-	4)
+	ask_loader
+}
+
+# A program that is detached stays in the kernel until no CPU can be in it: only our binary sees that.
+ask_loader() {
+	found=$("$loader" left 2>/dev/null)
+	code=$?
+	if [ "$code" != 0 ] && [ "$code" != 4 ]; then
+		note="; ebpf-loader left could not be asked"
+		return
+	fi
+	if [ "$whole" = false ]; then
+		held=
+		for id in $ids; do
+			case $found in *"\"id\":$id,"* | *"\"id\":$id}"*) held="$held $id" ;; esac
+		done
+		find_common "$held"
+		still=$common
+	elif [ "$code" = 4 ]; then
 		still=" unknown"
 		note="; ebpf-loader left still finds programs of ours"
-		;;
-	*) note="; ebpf-loader left could not be asked" ;;
-	esac
+	fi
 }
 
 # How many words of $1, into $left; one that has no id makes the number unknown.

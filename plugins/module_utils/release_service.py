@@ -19,7 +19,8 @@ SECONDS_FOR_SYSTEMCTL = 120
 SECONDS_FOR_JOURNAL = 10
 SECONDS_BETWEEN_LOOKS = 0.2
 LOOKS_PER_UNIT_QUERY = 5
-REASON_CODE = re.compile(r"\bEF_[A-Z_]+\b")
+# How the loader ends its log when it refuses a bundle.
+REFUSAL = re.compile(r"refused: .*\((EF_[A-Z_]+)\)")
 # The kernel keeps a process's start in ticks of 1/100 s, rounded down.
 TICK_NS = 10000000
 START_TICKS = 19  # field 22 of proc(5), counted from the state, which follows the name
@@ -170,19 +171,23 @@ def _unconfirmed(layout: Layout, unit: str, problem: str) -> FleetError:
     properties = _properties(unit, ["ActiveState", "Result", "ExecMainStatus"])
     shown = ", ".join(f"{key}={value}" for key, value in sorted(properties.items()))
     said = _last_words(unit)
-    code = REASON_CODE.search(said)
+    refusal = REFUSAL.search(said)
     return FleetError(
-        code.group() if code else "EF_NOT_CONFIRMED",
+        refusal.group(1) if refusal else "EF_NOT_CONFIRMED",
         f"{unit}: {problem} ({shown}; it said: {said or 'nothing'}); look at its journal",
         str(layout.status),
     )
 
 
 def _last_words(unit: str) -> str:
-    """The last lines that the loader wrote in this boot, for a message."""
-    command = ["journalctl", "--boot", "--unit", unit, "--lines", "3", "--output", "cat", "--no-pager"]
+    """The last lines of this very start of the unit, without its JSON events, for a message."""
+    invocation = _properties(unit, ["InvocationID"]).get("InvocationID")
+    if not invocation:
+        return ""
+    match = f"_SYSTEMD_INVOCATION_ID={invocation}"
+    command = ["journalctl", "--boot", "--lines", "10", "--output", "cat", "--no-pager", match]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_FOR_JOURNAL)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return " | ".join(done.stdout.strip().splitlines())[-600:]
+    return " | ".join(line for line in done.stdout.splitlines() if not line.startswith("{"))[-600:]

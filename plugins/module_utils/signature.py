@@ -204,13 +204,15 @@ def _read_trusted(path: str) -> bytes | None:
         return None
     except OSError as error:
         _untrusted(path, f"cannot be read ({error.strerror}); mend it")
-    with os.fdopen(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             _untrusted(path, "is not a regular file; replace it")
         if info.st_mode & 0o022 or info.st_uid not in (0, os.geteuid()):
             _untrusted(path, "can be written by others than root; run 'chown root' and 'chmod 0644' on it")
-        data = file.read(MAX_TRUST + 1)
+        data = os.read(fd, MAX_TRUST + 1)
+    finally:
+        os.close(fd)
     if len(data) > MAX_TRUST:
         _untrusted(path, f"is larger than {MAX_TRUST} bytes; shorten it")
     return data

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -39,6 +40,12 @@ class Sandbox:
         self.process: subprocess.Popen[bytes] | None = None
         self.log = root / "loader.log"
 
+    def install_witness(self) -> None:
+        """Put the loader where the script looks for it, so that it asks `ebpf-loader left` too."""
+        place = self.root / "var/lib/ebpf-fleet/current/ebpf-loader"
+        place.parent.mkdir(parents=True)
+        shutil.copy(self.service.binary, place)
+
     def start(self, *features: str) -> None:
         """Start the loader and wait until these features are attached."""
         self.service.want(*features)
@@ -46,7 +53,11 @@ class Sandbox:
         isolate = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", inner, "sh"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*isolate, *self.service.command()], stdout=log, stderr=log)
-        self.wait(lambda: set(self.attached()) == set(features), f"{features} attached")
+        try:
+            self.wait(lambda: set(self.attached()) == set(features), f"{features} attached")
+        except AssertionError:
+            self.stop()
+            raise
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
         end = time.monotonic() + seconds

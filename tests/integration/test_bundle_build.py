@@ -162,7 +162,7 @@ def test_a_given_loader_is_taken_and_must_fit_this_machine(tmp_path: Path) -> No
         ("cpu_millicores: 50", "cpu_millicores: 0", ["budget.cpu_millicores", "from 1 to 1000"]),
         ("summary:", "sumary:", ["sumary", "did you mean 'summary'?", "summary: is missing"]),
         ("alert: HostRunQueueLatencyHigh\n", "", ["consumer"]),
-        ("name: ef_hist", "name: ef_hist2", ["ef_hist2", "did you mean 'ef_hist'?"]),
+        ("name: ef_hist", "name: ef_hist2", ["signals[0].map", "did you mean 'ef_hist2'?"]),
         ("max_entries: 65", "max_entries: 64", ["ef_hist", "64", "65"]),
         ("  - name: ef_rql_start", "  - name: ef_rql_other", ["'ef_rql_start'", "not declared"]),
         ('      - "attach:tp_btf:sched_switch"\n', "", ["lacks 'attach:tp_btf:sched_switch'"]),
@@ -204,20 +204,24 @@ def test_keys_that_cannot_sign_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_key_in_the_agent_signs(tmp_path: Path) -> None:
-    key = make_key()
-    command = f'ssh-add -q "{key}" && exec ansible-playbook "{PLAYBOOK}" -i localhost, -e @{tmp_path}/vars.json'
+    public = Path(shutil.copy(f"{make_key()}.pub", tmp_path / "release.pub"))
     variables = {
         "ebpf_fleet_release_version": "1.0.0",
         "ebpf_fleet_release_sequence": 1,
-        "ebpf_fleet_release_signing_key": f"{key}.pub",
+        "ebpf_fleet_release_signing_key": str(public),
         "ebpf_fleet_release_output": str(tmp_path / "b.tar"),
     }
+    assert play(**variables).returncode != 0
     (tmp_path / "vars.json").write_text(json.dumps(variables))
-    hidden = tmp_path / "hidden"
+    command = 'ssh-add -q "$1" && exec ansible-playbook "$2" -i localhost, -e "@$3"'
     done = subprocess.run(
-        ["ssh-agent", "sh", "-c", f'mv "{key}" "{hidden}.tmp"; cp "{hidden}.tmp" "{key}"; {command}'],
-        capture_output=True, text=True, check=False, env=environment(), cwd=REPO,
-    )  # fmt: skip
+        ["ssh-agent", "sh", "-c", command, "sh", str(make_key()), str(PLAYBOOK), str(tmp_path / "vars.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+        cwd=REPO,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert bd.load_bundle(str(tmp_path / "b.tar")).manifest.version == "1.0.0"
 

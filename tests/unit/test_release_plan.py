@@ -1,0 +1,154 @@
+"""The plan of a release: steps, what each takes back, and a diff that tells the truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import (
+    HostState,
+    Installed,
+    Request,
+    plan_release,
+    prunable,
+)
+
+FEATURES = {"runqlat": {"enabled": True, "sample_every": 1}}
+
+
+def installed(number: int, **changes: Any) -> Installed:
+    release = Installed(f"{number}", f"d{number}", number, FEATURES, b"sig", None)
+    return release._replace(**changes)
+
+
+def state(current: str | None, previous: str | None, *releases: Installed, running: str | None = None) -> HostState:
+    named = {release.release: release for release in releases}
+    return HostState(current, previous, named, current is not None, running)
+
+
+def want(number: int, **changes: Any) -> Request:
+    request = Request("present", f"{number}", f"d{number}", number, FEATURES, b"sig", 3, False, None, False)
+    return request._replace(**changes)
+
+
+def leave(from_digest: str | None = None, **changes: Any) -> Request:
+    return Request("rolled_back", None, None, None, None, None, 3, False, from_digest, False)._replace(**changes)
+
+
+def acts(found: HostState, request: Request) -> list[str]:
+    return [
+        step.act if step.release is None else f"{step.act} {step.release}"
+        for step in plan_release(found, request).steps
+    ]
+
+
+def test_a_first_release() -> None:
+    plan = plan_release(state(None, None), want(1))
+    assert [step.act for step in plan.steps] == ["install", "activate", "link_desired"]
+    assert [step.undo for step in plan.steps] == ["remove", "activate_former", None]
+    assert plan.changed and plan.needs_archive
+    assert plan.before["current"] is None and plan.after["current"] == "1" and plan.after["features"] == FEATURES
+
+
+def test_an_upgrade_remembers_the_old_release_before_it_leaves_it() -> None:
+    assert acts(state("1", None, installed(1)), want(2)) == ["install 2", "set_previous 1", "activate 2"]
+
+
+def test_nothing_to_do_is_no_step_and_no_diff() -> None:
+    plan = plan_release(state("1", None, installed(1)), want(1))
+    assert not plan.changed and plan.before == plan.after
+
+
+def test_an_installed_release_is_not_sent_again() -> None:
+    plan = plan_release(state("1", None, installed(1), installed(2)), want(2))
+    assert not plan.needs_archive and plan.steps[-1].act == "activate"
+
+
+def test_a_damaged_release_is_sent_again_and_not_removed_if_that_fails() -> None:
+    plan = plan_release(state("1", None, installed(1, damage="broken")), want(1))
+    assert plan.needs_archive and plan.steps[0].undo is None
+    assert plan.before["damaged"] == ["1"] and plan.after["damaged"] == []
+
+
+def test_changed_features_and_signature_need_no_restart() -> None:
+    request = want(1, features={}, signature=b"new", manage_service=True)
+    assert acts(state("1", None, installed(1), running="d1"), request) == ["write_signature 1", "write_desired 1"]
+
+
+def test_the_loader_is_restarted_when_it_runs_something_else() -> None:
+    managed = want(1, manage_service=True)
+    for running in (None, "d0"):
+        plan = plan_release(state("1", None, installed(1), running=running), managed)
+        assert [step.act for step in plan.steps] == ["restart"]
+        assert (plan.before["running"], plan.after["running"]) == (running, "d1")
+    assert acts(state("1", None, installed(1), running="d1"), managed) == []
+
+
+def test_pruning_comes_last_after_the_loader_confirmed() -> None:
+    found = state("3", "2", *(installed(n) for n in (1, 2, 3)), running="d3")
+    assert acts(found, want(4, manage_service=True)) == [
+        "install 4", "set_previous 3", "activate 4", "restart 4", "remove 1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keep", "gone"), [(9, []), (4, []), (3, ["1"]), (2, ["1", "2"]), (1, ["1", "2"])])
+def test_prunable(keep: int, gone: list[str]) -> None:
+    assert prunable(state("4", "3", *(installed(n) for n in (1, 2, 3, 4))), keep) == gone
+
+
+def test_a_release_of_unknown_age_is_pruned_first() -> None:
+    found = state("3", "2", installed(1), installed(2), installed(3), installed(9, sequence=None))
+    assert prunable(found, 3) == ["9"]
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_an_older_or_equal_sequence_is_a_downgrade(sequence: int) -> None:
+    found = state("2", None, installed(2))
+    with pytest.raises(FleetError) as error:
+        plan_release(found, want(5, sequence=sequence))
+    assert error.value.code == "EF_SEQUENCE_DOWNGRADE" and "allow_downgrade" in error.value.message
+    assert plan_release(found, want(5, sequence=sequence, allow_downgrade=True)).changed
+
+
+def test_an_unknown_sequence_is_never_lower() -> None:
+    for found in (state("2", None), state("2", None, installed(2, sequence=None))):
+        with pytest.raises(FleetError, match="cannot be read"):
+            plan_release(found, want(9))
+
+
+def test_rollback_is_one_rename() -> None:
+    found = state("2", "1", installed(1), installed(2))
+    plan = plan_release(found, leave("d2"))
+    assert [step.act for step in plan.steps] == ["swap_back"]
+    assert plan.after["current"] == "1" and plan.after["previous"] is None
+    assert acts(found, leave(None, manage_service=True)) == ["swap_back 1", "restart 1"]
+
+
+def test_rollback_leaves_a_host_that_runs_another_release() -> None:
+    assert acts(state("1", None, installed(1)), leave("d2")) == []
+    assert acts(state(None, None), leave("d2")) == []
+
+
+def test_rollback_of_a_first_release_needs_its_name() -> None:
+    found = state("1", None, installed(1))
+    assert acts(found, leave("d1", manage_service=True)) == ["deactivate 1", "stop"]
+    for without in (found, state(None, None), state("1", "1", installed(1))):
+        with pytest.raises(FleetError) as error:
+            plan_release(without, leave())
+        assert error.value.code == "EF_NO_PREVIOUS"
+
+
+def test_rollback_to_what_is_not_whole_is_refused() -> None:
+    for releases in ([installed(2)], [installed(2), installed(1, damage="flipped")]):
+        with pytest.raises(FleetError, match="cannot be used"):
+            plan_release(state("2", "1", *releases), leave("d2"))
+
+
+def test_absent_stops_first_and_ends_with_nothing() -> None:
+    found = state("2", "1", installed(1), installed(2))
+    request = leave()._replace(state="absent", manage_service=True)
+    assert acts(found, request) == [
+        "stop", "deactivate 2", "forget_previous 1", "unlink_desired", "remove 1", "remove 2",
+    ]  # fmt: skip
+    assert acts(state(None, None), request) == []
