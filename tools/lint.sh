@@ -1,7 +1,7 @@
 #!/bin/sh
 # Every linter, each said aloud; ends with failure if any found something.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 PATH="$PWD/.cache/venv/bin:$PATH"
 bad=0
 run() {

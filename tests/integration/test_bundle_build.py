@@ -265,6 +265,23 @@ def test_the_playbook_says_digest_and_place(tmp_path: Path) -> None:
     assert "changed=0" in again.stdout
 
 
+def test_the_playbook_takes_paths_from_where_it_was_called(tmp_path: Path, feature: Path) -> None:
+    shutil.copy(make_key(), tmp_path / "key")
+    variables = {
+        "ebpf_fleet_release_version": "1.2.3",
+        "ebpf_fleet_release_sequence": 9,
+        "ebpf_fleet_release_signing_key": "key",
+        "ebpf_fleet_release_features_dirs": ["features"],
+        "ebpf_fleet_release_output": "out/b.tar",
+    }
+    command = ["ansible-playbook", str(PLAYBOOK), "-i", "localhost,", "-e", json.dumps(variables)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment(PWD=str(tmp_path)), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(bd.load_bundle(str(tmp_path / "out/b.tar")).contracts) == [feature.name]
+
+
 @pytest.mark.parametrize("missing", ["version", "sequence", "signing_key"])
 def test_the_playbook_names_what_is_missing(tmp_path: Path, missing: str) -> None:
     variables = {"version": "1.0.0", "sequence": 1, "signing_key": str(make_key()), "output": str(tmp_path / "b.tar")}
