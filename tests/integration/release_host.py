@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -114,7 +116,10 @@ def run_ansible(
 
 @functools.lru_cache(maxsize=None)
 def keys_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="ebpf-fleet-keys-"))
+    """Where this run's keys lie; gone when it ends."""
+    folder = tempfile.mkdtemp(prefix="ebpf-fleet-keys-")
+    atexit.register(shutil.rmtree, folder)
+    return Path(folder)
 
 
 def make_key(name: str = "release", kind: str = "ed25519") -> Path:
