@@ -32,7 +32,7 @@ test: build ## every test that CI runs
 	@$(SUDO) $(PYTHON) -m tools.run_tests
 
 test-unit: setup ## pure logic, seconds
-	@$(PYTEST) tests/unit tests/lab
+	@$(PYTEST) tests/unit
 
 test-loader: build ## the loader on this machine's own kernel
 	@$(PYTEST) tests/loader
@@ -41,7 +41,7 @@ test-integration: build ## modules and playbooks without the lab
 	@$(PYTEST) tests/integration
 
 test-faults: build lab-up ## rollouts and kills on the lab under faults
-	@$(PYTEST) tests/faults
+	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py
 
 test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
 	@$(SUDO) $(PYTHON) -m tools.run_tests molecule

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Fleet, installed, programs, recap, running, shell, until
+from tests.faults.conftest import Fleet, everywhere, installed, programs, recap, running, shell, until
 from tools.play import ROOT, lab, on_host
 
-# One canary, two hosts in one batch, then the rest: enough to see a batch and what comes after it.
-STAGES = [{"stage": "canary", "count": 1}, {"stage": "region", "region": "eu", "percent": 60}, {"stage": "fleet"}]
+STAGES = [{"stage": "canary", "count": 1}, {"stage": "fleet"}]
 FILES = "find /etc /var/lib /usr/lib/tmpfiles.d /usr/lib/sysusers.d /run/systemd /opt -xdev -newer /proc/1/cmdline " \
         "! -path '*/journal/*' 2>/dev/null | sort; getent passwd; systemctl list-unit-files | sort"  # fmt: skip
 
@@ -36,7 +35,7 @@ def test_check_mode_on_a_fresh_host_says_what_would_change_and_changes_nothing(f
 def test_a_rollout_reaches_the_whole_fleet_and_a_second_run_changes_nothing(fleet, first):
     done = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
     assert done.rc == 0, done.text
-    assert {host: running(host) for host in fleet.hosts} == dict.fromkeys(fleet.hosts, first.version)
+    assert everywhere(running, fleet.hosts) == dict.fromkeys(fleet.hosts, first.version)
     assert all(programs(host) for host in fleet.hosts)
     again = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
     assert again.rc == 0, again.text
@@ -82,15 +81,15 @@ def test_a_host_lost_midway_rolls_its_batch_back_and_stops_the_rollout(fleet, fi
 
 
 def test_after_the_loss_the_same_rollout_can_be_finished(fleet, second):
-    done = fleet.roll_out(second)
+    done = fleet.roll_out(second, ebpf_fleet_stages=[{"stage": "fleet"}])
     assert done.rc == 0, done.text
-    assert {host: running(host) for host in fleet.hosts} == dict.fromkeys(fleet.hosts, second.version)
+    assert everywhere(running, fleet.hosts) == dict.fromkeys(fleet.hosts, second.version)
 
 
 def test_no_rollout_begins_while_a_host_is_silent(fleet, second):
     lab("unplug", "k61b")
     try:
-        done = fleet.roll_out(second, "--limit", "k61a,k61b", "-e", "ansible_timeout=5")
+        done = fleet.roll_out(second, "--limit", "k61a,k61b")
     finally:
         lab("plug", "k61b")
     assert done.rc != 0
@@ -167,8 +166,8 @@ def test_bad_input_is_refused_with_one_clear_message_and_changes_nothing(fleet, 
     assert (running("k61a"), installed("k61a")) == before
 
 
-def test_a_host_with_too_old_a_python_and_one_without_systemd_are_refused_by_name(fleet, second, tmp_path):
-    """This machine runs no systemd: a host like it is refused before anything is changed on it."""
+def test_a_host_without_systemd_is_refused_before_anything_changes_on_it(fleet, second, tmp_path):
+    """This machine runs no systemd, so it stands for such a host."""
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine was booted with systemd, so it cannot stand for a host without it")
     bare = tmp_path / "bare.ini"
