@@ -176,8 +176,7 @@ static int write_fully(int fd, const char *at, size_t left) {
 }
 
 /* The names of one process do not collide: ours has one writer. */
-static int fill_temporary(int dir_fd, const char *name, const void *buf, size_t len, mode_t mode,
-			  bool durable) {
+static int fill_temporary(int dir_fd, const char *name, const void *buf, size_t len, mode_t mode) {
 	_cleanup_close_ int fd = -1;
 	int err;
 
@@ -189,13 +188,12 @@ static int fill_temporary(int dir_fd, const char *name, const void *buf, size_t 
 	err = write_fully(fd, buf, len);
 	if (err)
 		return err;
-	if (fchmod(fd, mode) < 0 || (durable && fsync(fd) < 0))
+	if (fchmod(fd, mode) < 0)
 		return -errno;
 	return 0;
 }
 
-static int replace_file(const char *dir, const char *name, const void *buf, size_t len, mode_t mode,
-			bool durable) {
+int ef_write_atomic(const char *dir, const char *name, const void *buf, size_t len, mode_t mode) {
 	_cleanup_close_ int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char temporary[NAME_MAX + 1];
 	int err;
@@ -204,20 +202,12 @@ static int replace_file(const char *dir, const char *name, const void *buf, size
 		return -errno;
 	if (snprintf(temporary, sizeof(temporary), ".%s.tmp", name) >= (int)sizeof(temporary))
 		return -ENAMETOOLONG;
-	err = fill_temporary(dir_fd, temporary, buf, len, mode, durable);
+	err = fill_temporary(dir_fd, temporary, buf, len, mode);
 	if (!err && renameat(dir_fd, temporary, dir_fd, name) < 0)
 		err = -errno;
 	if (err) {
 		unlinkat(dir_fd, temporary, 0);
 		return err;
 	}
-	return durable && fsync(dir_fd) < 0 ? -errno : 0;
-}
-
-int ef_write_atomic(const char *dir, const char *name, const void *buf, size_t len, mode_t mode) {
-	return replace_file(dir, name, buf, len, mode, false);
-}
-
-int ef_write_durable(const char *dir, const char *name, const void *buf, size_t len, mode_t mode) {
-	return replace_file(dir, name, buf, len, mode, true);
+	return 0;
 }

@@ -42,7 +42,4 @@ int ef_json_print(FILE *stream, const json_t *doc);
  */
 int ef_write_atomic(const char *dir, const char *name, const void *buf, size_t len, mode_t mode);
 
-/* The same, with fsync of file and folder before it returns. */
-int ef_write_durable(const char *dir, const char *name, const void *buf, size_t len, mode_t mode);
-
 #endif

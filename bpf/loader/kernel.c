@@ -22,7 +22,9 @@ static bool os_release_id(const char *path, char *id, size_t size) {
 		value += strspn(value, "\"'");
 		value[strcspn(value, "\"'")] = 0;
 		snprintf(id, size, "%s", value);
-		return *id != 0;
+		/* It becomes part of names and of JSON. */
+		return *id && !id[strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+					     "0123456789._-")];
 	}
 	return false;
 }

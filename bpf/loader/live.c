@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "bpflog.h"
@@ -15,6 +16,9 @@ struct config {
 	uint32_t sample_every;
 	uint32_t reserved;
 };
+
+/* Links are attached by the loop and detached by the loop or the guard. */
+static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int map_fd(const struct ef_live *live, const char *name) {
 	return bpf_object__find_map_fd_by_name(live->object, name);
@@ -61,43 +65,86 @@ static int prepare(struct ef_live *live, struct ef_sink *sink, struct ef_reason 
 	return err;
 }
 
-static int attach_program(struct ef_live *live, const char *name, struct ef_reason *why) {
+static int attach_program(struct ef_live *live, const char *name, struct bpf_link **link,
+			  struct ef_reason *why) {
 	struct bpf_program *program = bpf_object__find_program_by_name(live->object, name);
-	struct bpf_link *link;
 
 	ef_bpflog_reset();
-	link = bpf_program__attach(program);
-	if (!link) {
+	*link = bpf_program__attach(program);
+	if (!*link) {
 		int err = -errno;
 
 		ef_object_attach_reason(name, err, why);
 		return err;
 	}
-	live->links[live->n_links++] = link;
 	live->ran = true;
 	return 0;
 }
 
+static void destroy_links(struct bpf_link **links, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		bpf_link__destroy(links[i]);
+	free(links);
+}
+
+/* From here on the guard may detach them. */
+static void hand_over_links(struct ef_live *live, struct bpf_link **links, size_t n) {
+	pthread_mutex_lock(&links_lock);
+	live->links = links;
+	live->n_links = n;
+	pthread_mutex_unlock(&links_lock);
+}
+
 static int attach_programs(struct ef_live *live, struct ef_reason *why) {
 	json_t *programs = live->variant->programs, *name;
+	struct bpf_link **links =
+	    ef_must(calloc(json_array_size(programs), sizeof(struct bpf_link *)));
 	size_t i;
 
-	live->links = ef_must(calloc(json_array_size(programs), sizeof(struct bpf_link *)));
 	json_array_foreach(programs, i, name) {
-		int err = attach_program(live, json_string_value(name), why);
+		int err = attach_program(live, json_string_value(name), &links[i], why);
 
-		if (err)
+		if (err) {
+			destroy_links(links, i);
 			return err;
+		}
 	}
+	hand_over_links(live, links, i);
 	return 0;
 }
 
-void ef_live_cut(struct ef_live *live) {
-	for (size_t i = 0; i < live->n_links; i++)
-		bpf_link__destroy(live->links[i]);
-	free(live->links);
+bool ef_live_cut(struct ef_live *live) {
+	bool linked;
+
+	pthread_mutex_lock(&links_lock);
+	linked = live->n_links;
+	destroy_links(live->links, live->n_links);
 	live->links = NULL;
 	live->n_links = 0;
+	pthread_mutex_unlock(&links_lock);
+	return linked;
+}
+
+bool ef_live_linked(const struct ef_live *live) {
+	bool linked;
+
+	pthread_mutex_lock(&links_lock);
+	linked = live->n_links;
+	pthread_mutex_unlock(&links_lock);
+	return linked;
+}
+
+json_t *ef_live_links_json(const struct ef_live *live) {
+	json_t *list = json_array();
+
+	pthread_mutex_lock(&links_lock);
+	for (size_t i = 0; i < live->n_links; i++) {
+		int64_t id = ef_link_id(bpf_link__fd(live->links[i]));
+
+		json_array_append_new(list, ef_json_measured(id));
+	}
+	pthread_mutex_unlock(&links_lock);
+	return list;
 }
 
 static void close_object(struct ef_live *live) {

@@ -29,7 +29,7 @@ struct ef_live {
 	/* While attached; all owned. */
 	const struct ef_contract_variant *variant; /* NULL: not attached */
 	struct bpf_object *object;
-	struct bpf_link **links;
+	struct bpf_link **links; /* only through the functions below: the guard cuts them too */
 	size_t n_links;
 	bool ran;	      /* a program was attached: its maps may have counted */
 	struct ef_feed *feed; /* events only */
@@ -47,8 +47,17 @@ struct ef_live {
  */
 bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct ef_sink *sink);
 
-/* Detach all programs and no more: the quickest way to off. ef_live_detach() does the rest. */
-void ef_live_cut(struct ef_live *live);
+/*
+ * Detach all programs and no more: the quickest way to off. ef_live_detach()
+ * does the rest. True: there were some. From any thread.
+ */
+bool ef_live_cut(struct ef_live *live);
+
+/* Is it attached, and was not cut since? */
+bool ef_live_linked(const struct ef_live *live);
+
+/* status.json's "links": a new reference. */
+json_t *ef_live_links_json(const struct ef_live *live);
 
 /*
  * Detach all and close programs and maps; what the maps counted is kept, what

@@ -14,6 +14,7 @@
 
 #include "bpflog.h"
 #include "commands.h"
+#include "guard.h"
 #include "log.h"
 #include "must.h"
 #include "notify.h"
@@ -97,17 +98,15 @@ static void say_orders(const struct ef_service *service) {
 		    orders->unknown[i]);
 }
 
-/* Detach what the orders forbid; returns how many features that were. */
+/* Detach what the orders forbid; returns how many features that were, the guard's too. */
 static unsigned cut_killed(struct ef_service *service) {
-	unsigned cut = 0;
+	unsigned cut = __atomic_exchange_n(&service->cut_by_guard, 0, __ATOMIC_RELAXED);
 
 	for (size_t i = 0; i < service->n; i++) {
 		struct ef_live *live = &service->lives[i];
 
-		if (!live->n_links || !ef_orders_feature(&service->orders, live->files->name))
-			continue;
-		ef_live_cut(live);
-		cut++;
+		if (ef_orders_feature(&service->orders, live->files->name))
+			cut += ef_live_cut(live);
 	}
 	return cut;
 }
@@ -205,7 +204,7 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 			      live->contract.expires);
 		return rest(service, live, EF_STATE_DISABLED, &why);
 	}
-	if (live->object && !live->n_links) {
+	if (live->object && !ef_live_linked(live)) {
 		/* Cut by an order that was released before we came here: attach anew. */
 		ef_live_detach(live, service->sink);
 		live->state = EF_STATE_OFF;
@@ -278,7 +277,7 @@ static void attach_next(struct ef_service *service, struct ef_live *live) {
 	set_poll_timer(service);
 	ef_status_publish(service); /* before it is announced */
 	ef_notice("feature %s: attached: variant %s, %zu programs", live->files->name,
-		  live->variant->name, live->n_links);
+		  live->variant->name, json_array_size(live->variant->programs));
 }
 
 static void say_compatibility(struct ef_service *service) {
@@ -294,7 +293,7 @@ static void say_compatibility(struct ef_service *service) {
 	json_decref(service->compatibility);
 	service->compatibility = now;
 	line = ef_must(json_dumps(now, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII));
-	fprintf(stderr, "%s%s\n", getenv("JOURNAL_STREAM") ? "<6>" : "", line);
+	ef_log_line(EF_LOG_INFO, "", line);
 }
 
 /* Everything that was due has been tried: say how things stand. */
@@ -370,17 +369,31 @@ static void dispatch(struct ef_service *service, const struct epoll_event *event
 			on_event(service, events[i].data.u32);
 }
 
+/* Returns the number of events, 0 when a signal came between; -errno. */
+static int wait_for_events(struct ef_service *service, struct epoll_event *events, int room,
+			   bool busy) {
+	int n;
+
+	__atomic_store_n(&service->waiting, !busy, __ATOMIC_RELAXED);
+	n = epoll_wait(service->epoll_fd, events, room, busy ? 0 : -1);
+	__atomic_store_n(&service->waiting, false, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&service->round, 1, __ATOMIC_RELAXED);
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	return n;
+}
+
 static int loop(struct ef_service *service) {
 	struct epoll_event events[16];
 
 	while (!service->stopping) {
 		struct ef_live *due = next_due(service);
 		bool busy = due || !service->settled || service->more;
-		int n = epoll_wait(service->epoll_fd, events, EF_ARRAY_SIZE(events), busy ? 0 : -1);
+		int n = wait_for_events(service, events, EF_ARRAY_SIZE(events), busy);
 
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		dispatch(service, events, n < 0 ? 0 : n);
+		if (n < 0)
+			return n;
+		dispatch(service, events, n);
 		if (service->stopping)
 			break;
 		due = next_due(service);
@@ -513,11 +526,22 @@ static void begin(struct ef_service *service) {
 static void stop(struct ef_service *service) {
 	struct ef_reason why;
 
+	for (size_t i = 0; i < service->n; i++)
+		ef_live_cut(&service->lives[i]);
 	ef_notify("STOPPING=1");
 	ef_reason_set(&why, "EF_NOT_WANTED", "the loader was stopped");
 	for (size_t i = 0; i < service->n; i++)
 		rest(service, &service->lives[i], EF_STATE_OFF, &why);
 	ef_status_publish(service);
+}
+
+static void start_guard(struct ef_service *service) {
+	int err = ef_guard_start(service);
+
+	if (err)
+		ef_warn("no thread for the guard: %s; a kill order waits while the disk or the "
+			"journal holds the loader up; allow the unit more tasks",
+			strerror(-err));
 }
 
 static int serve(struct ef_service *service) {
@@ -526,9 +550,11 @@ static int serve(struct ef_service *service) {
 	if (!err) {
 		service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
 		rescan(service, true);
+		start_guard(service);
 		err = loop(service);
 	}
 	stop(service);
+	ef_guard_stop(service);
 	if (err)
 		ef_err("the loader stops: %s", strerror(-err));
 	return err ? EF_EXIT_FAILED : EF_EXIT_OK;
@@ -546,9 +572,10 @@ static void end(struct ef_service *service) {
 
 int ef_service_run(const struct ef_options *options) {
 	struct ef_service service = {
-	    .options = *options, .stats_fd = -1, .watch_fd = -1, .epoll_fd = -1};
+	    .options = *options, .stats_fd = -1, .watch_fd = -1, .epoll_fd = -1, .guard_fd = -1};
 	int code;
 
+	ef_log_never_wait();
 	ef_bpflog_start();
 	drop_privileges(&service);
 	begin(&service);

@@ -3,6 +3,7 @@
 #define EF_SERVICE_H
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -51,6 +52,13 @@ struct ef_service {
 	bool watch_failing; /* said once */
 	bool more;	    /* a ring holds more than one read took */
 	int64_t woken_ns;   /* CLOCK_MONOTONIC when the loop last woke */
+
+	/* Between the loop and the guard; the last three are atomic. */
+	pthread_t guard;
+	int guard_fd;	       /* -1: there is no guard */
+	unsigned round;	       /* of the loop */
+	bool waiting;	       /* the loop waits for events */
+	unsigned cut_by_guard; /* features, not said yet */
 };
 
 /* Run until SIGTERM or SIGINT, or until it is refused. Returns an enum ef_exit. */

@@ -34,17 +34,6 @@ static json_t *programs_json(const struct ef_live *live, bool with_stats) {
 	return list;
 }
 
-static json_t *links_json(const struct ef_live *live) {
-	json_t *list = json_array();
-
-	for (size_t i = 0; i < live->n_links; i++) {
-		int64_t id = ef_link_id(bpf_link__fd(live->links[i]));
-
-		json_array_append_new(list, ef_json_measured(id));
-	}
-	return list;
-}
-
 static json_t *maps_json(const struct ef_live *live) {
 	json_t *list = json_array();
 	struct bpf_map *map;
@@ -80,8 +69,8 @@ static json_t *feature_json(const struct ef_live *live, bool with_stats) {
 	    text_or_null(live->variant ? live->variant->name : NULL), "reason_code",
 	    live->reason.code, "reason", live->reason.text, "sample_every",
 	    (json_int_t)live->sample_every, "programs", programs_json(live, with_stats), "links",
-	    links_json(live), "maps", maps_json(live), "counters", counters_json(live), "consumer",
-	    consumer_json(live));
+	    ef_live_links_json(live), "maps", maps_json(live), "counters", counters_json(live),
+	    "consumer", consumer_json(live));
 }
 
 static bool in_bundle(const struct ef_service *service, const char *feature) {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -28,21 +29,27 @@ static char *parent_of(const char *path) {
 	return ef_must(strndup(path, (size_t)(slash - path)));
 }
 
+/* 0: watched, or not there or not ours to open; -errno: nothing more can be watched. */
+static int add_watch(int fd, const char *path, bool *watched) {
+	*watched = inotify_add_watch(fd, path, CHANGES) >= 0;
+	return !*watched && (errno == ENOSPC || errno == ENOMEM) ? -errno : 0;
+}
+
 /*
  * Watch a folder, or the nearest one above it that exists. A folder that may
  * not be opened is left to the rescan of each interval.
  */
 static int watch_folder(int fd, const char *path) {
 	_cleanup_free_ char *above = NULL;
+	bool watched;
+	int err = add_watch(fd, path, &watched);
 
-	if (inotify_add_watch(fd, path, CHANGES) >= 0)
-		return 0;
-	if (errno == ENOSPC || errno == ENOMEM)
-		return -errno;
-	if (!strcmp(path, "/") || !strcmp(path, "."))
-		return 0;
+	if (err || watched || !strcmp(path, "/") || !strcmp(path, "."))
+		return err;
 	above = parent_of(path);
-	return watch_folder(fd, above);
+	err = watch_folder(fd, above);
+	/* Once more: it may have been made before the one above was watched. */
+	return err ? err : add_watch(fd, path, &watched);
 }
 
 static int watch_path(int fd, const char *path, int links_left);
@@ -51,8 +58,9 @@ static int watch_path(int fd, const char *path, int links_left);
 static int watch_symlink(int fd, const char *path, const char *rest, int links_left) {
 	_cleanup_free_ char *above = parent_of(path), *onward = NULL;
 	char target[PATH_MAX];
-	ssize_t n = readlink(path, target, sizeof(target) - 1);
 	int err = watch_folder(fd, above);
+	/* Read behind the watch: a switch before it would go unseen. */
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
 
 	if (err || n < 0 || !links_left)
 		return err;
@@ -101,11 +109,4 @@ int ef_watch_open(const char *const *folders, size_t n_folders, const char *cons
 	for (size_t i = 0; !err && i < n_files; i++)
 		err = watch_path(fd, files[i], MAX_SYMLINKS);
 	return err ? err : TAKE_FD(fd);
-}
-
-void ef_watch_drain(int fd) {
-	char events[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
-
-	while (read(fd, events, sizeof(events)) > 0)
-		;
 }

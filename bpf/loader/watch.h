@@ -17,7 +17,4 @@
 int ef_watch_open(const char *const *folders, size_t n_folders, const char *const *files,
 		  size_t n_files);
 
-/* Empty the descriptor. */
-void ef_watch_drain(int fd);
-
 #endif

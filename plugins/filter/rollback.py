@@ -4,34 +4,6 @@
 
 from __future__ import annotations
 
-DOCUMENTATION = r"""
-name: rollback_script
-short_description: Render the script that makes the previous release current again
-version_added: 0.1.0
-description:
-  - Returns a POSIX sh script for M(ansible.builtin.raw) that needs no Python and no free disk on the host.
-options:
-  _input:
-    description: Digest of the release to leave, or an empty string for whichever is active.
-    type: str
-    required: true
-  wait:
-    description: Seconds that the loader may take to confirm.
-    type: int
-    default: 30
-"""
-
-EXAMPLES = r"""
-- name: Go back
-  ansible.builtin.raw: "{{ '' | ebpf.fleet.rollback_script }}"
-"""
-
-RETURN = r"""
-_value:
-  description: The script.
-  type: str
-"""
-
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils import killscript, rollback
 
@@ -59,7 +31,7 @@ def kill_changed(answer):
 def rollback_answer(answer):
     """Return one host's answer as a dict with ``ok`` and ``detail``."""
     if not answer or answer.get("skipped"):
-        return {"ok": False, "detail": "was not asked to go back"}
+        return {"ok": False, "detail": "was not changed by this run, so it was not asked to go back"}
     return rollback.parse_answer(answer, MARKS)
 
 

@@ -8,6 +8,7 @@ and what is wanted. :func:`write_atomically` is the only one that acts.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 
 
 class FileState(NamedTuple):
-    """A file as it is: its text (None when absent) and its permission bits."""
+    """A file as it is: its text (None when absent), its permission bits and its owner's number."""
 
     content: str | None
     mode: int | None
+    owner: int = 0
 
 
 class FileStep(NamedTuple):
@@ -31,7 +33,7 @@ class FileStep(NamedTuple):
 
 
 def plan_files(wanted: list[dict[str, Any]], found: dict[str, FileState]) -> list[FileStep]:
-    """Return the steps that turn ``found`` into ``wanted``.
+    """Return the steps that turn ``found`` into ``wanted``, all of it root's.
 
     ``wanted`` holds ``path``, ``content`` and ``mode`` (permission bits) each;
     ``found`` maps every such path to its state.
@@ -44,20 +46,28 @@ def plan_files(wanted: list[dict[str, Any]], found: dict[str, FileState]) -> lis
 
 
 def diff_steps(steps: list[FileStep]) -> list[dict[str, str]]:
-    """Return one Ansible diff entry for each step."""
-    return [
-        {
-            "before_header": step.path + _mode_note(step.before.mode),
-            "after_header": step.path + _mode_note(step.mode),
-            "before": step.before.content or "",
-            "after": step.content,
-        }
-        for step in steps
-    ]
+    """Return one Ansible diff entry for each step.
+
+    Where the text stays, the entry compares mode and owner: Ansible shows no entry of equal texts.
+    """
+    return [_diff_step(step) for step in steps]
 
 
-def _mode_note(mode: int | None) -> str:
-    return " (absent)" if mode is None else f" (mode 0{mode:03o})"
+def _diff_step(step: FileStep) -> dict[str, str]:
+    before, after = _note(step.before.mode, step.before.owner), _note(step.mode, 0)
+    same_text = step.before.content == step.content
+    return {
+        "before_header": f"{step.path} ({before})",
+        "after_header": f"{step.path} ({after})",
+        "before": before + "\n" if same_text else step.before.content or "",
+        "after": after + "\n" if same_text else step.content,
+    }
+
+
+def _note(mode: int | None, owner: int) -> str:
+    if mode is None:
+        return "absent"
+    return f"mode 0{mode:03o}" if owner == 0 else f"mode 0{mode:03o}, of user {owner}"
 
 
 def read_state(path: str) -> FileState:
@@ -69,11 +79,15 @@ def read_state(path: str) -> FileState:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return FileState(None, None)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(f"{path} is a symlink, not a regular file; remove it") from error
+        raise
     with os.fdopen(fd, "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
             raise OSError(f"{path} is not a regular file; remove it")
-        return FileState(file.read().decode("utf-8", "replace"), stat.S_IMODE(info.st_mode))
+        return FileState(file.read().decode("utf-8", "replace"), stat.S_IMODE(info.st_mode), info.st_uid)
 
 
 def write_atomically(path: str, content: str, mode: int) -> None:

@@ -25,6 +25,7 @@ status=@ROOT@/run/ebpf-fleet-loader/status.json
 unit=@UNIT@
 from=@FROM@
 wait=@WAIT@
+lockwait=@LOCK_WAIT@
 ms() { IFS='. ' read -r s c _ </proc/uptime; c=${c#0}; echo $((s * 1000 + ${c:-0} * 10)); }
 start=$(ms)
 answer() {
@@ -35,11 +36,23 @@ answer() {
 }
 digest() { sha256sum <"$1/bundle/manifest.json" 2>/dev/null | cut -c1-64; }
 runs() { tr -d ' \n' <"$status" 2>/dev/null | grep -q "\"digest\":\"$1\""; }
+# A release module that outlived its connection may be about to activate: its end comes first.
+if [ -w "$root/.lock" ] && command -v flock >/dev/null 2>&1; then
+	exec 9<>"$root/.lock"
+	tries=0
+	while ! flock -n 9; do
+		tries=$((tries + 1))
+		[ "$tries" -gt "$lockwait" ] && answer false false "" "a release run still works here; try again when it ended"
+		sleep 1
+	done
+fi
 if [ ! -L "$root/current" ]; then
 	[ -n "$from" ] && answer true false "" "no release is active here"
 	answer false false "" "no release is active here and none can be gone back to"
 fi
 now=$(digest "$root/current")
+# What cannot be read is no other release.
+[ -n "$now" ] || answer false false "" "the digest of the current release cannot be read; look at $root/current"
 if [ -n "$from" ] && [ "$now" != "$from" ]; then
 	answer true false "$now" "another release is active already"
 fi
@@ -51,6 +64,7 @@ if [ ! -L "$root/previous" ]; then
 fi
 back=$(digest "$root/previous")
 [ -n "$back" ] || answer false false "$now" "the previous release has no manifest"
+[ "$back" != "$now" ] || answer false false "$now" "previous names the current release: there is none to go back to"
 mv -fT "$root/previous" "$root/current" || answer false false "$now" "cannot rename previous onto current"
 systemctl reset-failed "$unit" 2>/dev/null
 systemctl restart "$unit" || answer false true "$back" "systemctl restart failed; see journalctl -u $unit"
@@ -68,13 +82,15 @@ def render_rollback(
     from_digest: str | None = None,
     unit: str = "ebpf-fleet-loader.service",
     wait_seconds: int = 30,
+    lock_seconds: int = 90,
     root: str = "",
 ) -> str:
     """Return the script that makes the previous release current again.
 
     With ``from_digest`` (64 hex digits) a host on which another release is
     active is left as it is, and a host without a previous release ends with
-    nothing running: what a failed rollout wants. ``root`` is a prefix for
+    nothing running: what a failed rollout wants. A release run that still
+    works on the host is awaited for ``lock_seconds``. ``root`` is a prefix for
     tests. Raises ``ValueError`` on anything that could not be a digest or path.
     """
     if from_digest and not _DIGEST.match(from_digest):
@@ -88,6 +104,7 @@ def render_rollback(
         "@UNIT@": unit,
         "@FROM@": "'%s'" % (from_digest or ""),
         "@WAIT@": str(int(wait_seconds)),
+        "@LOCK_WAIT@": str(int(lock_seconds)),
         "@MARK@": MARK,
     }
     script = _SCRIPT
@@ -103,6 +120,8 @@ def parse_answer(answer: Mapping[str, Any], marks: list[str]) -> dict[str, Any]:
     """
     if answer.get("unreachable"):
         return {"ok": False, "detail": "unreachable: {}".format(answer.get("msg", "no answer"))}
+    if answer.get("skipped"):
+        return {"ok": False, "detail": "was not asked, as check mode asks nothing; run it without --check"}
     for line in reversed(str(answer.get("stdout", "")).splitlines()):
         for mark in marks:
             if line.startswith(mark):

@@ -84,6 +84,7 @@ actions:
 import os
 import platform
 import pwd
+import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
@@ -103,6 +104,8 @@ SPEC = {
     "tmpfiles": {"type": "str"},
     "enable": {"type": "str"},
 }
+
+OCTAL = re.compile(r"\A0?[0-7]{1,3}\Z")
 
 
 class PrepareError(Exception):
@@ -126,13 +129,11 @@ def wanted_files(items):
     for item in items:
         if not os.path.isabs(item["path"]):
             raise PrepareError("files: path '{}' is not absolute; write it from /".format(item["path"]))
-        try:
-            mode = int(item["mode"], 8)
-        except ValueError:
+        if not OCTAL.match(item["mode"]):
             raise PrepareError(
-                f"files: mode '{item['mode']}' of {item['path']} is not octal; write it like '0644'"
-            ) from None
-        wanted.append({"path": item["path"], "content": item["content"], "mode": mode})
+                f"files: mode '{item['mode']}' of {item['path']} is not octal from 0 to 0777; write it like '0644'"
+            )
+        wanted.append({"path": item["path"], "content": item["content"], "mode": int(item["mode"], 8)})
     return wanted
 
 
@@ -196,8 +197,10 @@ def apply(module, steps, actions):
 
 def run(module):
     """Plan, then act unless this is check mode; return the result."""
-    require_systemd()
     wanted = wanted_files(module.params["files"])
+    require_systemd()
+    if os.geteuid() != 0:
+        raise PrepareError("is not root on this host; the control files belong to root. Set 'become: true'")
     found = {item["path"]: filesteps.read_state(item["path"]) for item in wanted}
     steps = filesteps.plan_files(wanted, found)
     actions = plan_actions(module, wanted, steps)

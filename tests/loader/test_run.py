@@ -255,6 +255,16 @@ def test_run_counts_are_those_of_the_kernel(service: Service) -> None:
     assert kernel["run_cnt"] >= program["run_cnt"]
 
 
+def test_a_distro_whose_name_is_no_name_has_no_family(service: Service) -> None:
+    """os-release is not ours: what it says must not break the status, nor end the loader."""
+    odd = service.folder / "os-release"
+    odd.write_bytes(b'ID="caf\xe9 1"\n')
+    service.prefix = ("unshare", "-m", "sh", "-c", f'mount --bind {odd} /etc/os-release && exec "$@"', "sh")
+    status = service.start_settled()
+    assert status["kernel"]["family"] and status["kernel"]["distro_family"] is None
+    assert status["state"] == "running"
+
+
 def test_usage_errors_are_told_apart(loader: Path) -> None:
     for arguments in (["run"], ["run", "--bundle", "x", "--interval", "0"], ["run", "--nonsense"], ["left", "x"]):
         done = subprocess.run([str(loader), *arguments], check=False, capture_output=True, text=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -44,8 +47,10 @@ def digest(host: Path, name: str) -> str:
     return hashlib.sha256((host / f"var/lib/ebpf-fleet/releases/{name}/bundle/manifest.json").read_bytes()).hexdigest()
 
 
-def run(host: Path, from_digest: str | None = None, shell: str = "sh", **more: str) -> dict:
-    script = rollback.render_rollback(from_digest, wait_seconds=1, root=str(host))
+def run(
+    host: Path, from_digest: str | None = None, shell: str = "sh", lock_seconds: int = 5, **more: str
+) -> dict:
+    script = rollback.render_rollback(from_digest, wait_seconds=1, lock_seconds=lock_seconds, root=str(host))
     env = {**os.environ, "PATH": f"{host / 'bin'}:{os.environ['PATH']}", "HOST": str(host),
            "CALLS": str(host / "calls"), **more}  # fmt: skip
     done = subprocess.run([*shell.split(), "-c", script], env=env, capture_output=True, text=True, check=False)
@@ -101,6 +106,62 @@ def test_a_loader_that_does_not_confirm_is_not_a_yes(host):
     assert not answer["ok"] and "did not confirm" in answer["detail"]
 
 
+def test_a_release_that_cannot_be_read_is_no_other_release(host):
+    new = digest(host, "new")
+    (host / "var/lib/ebpf-fleet/releases/new/bundle/manifest.json").unlink()
+    answer = run(host, new)
+    assert not answer["ok"] and "cannot be read" in answer["detail"]
+    assert current(host) == "releases/new"
+
+
+def test_a_previous_that_names_the_current_release_is_none(host):
+    link = host / "var/lib/ebpf-fleet/previous"
+    link.unlink()
+    link.symlink_to("releases/new")
+    answer = run(host)
+    assert not answer["ok"] and "none to go back to" in answer["detail"]
+    assert not (host / "calls").exists()
+
+
+def hold_lock(host: Path) -> int:
+    lock = os.open(host / "var/lib/ebpf-fleet/.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def test_a_release_run_that_outlived_its_connection_is_awaited(host):
+    """The module activates `new` only after the order to leave it came in."""
+    base = host / "var/lib/ebpf-fleet"
+    lock = hold_lock(host)
+    (base / "current").unlink()
+    (base / "current").symlink_to("releases/old")
+
+    def activate() -> None:
+        time.sleep(1.2)
+        (base / "current").unlink()
+        (base / "current").symlink_to("releases/new")
+        os.close(lock)
+
+    module = threading.Thread(target=activate)
+    module.start()
+    try:
+        answer = run(host, digest(host, "new"))
+    finally:
+        module.join()
+    assert answer["ok"] and answer["changed"], answer
+    assert current(host) == "releases/old"
+
+
+def test_a_release_run_that_does_not_end_is_not_a_yes(host):
+    lock = hold_lock(host)
+    try:
+        answer = run(host, digest(host, "new"), lock_seconds=1)
+    finally:
+        os.close(lock)
+    assert not answer["ok"] and "still works" in answer["detail"]
+    assert current(host) == "releases/new"
+
+
 @pytest.mark.parametrize("bad", [{"from_digest": "x; rm -rf /"}, {"unit": "a b"}, {"root": "/tmp/$(id)"}])
 def test_nothing_unquoted_gets_into_the_script(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
@@ -114,6 +175,7 @@ GOOD = {"stdout": rollback.MARK + '{"ok":true,"changed":true,"host_ms":40,"diges
     "answer",
     [
         {"unreachable": True, "msg": "timed out"},
+        {"skipped": True, "msg": ""},
         {"stdout": "", "rc": 0},
         {"stdout": rollback.MARK + '{"ok":tr', "rc": 0},
         {"stdout": rollback.MARK + "[]", "rc": 0},
