@@ -144,6 +144,20 @@ def test_nothing_in_roles_and_playbooks_knows_the_lab():
             assert not {"lab", "lab's", "inventories/lab", "tests.lab"} & set(words), path
 
 
+def test_a_host_that_ran_the_release_before_keeps_it_when_its_deployment_fails(fleet, first, second):
+    """What a batch goes back to is what it ran before this rollout, not what lies one further back."""
+    place = "/var/lib/ebpf-fleet"
+    shell("k61b", f"mount --bind {place} {place} && mount -o remount,bind,ro {place}")
+    try:
+        done = fleet.roll_out(second, "--limit", "k61b", ebpf_fleet_features={"runqlat": {"sample_every": 2}})
+    finally:
+        shell("k61b", f"umount {place}")
+    assert done.rc != 0 and "Deploy the release" in done.text
+    assert running("k61b") == second.version
+    previous = shell("k61b", "readlink /var/lib/ebpf-fleet/previous")
+    assert previous.strip().startswith(f"releases/{first.version}-"), "it was asked to go back"
+
+
 @pytest.mark.parametrize(
     ("variables", "says"),
     [
@@ -154,7 +168,7 @@ def test_nothing_in_roles_and_playbooks_knows_the_lab():
         ({"ebpf_fleet_stages": [{"stage": "cell", "cell": "eu-z"}, {"stage": "fleet"}]}, "eu-z"),
         ({"ebpf_fleet_stages": [{"stage": "region", "percent": 0}, {"stage": "fleet"}]}, "percent"),
         ({"ebpf_fleet_until": "cellar"}, "cellar"),
-        ({"ebpf_fleet_features": {"runqlatt": {}}}, "did you mean"),
+        ({"ebpf_fleet_features": {"runqlatt": {}}}, "runqlatt, which the bundle does not hold; it holds exec"),
         ({"ebpf_fleet_gate_limits": {"drop_ratio": 1}}, "drop_ratio"),
     ],
 )
