@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -185,7 +186,10 @@ def test_a_host_without_systemd_is_refused_before_anything_changes_on_it(fleet, 
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine was booted with systemd, so it cannot stand for a host without it")
     bare = tmp_path / "bare.ini"
-    bare.write_text("bare ansible_connection=local ebpf_fleet_cell=c ebpf_fleet_region=r\n")
+    bare.write_text(
+        f"bare ansible_connection=local ansible_python_interpreter={sys.executable} "
+        "ebpf_fleet_cell=c ebpf_fleet_region=r\n"
+    )
     done = fleet.roll_out(second, inventory=bare)
     assert done.rc != 0
     assert "systemd" in done.text
