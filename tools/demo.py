@@ -21,7 +21,7 @@ from tools.play import ROOT, Played, lab, lab_hosts, new_key, on_host, play
 
 OUT = ROOT / "build" / "demo"
 GOOD, BAD = "1.0.0", "1.1.0"
-BAD_FEATURES = ROOT / "tests" / "fixtures" / "features"
+BAD_FEATURES = ROOT / "tests" / "fixtures" / "features" / "syscall_firehose"
 # A real load for the canary: two system calls a byte, bounded in time.
 LOAD = "timeout 300 dd if=/dev/zero of=/dev/null bs=1 >/dev/null 2>&1 </dev/null & echo $!"
 
