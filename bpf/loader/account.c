@@ -11,11 +11,13 @@
 
 #include "kernel.h"
 #include "must.h"
+#include "object.h"
 #include "util.h"
+#include "walk.h"
 
 enum { PRODUCED, DELIVERED, DROPPED, SAMPLED_OUT }; /* as in bpf/include/ef.h */
 
-/* One slot of a per-CPU array of u64, summed over the possible CPUs. */
+/* One slot of an array of u64, summed over the possible CPUs where it is per CPU. */
 static int sum_slot(int map_fd, uint32_t slot, uint64_t *sum) {
 	int cpus = libbpf_num_possible_cpus();
 	_cleanup_free_ uint64_t *values = NULL;
@@ -77,16 +79,6 @@ static bool is_hash(enum bpf_map_type type) {
 	       type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
 }
 
-/* Bytes of one value as the kernel copies it out. */
-static size_t value_bytes(const struct bpf_map *map) {
-	enum bpf_map_type type = bpf_map__type(map);
-	size_t size = bpf_map__value_size(map);
-
-	if (type != BPF_MAP_TYPE_PERCPU_HASH && type != BPF_MAP_TYPE_LRU_PERCPU_HASH)
-		return size;
-	return (size + 7) / 8 * 8 * (size_t)libbpf_num_possible_cpus();
-}
-
 int64_t ef_map_entries(const struct bpf_map *map) {
 	_cleanup_free_ void *keys = NULL, *values = NULL;
 	char position[256];
@@ -97,7 +89,7 @@ int64_t ef_map_entries(const struct bpf_map *map) {
 	if (!is_hash(bpf_map__type(map)) || bpf_map__key_size(map) > sizeof(position))
 		return -1;
 	keys = ef_must(calloc(room, bpf_map__key_size(map)));
-	values = ef_must(calloc(room, value_bytes(map)));
+	values = ef_must(calloc(room, ef_walk_value_bytes(map)));
 	for (;;) {
 		__u32 n = room;
 		int err =
@@ -152,17 +144,18 @@ static int64_t map_memory(const struct bpf_map *map) {
 	return bytes;
 }
 
-json_t *ef_map_json(const struct bpf_map *map) {
+json_t *ef_map_json(const struct bpf_map *map, uint64_t buffer_bytes) {
 	struct bpf_map_info info = {0};
 	__u32 size = sizeof(info);
+	int64_t memory = map_memory(map);
 
 	if (bpf_obj_get_info_by_fd(bpf_map__fd(map), &info, &size))
 		return json_null();
-	return json_pack("{s:s, s:I, s:s, s:I, s:o, s:o}", "name", bpf_map__name(map), "id",
+	return json_pack("{s:s, s:I, s:s, s:I, s:o, s:o}", "name", ef_object_map_name(map), "id",
 			 (json_int_t)info.id, "type", libbpf_bpf_map_type_str(info.type),
 			 "max_entries", (json_int_t)info.max_entries, "entries",
 			 ef_json_measured(ef_map_entries(map)), "memory_bytes",
-			 ef_json_measured(map_memory(map)));
+			 ef_json_measured(memory < 0 ? -1 : memory + (int64_t)buffer_bytes));
 }
 
 int64_t ef_self_cpu_ns(void) {

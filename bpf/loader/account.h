@@ -27,7 +27,7 @@ int ef_counters_read(int map_fd, struct ef_counters *counters);
 /* produced minus the outcomes, 0 at least. */
 uint64_t ef_counters_in_flight(const struct ef_counters *counters);
 
-/* Add the map ef_hist, summed over the CPUs, to hist[EF_HIST_SLOTS + 1]. 0 or -errno. */
+/* Add a histogram's map, summed over the CPUs, to hist[EF_HIST_SLOTS + 1]. 0 or -errno. */
 int ef_hist_add(int map_fd, uint64_t *hist);
 
 /* Bytes that the kernel charges for a map or program, from its fdinfo; -1: not known. */
@@ -42,9 +42,10 @@ int64_t ef_map_entries(const struct bpf_map *map);
 /* The kernel's number of a link; -1: not known. */
 int64_t ef_link_id(int fd);
 
-/* status.json's entries: new references. with_stats: run counts are measured. */
+/* status.json's entries: new references. with_stats: run counts are measured;
+ * buffer_bytes: memory that belongs to the map and that the kernel does not charge to it. */
 json_t *ef_program_json(const struct bpf_program *program, bool with_stats);
-json_t *ef_map_json(const struct bpf_map *map);
+json_t *ef_map_json(const struct bpf_map *map, uint64_t buffer_bytes);
 
 /* This process's CPU time (user and system) and resident memory; -1: not known. */
 int64_t ef_self_cpu_ns(void);

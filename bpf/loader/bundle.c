@@ -143,14 +143,25 @@ static int read_file(int dir_fd, struct ef_file *file, struct ef_refusal *why) {
 	return check_digest(file, digest, why);
 }
 
-/* What no feature uses (the loaders, megabytes each) is hashed and let go. */
+/* The index of the bundle's minimal BTF, and those of this machine's architecture. */
+static bool is_btf(const struct ef_file *file) {
+	const char *machine = ef_bundle_machine();
+	size_t length = strlen(machine);
+
+	if (!strcmp(file->path, EF_BTF_INDEX))
+		return true;
+	return !strncmp(file->path, "btf/", 4) && !strncmp(file->path + 4, machine, length) &&
+	       file->path[4 + length] == '/';
+}
+
+/* What nothing here uses (the loaders, megabytes each) is hashed and let go. */
 static int read_files(int dir_fd, struct ef_bundle *bundle, struct ef_refusal *why) {
 	for (size_t i = 0; i < bundle->n_files; i++) {
 		struct ef_file *file = &bundle->files[i];
 
 		if (read_file(dir_fd, file, why))
 			return -1;
-		if (ef_manifest_is_of_feature(bundle, file))
+		if (ef_manifest_is_of_feature(bundle, file) || is_btf(file))
 			continue;
 		free(file->data);
 		file->data = NULL;
@@ -253,6 +264,17 @@ void ef_bundle_free(struct ef_bundle *bundle) {
 	free(bundle->signer);
 	free(bundle->loader_version);
 	free(bundle);
+}
+
+void ef_bundle_forget_btf(struct ef_bundle *bundle) {
+	for (size_t i = 0; i < bundle->n_files; i++) {
+		struct ef_file *file = &bundle->files[i];
+
+		if (!is_btf(file))
+			continue;
+		free(file->data);
+		file->data = NULL;
+	}
 }
 
 const char *ef_bundle_machine(void) {

@@ -8,10 +8,12 @@
 #include "refusal.h"
 #include "trust.h"
 
+#define EF_BTF_INDEX "btf/index.json"
+
 /* One file of a bundle. The bundle owns everything in it. */
 struct ef_file {
 	char *path;    /* relative to the bundle */
-	uint8_t *data; /* the very bytes that were hashed; NULL for files of no feature */
+	uint8_t *data; /* the very bytes that were hashed; NULL for what the loader does not use */
 	size_t size;   /* bytes, as signed */
 	unsigned mode; /* 0644 or 0755, as signed */
 	uint8_t sha256[32];
@@ -67,6 +69,9 @@ int ef_bundle_open(const char *dir, const struct ef_trust_paths *trust, const ch
 
 /* NULL is fine. */
 void ef_bundle_free(struct ef_bundle *bundle);
+
+/* Lets go of the data of btf/: for whoever has taken from it what this kernel needs. */
+void ef_bundle_forget_btf(struct ef_bundle *bundle);
 
 /* uname -m of this machine; a static string. */
 const char *ef_bundle_machine(void);

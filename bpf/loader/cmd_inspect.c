@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gelf.h>
+#include <getopt.h>
 #include <string.h>
 
 #include "bpflog.h"
@@ -10,6 +11,8 @@
 #include "format.h"
 #include "json.h"
 #include "log.h"
+#include "object.h"
+#include "proof.h"
 #include "util.h"
 
 static json_t *programs_json(const struct bpf_object *object) {
@@ -17,9 +20,10 @@ static json_t *programs_json(const struct bpf_object *object) {
 	struct bpf_program *program;
 
 	bpf_object__for_each_program(program, object) json_array_append_new(
-	    list, json_pack("{s:s, s:s, s:s?}", "name", bpf_program__name(program), "section",
+	    list, json_pack("{s:s, s:s, s:s?, s:b}", "name", bpf_program__name(program), "section",
 			    bpf_program__section_name(program), "type",
-			    libbpf_bpf_prog_type_str(bpf_program__type(program))));
+			    libbpf_bpf_prog_type_str(bpf_program__type(program)), "returns_zero",
+			    ef_proof_returns_zero(object, program)));
 	return list;
 }
 
@@ -28,7 +32,7 @@ static json_t *maps_json(const struct bpf_object *object) {
 	struct bpf_map *map;
 
 	bpf_object__for_each_map(map, object) json_array_append_new(
-	    list, json_pack("{s:s, s:s?, s:I, s:I, s:I}", "name", bpf_map__name(map), "type",
+	    list, json_pack("{s:s, s:s?, s:I, s:I, s:I}", "name", ef_object_map_name(map), "type",
 			    libbpf_bpf_map_type_str(bpf_map__type(map)), "key_size",
 			    (json_int_t)bpf_map__key_size(map), "value_size",
 			    (json_int_t)bpf_map__value_size(map), "max_entries",
@@ -36,8 +40,8 @@ static json_t *maps_json(const struct bpf_object *object) {
 	return list;
 }
 
-/* The structs of ours: those whose name begins with "ef_". */
-static json_t *structs_json(const struct btf *btf) {
+/* The structs of ours, those whose name begins with "ef_", or all that have a name. */
+static json_t *structs_json(const struct btf *btf, bool all) {
 	json_t *structs = json_object();
 	__u32 n = btf ? btf__type_cnt(btf) : 0;
 
@@ -46,7 +50,7 @@ static json_t *structs_json(const struct btf *btf) {
 		const char *name = btf__name_by_offset(btf, type->name_off);
 		struct ef_format format;
 
-		if (!btf_is_struct(type) || strncmp(name, "ef_", 3) ||
+		if (!btf_is_struct(type) || (all ? !*name : strncmp(name, "ef_", 3)) ||
 		    ef_format_read(btf, name, &format))
 			continue;
 		json_object_set_new(structs, name, ef_format_json(&format));
@@ -93,25 +97,44 @@ static json_t *license_json(const char *path) {
 	return license ? license : json_null();
 }
 
+/* [--all-structs] OBJECT */
+static int parse_options(int argc, char **argv, bool *all_structs, const char **path) {
+	static const struct option known[] = {{"all-structs", no_argument, NULL, 'a'}, {0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+		if (option != 'a')
+			return -1;
+		*all_structs = true;
+	}
+	if (optind + 1 != argc)
+		return -1;
+	*path = argv[optind];
+	return 0;
+}
+
 int cmd_inspect(int argc, char **argv) {
 	_cleanup_json_ json_t *answer = NULL;
 	struct bpf_object *object;
+	bool all_structs = false;
+	const char *path;
 
-	if (argc != 2 || argv[1][0] == '-') {
-		ef_err("usage: ebpf-loader inspect OBJECT");
+	if (parse_options(argc, argv, &all_structs, &path)) {
+		ef_err("usage: ebpf-loader inspect [--all-structs] OBJECT");
 		return EF_EXIT_USAGE;
 	}
 	ef_bpflog_start();
-	object = bpf_object__open_file(argv[1], NULL);
+	object = bpf_object__open_file(path, NULL);
 	if (!object) {
 		ef_err("%s cannot be read as a BPF object: %s (%s); build it with clang -target "
 		       "bpf -g",
-		       argv[1], strerror(errno), ef_bpflog_first());
+		       path, strerror(errno), ef_bpflog_first());
 		return EF_EXIT_FAILED;
 	}
 	answer = json_pack("{s:o, s:o, s:o, s:o}", "programs", programs_json(object), "maps",
-			   maps_json(object), "structs", structs_json(bpf_object__btf(object)),
-			   "license", license_json(argv[1]));
+			   maps_json(object), "structs",
+			   structs_json(bpf_object__btf(object), all_structs), "license",
+			   license_json(path));
 	bpf_object__close(object);
 	return ef_json_print(stdout, answer) ? EF_EXIT_FAILED : EF_EXIT_OK;
 }

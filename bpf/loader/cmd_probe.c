@@ -92,5 +92,6 @@ int cmd_probe(int argc, char **argv) {
 	    json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "schema", "ebpf.fleet/probe/v1", "kernel",
 		      ef_kernel_json(&kernel), "program_types", prog_types_json(), "map_types",
 		      map_types_json(), "helpers", helpers_json(), "stats", stats_json());
+	ef_kernel_clear(&kernel);
 	return ef_json_print(stdout, answer) ? EF_EXIT_FAILED : EF_EXIT_OK;
 }

@@ -33,6 +33,13 @@ static const char *need_string(const struct reader *in, const json_t *doc, const
 	return value;
 }
 
+/* The string at key, NULL where there is no such key. -1: it is there and no text. */
+static int may_string(const struct reader *in, const json_t *doc, const char *key,
+		      const char **value) {
+	*value = json_object_get(doc, key) ? need_string(in, doc, key) : NULL;
+	return *value || !json_object_get(doc, key) ? 0 : -1;
+}
+
 /* The array of strings at key, or NULL with the refusal written. */
 static json_t *need_strings(const struct reader *in, const json_t *doc, const char *key) {
 	json_t *list = json_object_get(doc, key), *item;
@@ -79,12 +86,21 @@ static int read_histogram(const struct reader *in, const json_t *doc, struct ef_
 	return 0;
 }
 
+static int read_events(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
+	signal->event = need_string(in, doc, "event");
+	if (!signal->event || may_string(in, doc, "perf_map", &signal->perf_map))
+		return -1;
+	if (signal->perf_map && !strcmp(signal->perf_map, signal->map))
+		return malformed(in, "signals.perf_map", "must be another map than signals.map");
+	return 0;
+}
+
 static int read_signal(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
-	static const char *const kinds[] = {"histogram", "events"};
-	int kind = choose(json_string_value(json_object_get(doc, "kind")), kinds, 2);
+	static const char *const kinds[] = {"histogram", "events", "counters"};
+	int kind = choose(json_string_value(json_object_get(doc, "kind")), kinds, 3);
 
 	if (kind < 0)
-		return malformed(in, "signals.kind", "must be histogram or events");
+		return malformed(in, "signals.kind", "must be histogram, events or counters");
 	signal->kind = (enum ef_signal_kind)kind;
 	signal->name = need_string(in, doc, "name");
 	signal->help = need_string(in, doc, "help");
@@ -95,8 +111,9 @@ static int read_signal(const struct reader *in, const json_t *doc, struct ef_sig
 		return -1;
 	if (kind == EF_SIGNAL_HISTOGRAM)
 		return read_histogram(in, doc, signal);
-	signal->event = need_string(in, doc, "event");
-	return signal->event ? 0 : -1;
+	if (kind == EF_SIGNAL_EVENTS)
+		return read_events(in, doc, signal);
+	return may_string(in, doc, "key", &signal->key);
 }
 
 static int read_signals(const struct reader *in, struct ef_contract *contract) {
@@ -120,6 +137,19 @@ static int read_signals(const struct reader *in, struct ef_contract *contract) {
 	return 0;
 }
 
+/* Without a word the variant named full is full and any other is reduced. */
+static int read_profile(const struct reader *in, const json_t *doc,
+			struct ef_contract_variant *variant) {
+	static const char *const profiles[] = {"full", "reduced"};
+	const json_t *value = json_object_get(doc, "profile");
+	int profile = choose(json_string_value(value), profiles, 2);
+
+	if (value && profile < 0)
+		return malformed(in, "variants.profile", "must be full or reduced");
+	variant->full = value ? profile == 0 : !strcmp(variant->name, "full");
+	return 0;
+}
+
 static int read_variants(const struct reader *in, const struct ef_feature *feature,
 			 struct ef_contract *contract) {
 	json_t *list = json_object_get(contract->doc, "variants"), *item;
@@ -140,6 +170,8 @@ static int read_variants(const struct reader *in, const struct ef_feature *featu
 		if (strcmp(variant->name, feature->variants[i].name))
 			return malformed(in, "variants.name",
 					 "must be the manifest's, in its order");
+		if (read_profile(in, item, variant))
+			return -1;
 	}
 	return 0;
 }
@@ -168,6 +200,52 @@ static int read_lifetime(const struct reader *in, struct ef_contract *contract) 
 	return contract->expires ? 0 : malformed(in, "expires", "must be a date, YYYY-MM-DD");
 }
 
+/* What a map is for is not ours; that `variants` is a list is. */
+static int read_maps(const struct reader *in, const struct ef_contract *contract) {
+	json_t *maps = json_object_get(contract->doc, "maps"), *map;
+	size_t i;
+
+	json_array_foreach(maps, i, map) {
+		if (json_object_get(map, "variants") && !need_strings(in, map, "variants"))
+			return malformed(in, "maps.variants",
+					 "must be a list of names of variants");
+	}
+	return 0;
+}
+
+static int read_origin(const struct reader *in, struct ef_contract *contract) {
+	const json_t *origin = json_object_get(contract->doc, "origin");
+	const json_t *accounting = json_object_get(contract->doc, "accounting");
+	static const char *const origins[] = {"third_party"}, *const accountings[] = {"none"};
+
+	contract->third_party = origin;
+	contract->counted = !accounting;
+	if (origin && choose(json_string_value(origin), origins, 1))
+		return malformed(in, "origin", "must be third_party or absent");
+	if (accounting && choose(json_string_value(accounting), accountings, 1))
+		return malformed(in, "accounting", "must be none or absent");
+	if (accounting && !origin)
+		return malformed(in, "accounting", "is for origin third_party only: ours count");
+	return 0;
+}
+
+/* A policy that acts would need a release that can be trusted to deny: there is none yet. */
+static int read_mode(const struct reader *in, struct ef_contract *contract) {
+	static const char *const paths[] = {"metrics", "events", "policy"};
+	static const char *const modes[] = {"observe"};
+	const json_t *mode = json_object_get(contract->doc, "mode");
+	int path = choose(json_string_value(json_object_get(contract->doc, "data_path")), paths, 3);
+
+	if (path < 0)
+		return malformed(in, "data_path", "must be metrics, events or policy");
+	if (path < 2)
+		return mode ? malformed(in, "mode", "is for the data path policy only") : 0;
+	if (choose(json_string_value(mode), modes, 1))
+		return malformed(in, "mode", "must be observe on the data path policy");
+	contract->observe = true;
+	return 0;
+}
+
 static int read_contract(const struct reader *in, const struct ef_feature *feature,
 			 struct ef_contract *contract) {
 	const char *schema = json_string_value(json_object_get(contract->doc, "schema"));
@@ -179,9 +257,11 @@ static int read_contract(const struct reader *in, const struct ef_feature *featu
 		return -1;
 	if (strcmp(contract->feature, feature->name))
 		return malformed(in, "feature", "must be the feature's name in the manifest");
-	if (read_lifetime(in, contract) || read_signals(in, contract))
+	if (read_lifetime(in, contract) || read_origin(in, contract) || read_mode(in, contract))
 		return -1;
-	return read_variants(in, feature, contract);
+	if (read_signals(in, contract) || read_variants(in, feature, contract))
+		return -1;
+	return read_maps(in, contract);
 }
 
 int ef_contract_read(const struct ef_feature *feature, struct ef_contract *contract,
@@ -213,6 +293,12 @@ const struct ef_signal *ef_contract_signal(const struct ef_contract *contract,
 		if (contract->signals[i].kind == kind)
 			return &contract->signals[i];
 	return NULL;
+}
+
+const char *ef_contract_profile(const struct ef_contract_variant *variant) {
+	if (!variant)
+		return "disabled";
+	return variant->full ? "full" : "reduced";
 }
 
 bool ef_contract_expired(const struct ef_contract *contract) {

@@ -10,7 +10,7 @@
 #include "bundle.h"
 #include "refusal.h"
 
-enum ef_signal_kind { EF_SIGNAL_HISTOGRAM, EF_SIGNAL_EVENTS };
+enum ef_signal_kind { EF_SIGNAL_HISTOGRAM, EF_SIGNAL_EVENTS, EF_SIGNAL_COUNTERS };
 enum ef_scale { EF_SCALE_NANOSECONDS, EF_SCALE_MICROSECONDS, EF_SCALE_BYTES, EF_SCALE_COUNT };
 
 /* Strings are the contract's. */
@@ -19,8 +19,10 @@ struct ef_signal {
 	const char *name;
 	const char *help;
 	const char *map;
-	enum ef_scale scale; /* histogram */
-	const char *event;   /* events: a struct in the object's BTF */
+	enum ef_scale scale;  /* histogram */
+	const char *event;    /* events: a struct in the object's BTF */
+	const char *perf_map; /* events: the map of variants without `map`; NULL: none has one */
+	const char *key;      /* counters: a struct in the object's BTF; NULL: map is an array */
 	uint32_t sample_every;
 };
 
@@ -28,6 +30,7 @@ struct ef_contract_variant {
 	const char *name;
 	json_t *programs;  /* array of strings, in order of attaching; borrowed */
 	json_t *requires_; /* array of strings; borrowed */
+	bool full;	   /* what a host reaches with it: full, else reduced */
 };
 
 /* The part of a contract that the loader acts on. */
@@ -36,6 +39,9 @@ struct ef_contract {
 	const char *feature;
 	int expires; /* YYYYMMDD, the first day on which it does not run; 0: never */
 	uint32_t sample_every;
+	bool third_party; /* names are free, ef_config is not needed */
+	bool counted;	  /* its objects hold ef_counters */
+	bool observe;	  /* policy path: LSM programs only look on */
 	size_t n_signals;
 	struct ef_signal *signals;
 	size_t n_variants;
@@ -55,6 +61,9 @@ void ef_contract_free(struct ef_contract *contract);
 /* The signal of that kind, or NULL; a feature has at most one of each. */
 const struct ef_signal *ef_contract_signal(const struct ef_contract *contract,
 					   enum ef_signal_kind kind);
+
+/* "full" or "reduced": what a host reaches with that variant; "disabled" for NULL. */
+const char *ef_contract_profile(const struct ef_contract_variant *variant);
 
 /* Has it expired, by this machine's UTC date? */
 bool ef_contract_expired(const struct ef_contract *contract);

@@ -88,16 +88,32 @@ static int read_wishes(const struct report *report, const json_t *doc, struct ef
 	return 0;
 }
 
+/* Whom else but the loader the operator lets run something; it is the collectors that act on it. */
+static int read_fallbacks(const struct report *report, const json_t *list) {
+	json_t *item;
+	size_t i;
+
+	if (list && !json_is_array(list))
+		return bad(report, "fallbacks", "must be a list");
+	json_array_foreach(list, i, item) {
+		const char *name = json_string_value(item);
+
+		if (!name || strcmp(name, "bcc"))
+			return bad(report, "fallbacks", "only 'bcc' is known");
+	}
+	return 0;
+}
+
 static int read_document(const struct report *report, const json_t *doc, const char *digest,
 			 struct ef_desired *desired) {
-	static const char *const keys[] = {"schema", "bundle_digest", "features"};
+	static const char *const keys[] = {"schema", "bundle_digest", "features", "fallbacks"};
 	const char *schema = json_string_value(json_object_get(doc, "schema"));
 	const json_t *wanted = json_object_get(doc, "bundle_digest");
 	const char *odd;
 
 	if (!schema || strcmp(schema, SCHEMA))
 		return bad(report, "schema", "must be " SCHEMA);
-	if (!known_keys(doc, keys, 3, &odd))
+	if (!known_keys(doc, keys, EF_ARRAY_SIZE(keys), &odd))
 		return bad(report, odd, "is not known here");
 	if (!wanted || (!json_is_string(wanted) && !json_is_null(wanted)))
 		return bad(report, "bundle_digest", "must be a digest or null");
@@ -106,6 +122,8 @@ static int read_document(const struct report *report, const json_t *doc, const c
 		    report, "bundle_digest",
 		    "is of another bundle than the one that runs; restart the service if the "
 		    "release was just changed");
+	if (read_fallbacks(report, json_object_get(doc, "fallbacks")))
+		return -1;
 	return read_wishes(report, json_object_get(doc, "features"), desired);
 }
 

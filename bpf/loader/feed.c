@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "feed.h"
 
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -14,24 +13,28 @@
 #include "kernel.h"
 #include "log.h"
 #include "must.h"
+#include "perf.h"
 #include "util.h"
 
-#define LINE_BYTES 16384
-#define MAX_RECORD_BYTES 2048 /* at six characters a byte it still fits a line */
+#define MAX_RECORD_BYTES 8192
+#define LINE_BYTES (6 * MAX_RECORD_BYTES + 4096) /* a byte becomes six characters at most */
 
 struct ef_feed {
-	struct ring_buffer *ring;
+	struct ef_feed_source source;
 	struct ef_format format;
-	const char *feature;
-	const char *event;
+	bool timed; /* records begin with ktime_ns */
 	struct ef_sink *sink;
 	struct ef_tally *tally;
-	uint64_t ring_bytes;
+	struct ring_buffer *ring;
 	const unsigned long *positions; /* two pages: the consumer's position, the producer's */
 	long page;
+	struct ef_perf *perf; /* instead of the ring */
+	uint64_t ring_bytes;
 	int64_t wall_minus_mono; /* ns */
 	unsigned left;		 /* records that this read may still take */
 	bool odd_said;
+	uint8_t record[MAX_RECORD_BYTES]; /* one that was shorter, filled with zeros */
+	char line[LINE_BYTES];
 };
 
 /* RFC 3339 in UTC with nanoseconds. */
@@ -45,37 +48,61 @@ static void add_time(struct ef_text *text, int64_t unix_ns) {
 	ef_text_add(text, "{\"time\": \"%s.%09" PRId64 "Z\"", stamp, unix_ns % 1000000000);
 }
 
-static void take_record(struct ef_feed *feed, const void *record) {
-	char line[LINE_BYTES];
-	struct ef_text text = {.at = line, .size = sizeof(line)};
+/* When the record was made, or else read; ns since 1970. */
+static int64_t time_of(const struct ef_feed *feed, const void *record) {
 	uint64_t ktime;
 
+	if (!feed->timed)
+		return ef_clock_ns(CLOCK_REALTIME);
 	memcpy(&ktime, record, sizeof(ktime));
-	add_time(&text, (int64_t)ktime + feed->wall_minus_mono);
-	ef_text_add(&text, ", \"feature\": \"%s\", \"event\": \"%s\", ", feed->feature,
-		    feed->event);
+	return (int64_t)ktime + feed->wall_minus_mono;
+}
+
+static void take_record(struct ef_feed *feed, const void *record) {
+	struct ef_text text = {.at = feed->line, .size = sizeof(feed->line)};
+
+	add_time(&text, time_of(feed, record));
+	ef_text_add(&text, ", \"feature\": \"%s\", \"event\": \"%s\", ", feed->source.feature,
+		    feed->source.event);
 	ef_text_add_fields(&text, &feed->format, record);
 	ef_text_add(&text, "}\n");
 	if (text.used < text.size)
-		ef_sink_add(feed->sink, line, text.used, feed->tally);
+		ef_sink_add(feed->sink, feed->line, text.used, feed->tally);
 	else
 		feed->tally->dropped++;
 }
 
-/* libbpf's callback; a negative result ends the read after this record. */
-static int on_record(void *ctx, void *record, size_t size) {
+static void refuse_record(struct ef_feed *feed, size_t size) {
+	feed->tally->dropped++;
+	if (!feed->odd_said)
+		ef_err("feature %s: a record of %zu bytes, expected %u; it is dropped",
+		       feed->source.feature, size, feed->format.size);
+	feed->odd_said = true;
+}
+
+/* Others send records without the end of their struct that holds nothing. */
+static const void *filled_up(struct ef_feed *feed, const void *record, size_t size) {
+	memcpy(feed->record, record, size);
+	memset(feed->record + size, 0, feed->format.size - size);
+	return feed->record;
+}
+
+/* False: this read has taken all that it may. */
+static bool take(void *ctx, const void *record, size_t size) {
 	struct ef_feed *feed = ctx;
 
-	if (size >= feed->format.size) {
+	if (size >= feed->format.size)
 		take_record(feed, record);
-	} else {
-		feed->tally->dropped++;
-		if (!feed->odd_said)
-			ef_err("feature %s: a record of %zu bytes, expected %u; it is dropped",
-			       feed->feature, size, feed->format.size);
-		feed->odd_said = true;
-	}
-	return --feed->left ? 0 : -EAGAIN;
+	else if (feed->source.third_party)
+		take_record(feed, filled_up(feed, record, size));
+	else
+		refuse_record(feed, size);
+	return --feed->left;
+}
+
+/* libbpf's callback; a negative result ends the read after this record. */
+static int on_ring(void *ctx, void *record, size_t size) {
+	return take(ctx, record, size) ? 0 : -EAGAIN;
 }
 
 static int map_positions(struct ef_feed *feed, int map_fd) {
@@ -89,42 +116,54 @@ static int map_positions(struct ef_feed *feed, int map_fd) {
 	return 0;
 }
 
-static int open_ring(struct ef_feed *feed, int map_fd) {
-	struct bpf_map_info info = {0};
-	__u32 size = sizeof(info);
+static int open_ring(struct ef_feed *feed) {
+	int fd = bpf_map__fd(feed->source.map);
 
-	if (bpf_obj_get_info_by_fd(map_fd, &info, &size))
-		return -errno;
-	feed->ring_bytes = info.max_entries;
-	feed->ring = ring_buffer__new(map_fd, on_record, feed, NULL);
+	feed->ring_bytes = bpf_map__max_entries(feed->source.map);
+	feed->ring = ring_buffer__new(fd, on_ring, feed, NULL);
 	if (!feed->ring)
 		return -errno;
-	return map_positions(feed, map_fd);
+	return map_positions(feed, fd);
 }
 
-static int read_format(struct ef_feed *feed, const struct btf *btf, const char *event_struct) {
-	int err = ef_format_read(btf, event_struct, &feed->format);
+static int open_perf(struct ef_feed *feed) {
+	feed->perf = ef_perf_new(bpf_map__fd(feed->source.map), take, feed);
+	if (!feed->perf)
+		return -errno;
+	feed->ring_bytes = ef_perf_bytes(feed->perf);
+	return 0;
+}
+
+static int open_buffer(struct ef_feed *feed) {
+	enum bpf_map_type type = bpf_map__type(feed->source.map);
+
+	if (type == BPF_MAP_TYPE_RINGBUF)
+		return open_ring(feed);
+	return type == BPF_MAP_TYPE_PERF_EVENT_ARRAY ? open_perf(feed) : -EPROTOTYPE;
+}
+
+static int read_format(struct ef_feed *feed) {
+	int err = ef_format_read(feed->source.btf, feed->source.event_struct, &feed->format);
 
 	if (err)
 		return err;
 	if (feed->format.size > MAX_RECORD_BYTES)
 		return -E2BIG;
-	return ef_format_check_event(&feed->format);
+	feed->timed = !ef_format_check_event(&feed->format);
+	return feed->timed || feed->source.third_party ? 0 : -EINVAL;
 }
 
-struct ef_feed *ef_feed_new(int map_fd, const struct btf *btf, const char *event_struct,
-			    const char *feature, const char *event, struct ef_sink *sink,
+struct ef_feed *ef_feed_new(const struct ef_feed_source *source, struct ef_sink *sink,
 			    struct ef_tally *tally) {
 	struct ef_feed *feed = ef_must(calloc(1, sizeof(*feed)));
 	int err;
 
-	feed->feature = feature;
-	feed->event = event;
+	feed->source = *source;
 	feed->sink = sink;
 	feed->tally = tally;
-	err = read_format(feed, btf, event_struct);
+	err = read_format(feed);
 	if (!err)
-		err = open_ring(feed, map_fd);
+		err = open_buffer(feed);
 	if (!err)
 		return feed;
 	ef_feed_free(feed);
@@ -138,21 +177,26 @@ void ef_feed_free(struct ef_feed *feed) {
 	if (feed->positions)
 		munmap((void *)feed->positions, 2 * (size_t)feed->page);
 	ring_buffer__free(feed->ring);
+	ef_perf_free(feed->perf);
 	ef_format_free(&feed->format);
 	free(feed);
 }
 
 int ef_feed_fd(const struct ef_feed *feed) {
-	return ring_buffer__epoll_fd(feed->ring);
+	return feed->perf ? ef_perf_fd(feed->perf) : ring_buffer__epoll_fd(feed->ring);
 }
 
 bool ef_feed_read(struct ef_feed *feed, unsigned limit) {
 	feed->left = limit;
 	feed->wall_minus_mono = ef_clock_ns(CLOCK_REALTIME) - ef_clock_ns(CLOCK_MONOTONIC);
-	return ring_buffer__consume(feed->ring) == -EAGAIN;
+	if (!feed->perf)
+		return ring_buffer__consume(feed->ring) == -EAGAIN;
+	ef_perf_read(feed->perf);
+	return !feed->left;
 }
 
-uint64_t ef_feed_lag(const struct ef_feed *feed) {
+/* Bytes between the two positions of the ring. */
+static uint64_t ring_lag(const struct ef_feed *feed) {
 	const unsigned long *producer =
 	    (const unsigned long *)((const char *)feed->positions + feed->page);
 	/* The consumer's first: read the other way round, it could seem to be ahead. */
@@ -161,6 +205,18 @@ uint64_t ef_feed_lag(const struct ef_feed *feed) {
 	return __atomic_load_n(producer, __ATOMIC_ACQUIRE) - consumed;
 }
 
+uint64_t ef_feed_lag(const struct ef_feed *feed) {
+	return feed->perf ? ef_perf_lag(feed->perf) : ring_lag(feed);
+}
+
 uint64_t ef_feed_ring_bytes(const struct ef_feed *feed) {
 	return feed->ring_bytes;
+}
+
+int64_t ef_feed_lost(const struct ef_feed *feed) {
+	return feed->perf ? (int64_t)ef_perf_lost(feed->perf) : -1;
+}
+
+bool ef_feed_stale(const struct ef_feed *feed) {
+	return feed->perf && ef_perf_stale(feed->perf);
 }

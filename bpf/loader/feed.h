@@ -3,21 +3,32 @@
 #define EF_FEED_H
 
 #include <bpf/btf.h>
+#include <bpf/libbpf.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "sink.h"
 
-/* One feature's way from its ring buffer to the sink. */
+/* One feature's way from its ring buffer, or its perf buffers, to the sink. */
 struct ef_feed;
 
-/*
- * Read the ring buffer map_fd; its records are struct `event_struct` of btf and
- * become events `event` of `feature`. Strings, btf, sink and tally are borrowed
- * and must outlive the feed. NULL with errno on failure.
+/* What a feed reads and what its records become; all of it is borrowed and must outlive the feed.
  */
-struct ef_feed *ef_feed_new(int map_fd, const struct btf *btf, const char *event_struct,
-			    const char *feature, const char *event, struct ef_sink *sink,
+struct ef_feed_source {
+	const struct bpf_map *map; /* a ringbuf or a perf_event_array */
+	const struct btf *btf;
+	const char *event_struct; /* of the records, in btf */
+	const char *feature;
+	const char *event;
+	bool third_party; /* records need no ktime_ns, and may be shorter than their struct */
+};
+
+/*
+ * NULL with errno on failure: ENOENT: no such struct; EINVAL: it has a bit
+ * field, or does not begin with u64 ktime_ns; E2BIG: it is longer than a record
+ * may be; EPROTOTYPE: a map of another type; else the kernel's answer.
+ */
+struct ef_feed *ef_feed_new(const struct ef_feed_source *source, struct ef_sink *sink,
 			    struct ef_tally *tally);
 
 void ef_feed_free(struct ef_feed *feed);
@@ -31,8 +42,14 @@ int ef_feed_fd(const struct ef_feed *feed);
  */
 bool ef_feed_read(struct ef_feed *feed, unsigned limit);
 
-/* Bytes in the ring that nobody read yet, and bytes of the ring. */
+/* Bytes in the ring (in all buffers) that nobody read yet, and bytes of it. */
 uint64_t ef_feed_lag(const struct ef_feed *feed);
 uint64_t ef_feed_ring_bytes(const struct ef_feed *feed);
+
+/* Records lost by the perf buffers' own count (see ef_perf_lost()); -1: a ring, which has none. */
+int64_t ef_feed_lost(const struct ef_feed *feed);
+
+/* True: a CPU came or went since it was opened; it must be opened anew. */
+bool ef_feed_stale(const struct ef_feed *feed);
 
 #endif

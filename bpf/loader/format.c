@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "must.h"
+#include "util.h"
 
 static const char *const kind_names[] = {"uint", "int", "chars", "bytes"};
 
@@ -118,9 +119,11 @@ static void add_bytes(struct ef_text *text, const void *bytes, size_t n) {
 	text->used += n;
 }
 
-/* Bytes of the UTF-8 sequence at the start of s (2 to 4), or 0: not well-formed (RFC 3629). */
-static size_t utf8_length(const unsigned char *s, size_t left) {
-	size_t n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 0;
+size_t ef_utf8_length(const unsigned char *s, size_t left) {
+	size_t n = s[0] < 0x80			  ? 1
+		   : s[0] >= 0xc2 && s[0] <= 0xdf ? 2
+		   : (s[0] & 0xf0) == 0xe0	  ? 3
+						  : 0;
 
 	if (s[0] >= 0xf0 && s[0] <= 0xf4)
 		n = 4;
@@ -141,7 +144,7 @@ void ef_text_add_string(struct ef_text *text, const char *string, size_t size) {
 
 	add_bytes(text, "\"", 1);
 	for (size_t i = 0; i < length;) {
-		size_t n = s[i] < 0x80 ? 1 : utf8_length(s + i, length - i);
+		size_t n = s[i] < 0x80 ? 1 : ef_utf8_length(s + i, length - i);
 
 		if (n == 1 && (s[i] < ' ' || s[i] == 0x7f))
 			ef_text_add(text, "\\u%04x", s[i]);
@@ -182,6 +185,14 @@ static int64_t load_int(const void *at, uint32_t size) {
 	return (int64_t)(load_uint(at, size) << shift) >> shift;
 }
 
+uint64_t ef_field_uint(const struct ef_field *field, const void *record) {
+	return load_uint((const uint8_t *)record + field->offset, field->size);
+}
+
+int64_t ef_field_int(const struct ef_field *field, const void *record) {
+	return load_int((const uint8_t *)record + field->offset, field->size);
+}
+
 static void add_hex(struct ef_text *text, const uint8_t *bytes, uint32_t size) {
 	add_bytes(text, "\"", 1);
 	for (uint32_t i = 0; i < size; i++)
@@ -189,16 +200,31 @@ static void add_hex(struct ef_text *text, const uint8_t *bytes, uint32_t size) {
 	add_bytes(text, "\"", 1);
 }
 
+/* A name that no other key of the line has: two equal keys make the line unreadable to most. */
+static void add_key(struct ef_text *text, const struct ef_field *field) {
+	static const char *const taken[] = {"time", "feature", "event"};
+	bool again = false;
+
+	for (size_t i = 0; i < EF_ARRAY_SIZE(taken); i++)
+		again |= !strcmp(field->name, taken[i]);
+	if (*field->name)
+		ef_text_add(text, "\"%s%s\": ", field->name, again ? "_" : "");
+	else
+		ef_text_add(text, "\"at_%u\": ", field->offset);
+}
+
 void ef_text_add_fields(struct ef_text *text, const struct ef_format *format, const void *record) {
 	for (size_t i = 0; i < format->n_fields; i++) {
 		const struct ef_field *field = &format->fields[i];
 		const void *at = (const uint8_t *)record + field->offset;
 
-		ef_text_add(text, "%s\"%s\": ", i ? ", " : "", field->name);
+		if (i)
+			ef_text_add(text, ", ");
+		add_key(text, field);
 		if (field->kind == EF_FIELD_UINT)
-			ef_text_add(text, "%" PRIu64, load_uint(at, field->size));
+			ef_text_add(text, "%" PRIu64, ef_field_uint(field, record));
 		else if (field->kind == EF_FIELD_INT)
-			ef_text_add(text, "%" PRId64, load_int(at, field->size));
+			ef_text_add(text, "%" PRId64, ef_field_int(field, record));
 		else if (field->kind == EF_FIELD_CHARS)
 			ef_text_add_string(text, at, field->size);
 		else

@@ -37,6 +37,14 @@ int ef_format_check_event(const struct ef_format *format);
 /* [{"name", "offset", "size", "kind"}]: a new reference. */
 json_t *ef_format_json(const struct ef_format *format);
 
+/* The number of a field of kind EF_FIELD_UINT or EF_FIELD_INT. */
+uint64_t ef_field_uint(const struct ef_field *field, const void *record);
+int64_t ef_field_int(const struct ef_field *field, const void *record);
+
+/* Bytes of the well-formed UTF-8 sequence (RFC 3629) at the start of s, 1 to 4; 0: there is none.
+ */
+size_t ef_utf8_length(const unsigned char *s, size_t left);
+
 /* The record's fields as the inside of a JSON object: `"pid": 1, ...`. */
 struct ef_text {
 	char *at;
@@ -51,7 +59,11 @@ void ef_text_add(struct ef_text *text, const char *format, ...)
  * U+FFFD. */
 void ef_text_add_string(struct ef_text *text, const char *string, size_t size);
 
-/* record has at least format->size bytes. */
+/*
+ * record has at least format->size bytes. A field without a name is named by
+ * its offset, and one that a line of events.jsonl has already (time, feature,
+ * event) gets a "_" behind it.
+ */
 void ef_text_add_fields(struct ef_text *text, const struct ef_format *format, const void *record);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "kernel.h"
 
+#include <elf.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -34,6 +35,52 @@ static bool find_distro(char *id, size_t size) {
 	       os_release_id("/usr/lib/os-release", id, size);
 }
 
+/* The size of one of a note's two fields with its padding. */
+static size_t padded(size_t size) {
+	return (size + 3) / 4 * 4;
+}
+
+bool ef_build_id_parse(const void *notes, size_t size, char hex[EF_BUILD_ID_HEX]) {
+	const uint8_t *at = notes;
+	Elf64_Nhdr note; /* equal to Elf32_Nhdr */
+
+	hex[0] = 0;
+	while (size >= sizeof(note)) {
+		size_t name, whole;
+
+		memcpy(&note, at, sizeof(note));
+		name = padded(note.n_namesz);
+		whole = sizeof(note) + name + padded(note.n_descsz);
+		if (whole > size)
+			return false;
+		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && note.n_descsz == 20 &&
+		    !memcmp(at + sizeof(note), ELF_NOTE_GNU, 4)) {
+			for (size_t i = 0; i < 20; i++)
+				snprintf(hex + 2 * i, 3, "%02x", at[sizeof(note) + name + i]);
+			return true;
+		}
+		at += whole;
+		size -= whole;
+	}
+	return false;
+}
+
+static void read_build_id(char hex[EF_BUILD_ID_HEX]) {
+	_cleanup_fclose_ FILE *file = fopen("/sys/kernel/notes", "re");
+	uint8_t notes[8192];
+
+	hex[0] = 0;
+	if (file)
+		ef_build_id_parse(notes, fread(notes, 1, sizeof(notes), file), hex);
+}
+
+bool ef_kernel_is_confidential(void) {
+	_cleanup_fclose_ FILE *file = fopen("/sys/kernel/security/lockdown", "re");
+	char line[128];
+
+	return file && fgets(line, sizeof(line), file) && strstr(line, "[confidentiality]");
+}
+
 void ef_kernel_read(struct ef_kernel *kernel) {
 	struct utsname uts;
 	char distro[32];
@@ -48,14 +95,32 @@ void ef_kernel_read(struct ef_kernel *kernel) {
 	if (kernel->family[0] && find_distro(distro, sizeof(distro)))
 		snprintf(kernel->distro_family, sizeof(kernel->distro_family), "%s-%s", distro,
 			 kernel->family);
-	kernel->btf = access("/sys/kernel/btf/vmlinux", R_OK) == 0;
+	read_build_id(kernel->build_id);
+	kernel->btf_fd = -1;
+	kernel->btf = access(EF_KERNEL_BTF, R_OK) ? EF_BTF_MISSING : EF_BTF_VMLINUX;
+	if (kernel->btf == EF_BTF_MISSING)
+		ef_reason_set(&kernel->btf_why, "EF_NO_BTF",
+			      "the kernel's types are not at " EF_KERNEL_BTF
+			      "; it needs a kernel built with CONFIG_DEBUG_INFO_BTF");
+}
+
+void ef_kernel_clear(struct ef_kernel *kernel) {
+	if (kernel->btf_fd >= 0)
+		close(kernel->btf_fd);
+	kernel->btf_fd = -1;
+}
+
+const char *ef_kernel_btf_name(const struct ef_kernel *kernel) {
+	static const char *const names[] = {"missing", "vmlinux", "bundled"};
+
+	return names[kernel->btf];
 }
 
 json_t *ef_kernel_json(const struct ef_kernel *kernel) {
 	return json_pack("{s:s, s:s, s:s?, s:s, s:s}", "release", kernel->release, "family",
 			 kernel->family, "distro_family",
 			 kernel->distro_family[0] ? kernel->distro_family : NULL, "machine",
-			 kernel->machine, "btf", kernel->btf ? "vmlinux" : "missing");
+			 kernel->machine, "btf", ef_kernel_btf_name(kernel));
 }
 
 int64_t ef_clock_ns(int clock) {

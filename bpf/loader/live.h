@@ -12,6 +12,7 @@
 #include "feed.h"
 #include "kernel.h"
 #include "reason.h"
+#include "series.h"
 #include "sink.h"
 
 enum ef_state { EF_STATE_OFF, EF_STATE_ATTACHED, EF_STATE_KILLED, EF_STATE_DISABLED };
@@ -25,6 +26,8 @@ struct ef_live {
 	enum ef_state state;
 	bool due; /* should be attached and was not tried yet */
 	struct ef_reason reason;
+	int64_t retry_ns; /* CLOCK_MONOTONIC, after a shortage; 0: it is not tried again */
+	unsigned retries; /* after shortages, since it was attached */
 
 	/* While attached; all owned. */
 	const struct ef_contract_variant *variant; /* NULL: not attached */
@@ -37,7 +40,10 @@ struct ef_live {
 	/* Of this and earlier attachments: nothing goes backwards when a feature is detached. */
 	struct ef_counters past;
 	uint64_t past_hist[EF_HIST_SLOTS + 1];
-	struct ef_tally tally; /* of this attachment */
+	uint64_t past_lost;
+	bool lost_known;	 /* it was read through perf buffers, which count losses */
+	struct ef_series series; /* counters only */
+	struct ef_tally tally;	 /* of this attachment */
 };
 
 /*
@@ -66,14 +72,36 @@ json_t *ef_live_links_json(const struct ef_live *live);
  */
 void ef_live_detach(struct ef_live *live, struct ef_sink *sink);
 
-/* Set the sampling; takes effect at once when attached. 0 or -errno. */
+/* Disabled, and not to be tried now: for good, or until a shortage may be over. */
+bool ef_live_tried_in_vain(const struct ef_live *live);
+
+/* Attached, but a CPU came or went: its buffers must be made anew. */
+bool ef_live_stale(const struct ef_live *live);
+
+/* Set the sampling; takes effect at once when attached. 0 or -errno;
+ * -EOPNOTSUPP: the object knows no sampling. */
 int ef_live_sample(struct ef_live *live, uint32_t sample_every);
 
-/* Totals over this process's life. */
+/* The sampling that the object does: 1 when it knows none. */
+uint32_t ef_live_sample_every(const struct ef_live *live);
+
+/*
+ * Totals over this process's life. An object that counts nothing (accounting:
+ * none) has delivered what reached the events file, and dropped what its perf
+ * buffers lost; the rest is 0 and means nothing.
+ */
 void ef_live_counters(const struct ef_live *live, struct ef_counters *counters);
+bool ef_live_knows_delivered(const struct ef_live *live);
+bool ef_live_knows_dropped(const struct ef_live *live);
+
+/* Records lost by the perf buffers' own count, over this process's life. */
+uint64_t ef_live_lost(const struct ef_live *live);
 int ef_live_hist(const struct ef_live *live, uint64_t *hist);
 
 /* "full", "reduced" or "disabled". */
 const char *ef_live_profile(const struct ef_live *live);
+
+/* After ef_live_detach(): the contract and what it counted. */
+void ef_live_free(struct ef_live *live);
 
 #endif

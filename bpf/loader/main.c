@@ -22,7 +22,7 @@ static const struct command commands[] = {
      " [--trust FILE] [--revoked FILE]",
      cmd_run},
     {"status", "[--state DIR]", cmd_status},
-    {"left", "", cmd_left},
+    {"left", "[--also FILE]", cmd_left},
     {"version", "", cmd_version},
 };
 

@@ -7,55 +7,24 @@
 
 #include "commands.h"
 #include "must.h"
+#include "prom.h"
 
 #define BUCKETS 40 /* 2^40 ns are 18 minutes; what is above is in +Inf */
 
-/* HELP and TYPE of one metric. */
-static void head(FILE *out, const char *name, const char *type, const char *help) {
-	fprintf(out, "# HELP ebpf_fleet_%s %s\n# TYPE ebpf_fleet_%s %s\n", name, help, name, type);
-}
-
-/* n / 10^digits without a detour over floating point. */
-static void put_decimal(FILE *out, uint64_t n, int digits) {
-	uint64_t unit = 1, rest;
-	char fraction[24];
-
-	for (int i = 0; i < digits; i++)
-		unit *= 10;
-	fprintf(out, "%" PRIu64, n / unit);
-	rest = n % unit;
-	if (!rest)
-		return;
-	snprintf(fraction, sizeof(fraction), "%0*" PRIu64, digits, rest);
-	for (size_t end = strlen(fraction); end && fraction[end - 1] == '0'; end--)
-		fraction[end - 1] = 0;
-	fprintf(out, ".%s", fraction);
-}
-
-static void put_label(FILE *out, const char *value) {
-	fputc('"', out);
-	for (; *value; value++) {
-		if (*value == '"' || *value == '\\')
-			fputc('\\', out);
-		fputc(*value == '\n' ? ' ' : *value, out);
-	}
-	fputc('"', out);
-}
-
 static void put_info(FILE *out, const struct ef_service *service) {
-	head(out, "build_info", "gauge", "The loader and the bundle that it runs.");
+	ef_prom_head(out, "build_info", "gauge", "The loader and the bundle that it runs.");
 	fputs("ebpf_fleet_build_info{loader_version=", out);
-	put_label(out, EF_LOADER_VERSION);
+	ef_prom_label(out, EF_LOADER_VERSION);
 	fputs(",bundle_version=", out);
-	put_label(out, service->bundle ? service->bundle->version : "");
+	ef_prom_label(out, service->bundle ? service->bundle->version : "");
 	fputs(",bundle_digest=", out);
-	put_label(out, service->bundle ? service->bundle->digest : "");
+	ef_prom_label(out, service->bundle ? service->bundle->digest : "");
 	fputs("} 1\n", out);
-	head(out, "kernel_info", "gauge", "The kernel of this host.");
+	ef_prom_head(out, "kernel_info", "gauge", "The kernel of this host.");
 	fputs("ebpf_fleet_kernel_info{release=", out);
-	put_label(out, service->kernel.release);
+	ef_prom_label(out, service->kernel.release);
 	fputs(",family=", out);
-	put_label(out, service->kernel.family);
+	ef_prom_label(out, service->kernel.family);
 	fputs("} 1\n", out);
 }
 
@@ -64,7 +33,8 @@ static void put_profiles(FILE *out, const json_t *features) {
 	const char *feature;
 	json_t *value;
 
-	head(out, "feature_profile", "gauge", "1 for the profile that the feature has reached.");
+	ef_prom_head(out, "feature_profile", "gauge",
+		     "1 for the profile that the feature has reached.");
 	json_object_foreach((json_t *)features, feature, value) for (int i = 0; i < 3; i++)
 	    fprintf(out, "ebpf_fleet_feature_profile{feature=\"%s\",profile=\"%s\"} %d\n", feature,
 		    profiles[i],
@@ -75,12 +45,15 @@ static void put_profiles(FILE *out, const json_t *features) {
 static void put_counter(FILE *out, const json_t *features, const char *key, const char *name,
 			const char *type, const char *help) {
 	const char *feature;
-	json_t *value;
+	json_t *value, *number;
 
-	head(out, name, type, help);
-	json_object_foreach((json_t *)features, feature, value)
-	    fprintf(out, "ebpf_fleet_%s{feature=\"%s\"} %" JSON_INTEGER_FORMAT "\n", name, feature,
-		    json_integer_value(json_object_get(json_object_get(value, "counters"), key)));
+	ef_prom_head(out, name, type, help);
+	json_object_foreach((json_t *)features, feature, value) {
+		number = json_object_get(json_object_get(value, "counters"), key);
+		if (json_is_integer(number)) /* not measured: no sample rather than a 0 */
+			fprintf(out, "ebpf_fleet_%s{feature=\"%s\"} %" JSON_INTEGER_FORMAT "\n",
+				name, feature, json_integer_value(number));
+	}
 }
 
 static void put_counters(FILE *out, const json_t *features) {
@@ -110,25 +83,25 @@ static void put_items(FILE *out, const json_t *features, const char *list, const
 			continue; /* not measured: no sample rather than a 0 */
 		fprintf(out, "ebpf_fleet_%s{feature=\"%s\",%s=\"%s\"} ", name, feature, label,
 			json_string_value(json_object_get(item, "name")));
-		put_decimal(out, (uint64_t)json_integer_value(number), digits);
+		ef_prom_decimal(out, (uint64_t)json_integer_value(number), digits);
 		fputc('\n', out);
 	}
 }
 
 static void put_programs(FILE *out, const json_t *features) {
-	head(out, "program_run_seconds_total", "counter", "Time the program ran.");
+	ef_prom_head(out, "program_run_seconds_total", "counter", "Time the program ran.");
 	put_items(out, features, "programs", "program", "run_time_ns", "program_run_seconds_total",
 		  9);
-	head(out, "program_runs_total", "counter", "Times the program ran.");
+	ef_prom_head(out, "program_runs_total", "counter", "Times the program ran.");
 	put_items(out, features, "programs", "program", "run_cnt", "program_runs_total", 0);
 }
 
 static void put_maps(FILE *out, const json_t *features) {
-	head(out, "map_entries", "gauge", "Entries in the map.");
+	ef_prom_head(out, "map_entries", "gauge", "Entries in the map.");
 	put_items(out, features, "maps", "map", "entries", "map_entries", 0);
-	head(out, "map_max_entries", "gauge", "Entries that the map can hold.");
+	ef_prom_head(out, "map_max_entries", "gauge", "Entries that the map can hold.");
 	put_items(out, features, "maps", "map", "max_entries", "map_max_entries", 0);
-	head(out, "map_memory_bytes", "gauge", "Kernel memory of the map.");
+	ef_prom_head(out, "map_memory_bytes", "gauge", "Kernel memory of the map.");
 	put_items(out, features, "maps", "map", "memory_bytes", "map_memory_bytes", 0);
 }
 
@@ -136,7 +109,8 @@ static void put_lag(FILE *out, const json_t *features) {
 	const char *feature;
 	json_t *value, *lag;
 
-	head(out, "consumer_lag_bytes", "gauge", "Bytes in the ring buffer that wait to be read.");
+	ef_prom_head(out, "consumer_lag_bytes", "gauge",
+		     "Bytes in the ring or perf buffers that wait to be read.");
 	json_object_foreach((json_t *)features, feature, value) {
 		lag = json_object_get(json_object_get(value, "consumer"), "lag_bytes");
 		if (lag)
@@ -150,7 +124,7 @@ static void put_lag(FILE *out, const json_t *features) {
 
 /* One series for each scope; the same order may be in both folders. */
 static void put_kills(FILE *out, const struct ef_orders *orders) {
-	head(out, "kill_engaged", "gauge", "1 while a kill order of this scope holds.");
+	ef_prom_head(out, "kill_engaged", "gauge", "1 while a kill order of this scope holds.");
 	for (size_t i = 0; i < orders->n; i++) {
 		bool again = false;
 
@@ -159,18 +133,18 @@ static void put_kills(FILE *out, const struct ef_orders *orders) {
 		if (again)
 			continue;
 		fputs("ebpf_fleet_kill_engaged{scope=", out);
-		put_label(out, orders->orders[i].scope);
+		ef_prom_label(out, orders->orders[i].scope);
 		fputs("} 1\n", out);
 	}
 }
 
 static void put_single(FILE *out, const char *name, const char *type, const char *help,
 		       const json_t *value, int digits) {
-	head(out, name, type, help);
+	ef_prom_head(out, name, type, help);
 	if (!json_is_integer(value))
 		return;
 	fprintf(out, "ebpf_fleet_%s ", name);
-	put_decimal(out, (uint64_t)json_integer_value(value), digits);
+	ef_prom_decimal(out, (uint64_t)json_integer_value(value), digits);
 	fputc('\n', out);
 }
 
@@ -197,18 +171,18 @@ static void put_histogram(FILE *out, const struct ef_signal *signal, const uint6
 	int digits = scale_digits(signal->scale);
 	uint64_t sum = 0;
 
-	head(out, signal->name, "histogram", signal->help);
+	ef_prom_head(out, signal->name, "histogram", signal->help);
 	for (int i = 0; i < EF_HIST_SLOTS; i++) {
 		sum += hist[i];
 		if (i >= BUCKETS)
 			continue;
 		fprintf(out, "ebpf_fleet_%s_bucket{le=\"", signal->name);
-		put_decimal(out, (2ULL << i) - 1, digits);
+		ef_prom_decimal(out, (2ULL << i) - 1, digits);
 		fprintf(out, "\"} %" PRIu64 "\n", sum);
 	}
 	fprintf(out, "ebpf_fleet_%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", signal->name, sum);
 	fprintf(out, "ebpf_fleet_%s_sum ", signal->name);
-	put_decimal(out, hist[EF_HIST_SUM], digits);
+	ef_prom_decimal(out, hist[EF_HIST_SUM], digits);
 	fprintf(out, "\nebpf_fleet_%s_count %" PRIu64 "\n", signal->name, sum);
 }
 
@@ -221,6 +195,38 @@ static void put_histograms(FILE *out, const struct ef_service *service) {
 
 		if (signal && !ef_live_hist(live, hist))
 			put_histogram(out, signal, hist);
+	}
+}
+
+/* `counters` signals: one metric each, and what had no room in it. */
+static void put_series(FILE *out, const struct ef_service *service) {
+	for (size_t i = 0; i < service->n; i++) {
+		const struct ef_live *live = &service->lives[i];
+		const struct ef_signal *signal =
+		    ef_contract_signal(&live->contract, EF_SIGNAL_COUNTERS);
+		char name[128];
+
+		if (!signal)
+			continue;
+		snprintf(name, sizeof(name), "%s_total", signal->name);
+		ef_prom_head(out, name, "counter", signal->help);
+		ef_series_print(&live->series, out, signal->name);
+	}
+}
+
+static void put_unkept(FILE *out, const json_t *features) {
+	const char *feature;
+	json_t *value, *series;
+
+	ef_prom_head(out, "series_unkept_total", "counter",
+		     "Counted by a counters signal for labels for which there was no room.");
+	json_object_foreach((json_t *)features, feature, value) {
+		series = json_object_get(value, "series");
+		if (json_is_object(series))
+			fprintf(out,
+				"ebpf_fleet_series_unkept_total{feature=\"%s\"} "
+				"%" JSON_INTEGER_FORMAT "\n",
+				feature, json_integer_value(json_object_get(series, "unkept")));
 	}
 }
 
@@ -238,6 +244,8 @@ char *ef_metrics_text(const struct ef_service *service, const json_t *status, si
 	put_kills(out, &service->orders);
 	put_loader(out, status);
 	put_histograms(out, service);
+	put_series(out, service);
+	put_unkept(out, features);
 	fclose(out);
 	return ef_must(text);
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "bpflog.h"
+#include "hook.h"
+#include "proof.h"
 #include "require.h"
 
 static bool names_program(const struct ef_contract_variant *contract, const char *name) {
@@ -14,6 +16,64 @@ static bool names_program(const struct ef_contract_variant *contract, const char
 	json_array_foreach(contract->programs, i,
 			   item) if (!strcmp(json_string_value(item), name)) return true;
 	return false;
+}
+
+/*
+ * What ends with a link that dies with its descriptor. XDP, tc and cgroup
+ * programs need an interface or a cgroup, and may outlive us.
+ */
+static bool is_attachable(const struct bpf_program *program) {
+	switch (bpf_program__type(program)) {
+	case BPF_PROG_TYPE_KPROBE:
+	case BPF_PROG_TYPE_TRACEPOINT:
+	case BPF_PROG_TYPE_RAW_TRACEPOINT:
+	case BPF_PROG_TYPE_TRACING:
+	case BPF_PROG_TYPE_LSM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* 0 for a program that this loader attaches and that only looks on. */
+static int check_kind(const struct bpf_object *object, const struct bpf_program *program,
+		      struct ef_reason *why) {
+	const char *name = bpf_program__name(program);
+
+	if (!is_attachable(program)) {
+		ef_reason_set(why, "EF_ATTACH_FAILED",
+			      "program '%s' is in section '%s', which this loader does not attach; "
+			      "use tp_btf, raw_tp, tracepoint, kprobe, kretprobe, fentry, fexit or "
+			      "lsm",
+			      name, bpf_program__section_name(program));
+		return -1;
+	}
+	if (bpf_program__expected_attach_type(program) == BPF_MODIFY_RETURN) {
+		ef_reason_set(
+		    why, "EF_CONTRACT_MALFORMED",
+		    "program '%s' would change what a kernel function returns; use fentry "
+		    "or fexit",
+		    name);
+		return -1;
+	}
+	if (bpf_program__type(program) == BPF_PROG_TYPE_LSM &&
+	    !ef_proof_returns_zero(object, program)) {
+		ef_reason_set(
+		    why, "EF_CONTRACT_MALFORMED",
+		    "LSM program '%s' is not proven to return 0 always, so it might deny; "
+		    "end every path of it with `return 0`",
+		    name);
+		return -1;
+	}
+	return 0;
+}
+
+static int check_kinds(const struct bpf_object *object, struct ef_reason *why) {
+	struct bpf_program *program;
+
+	bpf_object__for_each_program(program,
+				     object) if (check_kind(object, program, why)) return -1;
+	return 0;
 }
 
 static int check_programs(const struct bpf_object *object,
@@ -44,8 +104,9 @@ static int check_programs(const struct bpf_object *object,
 
 struct bpf_object *ef_object_open(const struct ef_variant *variant,
 				  const struct ef_contract_variant *contract,
-				  struct ef_reason *why) {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "ef");
+				  const struct ef_kernel *kernel, struct ef_reason *why) {
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "ef_",
+		    .btf_custom_path = kernel->btf == EF_BTF_BUNDLED ? kernel->btf_path : NULL);
 	struct bpf_object *object;
 
 	ef_bpflog_reset();
@@ -55,7 +116,7 @@ struct bpf_object *ef_object_open(const struct ef_variant *variant,
 			      variant->object->path, strerror(errno), ef_bpflog_first());
 		return NULL;
 	}
-	if (!check_programs(object, contract, why))
+	if (!check_programs(object, contract, why) && !check_kinds(object, why))
 		return object;
 	bpf_object__close(object);
 	return NULL;
@@ -67,43 +128,38 @@ static bool asked_first(const char *requirement) {
 	       !strncmp(requirement, "attach:", 7);
 }
 
-bool ef_object_possible(const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
-			struct ef_reason *why) {
+/* The first requirement of one of the two sorts that is answered no, with *why. */
+static bool lacks(const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
+		  bool first, struct ef_reason *why) {
 	json_t *item;
 	size_t i;
 
 	json_array_foreach(contract->requires_, i, item) {
 		const char *requirement = json_string_value(item);
 
-		if (asked_first(requirement) &&
+		if (asked_first(requirement) == first &&
 		    ef_require(kernel, requirement, why) == EF_ANSWER_NO)
-			return false;
+			return true;
 	}
-	return true;
-}
-
-/*
- * The kernel refused: which requirement explains it? Asked only now, because
- * probes err and a load does not.
- */
-static bool explain(const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
-		    struct ef_reason *why) {
-	json_t *item;
-	size_t i;
-
-	json_array_foreach(contract->requires_, i,
-			   item) if (ef_require(kernel, json_string_value(item), why) ==
-				     EF_ANSWER_NO) return true;
 	return false;
 }
 
+bool ef_object_possible(const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
+			struct ef_reason *why) {
+	bool possible = !lacks(contract, kernel, true, why);
+
+	ef_hook_forget();
+	return possible;
+}
+
+/* The kernel said no, and none of the requirements explains it. first is libbpf's own word. */
 static void rejected(const struct ef_contract_variant *contract, int err, const char *first,
 		     struct ef_reason *why) {
+	char what[384];
+
+	snprintf(what, sizeof(what), "to load variant '%s': %s", contract->name, first);
 	if (err == -EPERM)
-		ef_reason_set(why, "EF_PERMISSION",
-			      "the kernel does not let this process load BPF (%s); give it CAP_BPF "
-			      "and CAP_PERFMON, and see whether lockdown forbids it: %s",
-			      strerror(-err), first);
+		ef_hook_refused(what, -err, why);
 	else
 		ef_reason_set(why, "EF_LOAD_REJECTED",
 			      "variant '%s' does not load: %s (%d); run ebpf-loader check for the "
@@ -111,8 +167,19 @@ static void rejected(const struct ef_contract_variant *contract, int err, const 
 			      contract->name, strerror(-err), -err, first);
 }
 
+/* Under lockdown the helpers that read the kernel are gone: to the verifier, unknown. */
+static bool locked_down(int err, bool reads_kernel, struct ef_reason *why) {
+	if (err != -EINVAL || !reads_kernel || !ef_kernel_is_confidential())
+		return false;
+	ef_reason_set(why, "EF_LOCKDOWN",
+		      "lockdown is in confidentiality mode and forbids programs that read kernel "
+		      "memory; boot without it, or do without this feature");
+	return true;
+}
+
 int ef_object_load(struct bpf_object *object, const struct ef_contract_variant *contract,
 		   const struct ef_kernel *kernel, struct ef_reason *why) {
+	bool reads_kernel = ef_proof_reads_kernel(object);
 	char first[256];
 	int err;
 
@@ -124,22 +191,32 @@ int ef_object_load(struct bpf_object *object, const struct ef_contract_variant *
 		return 0;
 	snprintf(first, sizeof(first), "%s", ef_bpflog_first());
 	/* Without permission no probe can tell; the load said all there is. */
-	if (err == -EPERM || !explain(contract, kernel, why))
-		rejected(contract, err, first, why);
+	if (err != -EPERM &&
+	    (locked_down(err, reads_kernel, why) || lacks(contract, kernel, false, why)))
+		return err;
+	rejected(contract, err, first, why);
 	return err;
 }
 
 void ef_object_attach_reason(const char *program, int err, struct ef_reason *why) {
+	char what[128];
+
+	snprintf(what, sizeof(what), "to attach program %s", program);
 	if (err == -ENOENT)
 		ef_reason_set(why, "EF_NO_ATTACH_POINT",
 			      "this kernel has nothing to attach program %s to: %s", program,
 			      ef_bpflog_first());
 	else if (err == -EPERM || err == -EACCES)
-		ef_reason_set(why, "EF_PERMISSION",
-			      "the kernel does not let this process attach program %s; give it "
-			      "CAP_BPF and CAP_PERFMON",
-			      program);
+		ef_hook_refused(what, -err, why);
 	else
 		ef_reason_set(why, "EF_ATTACH_FAILED", "program %s does not attach: %s (%d): %s",
 			      program, strerror(-err), -err, ef_bpflog_first());
+}
+
+const char *ef_object_map_name(const struct bpf_map *map) {
+	const char *name = bpf_map__name(map);
+	const char *dot = bpf_map__is_internal(map) ? strchr(name, '.') : NULL;
+
+	/* libbpf puts the object's name in front, which holds no dot. */
+	return dot ? dot : name;
 }

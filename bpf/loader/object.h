@@ -11,11 +11,14 @@
 
 /*
  * Open a variant's object from its verified bytes and hold it against the
- * contract: the same programs. No kernel is asked. NULL with *why on failure.
+ * contract: the same programs, each of a kind that is attached here and
+ * that changes nothing of what the kernel does. Loaded, it will relocate
+ * against the kernel's BTF, or the bundle's where kernel says so. No kernel is
+ * asked. NULL with *why on failure.
  */
 struct bpf_object *ef_object_open(const struct ef_variant *variant,
 				  const struct ef_contract_variant *contract,
-				  struct ef_reason *why);
+				  const struct ef_kernel *kernel, struct ef_reason *why);
 
 /*
  * Load it into the kernel. 0, or -errno with *why: the kernel's answer, with
@@ -28,10 +31,13 @@ int ef_object_load(struct bpf_object *object, const struct ef_contract_variant *
 void ef_object_attach_reason(const char *program, int err, struct ef_reason *why);
 
 /*
- * A requirement that is certainly not met ("kernel:", "btf:", "attach:"),
- * which a load does not always show. EF_ANSWER_NO with *why, else YES.
+ * False with *why for a requirement that is certainly not met ("kernel:",
+ * "btf:", "attach:"), which a load does not always show.
  */
 bool ef_object_possible(const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
 			struct ef_reason *why);
+
+/* The map's name in a contract: that of maps of global variables is ".rodata" and the like. */
+const char *ef_object_map_name(const struct bpf_map *map);
 
 #endif

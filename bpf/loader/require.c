@@ -8,9 +8,9 @@
 #include <linux/bpf.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "hook.h"
 #include "util.h"
 
 #define HELPER_NAME(name) #name
@@ -58,6 +58,26 @@ static bool may_probe(int *err) {
 	return true;
 }
 
+/* What the least program of a type must say of itself to be taken. */
+static int load_options(int type, struct bpf_prog_load_opts *opts) {
+	int id = 0;
+
+	/* These need another program, or a map, to be of. */
+	if (type == BPF_PROG_TYPE_EXT || type == BPF_PROG_TYPE_STRUCT_OPS)
+		return -EOPNOTSUPP;
+	if (type == BPF_PROG_TYPE_TRACING) {
+		opts->expected_attach_type = BPF_TRACE_RAW_TP;
+		id = libbpf_find_vmlinux_btf_id("sched_switch", BPF_TRACE_RAW_TP);
+	} else if (type == BPF_PROG_TYPE_LSM) {
+		opts->expected_attach_type = BPF_LSM_MAC;
+		id = libbpf_find_vmlinux_btf_id("bprm_check_security", BPF_LSM_MAC);
+	}
+	if (id < 0)
+		return id;
+	opts->attach_btf_id = (__u32)id;
+	return 0;
+}
+
 /*
  * libbpf 1.1 tells tracing, ext and lsm by the wording of a verifier message
  * that newer kernels changed. This loads the least program of type tracing.
@@ -67,22 +87,17 @@ static enum ef_answer probe_tracing(int *err) {
 	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
 	    {.code = BPF_JMP | BPF_EXIT},
 	};
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = BPF_TRACE_RAW_TP);
-	int id = libbpf_find_vmlinux_btf_id("sched_switch", BPF_TRACE_RAW_TP);
-	int fd;
+	LIBBPF_OPTS(bpf_prog_load_opts, opts);
+	_cleanup_close_ int fd = -1;
 
-	if (id <= 0) {
-		*err = id ? -id : ENOENT;
+	*err = -load_options(BPF_PROG_TYPE_TRACING, &opts);
+	if (*err)
 		return EF_ANSWER_UNKNOWN;
-	}
-	opts.attach_btf_id = id;
 	fd = bpf_prog_load(BPF_PROG_TYPE_TRACING, "ef_probe", "GPL", insns, EF_ARRAY_SIZE(insns),
 			   &opts);
-	*err = fd < 0 ? errno : 0;
-	if (fd >= 0)
-		close(fd);
 	if (fd >= 0)
 		return EF_ANSWER_YES;
+	*err = errno;
 	return *err == EINVAL ? EF_ANSWER_NO : EF_ANSWER_UNKNOWN;
 }
 
@@ -107,10 +122,38 @@ enum ef_answer ef_probe_map_type(int type, int *err) {
 	return answer(libbpf_probe_bpf_map_type(type, NULL), err);
 }
 
+/* The verifier's words for a helper that the program may not call, older and newer kernels'. */
+static bool says_no_helper(const char *log) {
+	return strstr(log, "unknown func ") || strstr(log, "invalid func ") ||
+	       strstr(log, "cannot use helper ");
+}
+
+/*
+ * Not by libbpf: 1.1 does not know the newer words, and has no answer for
+ * tracing and LSM. A call with no arguments is refused for them wherever the
+ * helper may be called; a log without any verdict tells nothing.
+ */
 enum ef_answer ef_probe_helper(int prog_type, int helper, int *err) {
-	if (!may_probe(err))
+	const struct bpf_insn insns[] = {
+	    {.code = BPF_JMP | BPF_CALL, .imm = helper},
+	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
+	    {.code = BPF_JMP | BPF_EXIT},
+	};
+	char log[4096] = "";
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .log_buf = log, .log_size = sizeof(log),
+		    .log_level = 1);
+	_cleanup_close_ int fd = -1;
+
+	*err = -load_options(prog_type, &opts);
+	if (*err || !may_probe(err))
 		return EF_ANSWER_UNKNOWN;
-	return answer(libbpf_probe_bpf_helper(prog_type, helper, NULL), err);
+	fd = bpf_prog_load(prog_type, "ef_probe", "GPL", insns, EF_ARRAY_SIZE(insns), &opts);
+	if (fd >= 0)
+		return EF_ANSWER_YES;
+	*err = errno;
+	if (says_no_helper(log))
+		return EF_ANSWER_NO;
+	return *err == EPERM || !log[0] ? EF_ANSWER_UNKNOWN : EF_ANSWER_YES;
 }
 
 static enum ef_answer no(struct ef_reason *why, const char *code, const char *what,
@@ -121,13 +164,19 @@ static enum ef_answer no(struct ef_reason *why, const char *code, const char *wh
 
 static enum ef_answer require_btf(const struct ef_kernel *kernel, const char *name,
 				  struct ef_reason *why) {
-	if (strcmp(name, "vmlinux"))
+	bool any = !strcmp(name, "any");
+
+	if (!any && strcmp(name, "vmlinux"))
 		return EF_ANSWER_UNKNOWN;
-	if (kernel->btf)
+	if (kernel->btf == EF_BTF_VMLINUX || (any && kernel->btf == EF_BTF_BUNDLED))
 		return EF_ANSWER_YES;
+	if (any) {
+		*why = kernel->btf_why;
+		return EF_ANSWER_NO;
+	}
 	ef_reason_set(why, "EF_NO_BTF",
-		      "the kernel's types are not at /sys/kernel/btf/vmlinux; "
-		      "it needs a kernel built with CONFIG_DEBUG_INFO_BTF");
+		      "the kernel's own types are not at " EF_KERNEL_BTF
+		      "; it needs a kernel built with CONFIG_DEBUG_INFO_BTF");
 	return EF_ANSWER_NO;
 }
 
@@ -145,6 +194,11 @@ static enum ef_answer require_map_type(const char *name, struct ef_reason *why) 
 	return said == EF_ANSWER_NO ? no(why, "EF_NO_MAP_TYPE", "map type", name) : said;
 }
 
+static bool reads_kernel(int helper) {
+	return helper == BPF_FUNC_probe_read || helper == BPF_FUNC_probe_read_str ||
+	       helper == BPF_FUNC_probe_read_kernel || helper == BPF_FUNC_probe_read_kernel_str;
+}
+
 /* PROGTYPE:NAME */
 static enum ef_answer require_helper(const char *spec, struct ef_reason *why) {
 	const char *name = strchr(spec, ':');
@@ -160,55 +214,15 @@ static enum ef_answer require_helper(const char *spec, struct ef_reason *why) {
 	if (!type || !helper)
 		return EF_ANSWER_UNKNOWN;
 	said = ef_probe_helper(type, helper, &err);
-	return said == EF_ANSWER_NO ? no(why, "EF_NO_HELPER", "helper", spec) : said;
-}
-
-/* Is there a type or function of that name and kind in the kernel's BTF? */
-static enum ef_answer in_btf(const char *prefix, const char *name, unsigned kind) {
-	struct btf *btf = btf__load_vmlinux_btf();
-	char full[128];
-	int id;
-
-	if (!btf)
-		return EF_ANSWER_UNKNOWN;
-	snprintf(full, sizeof(full), "%s%s", prefix, name);
-	id = btf__find_by_name_kind(btf, full, kind);
-	btf__free(btf);
-	return id > 0 ? EF_ANSWER_YES : EF_ANSWER_NO;
-}
-
-/* A tracepoint by tracefs; without a tracefs that we may read it is unknown. */
-static enum ef_answer in_tracefs(const char *name) {
-	static const char *const roots[] = {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"};
-	char path[256];
-
-	for (size_t i = 0; i < EF_ARRAY_SIZE(roots); i++) {
-		snprintf(path, sizeof(path), "%s/events", roots[i]);
-		if (access(path, R_OK | X_OK))
-			continue;
-		snprintf(path, sizeof(path), "%s/events/%s", roots[i], name);
-		return access(path, F_OK) ? EF_ANSWER_NO : EF_ANSWER_YES;
+	if (said == EF_ANSWER_NO && reads_kernel(helper) && ef_kernel_is_confidential()) {
+		ef_reason_set(
+		    why, "EF_LOCKDOWN",
+		    "lockdown is in confidentiality mode and forbids the helper '%s'; boot "
+		    "without it, or do without this feature",
+		    spec);
+		return EF_ANSWER_NO;
 	}
-	return EF_ANSWER_UNKNOWN;
-}
-
-/* KIND:NAME; kprobes stay unknown: a symbol in kallsyms may still be refused. */
-static enum ef_answer require_attach(const char *spec, struct ef_reason *why) {
-	const char *name = strchr(spec, ':');
-	enum ef_answer said = EF_ANSWER_UNKNOWN;
-
-	if (!name)
-		return said;
-	name++;
-	if (!strncmp(spec, "tp_btf:", 7) || !strncmp(spec, "raw_tp:", 7))
-		said = in_btf("btf_trace_", name, BTF_KIND_TYPEDEF);
-	else if (!strncmp(spec, "fentry:", 7))
-		said = in_btf("", name, BTF_KIND_FUNC);
-	else if (!strncmp(spec, "lsm:", 4))
-		said = in_btf("bpf_lsm_", name, BTF_KIND_FUNC);
-	else if (!strncmp(spec, "tracepoint:", 11))
-		said = in_tracefs(name);
-	return said == EF_ANSWER_NO ? no(why, "EF_NO_ATTACH_POINT", "attach point", spec) : said;
+	return said == EF_ANSWER_NO ? no(why, "EF_NO_HELPER", "helper", spec) : said;
 }
 
 static enum ef_answer require_kernel(const struct ef_kernel *kernel, const char *version,
@@ -235,7 +249,7 @@ enum ef_answer ef_require(const struct ef_kernel *kernel, const char *requiremen
 	if (!strncmp(requirement, "helper:", 7))
 		return require_helper(requirement + 7, why);
 	if (!strncmp(requirement, "attach:", 7))
-		return require_attach(requirement + 7, why);
+		return ef_hook_ask(kernel, requirement + 7, why);
 	if (!strncmp(requirement, "kernel:", 7))
 		return require_kernel(kernel, requirement + 7, why);
 	return EF_ANSWER_UNKNOWN;

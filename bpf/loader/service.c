@@ -13,8 +13,10 @@
 #include <unistd.h>
 
 #include "bpflog.h"
+#include "btfindex.h"
 #include "commands.h"
 #include "guard.h"
+#include "hook.h"
 #include "log.h"
 #include "must.h"
 #include "notify.h"
@@ -179,6 +181,8 @@ static bool rest(struct ef_service *service, struct ef_live *live, enum ef_state
 	live->state = state;
 	live->due = false;
 	live->reason = *why;
+	live->retry_ns = 0;
+	live->retries = 0;
 	if (was_attached)
 		ef_notice("feature %s: detached: %s (%s)", live->files->name, why->text, why->code);
 	return changed;
@@ -209,9 +213,15 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 		ef_live_detach(live, service->sink);
 		live->state = EF_STATE_OFF;
 	}
-	if (live->state == EF_STATE_ATTACHED || live->due ||
-	    (live->state == EF_STATE_DISABLED && strcmp(live->reason.code, "EF_EXPIRED")))
-		return false; /* as it should be, or tried in vain */
+	if (ef_live_stale(live)) {
+		ef_notice("feature %s: a CPU came or went: it is attached anew with buffers for "
+			  "those that are there",
+			  live->files->name);
+		ef_live_detach(live, service->sink);
+		live->state = EF_STATE_OFF;
+	}
+	if (live->state == EF_STATE_ATTACHED || live->due || ef_live_tried_in_vain(live))
+		return false; /* as it should be, or nothing to be done */
 	ef_reason_set(&live->reason, "EF_UNKNOWN", "about to be attached");
 	live->state = EF_STATE_OFF;
 	live->due = true;
@@ -227,7 +237,10 @@ static bool apply_sampling(struct ef_service *service, struct ef_live *live) {
 	if (every == live->sample_every)
 		return false;
 	err = ef_live_sample(live, every);
-	if (err)
+	if (err == -EOPNOTSUPP)
+		ef_warn("feature %s: its object knows no sampling: every event is taken",
+			live->files->name);
+	else if (err)
 		ef_err("feature %s: sampling cannot be set: %s", live->files->name, strerror(-err));
 	return true;
 }
@@ -302,6 +315,7 @@ static void settle(struct ef_service *service) {
 	char message[700];
 
 	service->settled = true;
+	ef_hook_forget();
 	say_compatibility(service);
 	ef_status_publish(service);
 	snprintf(message, sizeof(message), "READY=1\nSTATUS=%s: %s", ef_status_state(service, &why),
@@ -340,11 +354,12 @@ static void on_tick(struct ef_service *service) {
 static void on_poll(struct ef_service *service) {
 	clear_timer(service->poll_fd);
 	read_rings(service);
-	ef_sink_flush(service->sink);
+	ef_sink_flush(service->sink); /* nothing waits longer than to the next */
 	if (service->watch_fd < 0 && rescan(service, false))
 		service->settled = false;
 }
 
+/* The rings that are ready are read together, after all else. */
 static void on_event(struct ef_service *service, enum source source) {
 	if (source == SOURCE_SIGNAL)
 		on_signal(service);
@@ -355,7 +370,7 @@ static void on_event(struct ef_service *service, enum source source) {
 	else if (source == SOURCE_POLL)
 		on_poll(service);
 	else if (source == SOURCE_RING)
-		read_rings(service);
+		service->more = true;
 }
 
 /* Orders before all else that became ready in the same moment. */
@@ -456,7 +471,7 @@ static int open_features(struct ef_service *service) {
 static void close_features(struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++) {
 		ef_live_detach(&service->lives[i], service->sink);
-		ef_contract_free(&service->lives[i].contract);
+		ef_live_free(&service->lives[i]);
 	}
 	free(service->lives);
 	service->lives = NULL;
@@ -475,6 +490,7 @@ static int open_bundle(struct ef_service *service) {
 
 	if (ef_bundle_open(options->bundle, &trust, NULL, &service->bundle, &service->refusal))
 		return -1;
+	ef_btf_choose(service->bundle, &service->kernel);
 	if (!open_features(service))
 		return 0;
 	close_features(service);
@@ -566,6 +582,7 @@ static void end(struct ef_service *service) {
 	ef_orders_free(&service->orders);
 	ef_desired_free(&service->desired);
 	ef_bundle_free(service->bundle);
+	ef_kernel_clear(&service->kernel);
 	json_decref(service->compatibility);
 	free(service->desired_path);
 }

@@ -49,9 +49,10 @@ struct ef_service {
 	bool settled; /* every feature that is due was tried */
 
 	int epoll_fd, signal_fd, tick_fd, poll_fd, watch_fd;
-	bool watch_failing; /* said once */
-	bool more;	    /* a ring holds more than one read took */
-	int64_t woken_ns;   /* CLOCK_MONOTONIC when the loop last woke */
+	bool watch_failing;   /* said once */
+	bool publish_failing; /* said once */
+	bool more;	      /* a ring holds more than one read took */
+	int64_t woken_ns;     /* CLOCK_MONOTONIC when the loop last woke */
 
 	/* Between the loop and the guard; the last three are atomic. */
 	pthread_t guard;

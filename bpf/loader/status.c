@@ -34,43 +34,68 @@ static json_t *programs_json(const struct ef_live *live, bool with_stats) {
 	return list;
 }
 
+/* A perf_event_array is little; its buffers are the memory. */
+static uint64_t buffer_bytes(const struct ef_live *live, const struct bpf_map *map) {
+	if (!live->feed || bpf_map__type(map) != BPF_MAP_TYPE_PERF_EVENT_ARRAY)
+		return 0;
+	return ef_feed_ring_bytes(live->feed);
+}
+
 static json_t *maps_json(const struct ef_live *live) {
 	json_t *list = json_array();
 	struct bpf_map *map;
 
 	if (!live->object)
 		return list;
-	bpf_object__for_each_map(map, live->object) json_array_append_new(list, ef_map_json(map));
+	bpf_object__for_each_map(map, live->object)
+	    json_array_append_new(list, ef_map_json(map, buffer_bytes(live, map)));
 	return list;
 }
 
+static json_t *count_or_null(bool known, uint64_t count) {
+	return known ? json_integer((json_int_t)count) : json_null();
+}
+
 static json_t *counters_json(const struct ef_live *live) {
+	bool counted = live->contract.counted;
 	struct ef_counters counters;
 
 	ef_live_counters(live, &counters);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "produced", (json_int_t)counters.produced,
-			 "delivered", (json_int_t)counters.delivered, "dropped",
-			 (json_int_t)counters.dropped, "sampled_out",
-			 (json_int_t)counters.sampled_out, "in_flight",
-			 (json_int_t)ef_counters_in_flight(&counters));
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "produced",
+			 count_or_null(counted, counters.produced), "delivered",
+			 count_or_null(ef_live_knows_delivered(live), counters.delivered),
+			 "dropped", count_or_null(ef_live_knows_dropped(live), counters.dropped),
+			 "sampled_out", count_or_null(counted, counters.sampled_out), "in_flight",
+			 count_or_null(counted, ef_counters_in_flight(&counters)));
 }
 
 static json_t *consumer_json(const struct ef_live *live) {
 	if (!live->feed)
 		return json_null();
-	return json_pack("{s:I, s:I}", "lag_bytes", (json_int_t)ef_feed_lag(live->feed),
-			 "ring_bytes", (json_int_t)ef_feed_ring_bytes(live->feed));
+	return json_pack("{s:I, s:I, s:o, s:I}", "lag_bytes", (json_int_t)ef_feed_lag(live->feed),
+			 "ring_bytes", (json_int_t)ef_feed_ring_bytes(live->feed), "lost",
+			 count_or_null(ef_feed_lost(live->feed) >= 0, ef_live_lost(live)),
+			 "unwritten", (json_int_t)live->tally.dropped);
+}
+
+static json_t *series_json(const struct ef_live *live) {
+	const struct ef_series *series = &live->series;
+
+	if (!ef_contract_signal(&live->contract, EF_SIGNAL_COUNTERS))
+		return json_null();
+	return json_pack("{s:I, s:I, s:I}", "entries", (json_int_t)series->totals.n, "max_entries",
+			 (json_int_t)series->totals.max, "unkept", (json_int_t)series->unkept);
 }
 
 static json_t *feature_json(const struct ef_live *live, bool with_stats) {
 	return json_pack(
-	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "wanted", live->wanted,
-	    "state", state_names[live->state], "profile", ef_live_profile(live), "variant",
-	    text_or_null(live->variant ? live->variant->name : NULL), "reason_code",
+	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
+	    live->wanted, "state", state_names[live->state], "profile", ef_live_profile(live),
+	    "variant", text_or_null(live->variant ? live->variant->name : NULL), "reason_code",
 	    live->reason.code, "reason", live->reason.text, "sample_every",
-	    (json_int_t)live->sample_every, "programs", programs_json(live, with_stats), "links",
-	    ef_live_links_json(live), "maps", maps_json(live), "counters", counters_json(live),
-	    "consumer", consumer_json(live));
+	    (json_int_t)ef_live_sample_every(live), "programs", programs_json(live, with_stats),
+	    "links", ef_live_links_json(live), "maps", maps_json(live), "counters",
+	    counters_json(live), "consumer", consumer_json(live), "series", series_json(live));
 }
 
 static bool in_bundle(const struct ef_service *service, const char *feature) {
@@ -86,6 +111,7 @@ static json_t *missing_json(const struct ef_wish *wish) {
 	    .wanted = true,
 	    .state = EF_STATE_DISABLED,
 	    .sample_every = wish->sample_every ? wish->sample_every : 1,
+	    .contract.counted = true, /* nothing ran: that is 0, not unknown */
 	};
 
 	ef_reason_set(&none.reason, "EF_NOT_IN_BUNDLE",
@@ -225,17 +251,20 @@ static json_t *status_json(const struct ef_service *service) {
 	return status;
 }
 
-/* Write one file of the state folder; a failure is said. */
-static void publish(const struct ef_service *service, const char *name, const char *text,
-		    size_t size) {
+/* Write one file of the state folder. A full disk is said once, and its end. */
+static void publish(struct ef_service *service, const char *name, const char *text, size_t size,
+		    bool *failed) {
 	int err = ef_write_atomic(service->options.state, name, text, size, 0644);
 
-	if (err)
-		ef_err("cannot write %s/%s: %s; see that the folder belongs to the loader's user",
+	*failed |= err != 0;
+	if (err && !service->publish_failing)
+		ef_err("cannot write %s/%s: %s; see that the folder belongs to the loader's user "
+		       "and has space; what it says is old until then",
 		       service->options.state, name, strerror(-err));
+	service->publish_failing |= err != 0;
 }
 
-static void write_programs(const struct ef_service *service, const json_t *status) {
+static void write_programs(struct ef_service *service, const json_t *status, bool *failed) {
 	_cleanup_free_ char *text = NULL;
 	size_t size = 0, i;
 	FILE *out = ef_must(open_memstream(&text, &size));
@@ -249,22 +278,29 @@ static void write_programs(const struct ef_service *service, const json_t *statu
 			json_string_value(json_object_get(program, "tag")), feature,
 			json_string_value(json_object_get(program, "name")));
 	fclose(out);
-	publish(service, "programs", text, size);
+	publish(service, "programs", text, size, failed);
 }
 
-void ef_status_publish(const struct ef_service *service) {
-	_cleanup_json_ json_t *status = status_json(service);
+void ef_status_publish(struct ef_service *service) {
+	_cleanup_json_ json_t *status = NULL;
 	_cleanup_free_ char *text = NULL, *metrics = NULL;
+	bool failed = false;
 	size_t size = 0;
 
-	write_programs(service, status);
+	for (size_t i = 0; i < service->n; i++)
+		ef_series_read(&service->lives[i].series, service->lives[i].files->name);
+	status = status_json(service);
+	write_programs(service, status, &failed);
 	text = ef_json_canonical(status, &size);
 	if (text)
-		publish(service, "status.json", text, size);
+		publish(service, "status.json", text, size, &failed);
 	else
 		ef_err("status.json cannot be made from the status: out of memory");
 	metrics = ef_metrics_text(service, status, &size);
-	publish(service, "metrics.prom", metrics, size);
+	publish(service, "metrics.prom", metrics, size, &failed);
+	if (service->publish_failing && !failed)
+		ef_notice("%s can be written again", service->options.state);
+	service->publish_failing = failed;
 }
 
 static json_t *profiles_json(const struct ef_service *service) {

@@ -11,7 +11,7 @@ const char *ef_status_state(const struct ef_service *service, struct ef_reason *
  * Write the state folder's programs, status.json and metrics.prom, in this
  * order. A failure is logged: the features go on.
  */
-void ef_status_publish(const struct ef_service *service);
+void ef_status_publish(struct ef_service *service);
 
 /* The compatibility event: a new reference. */
 json_t *ef_status_compatibility(const struct ef_service *service);

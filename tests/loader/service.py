@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -33,16 +34,27 @@ def contract_of(name: str) -> dict[str, Any]:
 def compile_feature(name: str, variant: str, target: Path, *defines: str) -> bytes:
     """Compile a feature's variant with other limits than the release's, for tests of those limits."""
     command = ["clang-14", "-target", "bpf", "-std=gnu11", "-g", "-O2", "-Wall", "-Werror"]
-    command += [f"-I{ROOT / 'bpf' / 'include'}", f"-DEF_VARIANT_{variant.upper()}", *defines]
+    arch = {"x86_64": "x86", "aarch64": "arm64"}[platform.machine()]
+    command += [f"-D__TARGET_ARCH_{arch}", f"-I{ROOT / 'bpf' / 'include'}", f"-DEF_VARIANT_{variant.upper()}", *defines]
     subprocess.run([*command, "-c", str(FEATURES / name / f"{name}.bpf.c"), "-o", str(target)], check=True)
     return target.read_bytes()
 
 
-def feature_of(objects: Path, name: str, variants: tuple[str, ...] = VARIANTS) -> tuple[Any, dict[str, bytes]]:
-    """A feature as make_bundle() takes it: its contract and its objects."""
+def _map_of(entry: dict[str, Any], variants: list[str]) -> dict[str, Any] | None:
+    """A contract's map as it is where only some variants are left; None where none of them holds it."""
+    if "variants" not in entry:
+        return entry
+    left = [each for each in entry["variants"] if each in variants]
+    return {**entry, "variants": left} if left else None
+
+
+def feature_of(objects: Path, name: str, variants: tuple[str, ...] | None = None) -> tuple[Any, dict[str, bytes]]:
+    """A feature as make_bundle() takes it: its contract and its objects; all variants unless some are named."""
     contract = contract_of(name)
-    contract["variants"] = [entry for entry in contract["variants"] if entry["name"] in variants]
-    return contract, {each: (objects / name / f"{each}.bpf.o").read_bytes() for each in variants}
+    contract["variants"] = [each for each in contract["variants"] if variants is None or each["name"] in variants]
+    chosen = [each["name"] for each in contract["variants"]]
+    contract["maps"] = [of for each in contract["maps"] if (of := _map_of(each, chosen))]
+    return contract, {each: (objects / name / f"{each}.bpf.o").read_bytes() for each in chosen}
 
 
 def ours_in_kernel(kind: str) -> list[dict[str, Any]]:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the loader takes as a contract: the kinds of signals, third-party objects, profiles; and what it refuses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loader.bundles import Trust
+from tests.loader.objects import bundle_of, check, compile_source, contract, plain, variant
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads BPF: needs root")
+
+COUNTERS: dict[str, Any] = contract("test", [])["signals"][0]
+EVENTS = {**COUNTERS, "name": "told", "kind": "events", "map": "ring", "event": "record"}
+HISTOGRAM = {**COUNTERS, "name": "took", "kind": "histogram", "map": "hist", "scale": "bytes"}
+
+
+def judge(loader: Path, folder: Path, trust: Trust, expected: int, **changes: Any) -> dict[str, Any]:
+    """Check a bundle whose one contract has these changes."""
+    names = [each["name"] for each in changes.get("variants", [{"name": "full"}])]
+    document = {**contract("test", [variant("full", ["theirs"], ["btf:any"])]), **changes}
+    document = {key: value for key, value in document.items() if value is not None}
+    data = compile_source(folder, "test", plain("raw_tp/sched_switch", "theirs"))
+    bundle = bundle_of(folder, trust, test=(document, {name: data for name in names}))
+    return check(loader, bundle, trust, expected=expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="counters of an array"),
+        pytest.param({"signals": [{**COUNTERS, "key": "their_key"}]}, id="counters with a key"),
+        pytest.param({"signals": [COUNTERS, EVENTS, HISTOGRAM]}, id="one of each kind"),
+        pytest.param({"signals": [{**EVENTS, "perf_map": "perf"}], "data_path": "events"}, id="a perf buffer"),
+        pytest.param({"data_path": "policy", "mode": "observe", "signals": [COUNTERS]}, id="policy that observes"),
+        pytest.param({"accounting": None}, id="third party that counts as we do"),
+        pytest.param({"origin": None, "accounting": None}, id="ours"),
+        pytest.param({"maps": [{"name": "hist", "variants": ["full"]}, {"name": "ring"}]}, id="a variant's own map"),
+        pytest.param({"bcc": {"programs": ["theirs"], "requires": ["prog_type:raw_tracepoint"]}}, id="a BCC fallback"),
+    ],
+)
+def test_a_contract_that_is_taken(loader: Path, tmp_path: Path, trust: Trust, changes: dict[str, Any]) -> None:
+    found = judge(loader, tmp_path, trust, 0, **changes)["features"]["test"]
+    assert (found["profile"], found["reason_code"]) == ("full", "EF_OK")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"signals": [{**COUNTERS, "kind": "gauge"}]}, "signals.kind"),
+        ({"signals": [COUNTERS, {**COUNTERS, "name": "again"}]}, "signals.kind"),
+        ({"signals": [{**COUNTERS, "key": 7}]}, "key"),
+        ({"signals": [{**COUNTERS, "key": ""}]}, "key"),
+        ({"signals": [{**COUNTERS, "map": None}]}, "map"),
+        ({"signals": [{**EVENTS, "event": ""}]}, "event"),
+        ({"signals": [{**EVENTS, "perf_map": 7}]}, "perf_map"),
+        ({"signals": [{**EVENTS, "perf_map": "ring"}]}, "signals.perf_map"),
+        ({"signals": [{**HISTOGRAM, "scale": "hours"}]}, "signals.scale"),
+        ({"signals": [{**COUNTERS, "sample_every": 0}]}, "signals.sample_every"),
+        ({"origin": "ours"}, "origin"),
+        ({"accounting": "full"}, "accounting"),
+        ({"origin": None}, "accounting"),
+        ({"data_path": "logs"}, "data_path"),
+        ({"data_path": None}, "data_path"),
+        ({"mode": "observe"}, "mode"),
+        ({"data_path": "policy"}, "mode"),
+        ({"data_path": "policy", "mode": "enforce"}, "mode"),
+        ({"maps": [{"name": "hist", "variants": []}]}, "maps.variants"),
+        ({"maps": [{"name": "hist", "variants": "full"}]}, "maps.variants"),
+        ({"variants": [variant("full", ["theirs"], ["btf:any"], profile="best")]}, "variants.profile"),
+        ({"variants": [variant("full", ["theirs"], ["btf:any"], profile=None)]}, "variants.profile"),
+        ({"variants": [variant("full", ["theirs"], [])]}, "requires"),
+    ],
+)
+def test_a_contract_that_is_refused(
+    loader: Path, tmp_path: Path, trust: Trust, changes: dict[str, Any], field: str
+) -> None:
+    found = judge(loader, tmp_path, trust, 3, **changes)
+    assert (found["reason_code"], found["file"]) == ("EF_CONTRACT_MALFORMED", "features/test/contract.json")
+    assert f"'{field}'" in found["reason"] and "build the release again" in found["reason"]
+
+
+def test_programs_are_held_against_the_contract(loader: Path, tmp_path: Path, trust: Trust) -> None:
+    listed = [variant("full", ["theirs", "more"], ["btf:any"]), variant("reduced", ["others"], ["btf:any"])]
+    variants = judge(loader, tmp_path, trust, 0, variants=listed)["features"]["test"]["variants"]
+    assert [each["reason_code"] for each in variants.values()] == ["EF_CONTRACT_MALFORMED"] * 2
+    assert "lacks" in variants["full"]["reason"] and "'theirs'" in variants["reduced"]["reason"]
