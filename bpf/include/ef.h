@@ -74,6 +74,21 @@ static __always_inline bool ef_sampled(void) {
 	return ((__u64)bpf_get_prandom_u32() * config->sample_every) >> 32 == 0;
 }
 
+/*
+ * Keeps a struct in the object's BTF, by which the loader decodes records and
+ * keys. A global variable would do too, but would bring a map of its own.
+ */
+#define EF_KEEP_TYPE(type)                                                                         \
+	({                                                                                         \
+		__u32 id = bpf_core_type_id_local(type);                                           \
+		asm volatile("" : : "r"(id));                                                      \
+	})
+
+/* The first argument of the function that a kprobe or an fentry/tp_btf/raw_tp/lsm program is at. */
+#define EF_KPROBE_ARG1(ctx) ((void *)PT_REGS_PARM1((struct pt_regs *)(ctx)))
+#define EF_KPROBE_ARG2(ctx) ((void *)PT_REGS_PARM2((struct pt_regs *)(ctx)))
+#define EF_BTF_ARG(ctx, n) ((void *)((__u64 *)(ctx))[n])
+
 #ifdef EF_WITH_HISTOGRAM
 
 #define EF_HIST_SLOTS 64
@@ -104,8 +119,20 @@ static __always_inline __u32 ef_log2(__u64 v) {
 	return log;
 }
 
-/* Adds one value to the histogram. Interrupts must be off (see ef_count_irqoff). */
+/* Adds one value to the histogram; right wherever interrupts are on (see ef_count). */
 static __always_inline void ef_hist_add(__u64 v) {
+	__u32 slot = ef_log2(v), sum = EF_HIST_SUM;
+	__u64 *count = bpf_map_lookup_elem(&ef_hist, &slot);
+	__u64 *total = bpf_map_lookup_elem(&ef_hist, &sum);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	if (total)
+		__sync_fetch_and_add(total, v);
+}
+
+/* The same where interrupts are off (see ef_count_irqoff). */
+static __always_inline void ef_hist_add_irqoff(__u64 v) {
 	__u32 slot = ef_log2(v), sum = EF_HIST_SUM;
 	__u64 *count = bpf_map_lookup_elem(&ef_hist, &slot);
 	__u64 *total = bpf_map_lookup_elem(&ef_hist, &sum);
@@ -124,16 +151,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, EF_RING_BYTES);
 } ef_events SEC(".maps");
-
-/*
- * Keeps a record's struct in the object's BTF, by which the loader decodes it.
- * A global variable would do too, but would bring a map of its own.
- */
-#define EF_KEEP_TYPE(type)                                                                         \
-	({                                                                                         \
-		__u32 id = bpf_core_type_id_local(type);                                           \
-		asm volatile("" : : "r"(id));                                                      \
-	})
 
 /* Space for one record, or NULL with the drop counted. */
 static __always_inline void *ef_reserve(__u64 size) {
@@ -157,6 +174,74 @@ static __always_inline void ef_submit(void *record) {
 }
 
 #endif /* EF_RING_BYTES */
+
+#ifdef EF_PERF_EVENTS
+
+/* One buffer for each CPU; on a host with more CPUs than this, the others' records are dropped. */
+#define EF_PERF_CPUS 512
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(max_entries, EF_PERF_CPUS);
+	__type(key, __u32);
+	__type(value, __u32);
+} ef_perf_events SEC(".maps");
+
+/* Copies one record into this CPU's perf buffer; one for which there is no room is dropped. */
+static __always_inline void ef_output(void *ctx, void *record, __u64 size) {
+	if (bpf_perf_event_output(ctx, &ef_perf_events, EF_CURRENT_CPU, record, size))
+		ef_count(EF_DROPPED);
+	else
+		ef_count(EF_DELIVERED);
+}
+
+#endif /* EF_PERF_EVENTS */
+
+/*
+ * A table of counters by key: a percpu_hash "name" of at most "entries" keys of
+ * type struct "key_type", whose fields become labels, and name_add(&key) that
+ * adds one: 0, or an error when a new key has no place. Every byte of a key
+ * must be set, padding included.
+ */
+#define EF_COUNTER_TABLE(name, key_type, entries)                                                  \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PERCPU_HASH);                                            \
+		__uint(max_entries, entries);                                                      \
+		__type(key, key_type);                                                             \
+		__type(value, __u64);                                                              \
+	} name SEC(".maps");                                                                       \
+                                                                                                   \
+	static __always_inline int name##_add(const key_type *key) {                               \
+		return ef_table_add(&name, key);                                                   \
+	}
+
+/* Another CPU may put the key in first: then BPF_NOEXIST fails and the key is there. */
+static __always_inline int ef_table_add(void *table, const void *key) {
+	__u64 *value = bpf_map_lookup_elem(table, key), zero = 0;
+
+	if (!value) {
+		bpf_map_update_elem(table, key, &zero, BPF_NOEXIST);
+		value = bpf_map_lookup_elem(table, key);
+	}
+	if (!value)
+		return -EF_ENOENT;
+	__sync_fetch_and_add(value, 1);
+	return 0;
+}
+
+/* What becomes of an event that ef_table_add() took, or did not. */
+static __always_inline void ef_count_added(int err) {
+	ef_count(err ? EF_DROPPED : EF_DELIVERED);
+}
+
+/* Counts an event as produced; false when chance passes it over, which is then counted too. */
+static __always_inline bool ef_produce(void) {
+	ef_count(EF_PRODUCED);
+	if (ef_sampled())
+		return 1;
+	ef_count(EF_SAMPLED_OUT);
+	return 0;
+}
 
 /*
  * The kernel's fields, through whatever name and place this kernel has for
@@ -188,6 +273,51 @@ static __always_inline long ef_switch_prev_state(const __u64 *ctx, struct task_s
 	if (bpf_core_type_exists(btf_trace_sched_switch___since_5_18))
 		return (__u32)ctx[3];
 	return ef_task_state(prev);
+}
+
+/*
+ * Argument n of a program's context, read at a constant offset: the compiler
+ * would else add the offset to the pointer, which no verifier allows.
+ */
+#define EF_CTX_ARG(ctx, n)                                                                         \
+	({                                                                                         \
+		__u64 value;                                                                       \
+		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(value) : "r"(ctx), "i"((n)*8));       \
+		value;                                                                             \
+	})
+
+/* The request that block_rq_issue hands over; ctx holds its arguments. */
+static __always_inline __u64 ef_issued_request(const __u64 *ctx) {
+	if (bpf_core_type_exists(btf_trace_block_rq_issue___since_5_11))
+		return EF_CTX_ARG(ctx, 0);
+	return EF_CTX_ARG(ctx, 1);
+}
+
+/* The task that mark_victim marks, or NULL on kernels that hand over only its pid. */
+static __always_inline struct task_struct *ef_marked_task(const __u64 *ctx) {
+	if (bpf_core_type_exists(btf_trace_mark_victim___since_6_9))
+		return (void *)ctx[0];
+	return (void *)0;
+}
+
+/* The number of the system call that ends; negative where the kernel has forgotten it. */
+static __always_inline int ef_syscall_number(const struct pt_regs___syscall *regs) {
+#if defined(__TARGET_ARCH_x86)
+	return (int)BPF_CORE_READ(regs, orig_ax);
+#else
+	return BPF_CORE_READ(regs, syscallno);
+#endif
+}
+
+/* True in a 32-bit system call of a 64-bit x86 kernel: its numbers are others. */
+static __always_inline bool ef_syscall_compat(void) {
+#if defined(__TARGET_ARCH_x86)
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (bpf_core_field_exists(task->thread_info.status))
+		return BPF_CORE_READ(task, thread_info.status) & 2;
+#endif
+	return 0;
 }
 
 #endif

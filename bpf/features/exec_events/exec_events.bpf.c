@@ -3,9 +3,12 @@
  * exec_events: one record for each program that was started with execve().
  *
  * Full tells the parent and the file that was executed. Reduced tells what the
- * task itself knows: pid, uid and comm.
+ * task itself knows: pid, uid and comm; perf tells the same through perf buffers,
+ * for kernels without ring buffer.
  */
-#ifndef EF_RING_BYTES
+#ifdef EF_VARIANT_PERF
+#define EF_PERF_EVENTS
+#elif !defined(EF_RING_BYTES)
 #define EF_RING_BYTES (256 * 1024)
 #endif
 #include "ef.h"
@@ -57,26 +60,36 @@ struct ef_exec_event {
 
 #endif
 
-static __always_inline int on_exec(struct task_struct *task, struct linux_binprm *bprm) {
-	struct ef_exec_event *event;
-
-	EF_KEEP_TYPE(struct ef_exec_event);
-	ef_count(EF_PRODUCED);
-	if (!ef_sampled()) {
-		ef_count(EF_SAMPLED_OUT);
-		return 0;
-	}
-	event = ef_reserve(sizeof(*event));
-	if (!event)
-		return 0;
+static __always_inline void fill(struct ef_exec_event *event, struct task_struct *task,
+				 struct linux_binprm *bprm) {
 	event->ktime_ns = bpf_ktime_get_ns();
 	event->pid = EF_READ(task, tgid);
 	event->uid = EF_READ(task, cred, uid.val);
 	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), &task->comm);
 	fill_variant(event, task, bprm);
-	ef_submit(event);
-	return 0;
 }
+
+#ifdef EF_VARIANT_PERF
+
+static __always_inline void report(void *ctx, struct task_struct *task, struct linux_binprm *bprm) {
+	struct ef_exec_event event = {};
+
+	fill(&event, task, bprm);
+	ef_output(ctx, &event, sizeof(event));
+}
+
+#else
+
+static __always_inline void report(void *ctx, struct task_struct *task, struct linux_binprm *bprm) {
+	struct ef_exec_event *event = ef_reserve(sizeof(*event));
+
+	if (!event)
+		return;
+	fill(event, task, bprm);
+	ef_submit(event);
+}
+
+#endif
 
 #ifdef EF_VARIANT_FULL
 SEC("tp_btf/sched_process_exec")
@@ -84,7 +97,10 @@ SEC("tp_btf/sched_process_exec")
 SEC("raw_tp/sched_process_exec")
 #endif
 int ef_exec(__u64 *ctx) {
-	return on_exec((void *)ctx[0], (void *)ctx[2]);
+	EF_KEEP_TYPE(struct ef_exec_event);
+	if (ef_produce())
+		report(ctx, (void *)ctx[0], (void *)ctx[2]);
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -63,7 +63,7 @@ static __always_inline void end_wait(pid_t pid) {
 	/* Whoever deletes it accounts for it. */
 	if (bpf_map_delete_elem(&ef_rql_start, &pid))
 		return;
-	ef_hist_add(bpf_ktime_get_ns() - began);
+	ef_hist_add_irqoff(bpf_ktime_get_ns() - began);
 	ef_count_irqoff(EF_DELIVERED);
 }
 

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * block_io_latency: how long block devices took for a request, from its issue
+ * to the driver until it was complete (its first part, if it ends in parts).
+ *
+ * A request that is issued anew, as after a requeue, starts anew: it is the
+ * device's time that counts. In flight are the entries of ef_bio_start.
+ */
+#define EF_WITH_HISTOGRAM
+#include "ef.h"
+
+#ifndef EF_BIO_REQUESTS
+#define EF_BIO_REQUESTS 16384
+#endif
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EF_BIO_REQUESTS);
+	__type(key, __u64); /* address of the request */
+	__type(value, __u64);
+} ef_bio_start SEC(".maps");
+
+static __always_inline int on_issue(__u64 request) {
+	__u64 now = bpf_ktime_get_ns();
+	__u64 *start = bpf_map_lookup_elem(&ef_bio_start, &request);
+
+	if (start) {
+		*start = now;
+		return 0;
+	}
+	if (!ef_produce())
+		return 0;
+	if (bpf_map_update_elem(&ef_bio_start, &request, &now, BPF_NOEXIST))
+		ef_count(EF_DROPPED);
+	return 0;
+}
+
+static __always_inline int on_complete(__u64 request) {
+	__u64 *start = bpf_map_lookup_elem(&ef_bio_start, &request);
+	__u64 began;
+
+	if (!start)
+		return 0;
+	began = *start;
+	/* Whoever deletes it accounts for it. */
+	if (bpf_map_delete_elem(&ef_bio_start, &request))
+		return 0;
+	ef_hist_add(bpf_ktime_get_ns() - began);
+	ef_count(EF_DELIVERED);
+	return 0;
+}
+
+#ifdef EF_VARIANT_FULL
+#define EF_HOOK(name) SEC("tp_btf/" name)
+#else
+#define EF_HOOK(name) SEC("raw_tp/" name)
+#endif
+
+EF_HOOK("block_rq_complete")
+int ef_bio_complete(__u64 *ctx) {
+	return on_complete(ctx[0]);
+}
+
+EF_HOOK("block_rq_issue")
+int ef_bio_issue(__u64 *ctx) {
+	return on_issue(ef_issued_request(ctx));
+}
+
+char LICENSE[] SEC("license") = "GPL";
