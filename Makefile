@@ -13,8 +13,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 PYTHON := .cache/venv/bin/python
 PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
+HOSTS ?=
 
-.PHONY: help setup demo test test-unit test-loader test-integration test-molecule test-faults lint release build lab-up lab-down lab-ssh clean
+.PHONY: bench help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix lint release build lab-up lab-down lab-ssh clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +44,15 @@ test-integration: build ## modules and playbooks without the lab
 test-faults: build lab-up ## rollouts and kills on the lab under faults
 	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py
 
+test-matrix: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
+test-matrix: build ## every feature on every kernel of the matrix: build/matrix/matrix.html; HOSTS="k616 own" for some
+	@$(SUDO) $(PYTHON) -m tools.matrix $(HOSTS)
+
 test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
 	@$(SUDO) $(PYTHON) -m tools.run_tests molecule
+
+bench: build ## ours beside peers on the same hosts; results in build/bench/results.json
+	@$(SUDO) $(PYTHON) -m tools.bench
 
 lint: setup ## ansible-lint (production), ruff, mypy, yamllint, shellcheck, clang-format, C warnings
 	@tools/lint.sh

@@ -26,7 +26,7 @@ def _up(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _down(settings: Settings, options: argparse.Namespace) -> None:
-    fleet.down(settings, settings.select(options.hosts))
+    fleet.down(settings, settings.select(options.hosts or settings.hosts))
 
 
 def _reset(settings: Settings, options: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def _plug(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _status(settings: Settings, options: argparse.Namespace) -> None:
-    rows = fleet.status(settings.select(options.hosts))
+    rows = fleet.status(settings.select(settings.hosts if options.all else options.hosts))
     if options.json:
         print(json.dumps({"hosts": rows}, indent=2))
         return
@@ -99,11 +99,11 @@ def parser() -> argparse.ArgumentParser:
             made.add_argument("hosts", nargs=hosts, metavar="HOST", help="a host of lab.yml")
         return made
 
-    build = add("build", _build, "make the images that are not in the cache")
+    build = add("build", _build, "make the images that are not in the cache, the fleet's by default")
     build.add_argument("--refresh", action="store_true", help="look for newer versions")
-    up = add("up", _up, "bring hosts up, all by default, and write the inventory")
+    up = add("up", _up, "bring hosts up, the fleet by default, and write the inventory")
     up.add_argument("--persistent", action="store_true", help="keep files across reboots, on a disk")
-    add("down", _down, "end hosts, all by default")
+    add("down", _down, "end hosts, by default all that run")
     add("reset", _reset, "take hosts back to their first boot, also from persistent", "+")
     add("reboot", _reboot, "reboot hosts and wait for them", "+")
     add("pause", _pause, "freeze hosts: connections hang, their time stands still", "+")
@@ -112,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     add("plug", _plug, "connect hosts to the network again", "+")
     state = add("status", _status, "show the state of hosts", locked=False)
     state.add_argument("--json", action="store_true")
+    state.add_argument("--all", action="store_true", help="also hosts that are not of the fleet")
     listing = add("inventory", _inventory, "print the inventory of what runs", locked=False)
     listing.add_argument("--json", action="store_true")
     listing.add_argument("--write", action="store_true", help="write inventories/lab/hosts.yml instead")

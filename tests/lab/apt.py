@@ -7,12 +7,16 @@ and the source list are replaced.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
 import subprocess
+import threading
+from collections import defaultdict
 from pathlib import Path
 from typing import Iterable, Iterator
+from urllib.parse import quote
 
 from . import paths
 from .errors import LabError
@@ -24,6 +28,8 @@ _CARRIED_OVER = re.compile(
     re.IGNORECASE,
 )
 _SUITES = ("bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "oldstable")
+_worlds: defaultdict[tuple[str, ...], threading.Lock] = defaultdict(threading.Lock)
+_updated: set[tuple[str, ...]] = set()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +147,12 @@ class Root:
         self.suites = tuple(suites)
         self.folder = paths.APT / "-".join(self.suites)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold this world: apt refuses two at a time, and several kernels come from one suite."""
+        with _worlds[self.suites]:
+            yield
+
     def options(self) -> list[str]:
         """Options for apt-get and apt-cache that lead to this world."""
         state, cache = self.folder / "state", self.folder / "cache"
@@ -161,12 +173,15 @@ class Root:
         return [f"-o{key}={value}" for key, value in settings.items()]
 
     def update(self) -> None:
-        """Fetch the package lists."""
+        """Fetch the package lists, once in this process."""
+        if self.suites in _updated:
+            return
         sources_file(self.suites)
         for part in ("state/lists/partial", "cache/archives/partial"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         (self.folder / "state" / "status").touch()
         run(["apt-get", *self.options(), "update", "-q"], f"package lists of {', '.join(self.suites)}")
+        _updated.add(self.suites)
 
     def newest(self, pattern: str) -> Package:
         """The package with the highest version of those whose whole name matches `pattern`."""
@@ -206,6 +221,14 @@ class Root:
         folder.mkdir(parents=True, exist_ok=True)
         run(["apt-get", *self.options(), "download", "-q", *names], f"download {' '.join(names)}", cwd=folder)
         return sorted(folder.glob("*.deb"))
+
+    def download_from_pool(self, path: str, digest: str, folder: Path) -> Path:
+        """Fetch a package that the index no longer names; apt takes it only with this SHA-256."""
+        uri = f"{_archive().uri.rstrip('/')}/{quote(path)}"
+        file = folder / path.rpartition("/")[2]
+        argv = ["/usr/lib/apt/apt-helper", *self.options(), "download-file", uri, str(file), f"SHA256:{digest}"]
+        run(argv, f"download {file.name}, which only the archive's pool still has")
+        return file
 
     def download_closure(self, name: str, release: str) -> list[Path]:
         """Fetch a package with everything it needs, as if nothing were installed."""

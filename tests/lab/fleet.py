@@ -37,8 +37,8 @@ def build(settings: Settings, hosts: Iterable[Host], refresh: bool = False) -> P
     images.ensure_keys()
     with ThreadPoolExecutor(_BUILDERS) as pool:
         userlands = {
-            suite: pool.submit(images.userland, userland)
-            for suite, userland in {host.userland.suite: host.userland for host in wanted}.items()
+            name: pool.submit(images.userland, userland)
+            for name, userland in {host.userland.name: host.userland for host in wanted}.items()
         }
         emulator = pool.submit(qemu.program, settings.emulator, refresh)
         kernels = {
@@ -47,12 +47,12 @@ def build(settings: Settings, hosts: Iterable[Host], refresh: bool = False) -> P
         }
     made = {name: kernel.result() for name, kernel in kernels.items()}
     accelerator = qemu.accelerator(emulator.result(), next(iter(made.values())))
-    return Parts(emulator.result(), {s: u.result() for s, u in userlands.items()}, made, accelerator)
+    return Parts(emulator.result(), {name: image.result() for name, image in userlands.items()}, made, accelerator)
 
 
 def machine(parts: Parts, host: Host, persistent: bool) -> Machine:
     """The machine that a host is on this computer."""
-    base = parts.userlands[host.userland.suite]
+    base = parts.userlands[host.userland.name]
     disk = guest.ensure_state_disk(host.name, base.digest, host.state_disk_mib) if persistent else None
     kernel = parts.kernels[host.kernel.name]
     return Machine(host, kernel, base, parts.accelerator, processor.counter_khz(), disk)

@@ -92,22 +92,30 @@ def _remove_others(folder: Path, prefix: str, keep: str) -> None:
             subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=True)
 
 
+def _packages(wanted: Userland) -> tuple[str, ...]:
+    """What an image holds beside a minimal Debian, the headers of a kernel of ours among it."""
+    if wanted.headers is None:
+        return PACKAGES + wanted.packages
+    image = _kernel_pin(wanted.headers, False)["package"]
+    return (*PACKAGES, *wanted.packages, str(image).replace("linux-image-", "linux-headers-"))
+
+
 def _userland_key(userland: Userland) -> str:
     guest = [path for path in sorted(paths.IMAGE_FILES.iterdir()) if path.name != "init"]
     keys = [paths.KEYS / "id_ed25519.pub", paths.KEYS / "host_ed25519.pub"]
-    packages = " ".join(PACKAGES + userland.packages)
+    packages = " ".join(_packages(userland))
     return digest_of(userland.suite, packages, *guest, *keys, " ".join(_MKSQUASHFS))[:16]
 
 
 def userland(wanted: Userland) -> Image:
     """The base image of a Debian suite, built when the cache has none."""
-    folder = paths.USERLANDS / f"{wanted.suite}-{_userland_key(wanted)}"
+    folder = paths.USERLANDS / f"{wanted.name}-{_userland_key(wanted)}"
     if not folder.exists():
-        say(f"userland {wanted.suite}: building (about a minute)")
+        say(f"userland {wanted.name}: building (a minute or two)")
         with scratch_beside(folder) as scratch:
             _build_userland(wanted, scratch)
-        _remove_others(paths.USERLANDS, f"{wanted.suite}-", folder.name)
-        say(f"userland {wanted.suite}: built")
+        _remove_others(paths.USERLANDS, f"{wanted.name}-", folder.name)
+        say(f"userland {wanted.name}: built")
     about = read_json(folder / "about.json")
     return Image(folder / "base.squashfs", about["digest"], about)
 
@@ -119,8 +127,8 @@ def _build_userland(wanted: Userland, folder: Path) -> None:
     argv = ["mmdebstrap", "--variant=minbase", "--architectures=amd64", f"--hook-dir={_MERGED_USR}"]
     argv += [f"--aptopt={option}" for option in options]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "locale", "doc")]
-    argv += [f"--include={','.join(PACKAGES + wanted.packages)}", f"--customize-hook={hook}"]
-    run([*argv, wanted.suite, tree, apt.sources_file([wanted.suite])], f"userland {wanted.suite}")
+    argv += [f"--include={','.join(_packages(wanted))}", f"--customize-hook={hook}"]
+    run([*argv, wanted.suite, tree, apt.sources_file([wanted.suite])], f"userland {wanted.name}")
     query = ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f", "${Package}=${Version}\n"]
     packages = run(query, "list of packages").split()
     _squash(tree, folder / "base.squashfs")
@@ -132,14 +140,15 @@ def _build_userland(wanted: Userland, folder: Path) -> None:
 def kernel(wanted: Kernel, refresh: bool = False) -> KernelImage:
     """The kernel that lab.yml describes, fetched and prepared when the cache has none."""
     pin = _kernel_pin(wanted, refresh)
-    settings = " ".join((*INITRD_MODULES, *_MKSQUASHFS))
+    pool = [digest for _, digest in wanted.pool]
+    settings = " ".join((*INITRD_MODULES, *_MKSQUASHFS, *pool))
     key = digest_of(paths.IMAGE_FILES / "init", Path("/bin/busybox"), settings)[:16]
     folder = paths.KERNELS / f"{wanted.name}-{pin['package']}_{pin['version'].replace(':', '%3a')}-{key}"
     if not folder.exists():
         say(f"kernel {wanted.name}: preparing {pin['package']}")
         with scratch_beside(folder) as scratch:
             _build_kernel(wanted, pin, scratch)
-        _remove_others(paths.KERNELS, f"{wanted.name}-", folder.name)
+        _remove_others(paths.KERNELS, f"{wanted.name}-linux-", folder.name)
         say(f"kernel {wanted.name}: prepared {pin['package']}")
     about = read_json(folder / "about.json")
     files = (folder / "vmlinuz", folder / "initrd", folder / "modules.squashfs")
@@ -153,19 +162,23 @@ def _kernel_pin(wanted: Kernel, refresh: bool) -> dict[str, Any]:
     if pin and not refresh and {key: pin.get(key) for key in question} == question:
         return pin
     root = apt.Root([wanted.suite])
-    root.update()
-    package = root.newest(wanted.package)
-    pin = {**question, "package": package.name, "version": package.version, "parts": root.with_parts(package)}
-    write_json(path, pin)
+    with root.alone():
+        root.update()
+        package = root.newest(wanted.package)
+        pin = {**question, "package": package.name, "version": package.version, "parts": root.with_parts(package)}
+        write_json(path, pin)
     return pin
 
 
 def _build_kernel(wanted: Kernel, pin: dict[str, Any], folder: Path) -> None:
     tree = folder / "tree"
     root = apt.Root([wanted.suite])
-    if not root.folder.exists():
-        root.update()
-    for package in root.download(pin["parts"], folder / "debs"):
+    with root.alone():
+        if not root.folder.exists():
+            root.update()
+        debs = root.download(pin["parts"], folder / "debs")
+        debs += [root.download_from_pool(path, digest, folder / "debs") for path, digest in wanted.pool]
+    for package in debs:
         run(["dpkg-deb", "-x", package, tree], f"unpack {package.name}")
     modules = next((p for p in (tree / "lib/modules", tree / "usr/lib/modules") if p.is_dir()), None)
     if modules is None:

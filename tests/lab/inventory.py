@@ -8,7 +8,7 @@ from typing import Any, Iterable
 import yaml
 
 from . import guest, paths, ssh
-from .settings import Host
+from .settings import FLEET, Host
 from .system import write_text
 
 
@@ -61,11 +61,16 @@ def text(hosts: Iterable[Host]) -> str:
 
 
 def write(hosts: Iterable[Host]) -> None:
-    """Make inventories/lab/hosts.yml and known_hosts tell what runs; without a host there is none."""
+    """Make known_hosts tell what runs, and inventories/lab/hosts.yml what of the fleet does.
+
+    Without a host of the fleet there is no such file: what is deployed to it meets no other host.
+    """
     listed = list(hosts)
     ports = running_ports(listed)
-    if not ports:
+    if ports:
+        write_text(paths.KNOWN_HOSTS, ssh.known_hosts(sorted(ports.values())))
+    fleet = [host for host in listed if FLEET in host.groups]
+    if not running_ports(fleet):
         paths.INVENTORY.unlink(missing_ok=True)
         return
-    write_text(paths.KNOWN_HOSTS, ssh.known_hosts(sorted(ports.values())))
-    write_text(paths.INVENTORY, text(listed))
+    write_text(paths.INVENTORY, text(fleet))

@@ -97,7 +97,8 @@ def kernel_arguments(machine: Machine) -> str:
     machine_id = digest_of("lab", machine.host.name)[:32]
     upper = "disk" if machine.state_disk else "tmpfs"
     own = f"lab.host={machine.host.name} lab.machine_id={machine_id} lab.upper={upper}"
-    return f"{BOOT_ARGUMENTS} tsc_early_khz={machine.counter_khz} {own}"
+    further = [*(["lab.hide=btf"] if machine.host.hide_btf else []), machine.host.arguments]
+    return " ".join(filter(None, [f"{BOOT_ARGUMENTS} tsc_early_khz={machine.counter_khz} {own}", *further]))
 
 
 def _disk(name: str, path: str, read_only: bool) -> list[str]:

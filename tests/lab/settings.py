@@ -11,29 +11,46 @@ import yaml
 
 from .errors import LabError
 
+FLEET, MATRIX = "fleet", "matrix"
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_POOL_FILE = re.compile(r"pool/[a-z0-9/-]+/[A-Za-z0-9+~._-]+\.deb")
+_ARGUMENTS = re.compile(r"[A-Za-z0-9_.,=-]+( [A-Za-z0-9_.,=-]+)*")
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A kernel to find: the newest package of `suite` whose whole name matches `package`."""
+    """A kernel to find: the newest package of `suite` whose whole name matches `package`.
+
+    `pool` are packages that the suite's index no longer names: path in the archive and SHA-256.
+    """
 
     name: str
     suite: str
     package: str
+    pool: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Userland:
-    """A Debian suite and what its image holds beside the packages that all images hold."""
+    """A Debian suite and what its image holds beside the packages that all images hold.
 
+    `headers` is the kernel whose headers are installed in it, None for an image without any.
+    """
+
+    name: str
     suite: str
     packages: tuple[str, ...]
+    headers: Kernel | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """One virtual machine. `port` is preferred for SSH, another is taken where it is in use."""
+    """One virtual machine. `port` is preferred for SSH, another is taken where it is in use.
+
+    `groups` say what it is for: the fleet, the kernel matrix, or something of its own. `arguments`
+    are further words of its kernel's command line. `hide_btf` takes /sys/kernel/btf from it.
+    """
 
     name: str
     kernel: Kernel
@@ -43,6 +60,9 @@ class Host:
     port: int
     memory_mib: int
     state_disk_mib: int
+    groups: tuple[str, ...] = (FLEET,)
+    arguments: str = ""
+    hide_btf: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +81,16 @@ class Settings:
     hosts: dict[str, Host]
 
     def select(self, names: Iterable[str]) -> list[Host]:
-        """The hosts named, in the file's order; all of them when none is named."""
-        wanted = set(names) or set(self.hosts)
+        """The hosts named, in the file's order; those of the fleet when none is named."""
+        wanted = set(names) or {host.name for host in self.group(FLEET)}
         unknown = sorted(wanted - set(self.hosts))
         if unknown:
             raise LabError(f"no such host: {', '.join(unknown)}; lab.yml has {', '.join(self.hosts)}")
         return [host for name, host in self.hosts.items() if name in wanted]
+
+    def group(self, name: str) -> list[Host]:
+        """The hosts of a group, in the file's order."""
+        return [host for host in self.hosts.values() if name in host.groups]
 
 
 def _field(where: str, mapping: Any, key: str, kind: type) -> Any:
@@ -97,7 +121,49 @@ def _kernel(name: str, raw: Any) -> Kernel:
         re.compile(package)
     except re.error as error:
         raise LabError(f"lab.yml: {where}.package is no regular expression: {error}") from error
-    return Kernel(name, _field(where, raw, "suite", str), package)
+    return Kernel(name, _field(where, raw, "suite", str), package, _pool(where, raw))
+
+
+def _pool(where: str, raw: Any) -> tuple[tuple[str, str], ...]:
+    files = _field(where, {"pool": {}, **raw}, "pool", dict)
+    for path, digest in files.items():
+        if not _POOL_FILE.fullmatch(str(path)) or not re.fullmatch("[0-9a-f]{64}", str(digest)):
+            raise LabError(f"lab.yml: {where}.pool: give 'pool/….deb: SHA-256 in hex', not {path!r}: {digest!r}")
+    return tuple(files.items())
+
+
+def _userland(name: str, raw: Any, kernels: dict[str, Kernel]) -> Userland:
+    where = f"userlands.{name}"
+    packages = tuple(_field(where, raw, "packages", list))
+    suite = _field(where, {"suite": name, **raw}, "suite", str)
+    if "headers" not in raw:
+        return Userland(name, suite, packages)
+    headers = _reference(f"{where}.headers", _field(where, raw, "headers", str), kernels)
+    if headers.suite != suite:
+        raise LabError(f"lab.yml: {where}.headers is of {headers.suite}, the userland of {suite}: use one suite")
+    return Userland(name, suite, packages, headers)
+
+
+def _groups(where: str, merged: Any) -> tuple[str, ...]:
+    groups = tuple(_field(where, merged, "groups", list))
+    for group in groups:
+        if not isinstance(group, str) or not _NAME.fullmatch(group):
+            raise LabError(f"lab.yml: {where}.groups holds {group!r}: give names such as {FLEET} or {MATRIX}")
+    return groups
+
+
+def _arguments(where: str, merged: Any) -> str:
+    text = str(_field(where, {"arguments": "", **merged}, "arguments", str))
+    if text and not _ARGUMENTS.fullmatch(text):
+        raise LabError(f"lab.yml: {where}.arguments is {text!r}: give plain words, one space between them")
+    return text
+
+
+def _hide_btf(where: str, merged: Any) -> bool:
+    value = merged.get("hide_btf", False)
+    if not isinstance(value, bool):
+        raise LabError(f"lab.yml: {where}.hide_btf is {value!r}: give true or false")
+    return value
 
 
 def _host(name: str, raw: Any, defaults: Any, kernels: dict[str, Kernel], userlands: dict[str, Userland]) -> Host:
@@ -118,6 +184,9 @@ def _host(name: str, raw: Any, defaults: Any, kernels: dict[str, Kernel], userla
         port=number("port", 1024, 65535),
         memory_mib=number("memory_mib", 256, 16384),
         state_disk_mib=number("state_disk_mib", 64, 65536),
+        groups=_groups(where, merged),
+        arguments=_arguments(where, merged),
+        hide_btf=_hide_btf(where, merged),
     )
 
 
@@ -128,10 +197,8 @@ def parse(document: Any) -> Settings:
     qemu = _field("the file", document, "qemu", dict)
     emulator = Emulator(_field("qemu", qemu, "package", str), tuple(_field("qemu", qemu, "suites", list)))
     kernels = {name: _kernel(name, raw) for name, raw in _field("the file", document, "kernels", dict).items()}
-    userlands = {
-        suite: Userland(suite, tuple(_field(f"userlands.{suite}", raw, "packages", list)))
-        for suite, raw in _field("the file", document, "userlands", dict).items()
-    }
+    raw_userlands = _field("the file", document, "userlands", dict)
+    userlands = {name: _userland(name, raw, kernels) for name, raw in raw_userlands.items()}
     defaults = _field("the file", document, "defaults", dict)
     raw_hosts = _field("the file", document, "hosts", dict)
     hosts = {name: _host(name, raw, defaults, kernels, userlands) for name, raw in raw_hosts.items()}

@@ -45,6 +45,9 @@ Components: main
 """
 
 
+FLEET = ["k510", "k61a", "k61b", "k612", "k73"]
+
+
 def lab_document() -> Any:
     return yaml.safe_load(paths.SETTINGS.read_text())
 
@@ -151,6 +154,15 @@ class TestSettings:
             (("hosts", "k510", "port"), True, "hosts.k510.port is True"),
             (("kernels", "6.1", "package"), "linux-[", "kernels.6.1.package is no regular expression"),
             (("hosts", "Bad_Name"), {}, "hosts.Bad_Name"),
+            (("hosts", "k616", "groups"), "matrix", "hosts.k616.groups is 'matrix': give a list"),
+            (("hosts", "k616", "groups"), ["Matrix"], "hosts.k616.groups holds 'Matrix'"),
+            (("hosts", "k61n", "hide_btf"), "yes", "hosts.k61n.hide_btf is 'yes': give true or false"),
+            (("hosts", "k618", "arguments"), "a;b", "hosts.k618.arguments is 'a;b': give plain words"),
+            (("hosts", "k618", "arguments"), 7, "hosts.k618.arguments is 7: give a str"),
+            (("userlands", "bcc", "headers"), "2.6", "userlands.bcc.headers is '2.6', which is not defined"),
+            (("userlands", "bcc", "headers"), "6.12", "userlands.bcc.headers is of trixie, the userland of bookworm"),
+            (("kernels", "7.0", "pool"), {"pool/x.deb": "00"}, "kernels.7.0.pool: give 'pool/"),
+            (("kernels", "7.0", "pool"), {"../x.deb": "0" * 64}, "kernels.7.0.pool: give 'pool/"),
         ],
     )
     def test_a_wrong_field_is_named(self, path: tuple[str, ...], value: object, says: str) -> None:
@@ -171,9 +183,80 @@ class TestSettings:
     def test_select_keeps_the_order_and_knows_its_hosts(self) -> None:
         loaded = settings.load(paths.SETTINGS)
         assert [host.name for host in loaded.select(["k73", "k510"])] == ["k510", "k73"]
-        assert len(loaded.select([])) == len(loaded.hosts)
+        assert [host.name for host in loaded.select([])] == FLEET
         with pytest.raises(LabError, match="no such host: nosuch"):
             loaded.select(["nosuch"])
+
+
+class TestMatrixHosts:
+    HOSTS = settings.load(paths.SETTINGS)
+
+    def test_the_matrix_has_eight_kernels_and_two_that_hide_their_btf(self) -> None:
+        matrix = self.HOSTS.group(settings.MATRIX)
+        assert len({host.kernel.name for host in matrix}) >= 8
+        hidden = [host for host in matrix if host.hide_btf]
+        assert len(hidden) >= 2
+        seen = {host.kernel.name for host in matrix if not host.hide_btf}
+        assert {host.kernel.name for host in hidden} <= seen
+
+    def test_groups_keep_the_fleet_apart(self) -> None:
+        assert [host.name for host in self.HOSTS.group(settings.FLEET)] == FLEET
+        assert not {"k61n", "k616", "k61bcc"} & {host.name for host in self.HOSTS.select([])}
+
+    def test_a_host_of_the_matrix_is_not_in_the_fleets_inventory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paths, "INVENTORY", tmp_path / "hosts.yml")
+        monkeypatch.setattr(paths, "KNOWN_HOSTS", tmp_path / "known_hosts")
+        monkeypatch.setattr(paths, "KEYS", tmp_path)
+        (tmp_path / "host_ed25519.pub").write_text("ssh-ed25519 AAAA lab\n")
+        monkeypatch.setattr(inventory, "running_ports", lambda hosts: {host.name: host.port for host in hosts})
+        inventory.write(self.HOSTS.hosts.values())
+        listed = yaml.safe_load(paths.INVENTORY.read_text())["all"]["hosts"]
+        assert list(listed) == FLEET
+        assert f":{self.HOSTS.hosts['k616'].port} " in paths.KNOWN_HOSTS.read_text()
+
+    def test_words_of_a_host_reach_its_kernel(self) -> None:
+        hidden = qemu.kernel_arguments(machine(host=self.HOSTS.hosts["k61n"])).split()
+        assert "lab.hide=btf" in hidden
+        with_lsm = qemu.kernel_arguments(machine(host=self.HOSTS.hosts["k618"])).split()
+        assert "lsm=landlock,lockdown,yama,integrity,bpf" in with_lsm
+        assert "lab.hide=btf" not in with_lsm
+
+    def test_an_image_has_the_headers_of_the_very_kernel(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(paths, "KERNELS", tmp_path)
+        userland = self.HOSTS.hosts["k61bcc"].userland
+        kernel = userland.headers
+        assert kernel is not None
+        pin = {"suite": kernel.suite, "pattern": kernel.package, "package": "linux-image-6.1.0-99-cloud-amd64"}
+        system.write_json(tmp_path / "pin.6.1.json", {**pin, "version": "6.1.999-1", "parts": []})
+        assert "linux-headers-6.1.0-99-cloud-amd64" in images._packages(userland)
+        plain = self.HOSTS.hosts["k61a"].userland
+        assert not any("headers" in package for package in images._packages(plain))
+
+    def test_what_is_dropped_is_of_the_same_kernel_only(self, tmp_path: Path) -> None:
+        for name in ("6.12-linux-image-a", "6.12-linux-image-b", "6.12-rt-linux-image-a"):
+            (tmp_path / name).mkdir()
+        images._remove_others(tmp_path, "6.12-linux-", "6.12-linux-image-b")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["6.12-linux-image-b", "6.12-rt-linux-image-a"]
+
+    def test_one_suite_is_asked_by_one_at_a_time(self) -> None:
+        inside, most = 0, 0
+
+        def ask() -> None:
+            nonlocal inside, most
+            with apt.Root(["trixie-backports"]).alone():
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.05)
+                inside -= 1
+
+        workers = [threading.Thread(target=ask) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert most == 1
 
 
 class TestKernelPatterns:
@@ -183,12 +266,18 @@ class TestKernelPatterns:
         "linux-image-6.1.0-47-amd64",
         "linux-image-6.12.117+deb13-cloud-amd64",
         "linux-image-6.1.0-47-rt-amd64",
+        "linux-image-6.12.117+deb13-rt-amd64",
+        "linux-image-6.16.12+deb13-cloud-amd64",
+        "linux-image-6.16.12+deb13-rt-amd64",
+        "linux-image-6.18.15+deb13-cloud-amd64",
+        "linux-image-7.0.13+deb13-cloud-amd64",
+        "linux-image-7.2.12+deb13-cloud-amd64",
         "linux-image-7.3.4+deb13-cloud-amd64",
         "linux-image-cloud-amd64",
         "linux-image-5.10.0-32-cloud-amd64",
     )
 
-    def test_each_pattern_takes_its_series_of_cloud_kernels_only(self) -> None:
+    def test_each_pattern_takes_its_series_and_flavour_only(self) -> None:
         document = lab_document()
         taken = {
             name: [n for n in self.NAMES if re.fullmatch(raw["package"], n)]
@@ -198,7 +287,16 @@ class TestKernelPatterns:
             "5.10": ["linux-image-5.10.0-32-cloud-amd64"],
             "6.1": ["linux-image-6.1.0-47-cloud-amd64"],
             "6.12": ["linux-image-6.12.117+deb13-cloud-amd64"],
-            "7.x": ["linux-image-7.3.4+deb13-cloud-amd64"],
+            "6.12-rt": ["linux-image-6.12.117+deb13-rt-amd64"],
+            "6.16": ["linux-image-6.16.12+deb13-cloud-amd64"],
+            "6.18": ["linux-image-6.18.15+deb13-cloud-amd64"],
+            "7.0": ["linux-image-7.0.13+deb13-cloud-amd64"],
+            "7.2": ["linux-image-7.2.12+deb13-cloud-amd64"],
+            "7.x": [
+                "linux-image-7.0.13+deb13-cloud-amd64",
+                "linux-image-7.2.12+deb13-cloud-amd64",
+                "linux-image-7.3.4+deb13-cloud-amd64",
+            ],
         }
 
 
@@ -245,6 +343,8 @@ class TestSnapshotKey:
             {"accelerator": "kvm"},
             {"host": dataclasses.replace(machine().host, memory_mib=768)},
             {"host": dataclasses.replace(machine().host, name="other")},
+            {"host": dataclasses.replace(machine().host, hide_btf=True)},
+            {"host": dataclasses.replace(machine().host, arguments="lsm=bpf")},
         ],
     )
     def test_content_counts(self, changes: dict[str, object]) -> None:
@@ -456,8 +556,10 @@ def test_wrong_usage_exits_with_2_and_an_unknown_host_with_1() -> None:
 
 
 def test_status_as_json_knows_every_host() -> None:
-    command = [sys.executable, "-m", "tests.lab", "status", "--json"]
+    command = [sys.executable, "-m", "tests.lab", "status", "--json", "--all"]
     done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True, check=True)
     rows = json.loads(done.stdout)["hosts"]
     assert [row["name"] for row in rows] == list(settings.load(paths.SETTINGS).hosts)
+    fleet = subprocess.run(command[:-1], cwd=paths.REPOSITORY, capture_output=True, text=True, check=True)
+    assert [row["name"] for row in json.loads(fleet.stdout)["hosts"]] == FLEET
     assert all((row["pid"] is None) == (row["state"] == "down") for row in rows)
