@@ -16,7 +16,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import ex
 
 MODULE = "ebpf.fleet.release"
 PUBLIC = (
-    "state", "bundle", "features", "keep", "allow_downgrade", "from_digest", "service", "wait", "root",
+    "state", "bundle", "features", "fallbacks", "keep", "allow_downgrade", "from_digest", "service", "wait", "root",
 )  # fmt: skip
 
 

@@ -4,12 +4,34 @@
 
 from __future__ import annotations
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import census
+import os
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.module_utils import census, policy_ready, report
 
 
 def rollout_hosts(hostvars):
     """Return what a rollout plan needs of each host."""
     return [census.rollout_host(host) for host in hostvars]
+
+
+def policy_refusals(hostvars, contracts, limits=None):
+    """Return each policy feature that may not go to a host yet, with the sentence that says why."""
+    try:
+        return policy_ready.policy_refusals(list(hostvars), contracts, limits)
+    except policy_ready.PolicyLimitError as error:
+        raise AnsibleFilterError(f"policy_refusals: {error}") from error
+
+
+def report_paths(path, folder, name="census"):
+    """Return where the three files of a report go; see the filter's documentation."""
+    if not isinstance(path, str) or not path.strip():
+        raise AnsibleFilterError("report_paths: the path is empty; name a file, a prefix or a folder")
+    full = os.path.join(folder, os.path.expanduser(path))
+    if path.endswith("/") or os.path.isdir(full):
+        full = os.path.join(full, name)
+    stem = next((full[: -len(end)] for end in (".json", ".md", ".html") if full.endswith(end)), full)
+    return {"json": stem + ".json", "markdown": stem + ".md", "html": stem + ".html"}
 
 
 class FilterModule:
@@ -19,4 +41,10 @@ class FilterModule:
         return {
             "rollout_hosts": rollout_hosts,
             "capability_census": census.capability_census,
+            "census_markdown": report.census_markdown,
+            "census_html": report.census_html,
+            "matrix_markdown": report.matrix_markdown,
+            "matrix_html": report.matrix_html,
+            "policy_refusals": policy_refusals,
+            "report_paths": report_paths,
         }

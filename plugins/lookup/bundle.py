@@ -28,7 +28,7 @@ RETURN = r"""
 _raw:
   description: >-
     One dictionary for each bundle: C(bundle) (name, version, sequence, created), C(digest), C(contracts) (a list),
-    and C(path).
+    C(btf_index) (the entries of its C(btf/index.json), empty where it carries no BTF) and C(path).
   type: list
   elements: dict
 """
@@ -59,4 +59,5 @@ def describe(path):
         "bundle": dict(found.manifest.doc["bundle"]),
         "digest": found.manifest.digest,
         "contracts": [found.contracts[name] for name in sorted(found.contracts)],
+        "btf_index": found.btf_index,
     }

@@ -67,3 +67,9 @@ _HELPERS = """
     ktime_get_tai_ns user_ringbuf_drain cgrp_storage_get cgrp_storage_delete
 """
 HELPERS = tuple(_HELPERS.split())
+
+_LINK_TYPES = """
+    unspec raw_tracepoint tracing cgroup iter netns xdp perf_event kprobe_multi struct_ops netfilter
+    tcx uprobe_multi netkit sockmap
+"""
+LINK_TYPES = tuple(_LINK_TYPES.split())

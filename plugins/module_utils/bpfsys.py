@@ -18,15 +18,25 @@ from typing import Iterator, NamedTuple
 MAP_CREATE = 0
 PROG_LOAD = 5
 PROG_GET_NEXT_ID = 11
+MAP_GET_NEXT_ID = 12
 PROG_GET_FD_BY_ID = 13
+MAP_GET_FD_BY_ID = 14
 OBJ_GET_INFO_BY_FD = 15
+PROG_QUERY = 16
+RAW_TRACEPOINT_OPEN = 17
 BTF_LOAD = 18
+LINK_CREATE = 28
+LINK_GET_FD_BY_ID = 30
+LINK_GET_NEXT_ID = 31
+ENABLE_STATS = 32
 
 OWN_PREFIX = "ef_"
 
 # What the kernel does not know it requires to be zero, so one large block fits every kernel.
 ATTR_BYTES = 144
 INFO_BYTES = 256
+# With the three fields of a signature, which kernels from 6.18 on know.
+SIGNED_ATTR_BYTES = 168
 
 # By machine and size of a pointer: a 32-bit Python on a 64-bit kernel has the 32-bit numbers.
 BPF_NUMBERS = {
@@ -52,6 +62,11 @@ PERF_NUMBERS = {
 
 # r0 = 0; exit
 RETURN_ZERO = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
+# r0 = r2; exit: r2 was never written, so the verifier always refuses this, and says "R2 !read_ok".
+READS_UNWRITTEN = struct.pack("=BBhiBBhi", 0xBF, 0x20, 0, 0, 0x95, 0, 0, 0)
+
+
+_LICENCE = ctypes.create_string_buffer(b"GPL")
 
 
 class UnsupportedMachineError(Exception):
@@ -75,11 +90,12 @@ def syscall_number(table: dict[tuple[str, int], int]) -> int:
     return table[key]
 
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.syscall.restype = ctypes.c_long
+
+
 def _syscall(number: int, *args: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    ctypes.set_errno(0)
-    result = int(libc.syscall(ctypes.c_long(number), *args))
+    result = int(_LIBC.syscall(ctypes.c_long(number), *args))
     if result < 0:
         err = ctypes.get_errno()
         raise OSError(err, os.strerror(err))
@@ -125,14 +141,19 @@ class ProgramSpec(NamedTuple):
 def prog_load(spec: ProgramSpec, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
     """Load a program and return its descriptor; the verifier's words go to `log`."""
     code = ctypes.create_string_buffer(spec.code, len(spec.code))
-    licence = ctypes.create_string_buffer(b"GPL")
+    return bpf(PROG_LOAD, _load_attr(spec, code, log))
+
+
+def _load_attr(
+    spec: ProgramSpec, code: ctypes.Array[ctypes.c_char], log: ctypes.Array[ctypes.c_char] | None
+) -> bytes:
     log_size = len(log) if log is not None else 0
     attr = struct.pack(
         "=IIQQIIQII16sIIII",
         spec.type,
         len(spec.code) // 8,
         ctypes.addressof(code),
-        ctypes.addressof(licence),
+        ctypes.addressof(_LICENCE),
         1 if log_size else 0,
         log_size,
         ctypes.addressof(log) if log is not None else 0,
@@ -144,8 +165,70 @@ def prog_load(spec: ProgramSpec, log: ctypes.Array[ctypes.c_char] | None = None)
         0,
         0,
     )
-    attr = attr.ljust(108, b"\0") + struct.pack("=I", spec.attach_btf_id)
-    return bpf(PROG_LOAD, attr)
+    return attr.ljust(108, b"\0") + struct.pack("=I", spec.attach_btf_id)
+
+
+class Verdict(NamedTuple):
+    """What became of a load: errno (0: it was accepted, and closed again) and the verifier's words."""
+
+    errno: int
+    log: str
+
+
+class Trial:
+    """Loads one program again and again with another number in its first instruction.
+
+    Thousands of questions differ in one number only, so buffers are built once.
+    """
+
+    def __init__(self, spec: ProgramSpec, log_bytes: int = 4096) -> None:
+        self._number = syscall_number(BPF_NUMBERS)
+        self._log = ctypes.create_string_buffer(log_bytes)
+        self._code = ctypes.create_string_buffer(spec.code, len(spec.code))
+        self._attr = ctypes.create_string_buffer(_load_attr(spec, self._code, self._log), ATTR_BYTES)
+
+        self._immediate = ctypes.c_int32.from_buffer(self._code, 4)
+
+    def run(self, immediate: int | None = None) -> Verdict:
+        """Load with the first instruction's immediate value, or as it is; nothing stays loaded."""
+        if immediate is not None:
+            self._immediate.value = immediate
+        self._log[0] = b"\0"
+        fd = _LIBC.syscall(self._number, PROG_LOAD, self._attr, ATTR_BYTES)
+        if fd >= 0:
+            os.close(fd)
+            return Verdict(0, "")
+        return Verdict(ctypes.get_errno(), self._log.value.decode("ascii", "replace"))
+
+
+def signed_load(program_type: int, signature: bytes) -> int:
+    """errno of a load that carries this signature for the built-in keyring; 0 where it was accepted."""
+    spec = ProgramSpec(type=program_type, code=READS_UNWRITTEN)
+    code = ctypes.create_string_buffer(spec.code, len(spec.code))
+    blob = ctypes.create_string_buffer(signature, len(signature))
+    attr = _load_attr(spec, code, None).ljust(152, b"\0")
+    attr += struct.pack("=QIi", ctypes.addressof(blob), len(signature), 0)
+    buffer = ctypes.create_string_buffer(attr, SIGNED_ATTR_BYTES)
+    try:
+        number = syscall_number(BPF_NUMBERS)
+        os.close(_syscall(number, ctypes.c_long(PROG_LOAD), buffer, ctypes.c_long(SIGNED_ATTR_BYTES)))
+    except OSError as error:
+        return error.errno or 0
+    return 0
+
+
+def attached_count(attach_type: int, target: int) -> int:
+    """Number of programs attached to a cgroup, a network namespace or an interface; raises if not offered."""
+    attr = struct.pack("=IIIIQI", target, attach_type, 0, 0, 0, 0)
+    buffer = ctypes.create_string_buffer(attr, ATTR_BYTES)
+    _bpf_buffer(PROG_QUERY, buffer)
+    return int(struct.unpack_from("=I", buffer.raw, 24)[0])
+
+
+def raw_tracepoint_open(name: str, program_fd: int) -> int:
+    """Attach to a raw tracepoint and return the link's descriptor; closing it detaches."""
+    text = ctypes.create_string_buffer(name.encode("ascii"))
+    return bpf(RAW_TRACEPOINT_OPEN, struct.pack("=QI", ctypes.addressof(text), program_fd))
 
 
 def _kernel_version_code() -> int:
@@ -165,31 +248,52 @@ def btf_load_int() -> int:
     return bpf(BTF_LOAD, attr)
 
 
-def program_ids() -> Iterator[int]:
-    """Ids of all programs in the kernel, in rising order; needs CAP_SYS_ADMIN."""
+def object_ids(command: int) -> Iterator[int]:
+    """Ids of all objects of one kind in rising order, by its *_GET_NEXT_ID; needs CAP_SYS_ADMIN."""
     current = 0
     while True:
         buffer = ctypes.create_string_buffer(struct.pack("=II", current, 0), ATTR_BYTES)
         try:
-            _bpf_buffer(PROG_GET_NEXT_ID, buffer)
+            _bpf_buffer(command, buffer)
         except FileNotFoundError:
             return
         current = struct.unpack_from("=II", buffer.raw)[1]
         yield current
 
 
+def program_ids() -> Iterator[int]:
+    """Ids of all programs in the kernel, in rising order; needs CAP_SYS_ADMIN."""
+    return object_ids(PROG_GET_NEXT_ID)
+
+
+def object_info(fd: int, given: bytes = b"") -> bytes:
+    """BPF_OBJ_GET_INFO_BY_FD of any object; `given` are the fields that the caller fills in."""
+    info = ctypes.create_string_buffer(given, INFO_BYTES)
+    bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, INFO_BYTES, ctypes.addressof(info)))
+    return info.raw
+
+
 def program(program_id: int) -> Program:
     """What the kernel says of one program."""
     fd = bpf(PROG_GET_FD_BY_ID, struct.pack("=I", program_id))
     try:
-        info = ctypes.create_string_buffer(INFO_BYTES)
-        bpf(OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, INFO_BYTES, ctypes.addressof(info)))
+        return program_from(object_info(fd))
     finally:
         os.close(fd)
-    return _program_from(info.raw)
 
 
-def _program_from(info: bytes) -> Program:
+def id_buffer(count: int) -> ctypes.Array[ctypes.c_uint32]:
+    """Room for `count` ids that the kernel writes."""
+    return (ctypes.c_uint32 * count)()
+
+
+def map_ids_request(ids: ctypes.Array[ctypes.c_uint32]) -> bytes:
+    """The fields of struct bpf_prog_info by which the kernel writes a program's map ids into `ids`."""
+    return b"\0" * 52 + struct.pack("=IQ", len(ids), ctypes.addressof(ids))
+
+
+def program_from(info: bytes) -> Program:
+    """Type, id, tag and name out of struct bpf_prog_info."""
     kind, number = struct.unpack_from("=II", info)
     name = info[64:80].split(b"\0")[0].decode("ascii", "replace")
     return Program(number, kind, name, info[8:16].hex())
@@ -207,13 +311,33 @@ def own_programs(prefix: str = OWN_PREFIX) -> list[Program]:
     return found
 
 
-def kprobe_open(pmu_type: int, symbol: str) -> int:
+def kprobe_open(pmu_type: int, symbol: str, on_return: bool = False) -> int:
     """Create a kprobe event on `symbol` without enabling it; returns its descriptor."""
+    return _probe_open(pmu_type, 1 if on_return else 0, symbol, 0)
+
+
+def uprobe_open(pmu_type: int, path: str, offset: int) -> int:
+    """Create a uprobe event at an offset of a file without enabling it; returns its descriptor."""
+    return _probe_open(pmu_type, 0, path, offset)
+
+
+def _probe_open(pmu_type: int, config: int, target: str, offset: int) -> int:
     number = syscall_number(PERF_NUMBERS)
-    name = ctypes.create_string_buffer(symbol.encode("ascii"))
+    name = ctypes.create_string_buffer(target.encode())
     # struct perf_event_attr: type, size, config, ..., flags at 40 (bit 0: disabled), config1 at 56.
-    attr = struct.pack("=IIQQQQQ", pmu_type, 112, 0, 0, 0, 0, 1)
-    attr += struct.pack("=IIQQ", 0, 0, ctypes.addressof(name), 0)
+    attr = struct.pack("=IIQQQQQ", pmu_type, 112, config, 0, 0, 0, 1)
+    attr += struct.pack("=IIQQ", 0, 0, ctypes.addressof(name), offset)
     buffer = ctypes.create_string_buffer(attr, 112)
     minus_one, close_on_exec = ctypes.c_long(-1), ctypes.c_long(8)
     return _syscall(number, buffer, minus_one, ctypes.c_long(0), minus_one, close_on_exec)
+
+
+def active_lsms() -> list[int]:
+    """Ids of the active LSMs in order, by lsm_list_modules(2) (6.8 on); raises OSError where there is none."""
+    if ctypes.sizeof(ctypes.c_void_p) != 8:
+        raise UnsupportedMachineError("lsm_list_modules: number known for 64-bit Python only")
+    ids = (ctypes.c_uint64 * 32)()
+    size = ctypes.c_uint32(ctypes.sizeof(ids))
+    # Of the calls that came after 5.0, which have one number on all machines.
+    count = _syscall(461, ids, ctypes.byref(size), ctypes.c_long(0))
+    return list(ids[:count])

@@ -60,14 +60,12 @@ def _sections(blob: bytes) -> tuple[memoryview, bytes]:
 
 
 def _name_offsets(strings: bytes, names: Iterable[str]) -> dict[int, str]:
+    """Where each name stands; a kernel's BTF is deduplicated, so it stands there once."""
     offsets: dict[int, str] = {}
     for name in names:
-        # A name may be stored more than once in BTF that was not deduplicated.
-        needle = b"\0" + name.encode("ascii") + b"\0"
-        at = strings.find(needle)
-        while at >= 0:
+        at = strings.find(b"\0" + name.encode("ascii") + b"\0")
+        if at >= 0:
             offsets[at + 1] = name
-            at = strings.find(needle, at + 1)
     return offsets
 
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, NoReturn
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import btf_index
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE as CONTRACT_CODE
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
@@ -42,6 +43,7 @@ class Bundle(NamedTuple):
     signature: bytes
     members: dict[str, Member]
     contracts: dict[str, dict[str, Any]]
+    btf_index: list[dict[str, Any]]
 
 
 def member_limit(path: str) -> int:
@@ -182,7 +184,9 @@ def load_bundle(source: str) -> Bundle:
         name: check_contract(manifest, name, members[entry["contract"]].data)
         for name, entry in manifest.features.items()
     }
-    return Bundle(manifest, members[SIGNATURE].data, members, contracts)
+    index = members.get(btf_index.PATH)
+    entries = btf_index.parse_index(index.data, members) if index else []
+    return Bundle(manifest, members[SIGNATURE].data, members, contracts, entries)
 
 
 def open_members(source: str) -> Iterator[Member]:

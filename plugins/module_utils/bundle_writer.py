@@ -1,6 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Builds and signs a bundle, on the controller: contracts, objects, loaders, manifest, signature, tar.
+"""Builds and signs a bundle, on the controller: contracts, objects, BTF, loaders, manifest, signature, tar.
 
 The only part of the collection that needs PyYAML; nothing of it runs on a managed host.
 """
@@ -20,15 +20,21 @@ from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
 import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils import btf_index, bundle_btf, bundle_matrix
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import (
-    CODE,
-    compare_with_objects,
-    validate_contract,
-)
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations, optional_sections
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE, is_third_party, validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean, raise_all
+from ansible_collections.ebpf.fleet.plugins.module_utils.feature_folder import (
+    BCC_SOURCE,
+    CONTRACT,
+    folder_problems,
+    objects_of,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import put_folder
+from ansible_collections.ebpf.fleet.plugins.module_utils.report import compatibility_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
     KEY_TYPE,
     NAMESPACE,
@@ -37,13 +43,14 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
 
 SECONDS_FOR_BUILD = 1800
 SECONDS_FOR_TOOL = 60
-CONTRACT = "contract.yml"
+COLLECTOR = "collector/bcc.py"
 
 
 class Order(NamedTuple):
     """What to build. ``source`` is the folder with the Makefile, ``build_dir`` where the loader is compiled.
 
-    ``loaders`` maps an architecture to a loader; empty compiles this machine's.
+    ``loaders`` maps an architecture to a loader; empty compiles this machine's. ``btf_dirs`` hold
+    kernels' whole BTF, ``matrix`` is a capability matrix that was measured on these very objects.
     """
 
     name: str
@@ -56,6 +63,8 @@ class Order(NamedTuple):
     loaders: dict[str, Path]
     signing_key: Path
     compatibility: dict[str, list[Any]]
+    btf_dirs: tuple[Path, ...] = ()
+    matrix: Path | None = None
 
 
 class Built(NamedTuple):
@@ -68,6 +77,12 @@ class Built(NamedTuple):
     def signature(self) -> bytes:
         data: bytes = self.members[mf.SIGNATURE].data
         return data
+
+
+def btf_entries(built: Built) -> list[dict[str, Any]]:
+    """The kernels for which a bundle has minimal BTF."""
+    index = built.members.get(btf_index.PATH)
+    return list(btf_index.parse_index(index.data, built.members)) if index else []
 
 
 # Contracts
@@ -148,9 +163,7 @@ def read_contracts(features: Mapping[str, Path], today: str) -> dict[str, dict[s
             problems.append(error)
             continue
         problems.extend(validate_contract(contracts[name], str(path), name, today))
-        if not (folder / f"{name}.bpf.c").is_file():
-            source = str(folder / f"{name}.bpf.c")
-            problems.append(FleetError(CODE, f"{source}: does not exist; a feature needs its program", source))
+        problems.extend(folder_problems(name, folder, contracts[name]))
     raise_all(problems)
     return contracts
 
@@ -194,15 +207,72 @@ def compile_objects(order: Order, contracts: Mapping[str, dict[str, Any]], work:
     for name, folder in order.features.items():
         shutil.copytree(folder, stage / "features" / name)
     out = work / "objects"
-    run_tool(["make", "-C", str(stage), "features", f"BUILD={out}"], seconds=SECONDS_FOR_BUILD)
+    jobs = f"-j{os.cpu_count() or 1}"
+    run_tool(["make", "-C", str(stage), jobs, "features", f"BUILD={out}"], seconds=SECONDS_FOR_BUILD)
     objects: dict[str, Path] = {}
     for name, contract in contracts.items():
-        for variant in contract["variants"]:
-            path = f"features/{name}/{variant['name']}.bpf.o"
+        for variant in objects_of(contract):
+            path = f"features/{name}/{variant}"
             if not (out / path).is_file():
                 raise FleetError("EF_BUILD", f"{path}: was not built; look at {order.source / 'Makefile'}", path)
             objects[path] = out / path
     return objects
+
+
+# What stands beside objects and loaders
+
+
+def further_files(
+    order: Order, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path], work: Path
+) -> dict[str, bytes]:
+    """Bundle path to bytes of what only some bundles hold: BCC sources, minimal BTF, the matrix."""
+    files = bcc_files(order, contracts)
+    if order.btf_dirs:
+        files.update(minimal_btf(order, objects, work))
+    if order.matrix is not None:
+        doc = checked_matrix(order.matrix, contracts, objects)
+        files[bundle_matrix.PATH] = bundle_matrix.matrix_bytes(doc, order.matrix)
+    return files
+
+
+def bcc_files(order: Order, contracts: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
+    """The sources of the features with a BCC fallback, and the collector that compiles them on a host."""
+    files = {
+        f"features/{name}/{BCC_SOURCE}": (order.features[name] / BCC_SOURCE).read_bytes()
+        for name, contract in contracts.items()
+        if "bcc" in contract
+    }
+    if not files:
+        return {}
+    collector = order.source.parent / "collectors/bcc.py"
+    if not collector.is_file():
+        raise FleetError("EF_ARGUMENT", f"source: {collector} does not exist, and a contract has 'bcc'; give the bpf "
+                         "folder of a whole checkout of the collection", str(collector))  # fmt: skip
+    files[COLLECTOR] = collector.read_bytes()
+    return files
+
+
+def minimal_btf(order: Order, objects: Mapping[str, Path], work: Path) -> dict[str, bytes]:
+    """What the objects ask of the kernels' types, for hosts whose kernel does not tell them."""
+    relocating = [str(objects[path]) for path in sorted(objects) if has_core_relocations(objects[path].read_bytes())]
+    if not relocating:
+        raise FleetError("EF_ARGUMENT", "btf_dirs: no object of this bundle relocates, so none needs BTF; leave it out")
+    tool = bundle_btf.bpftool()
+
+    def reduce(full: Path, target: Path) -> None:
+        run_tool([tool, "gen", "min_core_btf", str(full), str(target), *relocating])
+
+    members: dict[str, bytes] = bundle_btf.minimal_members(bundle_btf.find_full_btf(order.btf_dirs), reduce, work)
+    return members
+
+
+def checked_matrix(path: Path, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path]) -> Any:
+    """The matrix, which must have been measured on these very objects."""
+    doc = bundle_matrix.read_matrix(path)
+    variants = {name: [variant["name"] for variant in contract["variants"]] for name, contract in contracts.items()}
+    digests = {name: hashlib.sha256(compiled.read_bytes()).hexdigest() for name, compiled in objects.items()}
+    bundle_matrix.check_matrix(doc, path, variants, digests)
+    return doc
 
 
 def loaders_of(order: Order) -> dict[str, Path]:
@@ -229,6 +299,17 @@ def ask_loader(loader: Path, arguments: list[str]) -> dict[str, Any]:
     return dict(answer)
 
 
+def inspect(loader: Path, compiled: Path, contract: Mapping[str, Any]) -> dict[str, Any]:
+    """What an object holds; a third party's structs have names of their own."""
+    options = ["--all-structs"] if is_third_party(dict(contract)) else []
+    found = ask_loader(loader, ["inspect", *options, str(compiled)])
+    try:
+        data = compiled.read_bytes()
+        return {**found, "relocates": has_core_relocations(data), "optional": optional_sections(data)}
+    except ValueError as error:
+        raise FleetError(CODE, f"{compiled}: {error}; compile it with clang -target bpf", str(compiled)) from error
+
+
 def compare_objects(
     order: Order, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path], loader: Path
 ) -> None:
@@ -236,8 +317,8 @@ def compare_objects(
     problems: list[FleetError] = []
     for name, contract in contracts.items():
         inspected = {
-            variant["name"]: ask_loader(loader, ["inspect", str(objects[f"features/{name}/{variant['name']}.bpf.o"])])
-            for variant in contract["variants"]
+            path[: -len(".bpf.o")]: inspect(loader, objects[f"features/{name}/{path}"], contract)
+            for path in objects_of(contract)
         }
         problems.extend(compare_with_objects(contract, inspected, str(order.features[name] / CONTRACT)))
     raise_all(problems)
@@ -322,6 +403,8 @@ def build(order: Order) -> Built:
         objects = compile_objects(order, contracts, work)
         compare_objects(order, contracts, objects, loader)
         members = _collect(contracts, objects, loaders)
+        for path, data in further_files(order, contracts, objects, work).items():
+            members[path] = bd.Member(path, 0o644, data)
         manifest = _make_manifest(order, contracts, loaders, members)
         members[mf.MANIFEST] = bd.Member(mf.MANIFEST, 0o644, manifest.data)
         members[mf.SIGNATURE] = bd.Member(mf.SIGNATURE, 0o644, sign(manifest.data, order.signing_key))
@@ -368,8 +451,15 @@ def _make_manifest(
         features={name: [v["name"] for v in contract["variants"]] for name, contract in contracts.items()},
         files=files,
         provenance=provenance_of(order.source, str(version["libbpf"])),
-        compatibility=order.compatibility,
+        compatibility=_compatibility(order, members),
     )
+
+
+def _compatibility(order: Order, members: Mapping[str, bd.Member]) -> dict[str, list[Any]]:
+    """What a matrix tells goes before what was given by hand."""
+    if bundle_matrix.PATH not in members:
+        return order.compatibility
+    return dict(compatibility_of(json.loads(members[bundle_matrix.PATH].data)))
 
 
 def write_folder(members: Mapping[str, bd.Member], folder: Path) -> None:

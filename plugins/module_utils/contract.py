@@ -1,21 +1,26 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The rules of a feature's contract, alone and against what was compiled. Pure."""
+"""The rules of a feature's contract by itself; contract_objects holds it against what was compiled. Pure."""
 
 from __future__ import annotations
 
 import datetime
+import difflib
 import re
 from typing import Any, Callable, Collection, Optional
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpfnames import HELPERS
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 
 SCHEMA = "ebpf.fleet/contract/v1"
 CODE = "EF_CONTRACT_MALFORMED"
-MAX_KERNEL_NAME = 15
+MAX_SERIES = 16384
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 KERNEL_NAME = re.compile(r"ef_[a-z0-9_]{1,12}\Z")
+STRUCT_NAME = re.compile(r"ef_[a-z0-9_]{1,60}\Z")
+FREE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
+FREE_MAP_NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.]{0,127}\Z")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 U32_MAX = 2**32 - 1
 U63_MAX = 2**63 - 1
@@ -38,15 +43,24 @@ MAP_TYPES = frozenset([
 # fmt: on
 PER_CPU_TYPES = frozenset(["percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage"])
 LRU_TYPES = frozenset(["lru_hash", "lru_percpu_hash"])
-PLAIN_HOOKS = ("tp_btf", "raw_tp", "kprobe", "fentry", "lsm")
+COUNTER_TYPES = ("hash", "lru_hash", "percpu_hash", "array", "percpu_array")
+SIGNAL_MAP_TYPES: dict[str, tuple[str, ...]] = {
+    "histogram": ("percpu_array",),
+    "events": ("ringbuf", "perf_event_array"),
+    "counters": COUNTER_TYPES,
+}
+PATH_KINDS = {"metrics": ("histogram", "counters"), "events": ("events",), "policy": ("events", "counters")}
+KIND_KEYS = {"histogram": ("scale",), "events": ("event", "perf_map"), "counters": ("key",)}
+# What a hook makes certain: the program type, and whether the kernel's own BTF is needed to find it.
+HOOKS = {
+    "tp_btf": ("tracing", True), "fentry": ("tracing", True), "fexit": ("tracing", True), "lsm": ("lsm", True),
+    "raw_tp": ("raw_tracepoint", False), "tracepoint": ("tracepoint", False), "kprobe": ("kprobe", False),
+    "kretprobe": ("kprobe", False),
+}  # fmt: skip
+BCC_HOOKS = ("raw_tp", "kprobe", "kretprobe")
 SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 TRACEPOINT = re.compile(r"[a-z0-9_]+/[a-z0-9_]+\Z")
 KERNEL_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,4}\Z")
-SECTION_HOOKS = {
-    "tp_btf": "tp_btf", "raw_tp": "raw_tp", "raw_tracepoint": "raw_tp", "tracepoint": "tracepoint",
-    "tp": "tracepoint", "kprobe": "kprobe", "fentry": "fentry", "lsm": "lsm",
-}  # fmt: skip
-
 Check = Callable[[Any], Optional[str]]
 
 
@@ -112,6 +126,10 @@ def _mapping(value: Any) -> str | None:
     return None if isinstance(value, dict) else "give a mapping"
 
 
+def _names(value: Any) -> str | None:
+    return _list(value) or (None if all(isinstance(word, str) for word in value) else "give a list of names")
+
+
 KERNEL_NAME_REMEDY = "use 'ef_' and at most 12 of [a-z0-9_] (the kernel keeps 15 characters)"
 TOP: dict[str, Check] = {
     "schema": _choice(SCHEMA),
@@ -121,12 +139,17 @@ TOP: dict[str, Check] = {
     "data_path": _choice("metrics", "events", "policy"),
     "lifetime": _choice("permanent", "temporary"),
     "expires": _date,
+    "origin": _choice("third_party"),
+    "accounting": _choice("none"),
+    "mode": _choice("observe"),
     "cost_order": _integer(0, 1000000),
     "budget": _mapping,
     "signals": _list,
     "maps": _list,
     "variants": _list,
+    "bcc": _mapping,
 }
+OPTIONAL = frozenset(["expires", "origin", "accounting", "mode", "bcc"])
 OWNER: dict[str, Check] = {"team": _text, "contact": _text}
 BUDGET: dict[str, Check] = {
     "cpu_millicores": _integer(1, 1000),
@@ -136,11 +159,13 @@ BUDGET: dict[str, Check] = {
 }
 SIGNAL: dict[str, Check] = {
     "name": _pattern(SIGNAL_NAME, "use [a-z][a-z0-9_]*, at most 64 characters"),
-    "kind": _choice("histogram", "events"),
+    "kind": _choice("histogram", "events", "counters"),
     "help": _text,
     "map": _pattern(KERNEL_NAME, KERNEL_NAME_REMEDY),
     "scale": _choice("nanoseconds", "microseconds", "bytes", "count"),
-    "event": _pattern(re.compile(r"ef_[a-z0-9_]{1,60}\Z"), "name the event's struct, ef_..."),
+    "event": _pattern(STRUCT_NAME, "name the event's struct, ef_..."),
+    "perf_map": _pattern(KERNEL_NAME, KERNEL_NAME_REMEDY),
+    "key": _pattern(STRUCT_NAME, "name the key's struct, ef_..."),
     "consumer": _mapping,
     "retention_days": _integer(1, 36500),
     "sample_every": _integer(1, U32_MAX),
@@ -155,12 +180,26 @@ MAP: dict[str, Check] = {
     "eviction": _choice("none", "lru", "manual"),
     "cardinality": _text,
     "why": _text,
+    "variants": _names,
 }
 VARIANT: dict[str, Check] = {
     "name": _pattern(NAME, "use [a-z][a-z0-9_]*, at most 32 characters"),
     "programs": _list,
+    "profile": _choice("full", "reduced"),
     "requires": _list,
 }
+BCC: dict[str, Check] = {"programs": _list, "requires": _list}
+# Names in objects that others compiled are free.
+FREE_NAME_CHECK = _pattern(FREE_NAME, "use the name in the object, a C identifier")
+FREE_MAP_CHECK = _pattern(FREE_MAP_NAME, "use the name in the object, as 'ebpf-loader inspect' prints it")
+FREE_SIGNAL: dict[str, Check] = {
+    **SIGNAL,
+    "map": FREE_MAP_CHECK,
+    "perf_map": FREE_MAP_CHECK,
+    "event": FREE_NAME_CHECK,
+    "key": FREE_NAME_CHECK,
+}
+FREE_MAP: dict[str, Check] = {**MAP, "name": FREE_MAP_CHECK}
 
 
 def validate_contract(doc: Any, file: str, folder: str | None = None, today: str | None = None) -> list[FleetError]:
@@ -174,26 +213,46 @@ def validate_contract(doc: Any, file: str, folder: str | None = None, today: str
     if not isinstance(doc, dict):
         findings.add("document", "is not a mapping", "begin with 'schema: " + SCHEMA + "'")
         return findings.errors
-    _keys(findings, "", doc, TOP, optional={"expires"})
+    _keys(findings, "", doc, TOP, optional=OPTIONAL)
     _keys(findings, "owner", doc.get("owner"), OWNER)
     _keys(findings, "budget", doc.get("budget"), BUDGET)
     if folder is not None and doc.get("feature") != folder:
         remedy = f"name the feature as its folder, {folder!r}"
         findings.add("feature", f"is {_shown(doc.get('feature'))}", remedy)
     _lifetime(findings, doc, today)
+    _modes(findings, doc)
     _maps(findings, doc)
     _signals(findings, doc)
     _variants(findings, doc)
+    _bcc(findings, doc)
     return findings.errors
+
+
+def is_third_party(contract: dict[str, Any]) -> bool:
+    """Whether the feature's objects were written and compiled by others."""
+    return contract.get("origin") == "third_party"
+
+
+def variant_maps(contract: dict[str, Any], variant: str) -> set[str]:
+    """The names of the maps that a variant holds, by the contract."""
+    return {
+        str(entry.get("name"))
+        for entry in _mappings(contract, "maps")
+        if not isinstance(entry.get("variants"), list) or variant in entry["variants"]
+    }
+
+
+def _mappings(doc: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The entries of a list that are mappings; what is none was said elsewhere."""
+    values = doc.get(key)
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def _at(prefix: str, key: object) -> str:
     return f"{prefix}.{key}" if prefix else str(key)
 
 
-def _keys(
-    findings: Findings, prefix: str, value: Any, spec: dict[str, Check], optional: set[str] | None = None
-) -> None:
+def _keys(findings: Findings, prefix: str, value: Any, spec: dict[str, Check], optional: Collection[str] = ()) -> None:
     """Check presence, spelling and value of every key; a value that is no mapping was said elsewhere."""
     if not isinstance(value, dict):
         return
@@ -205,7 +264,7 @@ def _keys(
             remedy = check(value[key])
             if remedy:
                 findings.add(_at(prefix, key), f"is {_shown(value[key])}", remedy)
-        elif key not in (optional or set()):
+        elif key not in optional:
             findings.add(_at(prefix, key), "is missing", "add it")
 
 
@@ -237,10 +296,26 @@ def _lifetime(findings: Findings, doc: dict[str, Any], today: str | None) -> Non
         findings.add("expires", f"{expires} has come", "extend it or leave the feature out")
 
 
+def _modes(findings: Findings, doc: dict[str, Any]) -> None:
+    """What the contract says of the object as a whole: whose it is, what it counts, what it may do."""
+    if "accounting" in doc and not is_third_party(doc):
+        findings.add("accounting", f"is {_shown(doc['accounting'])} without 'origin: third_party'",
+                     "remove it: a feature of ours counts what it produces and drops")  # fmt: skip
+    path = doc.get("data_path")
+    if path == "policy" and "mode" not in doc:
+        findings.add("mode", "is missing on the policy path",
+                     "write 'mode: observe': no program may deny anything yet")  # fmt: skip
+    if path in ("metrics", "events") and "mode" in doc:
+        findings.add("mode", f"is given on the {path} path", "remove it or set 'data_path: policy'")
+
+
 def _maps(findings: Findings, doc: dict[str, Any]) -> None:
+    spec = FREE_MAP if is_third_party(doc) else MAP
+    variants = {str(variant.get("name")) for variant in _mappings(doc, "variants")}
     for field, entry in _entries(findings, doc, "maps"):
-        _keys(findings, field, entry, MAP)
         kind = str(entry.get("type"))
+        _keys(findings, field, entry, _sized(spec, kind), optional={"variants"})
+        _words(findings, _at(field, "variants"), entry.get("variants"), _choice(*sorted(variants)))
         scope = "per_cpu" if kind in PER_CPU_TYPES else "global"
         if kind in MAP_TYPES and entry.get("scope") in ("per_cpu", "global") and entry["scope"] != scope:
             findings.add(_at(field, "scope"), f"is {entry['scope']!r} for a {kind}", f"set {scope!r}")
@@ -249,40 +324,99 @@ def _maps(findings: Findings, doc: dict[str, Any]) -> None:
                          "'lru' belongs to the lru map types and only to them")  # fmt: skip
 
 
-def _map_names(doc: dict[str, Any]) -> set[str]:
-    entries = doc.get("maps")
-    if not isinstance(entries, list):
-        return set()
-    return {str(entry.get("name")) for entry in entries if isinstance(entry, dict)}
+def _sized(spec: dict[str, Check], kind: str) -> dict[str, Check]:
+    """A perf buffer with 0 entries has one for each CPU, as libbpf makes it."""
+    return {**spec, "max_entries": _integer(0, U32_MAX)} if kind == "perf_event_array" else spec
 
 
 def _signals(findings: Findings, doc: dict[str, Any]) -> None:
-    maps = _map_names(doc)
     sampling: set[int] = set()
+    kinds: set[str] = set()
     for field, signal in _entries(findings, doc, "signals"):
-        _signal(findings, field, signal, str(doc.get("data_path")))
-        if str(signal.get("map")) not in maps:
-            findings.add(_at(field, "map"), f"{_shown(signal.get('map'))} is not in maps",
-                         did_you_mean(signal.get("map"), maps))  # fmt: skip
+        _signal(findings, field, signal, doc)
+        _signal_maps(findings, field, signal, doc)
         if isinstance(signal.get("sample_every"), int):
             sampling.add(signal["sample_every"])
+        if str(signal.get("kind")) in kinds:
+            findings.add(_at(field, "kind"), f"{signal['kind']!r} is there twice",
+                         "a feature has one signal of each kind; make two features")  # fmt: skip
+        kinds.add(str(signal.get("kind")))
     if len(sampling) > 1:
         findings.add("signals", "differ in sample_every", "give all one value: a feature has one ef_config")
     _event_rate(findings, doc)
 
 
-def _signal(findings: Findings, field: str, signal: dict[str, Any], data_path: str) -> None:
-    kind = signal.get("kind")
-    _keys(findings, field, signal, SIGNAL, optional={"scale", "event"})
+def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:
+    kind, path = signal.get("kind"), doc.get("data_path")
+    spec = FREE_SIGNAL if is_third_party(doc) else SIGNAL
+    _keys(findings, field, signal, spec, optional={"scale", "event", "perf_map", "key"})
     _keys(findings, _at(field, "consumer"), signal.get("consumer"), CONSUMER)
-    for key, owner in (("scale", "histogram"), ("event", "events")):
-        if kind == owner and key not in signal:
-            findings.add(_at(field, key), "is missing", f"a signal of kind {owner!r} needs it")
-        if kind in ("histogram", "events") and kind != owner and key in signal:
-            findings.add(_at(field, key), f"is given for kind {kind!r}", "remove it")
-    fitting = {"metrics": "histogram", "events": "events"}.get(data_path)
-    if fitting and kind in ("histogram", "events") and kind != fitting:
-        findings.add(_at(field, "kind"), f"is {kind!r} on the {data_path} path", f"use {fitting!r}")
+    if not isinstance(kind, str) or kind not in KIND_KEYS:
+        return
+    for owner, keys in KIND_KEYS.items():
+        for key in keys:
+            if owner != kind and key in signal:
+                findings.add(_at(field, key), f"is given for kind {kind!r}", "remove it")
+    for key in ("scale", "event"):
+        if key in KIND_KEYS[kind] and key not in signal:
+            findings.add(_at(field, key), "is missing", f"a signal of kind {kind!r} needs it")
+    if isinstance(path, str) and path in PATH_KINDS and kind not in PATH_KINDS[path]:
+        fitting = " or ".join(repr(word) for word in PATH_KINDS[path])
+        findings.add(_at(field, "kind"), f"is {kind!r} on the {path} path", f"use {fitting}")
+    if kind == "counters" and str(signal.get("name")).endswith("_total"):
+        findings.add(_at(field, "name"), f"is {signal['name']!r}", "leave '_total' out: the metric's name gets it")
+
+
+def _signal_maps(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:
+    """The maps that a signal is read from: declared, of a type that can be read, in every variant."""
+    maps = {str(entry.get("name")): entry for entry in _mappings(doc, "maps")}
+    for key in ("map", "perf_map"):
+        if key in signal and str(signal[key]) not in maps:
+            findings.add(_at(field, key), f"{_shown(signal[key])} is not in maps", did_you_mean(signal[key], maps))
+    main, perf = (maps.get(str(signal.get(key))) for key in ("map", "perf_map"))
+    kind = signal.get("kind")
+    if main is not None and isinstance(kind, str) and kind in SIGNAL_MAP_TYPES:
+        _signal_map_type(findings, _at(field, "map"), main, SIGNAL_MAP_TYPES[kind], kind)
+    if perf is not None:
+        _signal_map_type(findings, _at(field, "perf_map"), perf, ("perf_event_array",), "events")
+        if main is not None and main.get("type") != "ringbuf":
+            findings.add(_at(field, "map"), "is no ring buffer, and there is a perf_map",
+                         "name the ring buffer in 'map', or leave 'perf_map' out")  # fmt: skip
+    if main is not None and kind == "counters":
+        _counters_map(findings, field, signal, main)
+    _held_by_variants(findings, field, signal, doc, maps)
+
+
+def _signal_map_type(findings: Findings, field: str, entry: dict[str, Any], types: tuple[str, ...], kind: str) -> None:
+    found = str(entry.get("type"))
+    if found in MAP_TYPES and found not in types:
+        findings.add(field, f"{entry.get('name')!r} is of type {found!r}",
+                     f"{kind} are read from: {', '.join(types)}")  # fmt: skip
+
+
+def _counters_map(findings: Findings, field: str, signal: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Each entry of the map is a time series: bounded, and with the labels that its key gives."""
+    is_array = str(entry.get("type")).endswith("array")
+    if is_array and "key" in signal:
+        findings.add(_at(field, "key"), "is given for an array", "remove it: the label of an array is its index")
+    if not is_array and "key" not in signal:
+        findings.add(_at(field, "key"), "is missing", f"name the struct that is the key of {entry.get('name')!r}")
+    entries = entry.get("max_entries")
+    if isinstance(entries, int) and entries > MAX_SERIES:
+        findings.add(_at(field, "map"), f"{entry.get('name')!r} has room for {entries} time series",
+                     f"set its max_entries to at most {MAX_SERIES}")  # fmt: skip
+
+
+def _held_by_variants(
+    findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any], maps: Collection[str]
+) -> None:
+    sources = {str(signal[key]) for key in ("map", "perf_map") if key in signal}
+    if not sources <= set(maps):
+        return
+    for variant in _mappings(doc, "variants"):
+        if not sources & variant_maps(doc, str(variant.get("name"))):
+            findings.add(_at(field, "map"), f"variant {_shown(variant.get('name'))} does not hold "
+                         f"{' or '.join(sorted(sources))}", "add the variant to the map's 'variants'")  # fmt: skip
 
 
 def _event_rate(findings: Findings, doc: dict[str, Any]) -> None:
@@ -298,10 +432,101 @@ def _event_rate(findings: Findings, doc: dict[str, Any]) -> None:
 
 
 def _variants(findings: Findings, doc: dict[str, Any]) -> None:
+    before: list[dict[str, Any]] = []
     for field, variant in _entries(findings, doc, "variants"):
-        _keys(findings, field, variant, VARIANT)
-        _words(findings, _at(field, "programs"), variant.get("programs"), _program_remedy)
+        _keys(findings, field, variant, VARIANT, optional={"profile"})
+        name_check = FREE_NAME_CHECK if is_third_party(doc) else _program_remedy
+        _words(findings, _at(field, "programs"), variant.get("programs"), name_check)
         _words(findings, _at(field, "requires"), variant.get("requires"), requirement_remedy)
+        _fitting(findings, _at(field, "requires"), requirements_of(variant))
+        _lsm_path(findings, _at(field, "requires"), requirements_of(variant), doc)
+        _reachable(findings, field, variant, before)
+        before.append(variant)
+
+
+def requirements_of(entry: dict[str, Any]) -> list[str]:
+    """The requirements of a variant that are of the grammar."""
+    values = entry.get("requires")
+    return [value for value in values if not requirement_remedy(value)] if isinstance(values, list) else []
+
+
+def _fitting(findings: Findings, field: str, requires: list[str]) -> None:
+    """Requirements that contradict or miss each other."""
+    types = {word.partition(":")[2] for word in requires if word.startswith("prog_type:")}
+    for word in requires:
+        kind, _sep, rest = word.partition(":")
+        name = rest.partition(":")[0]
+        if kind == "attach" and HOOKS[name][0] not in types:
+            findings.add(field, f"has {word!r} without 'prog_type:{HOOKS[name][0]}'", "add it")
+        if kind == "attach" and HOOKS[name][1] and "btf:vmlinux" not in requires:
+            findings.add(field, f"has {word!r} without 'btf:vmlinux'",
+                         f"add it: {name} needs the kernel's own BTF, a bundled one does not do")  # fmt: skip
+        if kind == "helper" and name not in types:
+            findings.add(field, f"has {word!r}, but no program of type {name!r}",
+                         f"use a type of the variant's programs: {', '.join(sorted(types))}")  # fmt: skip
+    if "btf:any" in requires and "btf:vmlinux" in requires:
+        findings.add(field, "has 'btf:any' and 'btf:vmlinux'", "remove 'btf:any': the other asks for more")
+
+
+def _lsm_path(findings: Findings, field: str, requires: list[str], doc: dict[str, Any]) -> None:
+    words = [word for word in requires if word == "prog_type:lsm" or word.startswith("attach:lsm:")]
+    if words and doc.get("data_path") in ("metrics", "events"):
+        findings.add(field, f"has {words[0]!r} on the {doc['data_path']} path",
+                     "an LSM program belongs to 'data_path: policy' with 'mode: observe'")  # fmt: skip
+
+
+def _reachable(findings: Findings, field: str, variant: dict[str, Any], before: list[dict[str, Any]]) -> None:
+    """A variant that asks for all that an earlier one asks for is never the first that works."""
+    requires = requirements_of(variant)
+    for earlier in before:
+        wanted = requirements_of(earlier)
+        if wanted and all(_implied(word, requires) for word in wanted):
+            findings.add(_at(field, "requires"), f"holds all that {earlier.get('name')!r} requires, which comes before "
+                         f"it: {variant.get('name')!r} can never be chosen",
+                         f"put it before {earlier.get('name')!r}, or say what that one needs beyond it")  # fmt: skip
+            return
+
+
+def _implied(word: str, requires: Collection[str]) -> bool:
+    """Whether a host that meets ``requires`` meets ``word`` too."""
+    if word in requires or (word == "btf:any" and "btf:vmlinux" in requires):
+        return True
+    kind, _sep, version = word.partition(":")
+    newer = [other.partition(":")[2] for other in requires if other.startswith("kernel:")]
+    return kind == "kernel" and any(_version(other) >= _version(version) for other in newer)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def _bcc(findings: Findings, doc: dict[str, Any]) -> None:
+    fallback = doc.get("bcc")
+    if not isinstance(fallback, dict):
+        return
+    _keys(findings, "bcc", fallback, BCC)
+    _words(findings, "bcc.programs", fallback.get("programs"), _program_remedy)
+    _words(findings, "bcc.requires", fallback.get("requires"), requirement_remedy)
+    _fitting(findings, "bcc.requires", [word for word in requirements_of(fallback) if not word.startswith("btf:")])
+    _lsm_path(findings, "bcc.requires", requirements_of(fallback), doc)
+    for word in requirements_of(fallback):
+        if word.startswith("btf:"):
+            findings.add("bcc.requires", f"has {word!r}", "remove it: BCC compiles with the kernel's headers")
+    _bcc_hooks(findings, fallback)
+
+
+def _bcc_hooks(findings: Findings, fallback: dict[str, Any]) -> None:
+    """BCC's sources name no hooks: the n-th program belongs to the n-th ``attach:``."""
+    hooks = [word.split(":")[1] for word in requirements_of(fallback) if word.startswith("attach:")]
+    programs = fallback.get("programs")
+    for hook in hooks:
+        if hook not in BCC_HOOKS:
+            findings.add(
+                "bcc.requires", f"has 'attach:{hook}:…'", f"the collector attaches {', '.join(BCC_HOOKS)} only"
+            )
+    if isinstance(programs, list) and len(programs) != len(hooks):
+        findings.add("bcc.requires", f"has {len(hooks)} hooks for {len(programs)} programs",
+                     "give one attach: for each program, in their order")  # fmt: skip
 
 
 def _words(findings: Findings, field: str, values: Any, check: Check) -> None:
@@ -324,7 +549,7 @@ def requirement_remedy(requirement: Any) -> str | None:
         return "give a requirement as text, such as 'btf:vmlinux'"
     kind, _sep, rest = requirement.partition(":")
     if kind == "btf":
-        return None if rest == "vmlinux" else "write 'btf:vmlinux'"
+        return None if rest in ("vmlinux", "any") else "write 'btf:vmlinux' or 'btf:any'"
     if kind == "kernel":
         return None if KERNEL_VERSION.match(rest) else "write 'kernel:MAJOR.MINOR'"
     if kind == "prog_type":
@@ -348,127 +573,22 @@ def _helper_remedy(rest: str) -> str | None:
     program_type, _sep, helper = rest.partition(":")
     if program_type not in PROGRAM_TYPES:
         return _one_of(program_type, PROGRAM_TYPES)
-    return None if SYMBOL.match(helper) else "write 'helper:PROGTYPE:NAME'"
+    if helper in HELPERS:
+        return None
+    near = difflib.get_close_matches(helper[4:] if helper.startswith("bpf_") else helper, HELPERS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "names are those of bpf-helpers(7)"
+    return f"write 'helper:PROGTYPE:NAME' without 'bpf_'; {hint}"
 
 
 def _attach_remedy(rest: str) -> str | None:
     hook, _sep, target = rest.partition(":")
+    if hook not in HOOKS:
+        return _one_of(hook, HOOKS)
     if hook == "tracepoint":
         return None if TRACEPOINT.match(target) else "write 'attach:tracepoint:GROUP/NAME'"
-    if hook not in PLAIN_HOOKS:
-        return _one_of(hook, (*PLAIN_HOOKS, "tracepoint"))
     return None if SYMBOL.match(target) else f"write 'attach:{hook}:NAME'"
 
 
 def default_sample_every(contract: dict[str, Any]) -> int:
     """The sampling that the contract asks for; all signals of a feature share one."""
     return int(contract["signals"][0]["sample_every"])
-
-
-def compare_with_objects(contract: dict[str, Any], inspected: dict[str, dict[str, Any]], file: str) -> list[FleetError]:
-    """Where a valid contract and its compiled objects differ.
-
-    ``inspected`` maps each variant to what ``ebpf-loader inspect`` printed of its object.
-    """
-    findings = Findings(file)
-    for index, variant in enumerate(contract["variants"]):
-        found = inspected.get(variant["name"])
-        if found is None:
-            remedy = f"build it with -DEF_VARIANT_{variant['name'].upper()}"
-            findings.add(f"variants[{index}]", f"{variant['name']!r} has no object", remedy)
-            continue
-        _compare_programs(findings, f"variants[{index}]", variant, found)
-        _compare_license(findings, f"variants[{index}]", variant, found)
-    _compare_maps(findings, contract, inspected)
-    _compare_events(findings, contract, inspected)
-    _compare_memory(findings, contract, inspected)
-    return findings.errors
-
-
-def _compare_programs(findings: Findings, field: str, variant: dict[str, Any], found: dict[str, Any]) -> None:
-    wanted, built = set(variant["programs"]), {program["name"] for program in found["programs"]}
-    for name in sorted(wanted - built):
-        findings.add(field + ".programs", f"{name!r} is not in the object", did_you_mean(name, built))
-    for name in sorted(built - wanted):
-        findings.add(field + ".programs", f"the object also holds {name!r}", "add it or compile it out")
-    for program in found["programs"]:
-        for requirement in needed_by_program(program):
-            if requirement not in variant["requires"]:
-                findings.add(field + ".requires", f"lacks {requirement!r}, which {program['name']} needs",
-                             "add it")  # fmt: skip
-
-
-def needed_by_program(program: dict[str, Any]) -> list[str]:
-    """The requirements that a program's type and section make certain."""
-    needed = ["prog_type:" + str(program["type"])]
-    prefix, _sep, target = str(program["section"]).lstrip("?").partition("/")
-    hook = SECTION_HOOKS.get(prefix)
-    if hook and target:
-        needed.append(f"attach:{hook}:{target}")
-    return needed
-
-
-def _compare_license(findings: Findings, field: str, variant: dict[str, Any], found: dict[str, Any]) -> None:
-    if "GPL" not in str(found.get("license")):
-        findings.add(field, f"the object of {variant['name']!r} has licence {_shown(found.get('license'))}",
-                     "declare a GPL licence: the tracing helpers need it")  # fmt: skip
-
-
-def _compare_maps(findings: Findings, contract: dict[str, Any], inspected: dict[str, dict[str, Any]]) -> None:
-    declared = {entry["name"]: (index, entry) for index, entry in enumerate(contract["maps"])}
-    used: set[str] = set()
-    for variant in sorted(inspected):
-        for built in inspected[variant]["maps"]:
-            used.add(built["name"])
-            if built["name"] not in declared:
-                findings.add("maps", f"{built['name']!r} of variant {variant!r} is not declared",
-                             "declare it with its bound, or take it out of the program")  # fmt: skip
-                continue
-            index, entry = declared[built["name"]]
-            _compare_map(findings, f"maps[{index}]", entry, built, variant)
-    for name in sorted(set(declared) - used):
-        findings.add(f"maps[{declared[name][0]}]", f"{name!r} is in no object", did_you_mean(name, used))
-
-
-def _compare_map(findings: Findings, field: str, entry: dict[str, Any], built: dict[str, Any], variant: str) -> None:
-    for key in ("type", "max_entries"):
-        if entry[key] != built[key]:
-            findings.add(_at(field, key), f"{entry['name']!r} has {_shown(entry[key])} here and "
-                         f"{_shown(built[key])} in variant {variant!r}", "make them equal")  # fmt: skip
-
-
-def _compare_events(findings: Findings, contract: dict[str, Any], inspected: dict[str, dict[str, Any]]) -> None:
-    for index, signal in enumerate(contract["signals"]):
-        if signal["kind"] != "events":
-            continue
-        for variant in sorted(inspected):
-            structs = inspected[variant].get("structs", {})
-            members = structs.get(signal["event"])
-            field = f"signals[{index}].event"
-            if members is None:
-                findings.add(field, f"struct {signal['event']!r} is not in the BTF of variant {variant!r}",
-                             did_you_mean(signal["event"], structs))  # fmt: skip
-            elif not _starts_with_time(members):
-                findings.add(field, f"struct {signal['event']!r} of variant {variant!r} does not start with "
-                             "a 64-bit ktime_ns", "make 'u64 ktime_ns' its first member")  # fmt: skip
-
-
-def _starts_with_time(members: list[dict[str, Any]]) -> bool:
-    first = members[0] if members else {}
-    return (first.get("name"), first.get("offset"), first.get("size")) == ("ktime_ns", 0, 8)
-
-
-def _compare_memory(findings: Findings, contract: dict[str, Any], inspected: dict[str, dict[str, Any]]) -> None:
-    """A budget that one CPU already exceeds can hold on no host."""
-    budget = contract["budget"]["map_memory_bytes"]
-    for variant in sorted(inspected):
-        least = sum(_least_bytes(built) for built in inspected[variant]["maps"])
-        if least > budget:
-            findings.add("budget.map_memory_bytes", f"is {budget}, but the maps of variant {variant!r} hold "
-                         f"{least} bytes on one CPU already", "raise it or make the maps smaller")  # fmt: skip
-
-
-def _least_bytes(built: dict[str, Any]) -> int:
-    if built["type"] in ("ringbuf", "user_ringbuf"):
-        return int(built["max_entries"])
-    return (int(built["key_size"]) + int(built["value_size"])) * int(built["max_entries"])

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import U32_MAX, default_sample_every
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
@@ -13,6 +13,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import canonic
 
 SCHEMA = "ebpf.fleet/desired/v1"
 CODE = "EF_DESIRED_MALFORMED"
+FALLBACKS = ("bcc",)
 Features = Dict[str, Dict[str, Any]]
 
 
@@ -74,18 +75,44 @@ def check_resolved(features: Any, known: Any) -> Features:
     return features
 
 
-def render_desired(digest: str, features: Features) -> str:
+def check_fallbacks(value: Any) -> list[str]:
+    """The collectors that the operator opted into, sorted; None is none. Raises FleetError."""
+    found = [] if value is None else value
+    if not isinstance(found, list):
+        raise FleetError(CODE, "fallbacks: is not a list; give [bcc] or []")
+    for name in found:
+        if name not in FALLBACKS:
+            raise FleetError(CODE, f"fallbacks: {name!r} is not a fallback; {did_you_mean(str(name), FALLBACKS)}")
+    return sorted(set(found))
+
+
+def render_desired(digest: str, features: Features, fallbacks: Sequence[str] = ()) -> str:
     """The text of ``desired.json`` for the bundle of that digest."""
-    text: str = canonical_json({"schema": SCHEMA, "bundle_digest": digest, "features": features})
+    doc: dict[str, Any] = {"schema": SCHEMA, "bundle_digest": digest, "features": features}
+    if fallbacks:
+        doc["fallbacks"] = list(fallbacks)
+    text: str = canonical_json(doc)
     return text
 
 
 def parse_desired(text: str) -> Features | None:
     """The features of an installed ``desired.json``; None if it is not one of ours."""
+    doc = _document(text)
+    return None if doc is None else dict(doc["features"])
+
+
+def parse_fallbacks(text: str) -> tuple[str, ...]:
+    """The fallbacks of an installed ``desired.json``; none if it is not one of ours."""
+    doc = _document(text) or {}
+    found = doc.get("fallbacks", [])
+    return tuple(str(name) for name in found) if isinstance(found, list) else ()
+
+
+def _document(text: str) -> dict[str, Any] | None:
     try:
         doc = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(doc, dict) or doc.get("schema") != SCHEMA or not isinstance(doc.get("features"), dict):
         return None
-    return dict(doc["features"])
+    return doc

@@ -692,8 +692,27 @@ def counter_delta(pair: Pair, feature: str, name: str) -> int | None:
     return None if grown is None or grown < 0 else grown
 
 
+def counts_nothing(pair: Pair, feature: str) -> bool:
+    """Whether its contract says that the object, of third parties, does not count (`accounting: none`).
+
+    Without the contract a null counter is one that should have been there, and holds.
+    """
+    contract = pair.inputs.contracts.get(feature) or {}
+    return get(pair.end, "status", "features", feature, "counters", "produced") is None and (
+        contract.get("origin"),
+        contract.get("accounting"),
+    ) == ("third_party", "none")
+
+
+def uncounted(pair: Pair, feature: str, check: str, unit: str) -> list[Check]:
+    said = f"{pair.host}, {feature}: third-party objects count nothing (accounting: none), {check} is not judged"
+    return [Check(pair.host, feature, check, NOT_EXERCISED, None, None, unit, said)]
+
+
 def judge_drops(pair: Pair, feature: str) -> list[Check]:
     """Dropped per produced within the window; where nothing was produced nothing is proven."""
+    if counts_nothing(pair, feature):
+        return uncounted(pair, feature, "drop_ratio", "ppm")
     produced = counter_delta(pair, feature, "produced")
     dropped = counter_delta(pair, feature, "dropped")
     limit = first_set(pair.limit("drop_ratio_ppm"), budget_of(pair, feature, "drop_ratio_ppm"))
@@ -717,6 +736,8 @@ def judge_event_rate(pair: Pair, feature: str) -> list[Check]:
 
 def judge_accounting(pair: Pair, feature: str) -> list[Check]:
     """produced = delivered + dropped + sampled_out + in_flight, at the end of the window."""
+    if counts_nothing(pair, feature):
+        return uncounted(pair, feature, "accounting", "events")
     counters = get(pair.end, "status", "features", feature, "counters")
     names = ("produced", "delivered", "dropped", "sampled_out", "in_flight")
     values = [number(counters, name) for name in names]

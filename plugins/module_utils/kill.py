@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import Any, Iterable, NamedTuple, Sequence
 
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FAMILY = re.compile(r"(?:[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*-)?[0-9]+\.[0-9]+")
 _PROG_ID = re.compile(r"^prog_id:\s*([0-9]+)$", re.MULTILINE)
+
+OWN_PREFIX = "ef_"
+KERNEL_NAME_BYTES = 15
 
 REMEDY = "write global, feature=NAME or kernel_family=6.1 (or debian-6.1)"
 
@@ -83,6 +86,16 @@ def parse_programs(text: str) -> list[Attached]:
         for words in lines
         if len(words) == 4 and words[0].isdigit()
     ]
+
+
+def ours(programs: Iterable[Any], listed: Iterable[Attached]) -> list[Any]:
+    """Those of the kernel's programs that are ours: by their name, or because a list of ours had them.
+
+    Programs of others that the loader runs have names of their own, so tag and name (as the
+    kernel cuts it) tell them.
+    """
+    known = {(one.tag, one.name[:KERNEL_NAME_BYTES]) for one in listed}
+    return [one for one in programs if one.name.startswith(OWN_PREFIX) or (one.tag, one.name) in known]
 
 
 def parse_fdinfo(text: str) -> int | None:

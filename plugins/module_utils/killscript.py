@@ -97,7 +97,7 @@ answer true "the orders are gone; the loader attaches again what is wanted"
 
 # Which programs are left, by two witnesses: the descriptors of processes and our own binary.
 _LOOK = r"""
-programs=$root/run/ebpf-fleet-loader/programs
+lists="$root/run/ebpf-fleet-loader/programs $root/run/ebpf-fleet-bcc/programs"
 loader=$root/var/lib/ebpf-fleet/current/ebpf-loader
 features="@FEATURES@"
 families="@FAMILIES@"
@@ -106,6 +106,7 @@ ids=
 noted=
 pids=
 held=
+foreign=
 
 # This host is of two kernel families, as the loader reckons them.
 find_families() {
@@ -136,32 +137,52 @@ if [ -n "$families" ]; then
 	done
 fi
 
-# Ids of the features programs, from the loaders list, added to $ids.
+# Ids of the features programs, from the lists of loader and BCC collector, added to $ids.
+# Programs of others that we load are not named ef_: tag and name are kept in $foreign.
 note_ids() {
-	[ -r "$programs" ] || return 0
-	while read -r id _ feature _; do
-		case " $features " in
-		*" $feature "*) ids="$ids $id" ;;
-		esac
-	done <"$programs"
+	for programs in $lists; do
+		[ -r "$programs" ] || continue
+		while read -r id tag feature name; do
+			case " $features " in
+			*" $feature "*) ;;
+			*) [ "$whole" = true ] || continue ;;
+			esac
+			ids="$ids $id"
+			case $name in
+			ef_*) ;;
+			*) foreign="$foreign $tag:$name" ;;
+			esac
+		done <"$programs"
+	done
 }
 
-# Ids of all programs on the list, added to $ids.
+# Ids of all programs on the lists, added to $ids.
 note_all_ids() {
-	[ -r "$programs" ] || return 0
-	while read -r id _; do
-		ids="$ids $id"
-	done <"$programs"
+	asked=$whole
+	whole=true
+	note_ids
+	whole=$asked
 }
 
-# Pids of loaders, into $pids. No process is started: this must be fast on a slow host.
+# Pids of loaders and BCC collectors (with their compilers), into $pids. No process is started:
+# this must be fast on a slow host.
 find_loaders() {
 	pids=
 	for dir in /proc/[0-9]*; do
 		comm=
 		{ read -r comm <"$dir/comm"; } 2>/dev/null
-		[ "$comm" = ebpf-loader ] && pids="$pids ${dir#/proc/}"
+		case $comm in
+		ebpf-loader | ebpf-fleet-bcc) pids="$pids ${dir#/proc/}" ;;
+		esac
 	done
+}
+
+# Can the lists tell what each holder runs?
+can_read_lists() {
+	for programs in $lists; do
+		[ -r "$programs" ] && return 0
+	done
+	return 1
 }
 
 # Program ids that the processes in $1 hold by a program or a link, into $held.
@@ -199,7 +220,7 @@ look() {
 	fi
 	ids=$noted
 	note_ids
-	if [ -n "$held" ] && [ ! -r "$programs" ]; then
+	if [ -n "$held" ] && ! can_read_lists; then
 		still=$held
 		note="; the loader keeps no list of its programs, so all count"
 		return
@@ -224,8 +245,14 @@ look_everywhere() {
 
 # A program that is detached stays in the kernel until no CPU can be in it: only our binary sees that.
 ask_loader() {
-	found=$("$loader" left 2>/dev/null)
+	if [ -n "$foreign" ]; then
+		list_foreign
+		found=$("$loader" left --also "$also" 2>/dev/null)
+	else
+		found=$("$loader" left 2>/dev/null)
+	fi
 	code=$?
+	[ -z "$foreign" ] || [ "$also" = /dev/null ] || rm -f "$also"
 	if [ "$code" != 0 ] && [ "$code" != 4 ]; then
 		note="; ebpf-loader left could not be asked"
 		return
@@ -241,6 +268,16 @@ ask_loader() {
 		still=" unknown"
 		note="; ebpf-loader left still finds programs of ours"
 	fi
+}
+
+# Our list of the programs that are not named ef_, in the loaders own format, into the file $also.
+# On a full /run there is none, and the loader is asked without it; the descriptors still tell.
+list_foreign() {
+	also=$root/run/ebpf-fleet/.also.$$
+	: >"$also" 2>/dev/null || also=/dev/null
+	for word in $foreign; do
+		printf "0 %s foreign %s\n" "${word%%:*}" "${word#*:}"
+	done >>"$also" 2>/dev/null
 }
 
 # How many words of $1, into $left; one that has no id makes the number unknown.
@@ -296,12 +333,13 @@ find_persisted() {
 	done
 }
 
-# SIGKILL for the loaders in $pids whose executable is truly one.
+# SIGKILL for the loaders and collectors in $pids that truly are.
 kill_loaders() {
 	for pid in $pids; do
 		exe=$(readlink "/proc/$pid/exe" 2>/dev/null)
 		case ${exe:-ebpf-loader} in
 		*ebpf-loader | *"ebpf-loader (deleted)") kill -9 "$pid" 2>/dev/null && escalated=true ;;
+		*/python3*) grep -qs "bcc\.py" "/proc/$pid/cmdline" && kill -9 "$pid" 2>/dev/null && escalated=true ;;
 		esac
 	done
 }

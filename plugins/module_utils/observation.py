@@ -33,6 +33,7 @@ class Places(NamedTuple):
 
     root: Path = Path("/")
     state_dir: Path = Path("/run/ebpf-fleet-loader")
+    collector_dir: Path = Path("/run/ebpf-fleet-bcc")
     application_file: Path | None = None
     unit: str = UNIT
 
@@ -150,6 +151,62 @@ def read_status(state_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
     return document, None
 
 
+def merge_collector(
+    status: dict[str, Any] | None, collector: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The loader's status with what the BCC collector runs in the place of disabled features. Pure.
+
+    A collector of another boot or bundle has no say. Its CPU time and memory are added to the
+    loader's, so that the same limits hold for both together; where one of the two was not
+    measured the sum was not either. `collector` tells which process was added.
+    """
+    if status is None or collector is None or not _belongs(status, collector):
+        return status
+    merged = dict(status)
+    merged["features"] = _merged_features(status["features"], collector["features"])
+    merged["loader"] = _added_cost(status.get("loader") or {}, collector.get("loader") or {})
+    merged["collector"] = {key: collector.get(key) for key in ("engine", "pid", "started_boottime_ns", "state")}
+    return merged
+
+
+def _belongs(status: Mapping[str, Any], collector: Mapping[str, Any]) -> bool:
+    if not isinstance(status.get("features"), dict) or not isinstance(collector.get("features"), dict):
+        return False
+    same_boot = status.get("boot_id") == collector.get("boot_id")
+    digests = [(doc.get("bundle") or {}).get("digest") for doc in (status, collector)]
+    return same_boot and digests[0] is not None and digests[0] == digests[1]
+
+
+def _merged_features(loader: Mapping[str, Any], collector: Mapping[str, Any]) -> dict[str, Any]:
+    """A feature that the collector was asked to run, whether it could or not, is told by the collector."""
+    return {
+        name: collector[name]
+        if feature.get("state") == "disabled" and (collector.get(name) or {}).get("state") in ("attached", "disabled")
+        else feature
+        for name, feature in loader.items()
+    }
+
+
+def _added_cost(loader: Mapping[str, Any], collector: Mapping[str, Any]) -> dict[str, int | None]:
+    added: dict[str, int | None] = {}
+    for key in ("cpu_ns", "rss_bytes", "map_memory_bytes"):
+        pair = [_whole(loader.get(key)), _whole(collector.get(key))]
+        added[key] = None if None in pair else sum(value for value in pair if value is not None)
+    return added
+
+
+def is_fresh(status: Mapping[str, Any] | None, root: Path) -> bool:
+    """Whether the process that wrote a status is there still."""
+    pid = _whole((status or {}).get("pid"))
+    return pid is not None and (root / "proc" / str(pid)).is_dir()
+
+
+def read_collector(places: Places) -> dict[str, Any] | None:
+    """The BCC collector's status while it lives; None where there is none."""
+    collector, _wrong = read_status(places.collector_dir)
+    return collector if is_fresh(collector, places.root) else None
+
+
 def read_application(path: Path | None) -> dict[str, int | None] | None:
     """{"p95_ns", "p99_ns"} of the application's own measurement, or None where there is none."""
     if path is None:
@@ -189,6 +246,7 @@ def snapshot(places: Places) -> dict[str, Any]:
     at, wall = boottime_ns(), time.time_ns()
     host = read_host(places.root)
     status, wrong = read_status(places.state_dir)
+    status = merge_collector(status, read_collector(places))
     read_at = boottime_ns()
     return {
         "time_unix_ns": wall,

@@ -120,6 +120,12 @@ class _Run:
     def do_stop(self, _release: None) -> None:
         service.stop(self.host.unit)
 
+    def do_start_collector(self, release: str) -> None:
+        service.start_collector(self.layout, self._digest(release), self.host.wait)
+
+    def do_stop_collector(self, _release: None) -> None:
+        service.stop(service.COLLECTOR_UNIT)
+
     def undo_remove(self, release: str) -> None:
         if (self.layout.releases / release).is_dir():
             store.remove_release(self.layout, release)

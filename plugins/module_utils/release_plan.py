@@ -22,16 +22,22 @@ class Installed(NamedTuple):
     features: Features | None
     signature: bytes | None
     damage: str | None
+    fallbacks: tuple[str, ...] = ()
+    collector: bool = False  # it opted into BCC and its bundle has the collector
 
 
 class HostState(NamedTuple):
-    """What is on the host. ``running`` is the digest that a live loader reports, else None."""
+    """What is on the host. ``running`` is the digest that a live loader reports, else None.
+
+    ``collecting`` is the same of the BCC collector.
+    """
 
     current: str | None
     previous: str | None
     releases: dict[str, Installed]
     desired_linked: bool
     running: str | None
+    collecting: str | None = None
 
 
 class Request(NamedTuple):
@@ -47,6 +53,8 @@ class Request(NamedTuple):
     allow_downgrade: bool
     from_digest: str | None
     manage_service: bool
+    fallbacks: tuple[str, ...] = ()
+    collector: bool = False
 
 
 class Step(NamedTuple):
@@ -87,12 +95,14 @@ def describe(state: HostState, manage_service: bool) -> dict[str, Any]:
         "current": state.current,
         "previous": state.previous,
         "features": current.features if current else None,
+        "fallbacks": list(current.fallbacks) if current else [],
         "releases": sorted(state.releases),
         "damaged": sorted(name for name, release in state.releases.items() if release.damage),
         "desired_linked": state.desired_linked,
     }
     if manage_service:
         shown["running"] = state.running
+        shown["collecting"] = state.collecting
     return shown
 
 
@@ -114,10 +124,26 @@ def _plan_present(state: HostState, request: Request) -> tuple[list[Step], HostS
     if request.manage_service and (activated or reinstalled or state.running != request.digest):
         steps.append(Step("restart", request.release, None))
     after = _with_target(state, request, previous)
+    steps.extend(_collector_steps(state, after, request, restarted=any(step.act == "restart" for step in steps)))
     doomed = prunable(after, request.keep)
     steps.extend(Step("remove", release, None) for release in doomed)
     kept = {name: value for name, value in after.releases.items() if name not in doomed}
     return steps, after._replace(releases=kept)
+
+
+def _collector_steps(state: HostState, after: HostState, request: Request, restarted: bool) -> list[Step]:
+    """Have the BCC collector run exactly where the release that will be current needs it.
+
+    A collector that runs is restarted by systemd together with the loader.
+    """
+    if not request.manage_service:
+        return []
+    wanted = after.collecting is not None
+    if wanted and (restarted or state.collecting != after.collecting):
+        return [Step("start_collector", after.current, None)]
+    if not wanted and state.collecting is not None:
+        return [Step("stop_collector", None, None)]
+    return []
 
 
 def _content_steps(target: Installed | None, request: Request) -> list[Step]:
@@ -126,17 +152,27 @@ def _content_steps(target: Installed | None, request: Request) -> list[Step]:
     steps = []
     if target.signature != request.signature:
         steps.append(Step("write_signature", request.release, None))
-    if target.features != request.features:
+    if (target.features, target.fallbacks) != (request.features, request.fallbacks):
         steps.append(Step("write_desired", request.release, None))
     return steps
 
 
 def _with_target(state: HostState, request: Request, previous: str | None) -> HostState:
     assert request.release is not None
-    target = Installed(request.release, request.digest, request.sequence, request.features, request.signature, None)
+    target = Installed(
+        request.release,
+        request.digest,
+        request.sequence,
+        request.features,
+        request.signature,
+        None,
+        request.fallbacks,
+        request.collector,
+    )
     releases = dict(state.releases)
     releases[request.release] = target
-    return HostState(request.release, previous, releases, True, request.digest)
+    collecting = request.digest if request.collector and request.manage_service else None
+    return HostState(request.release, previous, releases, True, request.digest, collecting)
 
 
 def _refuse_downgrade(state: HostState, request: Request) -> None:
@@ -180,7 +216,11 @@ def _plan_rollback(state: HostState, request: Request) -> tuple[list[Step], Host
     if request.manage_service:
         steps.append(Step("restart", state.previous, None))
     running = digest if request.manage_service else state.running
-    after = state._replace(current=state.previous, previous=None, desired_linked=True, running=running)
+    collecting = digest if request.manage_service and state.releases[str(state.previous)].collector else None
+    after = state._replace(
+        current=state.previous, previous=None, desired_linked=True, running=running, collecting=collecting
+    )
+    steps.extend(_collector_steps(state, after, request, restarted=True))
     return steps, after
 
 
@@ -195,7 +235,9 @@ def _rollback_without_previous(state: HostState, request: Request) -> tuple[list
     steps = [Step("deactivate", state.current, "activate_former")]
     if request.manage_service:
         steps.append(Step("stop", None, None))
-    return steps, state._replace(current=None, running=None)
+    after = state._replace(current=None, running=None, collecting=None)
+    steps.extend(_collector_steps(state, after, request, restarted=False))
+    return steps, after
 
 
 def _usable_digest(state: HostState, name: str) -> str:
@@ -213,8 +255,10 @@ def _usable_digest(state: HostState, name: str) -> str:
 
 def _plan_absent(state: HostState, request: Request) -> tuple[list[Step], HostState]:
     steps: list[Step] = []
+    nothing = HostState(None, None, {}, False, None)
     if request.manage_service and (state.current or state.running):
         steps.append(Step("stop", None, None))
+    steps.extend(_collector_steps(state, nothing, request, restarted=False))
     if state.current:
         steps.append(Step("deactivate", state.current, None))
     if state.previous:
@@ -222,4 +266,4 @@ def _plan_absent(state: HostState, request: Request) -> tuple[list[Step], HostSt
     if state.desired_linked:
         steps.append(Step("unlink_desired", None, None))
     steps.extend(Step("remove", release, None) for release in sorted(state.releases))
-    return steps, HostState(None, None, {}, False, None)
+    return steps, nothing

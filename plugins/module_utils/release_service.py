@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import Layout, read_status
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
+    Layout,
+    read_status,
+    read_status_of,
+)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SYSTEMD_RUNS = Path("/run/systemd/system")
+COLLECTOR_UNIT = "ebpf-fleet-bcc.service"
 SECONDS_FOR_SYSTEMCTL = 120
 SECONDS_FOR_JOURNAL = 10
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -58,7 +63,16 @@ def judge_status(status: dict[str, Any] | None, digest: str, since_ns: int, boot
 
 def running_digest(layout: Layout) -> str | None:
     """The digest that a live loader of this boot reports, else None."""
-    status = read_status(layout)
+    return _live_digest(layout.status)
+
+
+def collecting_digest(layout: Layout) -> str | None:
+    """The digest that a live BCC collector of this boot reports, else None."""
+    return _live_digest(layout.collector_status)
+
+
+def _live_digest(path: Path) -> str | None:
+    status = read_status_of(path)
     if status is None or status.get("boot_id") != _boot_id() or not _is_alive(status):
         return None
     bundle = status.get("bundle")
@@ -145,6 +159,33 @@ def restart_and_confirm(layout: Layout, unit: str, digest: str, wait: int) -> No
     _must(["restart", "--no-block"], unit)
     if wait > 0:
         await_confirmation(layout, unit, digest, since_ns, wait)
+
+
+def need_collector_unit() -> None:
+    """Refuse a host that was not prepared for BCC, before anything changes."""
+    if not unit_known(COLLECTOR_UNIT):
+        raise FleetError(
+            "EF_NO_SERVICE",
+            f"{COLLECTOR_UNIT} is not known to systemd on this host; prepare the host with "
+            "'ebpf_fleet_bcc_fallback: true' first or take 'bcc' out of 'fallbacks'",
+        )
+
+
+def start_collector(layout: Layout, digest: str, wait: int) -> None:
+    """Let the BCC collector run that bundle and wait until it says so; what it compiles comes later."""
+    _systemctl(["reset-failed", "--", COLLECTOR_UNIT])
+    other = collecting_digest(layout) not in (None, digest)
+    _must(["restart" if other else "start", "--no-block"], COLLECTOR_UNIT)
+    if wait > 0:
+        _await_collector(layout, digest, wait)
+
+
+def _await_collector(layout: Layout, digest: str, wait: int) -> None:
+    until = time.monotonic() + wait
+    while collecting_digest(layout) != digest:
+        if time.monotonic() > until:
+            raise _unconfirmed(layout, COLLECTOR_UNIT, f"did not start on the release within {wait} s")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def await_confirmation(layout: Layout, unit: str, digest: str, since_ns: int, wait: int) -> None:

@@ -19,15 +19,16 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features, parse_desired
+from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features, parse_desired, parse_fallbacks
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Installed
 
 LOADER = "ebpf-loader"
+COLLECTOR = "collector/bcc.py"  # in the bundle
 TEMPORARY = ".tmp-"
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -73,6 +74,10 @@ class Layout(NamedTuple):
     def status(self) -> Path:
         return self.root / "run/ebpf-fleet-loader/status.json"
 
+    @property
+    def collector_status(self) -> Path:
+        return self.root / "run/ebpf-fleet-bcc/status.json"
+
 
 class Incoming(NamedTuple):
     """A bundle on its way in: judged manifest and signature, its archive, the text of desired.json.
@@ -89,7 +94,7 @@ class Incoming(NamedTuple):
 # Reading
 
 
-def read_state(layout: Layout, machine: str, running: str | None) -> HostState:
+def read_state(layout: Layout, machine: str, running: str | None, collecting: str | None = None) -> HostState:
     """What is installed; every release's files are compared with its manifest."""
     return HostState(
         current=_linked_release(layout.base / "current"),
@@ -97,6 +102,7 @@ def read_state(layout: Layout, machine: str, running: str | None) -> HostState:
         releases={name: read_release(layout, name, machine) for name in _release_names(layout)},
         desired_linked=_links_to(layout.desired_link, layout.desired_target),
         running=running,
+        collecting=collecting,
     )
 
 
@@ -128,6 +134,7 @@ def read_release(layout: Layout, name: str, machine: str) -> Installed:
         signature = _read(folder / "bundle" / mf.SIGNATURE)
     except (OSError, FleetError) as error:
         return Installed(name, None, None, None, None, str(error))
+    fallbacks = _read_fallbacks(folder)
     return Installed(
         release=name,
         digest=manifest.digest,
@@ -135,7 +142,14 @@ def read_release(layout: Layout, name: str, machine: str) -> Installed:
         features=_read_desired(folder),
         signature=signature,
         damage=_damage(folder, name, manifest, machine),
+        fallbacks=fallbacks,
+        collector=needs_collector(manifest, fallbacks),
     )
+
+
+def needs_collector(manifest: mf.Manifest, fallbacks: Sequence[str]) -> bool:
+    """Whether the BCC collector belongs to that release: opted into, and in the bundle."""
+    return "bcc" in fallbacks and COLLECTOR in manifest.files
 
 
 def _read(path: Path) -> bytes:
@@ -148,6 +162,13 @@ def _read_desired(folder: Path) -> Features | None:
         return parse_desired(_read(folder / "desired.json").decode("utf-8", "replace"))
     except OSError:
         return None
+
+
+def _read_fallbacks(folder: Path) -> tuple[str, ...]:
+    try:
+        return parse_fallbacks(_read(folder / "desired.json").decode("utf-8", "replace"))
+    except OSError:
+        return ()
 
 
 def _damage(folder: Path, name: str, manifest: mf.Manifest, machine: str) -> str | None:
@@ -173,8 +194,13 @@ def _loader_damage(path: Path, manifest: mf.Manifest, machine: str) -> str | Non
 
 def read_status(layout: Layout) -> dict[str, Any] | None:
     """The loader's last status document; None if there is none to read."""
+    return read_status_of(layout.status)
+
+
+def read_status_of(path: Path) -> dict[str, Any] | None:
+    """A status document; None if there is none to read."""
     try:
-        doc = json.loads(layout.status.read_text(encoding="utf-8"))
+        doc = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return doc if isinstance(doc, dict) else None

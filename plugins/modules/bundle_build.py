@@ -64,9 +64,24 @@ options:
     type: path
     required: true
   compatibility:
-    description: What is known of kernels, lists C(summary) and C(known_disabled), kept in the manifest.
+    description:
+      - What is known of kernels, lists C(summary) and C(known_disabled), kept in the manifest.
+      - Excludes O(matrix), which tells it. Default is nothing known.
     type: dict
-    default: {summary: [], known_disabled: []}
+  btf_dirs:
+    description:
+      - Folders with kernels' whole BTF, C(RELEASE.btf) or C(RELEASE.btf.tar.xz) at any depth, as
+        C(/sys/kernel/btf/vmlinux) has it and BTFHub collects it. C(RELEASE.build-id) beside it holds the kernel's GNU
+        build id, C(RELEASE.machine) or a folder's name its architecture; default is the controller's.
+      - The bundle gets what its objects need of each, for hosts whose kernel does not tell its types.
+    type: list
+    elements: path
+    default: []
+  matrix:
+    description:
+      - A capability matrix, C(build/matrix/matrix.json) of C(make test-matrix), to go into the bundle.
+      - Refused unless it was measured on these very objects.
+    type: path
   force:
     description: Overwrite an output of the same version that has other content.
     type: bool
@@ -87,7 +102,7 @@ attributes:
     description: The controller.
 requirements:
   - PyYAML
-  - ssh-keygen, make, gcc and clang on the controller
+  - ssh-keygen, make, gcc and clang on the controller, bpftool too for O(btf_dirs)
 """
 
 EXAMPLES = r"""
@@ -115,6 +130,15 @@ bundle:
   description: Name, version, sequence and creation time.
   returned: success
   type: dict
+compatibility:
+  description: What the manifest says is known of kernels.
+  returned: success
+  type: dict
+btf:
+  description: The kernels for which the bundle has minimal BTF, as in its C(btf/index.json).
+  returned: success
+  type: list
+  elements: dict
 features:
   description: Each feature's variants.
   returned: success
@@ -162,7 +186,9 @@ ARGUMENTS = {
     "sequence": {"type": "int", "required": True},
     "created": {"type": "str"},
     "signing_key": {"type": "path", "required": True, "no_log": False},
-    "compatibility": {"type": "dict", "default": {"summary": [], "known_disabled": []}},
+    "compatibility": {"type": "dict"},
+    "btf_dirs": {"type": "list", "elements": "path", "default": []},
+    "matrix": {"type": "path"},
     "force": {"type": "bool", "default": False},
 }
 
@@ -176,8 +202,13 @@ def check_arguments(params):
         wrong.append(f"version: is {params['version']!r}; use 1 to 64 of [0-9A-Za-z.+-]")
     if params["sequence"] < 1:
         wrong.append(f"sequence: is {params['sequence']}; give a positive integer, higher than the last release's")
-    if sorted(params["compatibility"]) != ["known_disabled", "summary"]:
+    if params["compatibility"] is not None and sorted(params["compatibility"]) != ["known_disabled", "summary"]:
         wrong.append("compatibility: needs exactly the lists 'summary' and 'known_disabled'")
+    if params["compatibility"] is not None and params["matrix"]:
+        wrong.append("compatibility: is given beside 'matrix', which tells it; leave one out")
+    for folder in params["btf_dirs"]:
+        if not Path(folder).is_dir():
+            wrong.append(f"btf_dirs: {folder} is no folder; give one with RELEASE.btf, see docs/btf.md")
     if not (Path(params["source"]) / "Makefile").is_file():
         wrong.append(f"source: {params['source']} has no Makefile; give the collection's bpf folder")
     if wrong:
@@ -214,7 +245,9 @@ def make_order(params, existing, build_dir):
         build_dir=build_dir,
         loaders={arch: Path(str(path)).expanduser() for arch, path in (params["loader"] or {}).items()},
         signing_key=Path(params["signing_key"]),
-        compatibility=params["compatibility"],
+        compatibility=params["compatibility"] or {"summary": [], "known_disabled": []},
+        btf_dirs=tuple(Path(path) for path in params["btf_dirs"]),
+        matrix=Path(params["matrix"]) if params["matrix"] else None,
     )
 
 
@@ -243,6 +276,8 @@ def run(module):
         "digest": built.manifest.digest,
         "output": str(output.absolute()),
         "bundle": built.manifest.doc["bundle"],
+        "compatibility": built.manifest.doc["compatibility"],
+        "btf": writer.btf_entries(built),
         "features": {
             name: [variant["name"] for variant in feature["variants"]]
             for name, feature in built.manifest.features.items()

@@ -15,8 +15,11 @@ description:
     A version number alone is never trusted.
   - Every answer is C(yes), C(no) or C(unknown), with the evidence. Unknown never counts as yes.
   - With O(contracts) it also predicts the profile that each feature will reach on the host.
-  - Attaches nothing, writes nothing and leaves no descriptor open. Without root fewer questions are
-    answered; C(privileged) is then false and a warning says so.
+  - Changes no setting, writes nothing, also not to the kernel's log, and leaves no descriptor open and nothing
+    loaded. Most questions are programs that the kernel refuses for a deliberate mistake. A hook that no BTF names
+    (a raw tracepoint, a kprobe) is attached to for a moment by a program that does nothing.
+  - Lists what BPF is loaded on the host, by whomever, with its cost.
+  - Without root fewer questions are answered; C(privileged) is then false and a warning says so.
 author: The ebpf.fleet authors (@ebpf-fleet)
 options:
   contracts:
@@ -25,6 +28,30 @@ options:
     type: list
     elements: dict
     default: []
+  helpers:
+    description:
+      - With V(contracts) only the helpers are asked that the contracts name, with V(all) every helper of every
+        program type, some 7000 questions.
+    type: str
+    choices: [contracts, all]
+    default: contracts
+  btf_index:
+    description:
+      - Entries of a bundle's C(btf/index.json), its minimal BTF for kernels that have none of their own.
+    type: list
+    elements: dict
+  fallbacks:
+    description:
+      - Fallbacks that the operator opted into for features of which no variant works here.
+    type: list
+    elements: str
+    choices: [bcc]
+    default: []
+  next_kernel:
+    description:
+      - Also tell what will change with the kernel that the host boots next; V(auto) for the one that
+        the boot loader will choose, or a release that is installed.
+    type: str
   today:
     description:
       - UTC date, C(YYYY-MM-DD), by which expired contracts are told; the host's own date if absent.
@@ -86,7 +113,8 @@ profiles:
   returned: success
   type: dict
   sample:
-    runqlat: {profile: disabled, variant: null, reason_code: EF_NO_BTF, reason: "full needs btf:vmlinux: no"}
+    runqlat: {profile: disabled, variant: null, reason_code: EF_NO_BTF, reason: "full needs btf:vmlinux: no",
+      sentence: "runqlat → disabled: full needs btf:vmlinux: no"}
 """
 
 import datetime
@@ -114,32 +142,52 @@ def the_day(module):
     return given
 
 
+def ask(params, today):
+    """The facts with the predictions; raises ContractError."""
+    from pathlib import Path
+
+    from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+
+    contracts = params["contracts"]
+    needed = profile.requirements(contracts)
+    facts = capabilities.gather(needed, all_helpers=params["helpers"] == "all", btf_index=params["btf_index"])
+    facts["profiles"] = {
+        one["feature"]: profile.predict(one, facts, today, params["fallbacks"]) for one in contracts
+    }
+    if params["next_kernel"]:
+        from ansible_collections.ebpf.fleet.plugins.module_utils import nextkernel
+
+        want, given = params["next_kernel"], (params["fallbacks"], params["btf_index"])
+        facts["next_kernel"] = nextkernel.preflight(Path("/"), want, facts, contracts, today, *given)
+    return facts
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "contracts": {"type": "list", "elements": "dict", "default": []},
+            "helpers": {"type": "str", "choices": ["contracts", "all"], "default": "contracts"},
+            "btf_index": {"type": "list", "elements": "dict"},
+            "fallbacks": {"type": "list", "elements": "str", "choices": ["bcc"], "default": []},
+            "next_kernel": {"type": "str"},
             "today": {"type": "str"},
         },
         supports_check_mode=True,
     )
     refuse_unsupported_host(module)
-    from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+    from ansible_collections.ebpf.fleet.plugins.module_utils import profile
 
-    today = the_day(module)
-    contracts = module.params["contracts"]
     try:
-        facts = capabilities.gather(profile.requirements(contracts))
-        profiles = {one["feature"]: profile.predict(one, facts, today) for one in contracts}
+        facts = ask(module.params, the_day(module))
     except profile.ContractError as error:
         module.fail_json(msg=str(error))
     if not facts["privileged"]:
-        module.warn("Not root: the kernel answers few questions; use become to have them all answered")
-    facts["profiles"] = profiles
+        module.warn("Not privileged: the kernel answers few questions; use become to have them all answered")
     module.exit_json(
         changed=False,
         ansible_facts={"ebpf_fleet_capabilities": facts},
         capabilities=facts,
-        profiles=profiles,
+        profiles=facts["profiles"],
     )
 
 

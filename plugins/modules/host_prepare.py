@@ -41,8 +41,15 @@ options:
     description: Name of a C(tmpfiles.d) file to apply when a directory of it is missing or the file is new.
     type: str
   enable:
-    description: Unit to enable at boot.
-    type: str
+    description: Units to enable at boot, or with the unit that wants them.
+    type: list
+    elements: str
+    default: []
+  remove_units:
+    description: Units below C(/etc/systemd/system) that shall not be there. One that is there is stopped and removed.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -102,9 +109,12 @@ SPEC = {
     },
     "sysusers": {"type": "str"},
     "tmpfiles": {"type": "str"},
-    "enable": {"type": "str"},
+    "enable": {"type": "list", "elements": "str", "default": []},
+    "remove_units": {"type": "list", "elements": "str", "default": []},
 }
 
+UNITS = "/etc/systemd/system"
+UNIT = re.compile(r"\A[A-Za-z0-9@_-]+\.service\Z")
 OCTAL = re.compile(r"\A0?[0-7]{1,3}\Z")
 
 
@@ -171,9 +181,34 @@ def plan_actions(module, wanted, steps):
         actions.append(["systemd-tmpfiles", "--create", params["tmpfiles"]])
     if any(step.path.startswith(("/etc/systemd/", "/lib/systemd/", "/usr/lib/systemd/")) for step in steps):
         actions.append(["systemctl", "daemon-reload"])
-    if params["enable"] and not is_enabled(module, params["enable"]):
-        actions.append(["systemctl", "enable", params["enable"]])
+    actions += [["systemctl", "enable", unit] for unit in params["enable"] if not is_enabled(module, unit)]
     return actions
+
+
+def plan_removals(units):
+    """Return the files of the units that shall not be there but are."""
+    for unit in units:
+        if not UNIT.match(unit):
+            raise PrepareError(f"remove_units: '{unit}' is not a unit's name; write it like 'ebpf-fleet-bcc.service'")
+    paths = [os.path.join(UNITS, unit) for unit in units]
+    return [path for path in paths if os.path.lexists(path)]
+
+
+def removal_commands(paths):
+    """Return the commands that take units away: stopped and forgotten before their files go."""
+    if not paths:
+        return []
+    stops = [["systemctl", "disable", "--now", os.path.basename(path)] for path in paths]
+    return [*stops, *(["rm", "--", path] for path in paths), ["systemctl", "daemon-reload"]]
+
+
+def diff_removals(paths):
+    """Return the files' texts as they are, and nothing in their place."""
+    shown = []
+    for path in paths:
+        before = filesteps.read_state(path).content or ""
+        shown.append({"before_header": path, "after_header": f"{path} (absent)", "before": before, "after": ""})
+    return shown
 
 
 def is_enabled(module, unit):
@@ -203,14 +238,15 @@ def run(module):
         raise PrepareError("is not root on this host; the control files belong to root. Set 'become: true'")
     found = {item["path"]: filesteps.read_state(item["path"]) for item in wanted}
     steps = filesteps.plan_files(wanted, found)
-    actions = plan_actions(module, wanted, steps)
+    removals = plan_removals(module.params["remove_units"])
+    actions = removal_commands(removals) + plan_actions(module, wanted, steps)
     if not module.check_mode:
         apply(module, steps, actions)
     return {
         "changed": bool(steps or actions),
         "files": [step.path for step in steps],
         "actions": [" ".join(action) for action in actions],
-        "diff": filesteps.diff_steps(steps),
+        "diff": filesteps.diff_steps(steps) + diff_removals(removals),
     }
 
 

@@ -52,6 +52,10 @@ options:
     description: The loader's state directory.
     type: path
     default: /run/ebpf-fleet-loader
+  collector_state_dir:
+    description: The BCC collector's state directory.
+    type: path
+    default: /run/ebpf-fleet-bcc
 attributes:
   check_mode:
     description: Says what would change and changes nothing; confirms nothing.
@@ -146,7 +150,7 @@ class Switch:
             "run": Path(parameters["run_dir"]) / "kill.d",
             "etc": Path(parameters["etc_dir"]) / "kill.d",
         }
-        self.programs_file = Path(parameters["state_dir"]) / "programs"
+        self.lists = [Path(parameters[name]) / "programs" for name in ("state_dir", "collector_state_dir")]
         self.features = kill.features_of(scopes)
         self.whole = kill.concerns_all(scopes, host_families())
         # Before any order: the loader takes what it detaches off its list.
@@ -161,25 +165,26 @@ class Switch:
         return {name: readable_orders(folder) for name, folder in self.folders.items()}
 
     def listed(self):
-        """Ids of the features' programs by the loader's list; None where there is no list."""
-        text = read_text(self.programs_file)
-        if text is None:
+        """The programs that the scopes name, by the lists of loader and collector; None where there is none."""
+        texts = [text for text in map(read_text, self.lists) if text is not None]
+        if not texts:
             return None
-        return {one.id for one in kill.parse_programs(text) if one.feature in self.features}
+        found = [one for text in texts for one in kill.parse_programs(text)]
+        return [one for one in found if self.whole or one.feature in self.features]
 
     def left(self):
         """Programs in the kernel that the scopes turn off."""
         try:
-            own = bpfsys.own_programs()
+            everything = bpfsys.own_programs("")
         except (OSError, bpfsys.UnsupportedMachineError) as error:
             raise CannotLookError(f"the kernel does not list its programs: {error}") from error
-        if self.whole:
-            return own
         now = self.listed()
-        if now is None and self.known is None:
-            # Without the loader's list any program may be the feature's.
+        listed = [*(now or []), *(self.known or [])]
+        own = kill.ours(everything, listed)
+        if self.whole or (now is None and self.known is None):
+            # Without a list any program may be the feature's.
             return own
-        suspects = (now or set()) | (self.known or set())
+        suspects = {one.id for one in listed}
         return [one for one in own if one.id in suspects]
 
 
@@ -311,6 +316,7 @@ def main():
             "etc_dir": {"type": "path", "default": "/etc/ebpf-fleet"},
             "run_dir": {"type": "path", "default": "/run/ebpf-fleet"},
             "state_dir": {"type": "path", "default": "/run/ebpf-fleet-loader"},
+            "collector_state_dir": {"type": "path", "default": "/run/ebpf-fleet-bcc"},
         },
         supports_check_mode=True,
     )

@@ -36,6 +36,12 @@ options:
     description: The loader's state directory.
     type: path
     default: /run/ebpf-fleet-loader
+  collector_state_dir:
+    description:
+      - The BCC collector's state directory. What it runs stands in the place of the features that the loader
+        could not, and its CPU time and memory are added to the loader's.
+    type: path
+    default: /run/ebpf-fleet-bcc
   unit:
     description: The loader's systemd unit.
     type: str
@@ -105,6 +111,7 @@ def main():
             "bake": {"type": "float", "default": 0},
             "application_file": {"type": "path"},
             "state_dir": {"type": "path", "default": "/run/ebpf-fleet-loader"},
+            "collector_state_dir": {"type": "path", "default": "/run/ebpf-fleet-bcc"},
             "unit": {"type": "str", "default": "ebpf-fleet-loader.service"},
         },
         supports_check_mode=True,
@@ -115,6 +122,7 @@ def main():
     application = module.params["application_file"]
     places = Places(
         state_dir=Path(module.params["state_dir"]),
+        collector_dir=Path(module.params["collector_state_dir"]),
         application_file=Path(application) if application else None,
         unit=module.params["unit"],
     )

@@ -36,6 +36,14 @@ options:
         (1 = every event; default is the contract's). A feature that is not named does not run.
       - Left out, every feature of the bundle runs as its contract says.
     type: dict
+  fallbacks:
+    description:
+      - Collectors that may run what the loader cannot, of which V(bcc) is the only one. It needs a host that was
+        prepared with C(ebpf_fleet_bcc_fallback=true), and runs only if the bundle holds it.
+      - The collector's unit is C(ebpf-fleet-bcc.service); it is started, restarted and stopped with the release.
+    type: list
+    elements: str
+    default: []
   keep:
     description:
       - How many releases stay on the host. The current and the previous one always stay.
@@ -139,6 +147,11 @@ features:
   description: What is desired of the current release.
   returned: success
   type: dict
+fallbacks:
+  description: The collectors that the current release may use.
+  returned: success
+  type: list
+  elements: str
 releases:
   description: The releases on the host.
   returned: success
@@ -167,12 +180,14 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import check_resolved, render_desired
+from ansible_collections.ebpf.fleet.plugins.module_utils.desired import check_fallbacks, check_resolved, render_desired
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import SHA256, load_manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import Host, apply_plan, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import Request, plan_release
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import (
+    collecting_digest,
+    need_collector_unit,
     need_unit,
     running_digest,
     unit_known,
@@ -181,6 +196,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
     Incoming,
     Layout,
     locked,
+    needs_collector,
     read_state,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust, verify_signature
@@ -189,6 +205,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
     "bundle": {"type": "str"},
     "features": {"type": "dict"},
+    "fallbacks": {"type": "list", "elements": "str", "default": []},
     "keep": {"type": "int", "default": 3},
     "allow_downgrade": {"type": "bool", "default": False},
     "from_digest": {"type": "str"},
@@ -246,12 +263,14 @@ def judge_bundle(module, layout):
     manifest = load_manifest(data)
     manifest.loader_path(platform.machine())
     features = check_resolved(params["features"], manifest.features)
-    return Incoming(manifest, signature, params["archive"], render_desired(manifest.digest, features)), signer
+    desired = render_desired(manifest.digest, features, check_fallbacks(params["fallbacks"]))
+    return Incoming(manifest, signature, params["archive"], desired), signer
 
 
 def make_request(params, incoming):
     """Return what is wanted, as the planner takes it."""
     manifest = incoming.manifest if incoming else None
+    fallbacks = check_fallbacks(params["fallbacks"])
     return Request(
         state=params["state"],
         release=manifest.release_id if manifest else None,
@@ -263,6 +282,8 @@ def make_request(params, incoming):
         allow_downgrade=params["allow_downgrade"],
         from_digest=params["from_digest"],
         manage_service=bool(params["service"]),
+        fallbacks=tuple(fallbacks),
+        collector=bool(manifest and needs_collector(manifest, fallbacks)),
     )
 
 
@@ -288,6 +309,8 @@ def run(module):
     incoming, signer = judge_bundle(module, layout) if module.params["state"] == "present" else (None, None)
     unit = check_service(module, layout)
     request = make_request(dict(module.params, service=unit), incoming)
+    if unit and request.collector and not (module.check_mode and not layout.etc.exists()):
+        need_collector_unit()
     host = Host(layout, platform.machine(), unit, module.params["wait"])
     if module.check_mode or not needs_disk(layout, request):
         state = look(host)
@@ -309,7 +332,8 @@ def needs_disk(layout, request):
 def look(host):
     """Return the state of the host, with the loader's word only where its unit is managed."""
     running = running_digest(host.layout) if host.unit else None
-    return read_state(host.layout, host.machine, running)
+    collecting = collecting_digest(host.layout) if host.unit else None
+    return read_state(host.layout, host.machine, running, collecting)
 
 
 def result(plan, state, request):
@@ -321,6 +345,7 @@ def result(plan, state, request):
         "previous": state.previous,
         "digest": current.digest if current else None,
         "features": current.features if current else None,
+        "fallbacks": list(current.fallbacks) if current else [],
         "releases": sorted(state.releases),
         "steps": [{"act": step.act, "release": step.release} for step in plan.steps],
         "diff": {

@@ -35,6 +35,7 @@ def build(output: Path, check: bool = False, **changes: Any) -> dict[str, Any]:
         "sequence": 1,
         "created": CREATED,
         "signing_key": str(make_key()),
+        "features": None if "features_dirs" in changes else ["exec_events", "runqlat"],
         **changes,
     }
     result, done = run_module("bundle_build", {key: value for key, value in arguments.items() if value}, check)
@@ -76,15 +77,15 @@ def test_a_built_bundle_is_whole_signed_and_accepted_by_the_loader(tmp_path: Pat
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.tar", tmp_path / "two.tar"
-    build(one, build_dir=str(tmp_path / "build-one"))
-    copy = shutil.copytree(REPO / "bpf", tmp_path / "elsewhere/bpf")
-    build(two, source=str(copy), build_dir=str(tmp_path / "build-two"))
-    first, second = bd.load_bundle(str(one)), bd.load_bundle(str(two))
-    for path, entry in first.manifest.files.items():
-        assert second.manifest.files[path] == entry
-    build(two, build_dir=str(tmp_path / "build-three"), force=True)
-    assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(two.read_bytes()).digest()
+    built = []
+    # Copies of one moment, in two places: the tree itself may be edited meanwhile.
+    still = shutil.copytree(REPO / "bpf", tmp_path / "one/bpf")
+    for place in ("one", "two"):
+        source = still if place == "one" else shutil.copytree(still, tmp_path / place / "bpf")
+        shutil.copytree(REPO / "collectors", tmp_path / place / "collectors")
+        build(tmp_path / f"{place}.tar", source=str(source), build_dir=str(tmp_path / f"build-{place}"))
+        built.append((tmp_path / f"{place}.tar").read_bytes())
+    assert hashlib.sha256(built[0]).digest() == hashlib.sha256(built[1]).digest()
 
 
 def test_the_tar_is_plain_sorted_and_owned_by_root(tmp_path: Path) -> None:
@@ -280,6 +281,37 @@ def test_the_playbook_takes_paths_from_where_it_was_called(tmp_path: Path, featu
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(bd.load_bundle(str(tmp_path / "out/b.tar")).contracts) == [feature.name]
+
+
+def test_the_playbook_takes_btf_and_says_for_which_kernels(tmp_path: Path, feature: Path) -> None:
+    vmlinux = Path("/sys/kernel/btf/vmlinux")
+    if not vmlinux.exists():
+        pytest.skip(f"{vmlinux} is not there: this kernel does not tell its types")
+    (tmp_path / "btf").mkdir()
+    shutil.copy(vmlinux, tmp_path / "btf/6.1.0-9-amd64.btf")
+    shutil.copy(make_key(), tmp_path / "key")
+    variables = {
+        "ebpf_fleet_release_version": "1.2.3",
+        "ebpf_fleet_release_sequence": 9,
+        "ebpf_fleet_release_signing_key": "key",
+        "ebpf_fleet_release_features_dirs": ["features"],
+        "ebpf_fleet_release_btf_dirs": ["btf"],
+        "ebpf_fleet_release_output": "b.tar",
+    }
+
+    def typed(**more: Any) -> subprocess.CompletedProcess[str]:
+        command = ["ansible-playbook", str(PLAYBOOK), "-i", "localhost,", "-e", json.dumps({**variables, **more})]
+        here = environment(PWD=str(tmp_path))
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=here, cwd=tmp_path)
+
+    done = typed()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "BTF for:  6.1.0-9-amd64" in done.stdout and "not measured; give ebpf_fleet_release_matrix" in done.stdout
+    assert [entry["release"] for entry in bd.load_bundle(str(tmp_path / "b.tar")).btf_index] == ["6.1.0-9-amd64"]
+    (tmp_path / "matrix.json").write_text("{}")
+    refused_matrix = typed(ebpf_fleet_release_matrix="matrix.json", ebpf_fleet_release_output="c.tar")
+    assert refused_matrix.returncode != 0 and f"matrix: {tmp_path / 'matrix.json'}: schema" in refused_matrix.stdout
+    assert not (tmp_path / "c.tar").exists()
 
 
 @pytest.mark.parametrize("missing", ["version", "sequence", "signing_key"])

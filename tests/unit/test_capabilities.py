@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import resource
 import struct
@@ -10,7 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, btf, capabilities
+from ansible_collections.ebpf.fleet.plugins.module_utils import (
+    answers,
+    bpfsys,
+    capabilities,
+    kernelask,
+    kernelfacts,
+    loaded,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import kernel_family, read_os_release
 from ansible_collections.ebpf.fleet.plugins.module_utils.profile import parse_requirement
 
@@ -18,64 +27,6 @@ VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the kernel answers these questions to root only")
 with_btf = pytest.mark.skipif(not VMLINUX.exists(), reason="this machine's kernel has no BTF to ask about")
-
-
-def blob(types: bytes, strings: bytes) -> bytes:
-    """A BTF blob of these sections."""
-    sizes = struct.pack("=IIIII", 24, 0, len(types), len(types), len(strings))
-    return struct.pack("=HBB", 0xEB9F, 1, 0) + sizes + types + strings
-
-
-STRINGS = b"\0int\0btf_trace_x\0vfs_unlink\0s\0"
-AT = {name: STRINGS.index(name.encode() + b"\0") for name in ("int", "btf_trace_x", "vfs_unlink", "s")}
-TYPES = b"".join(
-    [
-        struct.pack("=IIII", AT["int"], 1 << 24, 4, 32),  # 1
-        # 2: a struct with two members, so that the walk must step over them
-        struct.pack("=III", AT["s"], 4 << 24 | 2, 8) + struct.pack("=IIIIII", 0, 1, 0, 0, 1, 32),
-        struct.pack("=III", AT["btf_trace_x"], 8 << 24, 1),  # 3
-        struct.pack("=III", 0, 13 << 24 | 1, 0) + struct.pack("=II", 0, 1),  # 4
-        struct.pack("=III", AT["vfs_unlink"], 12 << 24, 4),  # 5
-    ]
-)
-
-
-class TestBtf:
-    def test_finds_ids_by_kind_and_name(self) -> None:
-        wanted = [(btf.TYPEDEF, "btf_trace_x"), (btf.FUNC, "vfs_unlink")]
-        assert btf.type_ids(blob(TYPES, STRINGS), wanted) == {wanted[0]: 3, wanted[1]: 5}
-
-    def test_the_wrong_kind_is_not_found(self) -> None:
-        assert btf.type_ids(blob(TYPES, STRINGS), [(btf.FUNC, "btf_trace_x"), (btf.FUNC, "nope")]) == {}
-
-    def test_a_suffix_of_a_name_is_not_the_name(self) -> None:
-        assert btf.type_ids(blob(TYPES, STRINGS), [(btf.FUNC, "unlink")]) == {}
-
-    @pytest.mark.parametrize(
-        "broken",
-        [
-            b"",
-            b"\0" * 64,
-            blob(TYPES, STRINGS)[:-1],
-            blob(TYPES + struct.pack("=III", 0, 31 << 24, 0), STRINGS),
-            blob(TYPES + b"\0\0", STRINGS),
-        ],
-    )
-    def test_a_broken_blob_is_refused(self, broken: bytes) -> None:
-        with pytest.raises(btf.BtfError):
-            btf.type_ids(broken, [(btf.FUNC, "vfs_unlink")])
-
-    @with_btf
-    def test_agrees_with_bpftool_on_the_real_kernel(self) -> None:
-        dump = subprocess.run(
-            ["bpftool", "btf", "dump", "file", str(VMLINUX), "format", "raw"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        found = btf.type_ids(VMLINUX.read_bytes(), [(btf.TYPEDEF, "btf_trace_sched_switch"), (btf.FUNC, "vfs_unlink")])
-        assert f"[{found[(btf.TYPEDEF, 'btf_trace_sched_switch')]}] TYPEDEF 'btf_trace_sched_switch'" in dump
-        assert f"[{found[(btf.FUNC, 'vfs_unlink')]}] FUNC 'vfs_unlink'" in dump
 
 
 class TestHostFiles:
@@ -99,72 +50,217 @@ class TestHostFiles:
         folder.mkdir(parents=True)
         (folder / "lockdown").write_text("none [integrity] confidentiality\n")
         (folder / "lsm").write_text("lockdown,capability,bpf\n")
-        assert capabilities.read_lockdown(tmp_path)["mode"] == "integrity"
-        assert capabilities.read_lsms(tmp_path) == ["lockdown", "capability", "bpf"]
+        assert kernelfacts.read_lockdown(tmp_path)["mode"] == "integrity"
+        assert kernelfacts.read_lsms(tmp_path) == ["lockdown", "capability", "bpf"]
 
     def test_what_cannot_be_read_is_null(self, tmp_path: Path) -> None:
-        assert capabilities.read_lockdown(tmp_path)["mode"] is None
-        assert capabilities.read_lsms(tmp_path) is None
-        assert capabilities.read_config(tmp_path, "6.1") is None
-        assert capabilities.read_cgroup(tmp_path) is None
+        assert kernelfacts.read_lockdown(tmp_path)["mode"] is None
+        assert kernelfacts.read_lsms(tmp_path) is None
+        assert kernelfacts.read_config(tmp_path, "6.1") is None
+        assert kernelfacts.read_cgroup(tmp_path) is None
 
     def test_config_of_boot(self, tmp_path: Path) -> None:
         (tmp_path / "boot").mkdir()
         (tmp_path / "boot/config-6.1").write_text("CONFIG_BPF_LSM=y\n# CONFIG_KPROBES is not set\n")
-        found = capabilities.read_config(tmp_path, "6.1")
+        found = kernelfacts.read_config(tmp_path, "6.1")
         assert found is not None
         assert (found["options"]["CONFIG_BPF_LSM"], found["options"]["CONFIG_KPROBES"]) == ("y", "n")
 
     def test_a_broken_config_is_passed_over(self, tmp_path: Path) -> None:
         (tmp_path / "proc").mkdir()
         (tmp_path / "proc/config.gz").write_bytes(b"no gzip")
-        assert capabilities.read_config(tmp_path, "6.1") is None
+        assert kernelfacts.read_config(tmp_path, "6.1") is None
 
     def test_cgroup_versions(self, tmp_path: Path) -> None:
         base = tmp_path / "sys/fs/cgroup"
         (base / "cpu").mkdir(parents=True)
-        assert capabilities.read_cgroup(tmp_path) == "v1"
+        assert kernelfacts.read_cgroup(tmp_path) == "v1"
         (base / "unified").mkdir()
         (base / "unified/cgroup.controllers").write_text("")
-        assert capabilities.read_cgroup(tmp_path) == "hybrid"
+        assert kernelfacts.read_cgroup(tmp_path) == "hybrid"
         (base / "cgroup.controllers").write_text("")
-        assert capabilities.read_cgroup(tmp_path) == "v2"
+        assert kernelfacts.read_cgroup(tmp_path) == "v2"
 
     def test_systemd_is_installed_but_not_running(self, tmp_path: Path) -> None:
         (tmp_path / "usr/bin").mkdir(parents=True)
         (tmp_path / "usr/bin/systemctl").write_text("")
-        found = capabilities.read_systemd(tmp_path)
+        found = kernelfacts.read_systemd(tmp_path)
         assert (found["installed"]["answer"], found["pid1"]["answer"]) == ("yes", "no")
 
 
-class TestAttempt:
-    @pytest.mark.parametrize(("number", "answer"), [(22, "no"), (2, "no"), (1, "unknown"), (12, "unknown")])
-    def test_only_absence_is_no(self, number: int, answer: str) -> None:
+TRUSTED = kernelask.Standing(trusted=True, confidential=False)
+STRANGER = kernelask.Standing(trusted=False, confidential=False)
+LOCKED = kernelask.Standing(trusted=True, confidential=True)
+
+
+class TestStanding:
+    @pytest.mark.parametrize(
+        ("who", "number", "answer", "code"),
+        [
+            (TRUSTED, 0, "yes", None),
+            (TRUSTED, errno.EINVAL, "no", None),
+            (TRUSTED, errno.ENOENT, "no", None),
+            (TRUSTED, 524, "no", None),
+            (TRUSTED, errno.ENOMEM, "unknown", None),
+            (TRUSTED, errno.EPERM, "no", "EF_PERMISSION"),
+            (TRUSTED, errno.EACCES, "no", "EF_PERMISSION"),
+            (LOCKED, errno.EPERM, "no", "EF_LOCKDOWN"),
+            (STRANGER, errno.EPERM, "unknown", None),
+            (STRANGER, errno.EINVAL, "no", None),
+        ],
+    )
+    def test_what_an_errno_says_depends_on_who_asks(
+        self, who: kernelask.Standing, number: int, answer: str, code: str | None
+    ) -> None:
         def refuse() -> int:
             raise OSError(number, "")
 
-        found = capabilities.attempt(refuse, "asked")
-        assert found["answer"] == answer
-        assert capabilities.errno_name(number) in found["evidence"]
+        found = who.judge(0, "asked") if number == 0 else who.attempt(refuse, "asked")
+        assert (found["answer"], found.get("reason_code")) == (answer, code)
+        assert "asked" in found["evidence"]
+        assert number == 0 or answers.errno_name(number) in found["evidence"]
 
     def test_an_unknown_machine_is_unknown(self) -> None:
         def refuse() -> int:
             return bpfsys.syscall_number({})
 
-        assert capabilities.attempt(refuse, "asked")["answer"] == "unknown"
+        assert TRUSTED.attempt(refuse, "asked")["answer"] == "unknown"
 
     @pytest.mark.parametrize(
         ("log", "answer"),
         [
             ("invalid func unknown#181", "no"),
             ("0: (85) call x#58\nprogram of this type cannot use helper x#58", "no"),
+            ("0: R1=ctx(id=0) R10=fp0\n0: (85) call unknown#240\nunknown func bpf_x#240", "no"),
             ("R1 type=ctx expected=map_ptr", "yes"),
+            ("0: (85) call bpf_ktime_get_ns#5\n1: (bf) r0 = r2\nR2 !read_ok", "yes"),
+            ("helper call is not allowed in probe", "unknown"),
             ("something that a later kernel says", "unknown"),
             ("", "unknown"),
         ],
     )
     def test_helper_answers_need_known_words(self, log: str, answer: str) -> None:
-        assert capabilities._helper_answer(OSError(22, ""), log, "x")["answer"] == answer
+        assert kernelask.helper_answer(bpfsys.Verdict(22, log), TRUSTED)["answer"] == answer
+
+    def test_a_helper_that_the_kernel_forbids_without_words_is_no_absence(self) -> None:
+        found = kernelask.helper_answer(bpfsys.Verdict(errno.EPERM, ""), TRUSTED)
+        assert (found["answer"], found["reason_code"]) == ("no", "EF_PERMISSION")
+        assert kernelask.helper_answer(bpfsys.Verdict(errno.EPERM, ""), STRANGER)["answer"] == "unknown"
+
+    def test_under_lockdown_the_helpers_that_read_the_kernel_are_not_asked(self) -> None:
+        found = kernelask.HelperAsker(LOCKED, "kprobe", []).ask("probe_read_kernel")
+        assert (found["answer"], found["reason_code"]) == ("no", "EF_LOCKDOWN")
+
+    @pytest.mark.parametrize(
+        ("number", "answer"),
+        [(7, "no"), (errno.EOPNOTSUPP, "no"), (errno.EBADMSG, "yes"), (errno.EINVAL, "unknown"), (0, "unknown")],
+    )
+    def test_signatures_are_judged_by_errno(
+        self, monkeypatch: pytest.MonkeyPatch, number: int, answer: str
+    ) -> None:
+        """One kernel gives one errno only, so the others are put in its mouth here; the oracle asks for real."""
+        monkeypatch.setattr(bpfsys, "signed_load", lambda _type, _signature: number)
+        assert kernelask.ask_signed(TRUSTED)["answer"] == answer
+
+    def test_a_stranger_is_not_told_of_signatures(self) -> None:
+        assert kernelask.ask_signed(STRANGER)["answer"] == "unknown"
+
+
+NOTES = (
+    struct.pack("=III", 4, 4, 1) + b"Xen\0" + b"abcd"
+    + struct.pack("=III", 6, 3, 2) + b"Linux\0\0\0" + b"abc\0"
+    + struct.pack("=III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
+)
+KERNEL = {"machine": "x86_64", "release": "6.1.0-1", "build_id": "aa"}
+
+
+class TestBuild:
+    @pytest.mark.parametrize(
+        ("notes", "found"),
+        [(NOTES, bytes(range(20)).hex()), (NOTES[:20], None), (b"", None), (b"\xff" * 40, None)],
+    )
+    def test_the_build_id_is_the_gnu_note(self, tmp_path: Path, notes: bytes, found: str | None) -> None:
+        (tmp_path / "sys/kernel").mkdir(parents=True)
+        (tmp_path / "sys/kernel/notes").write_bytes(notes)
+        assert kernelfacts.read_build_id(tmp_path) == found
+
+    def test_agrees_with_readelf(self) -> None:
+        notes = Path("/sys/kernel/notes")
+        if not notes.exists():
+            pytest.skip("this kernel shows no notes")
+        assert kernelfacts.read_build_id(Path("/")) in notes.read_bytes().hex()
+
+    @pytest.mark.parametrize(
+        ("entry", "kernel", "answer", "code"),
+        [
+            ({"machine": "x86_64", "release": "6.1.0-1", "build_id": "aa"}, KERNEL, "yes", None),
+            ({"machine": "x86_64", "release": "other", "build_id": "aa"}, KERNEL, "yes", None),
+            ({"machine": "x86_64", "release": "6.1.0-1", "build_id": None}, KERNEL, "yes", None),
+            ({"machine": "x86_64", "release": "6.1.0-1", "build_id": "bb"}, KERNEL, "no", "EF_BTF_MISMATCH"),
+            ({"machine": "x86_64", "release": "6.1.0-1", "build_id": "bb"}, {**KERNEL, "build_id": None}, "yes", None),
+            ({"machine": "aarch64", "release": "6.1.0-1", "build_id": "aa"}, KERNEL, "no", None),
+            ({"machine": "x86_64", "release": "6.1.0-2", "build_id": "bb"}, KERNEL, "no", None),
+            ({"machine": "x86_64", "release": "x", "build_id": None}, {**KERNEL, "build_id": None}, "no", None),
+        ],
+    )
+    def test_minimal_btf_is_matched_by_build_id_then_release(
+        self, entry: dict, kernel: dict, answer: str, code: str | None
+    ) -> None:
+        found = kernelfacts.matching_btf(kernel, [{**entry, "file": "btf/x.btf"}])
+        assert (found["answer"], found.get("reason_code")) == (answer, code)
+
+    def test_a_matching_entry_goes_before_a_mismatch(self) -> None:
+        wrong = {"machine": "x86_64", "release": "6.1.0-1", "build_id": "bb", "file": "wrong"}
+        found = kernelfacts.matching_btf(KERNEL, [wrong, {**wrong, "build_id": "aa", "file": "right"}])
+        assert found["answer"] == "yes" and "right" in found["evidence"]
+
+    def test_no_index_is_no(self) -> None:
+        assert kernelfacts.matching_btf(KERNEL, None)["answer"] == "no"
+
+
+class TestRelease:
+    def test_no_release_is_null(self, tmp_path: Path) -> None:
+        assert kernelfacts.read_release(tmp_path) is None
+
+    def test_what_the_loader_says_of_itself(self, tmp_path: Path) -> None:
+        bundle = tmp_path / "var/lib/ebpf-fleet/current/bundle"
+        (bundle / "features/runqlat").mkdir(parents=True)
+        (bundle / "manifest.json").write_text('{"bundle": {"version": "1.2", "sequence": 3}}')
+        (bundle / "features/runqlat/contract.json").write_text('{"data_path": "metrics"}')
+        run = tmp_path / "run/ebpf-fleet-loader"
+        run.mkdir(parents=True)
+        counters = {"produced": 5, "dropped": 0}
+        feature = {"state": "attached", "profile": "full", "variant": "full", "counters": counters}
+        status = {"time_unix_ns": 100, "state": "running", "bundle": {"digest": "d"}, "features": {"runqlat": feature}}
+        (run / "status.json").write_text(json.dumps(status))
+        assert kernelfacts.read_release(tmp_path, now_ns=150) == {
+            "version": "1.2",
+            "sequence": 3,
+            "digest": "d",
+            "state": "running",
+            "status_age_ns": 50,
+            "features": {
+                "runqlat": {
+                    "state": "attached",
+                    "profile": "full",
+                    "variant": "full",
+                    "data_path": "metrics",
+                    "produced": 5,
+                    "dropped": 0,
+                }
+            },
+        }
+
+    def test_a_loader_that_says_nothing_is_null_not_zero(self, tmp_path: Path) -> None:
+        bundle = tmp_path / "var/lib/ebpf-fleet/current/bundle"
+        bundle.mkdir(parents=True)
+        (bundle / "manifest.json").write_text('{"bundle": {"version": "1.2", "sequence": 3}}')
+        run = tmp_path / "run/ebpf-fleet-loader"
+        run.mkdir(parents=True)
+        (run / "status.json").write_text('{"torn": ')
+        found = kernelfacts.read_release(tmp_path)
+        assert found is not None
+        assert (found["state"], found["status_age_ns"], found["digest"]) == (None, None, None)
 
 
 TEXTS = (
@@ -177,6 +273,15 @@ TEXTS = (
     "helper:socket_filter:override_return",
     "helper:kprobe:probe_write_user",
 )
+
+
+def next_program_id() -> int:
+    """The id that the kernel gives to a program that is loaded now."""
+    fd = bpfsys.prog_load(bpfsys.ProgramSpec(type=17))
+    try:
+        return bpfsys.program_from(bpfsys.object_info(fd)).id
+    finally:
+        os.close(fd)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +310,7 @@ class TestThisKernel:
         pmu = Path("/sys/bus/event_source/devices/kprobe/type")
         assert (facts["attach_points"]["kprobe:vfs_unlink"]["answer"] == "yes") is pmu.exists()
         fentry = facts["attach_points"]["fentry:vfs_unlink"]
-        assert fentry["answer"] == "yes" or "EPERM" in fentry["evidence"] or "ENOTSUPP" in fentry["evidence"]
+        assert fentry["answer"] == "yes" or fentry.get("reason_code") in ("EF_PERMISSION", "EF_ATTACH_FAILED")
 
     def test_helpers(self, facts: dict) -> None:
         helpers = facts["helpers"]
@@ -232,6 +337,75 @@ class TestThisKernel:
         finally:
             os.close(fd)
 
+    def test_the_questions_load_no_program(self) -> None:
+        """A program's id is one more than the last one's: none was loaded and freed between."""
+        risen = []
+        for _attempt in range(5):
+            before = next_program_id()
+            capabilities.gather([parse_requirement("helper:tracing:ringbuf_reserve")])
+            risen.append(next_program_id() - before)
+            if risen[-1] == 1:
+                return
+        # Others may load between two of our questions, but not between all of them.
+        raise AssertionError(f"program ids rose by {risen} while only questions were asked")
+
+    def test_every_kind_and_link_has_an_answer(self, facts: dict) -> None:
+        for table in ("attach_kinds", "bpf_links"):
+            for name, answer in facts[table].items():
+                assert answer["answer"] in ("yes", "no", "unknown"), name
+                assert answer["evidence"], name
+        assert facts["attach_kinds"]["tp_btf"]["answer"] == "yes"
+        assert facts["bpf_links"]["tracing"]["answer"] == "yes"
+
+    def test_all_helpers_hold_what_the_contracts_ask(self, facts: dict) -> None:
+        table = capabilities.gather([], all_helpers=True)["helpers"]
+        assert len(table) > 6000
+        assert {key: table[key]["answer"] for key in facts["helpers"]} == {
+            key: answer["answer"] for key, answer in facts["helpers"].items()
+        }
+        # Only tracing programs may sleep-copy; only packets have checksums.
+        assert table["sched_cls:csum_diff"]["answer"] == "yes"
+        assert table["tracing:csum_diff"]["answer"] == "no"
+
+    def test_what_others_loaded_is_listed_with_its_cost(self) -> None:
+        array = bpfsys.map_create(2, 4, 8, 16)
+        fd = bpfsys.prog_load(bpfsys.ProgramSpec(type=17))
+        try:
+            found = loaded.read_loaded(stats_on=False)
+            info = bpfsys.program_from(bpfsys.object_info(fd))
+            mine = next(one for one in found["programs"] if one["id"] == info.id)
+            assert (mine["name"], mine["type"], mine["ours"]) == ("probe", "raw_tracepoint", False)
+            assert mine["memory_bytes"] >= 4096
+            # It never ran: without statistics nobody measured that.
+            assert (mine["run_time_ns"], mine["run_cnt"]) == (None, None)
+            assert any(one["type"] == "array" and one["max_entries"] == 16 for one in found["maps"])
+            measured = loaded.read_loaded(stats_on=True)
+            assert next(one for one in measured["programs"] if one["id"] == info.id)["run_cnt"] == 0
+        finally:
+            os.close(fd)
+            os.close(array)
+
+    def test_a_crowd_is_counted_and_not_listed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loaded, "LISTED", 3)
+        fds = [bpfsys.prog_load(bpfsys.ProgramSpec(type=17)) for _ in range(5)]
+        try:
+            found = loaded.read_loaded(stats_on=False)
+            assert len(found["programs"]) == 3
+            assert "programs: 3 listed, " in found["evidence"]
+            assert "more are not listed" in found["evidence"]
+            assert loaded.own_programs(found)["programs"] is not None
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def test_a_walk_stops_for_want_of_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loaded, "BUDGET_NS", -1)
+        fd = bpfsys.prog_load(bpfsys.ProgramSpec(type=17))
+        try:
+            assert "stopped after 0 for want of time" in loaded.read_loaded(stats_on=False)["evidence"]
+        finally:
+            os.close(fd)
+
     def test_hidden_btf_is_missing_and_tracing_is_no(self) -> None:
         """An empty tmpfs over the folder is what a kernel without BTF looks like."""
         code = (
@@ -254,7 +428,8 @@ class TestThisKernel:
             "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities as c\n"
             "f = c.gather([])\n"
-            "print(f['privileged'], f['program_types']['kprobe']['answer'], f['own_programs']['programs'])"
+            "print(f['privileged'], f['program_types']['kprobe']['answer'], f['own_programs']['programs'],"
+            "f['loaded']['programs'], f['signed_programs']['answer'], f['attach_kinds']['fentry']['answer'])"
         )
         # The imports come before the change of user, as that user may not read this checkout.
         code = code.replace(
@@ -267,7 +442,7 @@ class TestThisKernel:
             text=True,
             check=True,
         )
-        assert done.stdout.split() == ["False", "unknown", "None"]
+        assert done.stdout.split() == ["False", "unknown", "None", "None", "unknown", "unknown"]
 
 
 def test_host_side_code_compiles_for_the_oldest_python() -> None:
@@ -275,5 +450,6 @@ def test_host_side_code_compiles_for_the_oldest_python() -> None:
     import ast
 
     folder = Path(capabilities.__file__).parent
-    for name in ("bpfsys", "btf", "bpfnames", "profile", "capabilities", "hostfiles", "observation", "kill"):
+    names = ("answers", "bpfnames", "bpfsys", "btf", "capabilities", "hookask", "hostfiles", "kernelask", "kernelfacts")
+    for name in (*names, "loaded", "profile", "observation", "kill"):
         ast.parse((folder / f"{name}.py").read_text(), feature_version=(3, 8))

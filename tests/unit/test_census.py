@@ -2,35 +2,88 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.ebpf.fleet.plugins.module_utils import census
 
 FULL = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fine"}
 DISABLED = {"profile": "disabled", "variant": None, "reason_code": "EF_NO_BTF", "reason": "the kernel has no BTF"}
+STRATUM = "6.1/x86_64/debian"
 
 
-def answer(family: str | None, **profiles):
+def answer(family: str | None, facts: dict[str, Any] | None = None, **profiles: Any) -> dict[str, Any]:
     kernel = {"release": "x", "family": family, "machine": "x86_64"}
-    capabilities = {"kernel": kernel, "distro": {"id": "debian"}, "btf": {"state": "vmlinux"}}
+    capabilities = {"kernel": kernel, "distro": {"id": "debian"}, "btf": {"state": "vmlinux"}, **(facts or {})}
     return {"capabilities": capabilities, "profiles": profiles}
 
 
-def test_counts_by_feature_and_stratum_with_reasons():
+def test_counts_by_feature_and_stratum_with_reasons() -> None:
     result = census.capability_census(
         {"a": answer("6.1", runqlat=FULL), "b": answer("6.1", runqlat=DISABLED), "c": answer("5.10", runqlat=FULL)}
     )
     assert result["features"]["runqlat"]["hosts"] == {"full": 2, "reduced": 0, "disabled": 1}
-    assert result["features"]["runqlat"]["strata"]["6.1/x86_64/debian"] == {"full": 1, "reduced": 0, "disabled": 1}
+    assert result["features"]["runqlat"]["strata"][STRATUM] == {"full": 1, "reduced": 0, "disabled": 1}
+    assert result["strata"] == {STRATUM: ["a", "b"], "5.10/x86_64/debian": ["c"]}
     assert "b: runqlat: the kernel has no BTF (EF_NO_BTF)" in result["sentences"]
     assert result["silent"] == []
 
 
-def test_a_silent_host_is_named_and_counted_nowhere():
-    result = census.capability_census({"a": answer("6.1", runqlat=FULL), "b": {"unreachable": True}, "c": {}})
-    assert result["silent"] == ["b", "c"]
+def test_a_reason_that_hosts_share_is_told_once_with_their_names() -> None:
+    hosts = {name: answer("6.1", runqlat=DISABLED) for name in "cab"} | {"d": answer("6.1", runqlat=FULL)}
+    reasons = census.capability_census(hosts)["features"]["runqlat"]["reasons"][STRATUM]
+    assert reasons == [{**DISABLED, "hosts": ["a", "b", "c"]}, {**FULL, "hosts": ["d"]}]
+
+
+def test_a_silent_host_is_named_and_counted_nowhere() -> None:
+    answers = {
+        "a": answer("6.1", runqlat=FULL),
+        "b": {"unreachable": True, "msg": "Failed to connect\nto the host"},
+        "c": {"failed": True, "msg": "no Python"},
+        "d": {},
+    }
+    result = census.capability_census(answers)
+    assert result["silent"] == ["b", "c", "d"]
+    assert result["silent_reasons"] == {"b": "unreachable: Failed to connect", "c": "failed: no Python", "d": None}
     assert result["features"]["runqlat"]["hosts"] == {"full": 1, "reduced": 0, "disabled": 0}
 
 
-def test_what_is_not_known_of_a_host_reads_unknown():
+def test_what_is_not_known_of_a_host_reads_unknown() -> None:
     assert census.stratum_of({}) == "unknown/unknown/unknown"
     host = census.rollout_host({"inventory_hostname": "a"})
     assert host == {"name": "a", "cell": None, "region": None, "stratum": "unknown/unknown/unknown"}
+
+
+def test_the_bundle_that_was_asked_about_is_named() -> None:
+    target = {"bundle": {"name": "ebpf-fleet", "version": "2.0.0", "sequence": 9}, "digest": "ab" * 32, "contracts": []}
+    result = census.capability_census({"a": answer("6.1")}, target=target, time="2026-11-23T22:00:00Z")
+    assert (result["bundle"]["version"], result["digest"], result["time"]) == (
+        "2.0.0",
+        "ab" * 32,
+        "2026-11-23T22:00:00Z",
+    )
+    assert census.capability_census({})["bundle"] is None
+
+
+def test_a_policy_feature_is_judged_on_the_hosts_that_would_run_it() -> None:
+    contracts = [{"feature": "exec_policy", "data_path": "policy", "budget": {"drop_ratio_ppm": 0}}]
+    answers = {"a": answer("6.1", {"release": None}), "b": answer("6.1", {"release": None})}
+    off = {"b": {"exec_policy": {"enabled": False}}}
+    result = census.capability_census(answers, target={"contracts": contracts}, features=off)
+    assert result["hosts"]["a"]["policy"][0]["reason_code"] == "EF_POLICY_NOT_READY"
+    assert result["hosts"]["b"]["policy"] == []
+    assert any(line.startswith("a: exec_policy: no release of ours") for line in result["sentences"])
+
+
+def test_changes_at_next_boot_are_told_once_for_the_hosts_they_are_true_of() -> None:
+    change = {"feature": "runqlat", "sentence": "runqlat → disabled: gone"}
+    hosts = {
+        f"a{number}": answer("6.1", {"next_kernel": {"release": "7.3", "changes": [change]}}) for number in range(7)
+    }
+    hosts["b"] = answer("6.1", {"next_kernel": {"release": "6.1", "changes": []}}, runqlat=FULL)
+    hosts["c"] = answer("6.1", {"next_kernel": {"release": None, "chosen_by": "two are installed", "changes": []}})
+    told = [line for line in census.capability_census(hosts)["sentences"] if "next boot" in line]
+    assert told == [
+        "a0, a1, a2, a3, a4 and 2 more: next boot (7.3): runqlat → disabled: gone",
+        "b: next boot (6.1): no change is foreseen",
+        "c: next boot: unknown: two are installed",
+    ]

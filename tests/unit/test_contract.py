@@ -1,4 +1,4 @@
-"""What a contract may say, alone and against what was compiled."""
+"""What a contract may say by itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import (
-    compare_with_objects,
+    MAX_SERIES,
     default_sample_every,
-    needed_by_program,
     requirement_remedy,
     validate_contract,
+    variant_maps,
 )
 
 MAPS = [
@@ -54,21 +54,56 @@ GOOD: dict[str, Any] = {
         }
     ],
 }
-OBJECT: dict[str, Any] = {
-    "programs": [{"name": "ef_rql_switch", "section": "tp_btf/sched_switch", "type": "tracing"}],
-    "maps": [
-        {
-            "name": entry["name"],
-            "type": entry["type"],
-            "max_entries": entry["max_entries"],
-            "key_size": 4,
-            "value_size": 8,
-        }
-        for entry in MAPS
-    ],
-    "structs": {},
-    "license": "GPL",
+# One of each of the other paths and origins, each good as it stands.
+COUNTERS = copy.deepcopy(GOOD)
+COUNTERS["signals"][0] = {
+    **GOOD["signals"][0],
+    "name": "errors",
+    "kind": "counters",
+    "map": "ef_count",
+    "key": "ef_key",
 }
+del COUNTERS["signals"][0]["scale"]
+COUNTERS["maps"][1] = {**GOOD["maps"][1], "name": "ef_count", "type": "percpu_hash", "max_entries": 512}
+EVENTS = copy.deepcopy(GOOD)
+EVENTS["data_path"] = "events"
+EVENTS["budget"]["event_rate_per_second"] = 100
+EVENTS["signals"][0] = {**GOOD["signals"][0], "kind": "events", "map": "ef_events", "event": "ef_exec_event"}
+del EVENTS["signals"][0]["scale"]
+EVENTS["signals"][0]["perf_map"] = "ef_perf_events"
+EVENTS["maps"] = [
+    GOOD["maps"][0],
+    {**GOOD["maps"][1], "name": "ef_events", "type": "ringbuf", "scope": "global", "variants": ["full"]},
+    {
+        **GOOD["maps"][1],
+        "name": "ef_perf_events",
+        "type": "perf_event_array",
+        "max_entries": 0,
+        "scope": "global",
+        "variants": ["perf"],
+    },
+]
+EVENTS["variants"].append(
+    {
+        "name": "perf",
+        "programs": ["ef_rql_switch"],
+        "profile": "reduced",
+        "requires": ["btf:any", "prog_type:raw_tracepoint", "attach:raw_tp:sched_switch"],
+    }
+)
+EVENTS["bcc"] = {"programs": ["ef_rql_switch"], "requires": ["prog_type:raw_tracepoint", "attach:raw_tp:sched_switch"]}
+POLICY = copy.deepcopy(EVENTS)
+POLICY["data_path"] = "policy"
+POLICY["mode"] = "observe"
+POLICY["variants"][0]["requires"] = ["btf:vmlinux", "prog_type:lsm", "attach:lsm:bprm_check_security"]
+THIRD_PARTY = copy.deepcopy(EVENTS)
+THIRD_PARTY.update(origin="third_party", accounting="none")
+THIRD_PARTY["signals"][0].update(map="rb", event="event", sample_every=1)
+del THIRD_PARTY["signals"][0]["perf_map"]
+THIRD_PARTY["maps"] = [{**EVENTS["maps"][1], "name": "rb"}, {**GOOD["maps"][0], "name": ".rodata", "scope": "global"}]
+THIRD_PARTY["maps"][0].pop("variants")
+THIRD_PARTY["maps"][1]["type"] = "array"
+THIRD_PARTY["variants"] = [{**GOOD["variants"][0], "programs": ["handle_exec", "a_name_that_the_kernel_cuts_off"]}]
 REMOVE = object()
 
 
@@ -92,9 +127,15 @@ def messages(document: Any, **options: Any) -> list[str]:
     return [error.message for error in found]
 
 
-def test_a_good_contract_has_no_error() -> None:
-    assert messages(GOOD, folder="runqlat", today="2026-11-23") == []
+@pytest.mark.parametrize("document", [GOOD, COUNTERS, EVENTS, POLICY, THIRD_PARTY])
+def test_a_good_contract_has_no_error(document: dict[str, Any]) -> None:
+    assert messages(document, folder="runqlat", today="2026-11-23") == []
+
+
+def test_what_others_read_of_a_contract() -> None:
     assert default_sample_every(GOOD) == 4
+    assert variant_maps(EVENTS, "full") == {"ef_counters", "ef_events"}
+    assert variant_maps(EVENTS, "perf") == {"ef_counters", "ef_perf_events"}
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
@@ -117,10 +158,80 @@ def test_every_key_is_required(path: str) -> None:
     assert any(path.rsplit(".", 1)[-1] in sentence for sentence in said), said
 
 
-@pytest.mark.parametrize("path", _leaves(GOOD))
-@pytest.mark.parametrize("value", [None, 1.5, True, {}, [], "", -1, "no\nline"])
-def test_no_value_of_a_wrong_kind_passes_or_crashes(path: str, value: Any) -> None:
-    assert messages(changed(GOOD, path, value)), f"{path}={value!r} passed"
+@pytest.mark.parametrize("value", [None, 1.5, True, {}, [], "", -1, "no\nline", [[]], [{}], {"a": []}])
+@pytest.mark.parametrize("document", [GOOD, COUNTERS, EVENTS, POLICY, THIRD_PARTY])
+def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], value: Any) -> None:
+    for path in _leaves(document):
+        assert messages(changed(document, path, value)), f"{path}={value!r} passed"
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "value", "words"),
+    [
+        (GOOD, "accounting", "none", ["accounting:", "without 'origin: third_party'", "remove it"]),
+        (GOOD, "mode", "observe", ["mode:", "metrics path", "'data_path: policy'"]),
+        (GOOD, "origin", "ours", ["origin:", "third_party"]),
+        (GOOD, "variants.0.profile", "best", ["variants[0].profile", "full"]),
+        (GOOD, "maps.1.variants", ["fulll"], ["maps[1].variants[0]", "did you mean 'full'?"]),
+        (GOOD, "maps.1.variants", [], ["maps[1].variants", "at least one"]),
+        (GOOD, "signals.0.perf_map", "ef_hist", ["signals[0].perf_map", "remove it"]),
+        (GOOD, "variants.0.requires.0", "btf:any", ["variants[0].requires", "without 'btf:vmlinux'", "add it"]),
+        (GOOD, "variants.0.requires.1", "prog_type:kprobe", ["without 'prog_type:tracing'", "add it"]),
+        (GOOD, "variants.0.requires.1", "helper:kprobe:d_path", ["no program of type 'kprobe'"]),
+        (GOOD, "variants.0.requires.2", "attach:uprobe:x", ["variants[0].requires[2]", "did you mean 'kprobe'?"]),
+        (GOOD, "variants.0.requires.2", "btf:any", ["'btf:any' and 'btf:vmlinux'", "remove 'btf:any'"]),
+        (GOOD, "variants.0.requires.2", "attach:lsm:file_open", ["on the metrics path", "'data_path: policy'"]),
+        (GOOD, "bcc", {"programs": ["switch"], "requires": ["btf:any"]},
+         ["bcc.programs[0]", "ef_", "bcc.requires", "'btf:any'", "remove it"]),
+        (GOOD, "bcc", {"programs": ["ef_switch"]}, ["bcc.requires: is missing"]),
+        (EVENTS, "bcc.programs", ["ef_a", "ef_b"], ["bcc.requires", "1 hooks for 2 programs", "in their order"]),
+        (EVENTS, "bcc.requires.1", "attach:tracepoint:a/b", ["bcc.requires", "raw_tp, kprobe, kretprobe only"]),
+        (COUNTERS, "signals.0.key", REMOVE, ["signals[0].key", "is missing", "the key of 'ef_count'"]),
+        (COUNTERS, "signals.0.name", "errors_total", ["signals[0].name", "leave '_total' out"]),
+        (COUNTERS, "signals.0.scale", "count", ["signals[0].scale", "remove it"]),
+        (COUNTERS, "maps.1.max_entries", MAX_SERIES + 1, ["signals[0].map", "time series", f"at most {MAX_SERIES}"]),
+        (COUNTERS, "maps.1.type", "percpu_array", ["signals[0].key", "given for an array", "remove it"]),
+        (COUNTERS, "maps.1.type", "ringbuf", ["signals[0].map", "of type 'ringbuf'", "percpu_hash"]),
+        (COUNTERS, "data_path", "events", ["signals[0].kind", "'counters' on the events path", "use 'events'"]),
+        (COUNTERS, "signals", [*COUNTERS["signals"], {**COUNTERS["signals"][0], "name": "more"}],
+         ["signals[1].kind", "'counters' is there twice", "two features"]),
+        (EVENTS, "signals.0.event", REMOVE, ["signals[0].event", "needs it"]),
+        (EVENTS, "signals.0.perf_map", "ef_perf_event", ["signals[0].perf_map", "did you mean 'ef_perf_events'?"]),
+        (EVENTS, "signals.0.perf_map", REMOVE, ["signals[0].map", "variant 'perf' does not hold ef_events"]),
+        (EVENTS, "signals.0.map", "ef_perf_events", ["is no ring buffer, and there is a perf_map"]),
+        (EVENTS, "maps.1.max_entries", 0, ["maps[1].max_entries", "from 1"]),
+        (EVENTS, "variants.1.requires", ["btf:any", "btf:vmlinux", *GOOD["variants"][0]["requires"][1:]],
+         ["variants[1].requires", "'perf' can never be chosen", "put it before 'full'"]),
+        (EVENTS, "variants.1.requires", [*GOOD["variants"][0]["requires"], "kernel:5.8"], ["can never be chosen"]),
+        (POLICY, "mode", REMOVE, ["mode:", "is missing on the policy path", "'mode: observe'"]),
+        (POLICY, "mode", "enforce", ["mode:", "observe"]),
+        (POLICY, "budget.event_rate_per_second", 0, ["budget.event_rate_per_second", "policy path"]),
+        (THIRD_PARTY, "variants.0.programs.0", "handle exec", ["variants[0].programs[0]", "C identifier"]),
+        (THIRD_PARTY, "maps.1.name", "/rodata", ["maps[1].name", "ebpf-loader inspect"]),
+    ],
+)  # fmt: skip
+def test_a_rule_that_is_broken_is_named_with_field_and_remedy(
+    document: dict[str, Any], path: str, value: Any, words: list[str]
+) -> None:
+    said = " | ".join(messages(changed(document, path, value)))
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("requires", "reachable"),
+    [
+        (["kernel:5.8", "prog_type:tracing"], True),
+        (["kernel:5.10", "prog_type:tracing"], False),
+        (["kernel:5.9", "prog_type:tracing", "map_type:hash"], False),
+        (["kernel:5.9", "prog_type:kprobe"], True),
+    ],
+)
+def test_a_newer_kernel_asks_for_an_older_one_too(requires: list[str], reachable: bool) -> None:
+    variants = [
+        {**GOOD["variants"][0], "requires": ["kernel:5.9", "prog_type:tracing"]},
+        {**GOOD["variants"][0], "name": "reduced", "requires": requires},
+    ]
+    assert (messages(changed(GOOD, "variants", variants)) == []) is reachable
 
 
 @pytest.mark.parametrize(
@@ -167,9 +278,10 @@ def test_an_expired_feature_is_refused_from_its_day_on() -> None:
 @pytest.mark.parametrize(
     "requirement",
     [
-        "btf:vmlinux", "prog_type:raw_tracepoint", "map_type:ringbuf", "helper:tracing:bpf_ktime_get_ns",
+        "btf:vmlinux", "btf:any", "prog_type:raw_tracepoint", "map_type:ringbuf", "helper:tracing:ktime_get_ns",
         "attach:tp_btf:sched_switch", "attach:raw_tp:sched_switch", "attach:tracepoint:sched/sched_switch",
-        "attach:kprobe:vfs_unlink", "attach:fentry:do_exit", "attach:lsm:bprm_check_security", "kernel:5.10",
+        "attach:kprobe:vfs_unlink", "attach:kretprobe:vfs_unlink",
+        "attach:fexit:do_exit", "attach:fentry:do_exit", "attach:lsm:bprm_check_security", "kernel:5.10",
     ],
 )  # fmt: skip
 def test_requirements_of_the_grammar(requirement: str) -> None:
@@ -179,57 +291,11 @@ def test_requirements_of_the_grammar(requirement: str) -> None:
 @pytest.mark.parametrize(
     "requirement",
     [
-        "", "btf", "btf:module", "prog_type:tracng", "map_type:", "helper:tracing", "helper:nothing:bpf_x", "attach:",
+        "", "btf", "btf:module", "prog_type:tracng", "map_type:", "helper:tracing", "helper:nothing:x",
+        "helper:tracing:bpf_d_path", "helper:tracing:frobnicate", "attach:",
         "attach:tracepoint:sched_switch", "attach:kprobe:a b", "attach:uprobe:x", "kernel:6", "kernel:6.1.0", "cpu:4",
         None, 5, "kernel:6.1\n",
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_with_a_remedy(requirement: Any) -> None:
     assert requirement_remedy(requirement)
-
-
-def compared(contract: dict[str, Any], **variants: Any) -> str:
-    return " | ".join(error.message for error in compare_with_objects(contract, variants, "x/contract.yml"))
-
-
-def test_a_contract_that_equals_its_object_has_no_difference() -> None:
-    assert compared(GOOD, full=OBJECT) == ""
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "words"),
-    [
-        ("programs", [], ["'ef_rql_switch' is not in the object"]),
-        ("programs.0.name", "ef_rql_swich", ["did you mean 'ef_rql_swich'?"]),
-        ("programs.0.type", "raw_tracepoint", ["lacks 'prog_type:raw_tracepoint'"]),
-        ("programs.0.section", "tp_btf/sched_wakeup", ["lacks 'attach:tp_btf:sched_wakeup'"]),
-        ("maps.1.max_entries", 1000000, ["maps[1].max_entries", "65", "1000000"]),
-        ("maps.1.type", "hash", ["maps[1].type"]),
-        ("maps.1.name", "ef_other", ["'ef_other'", "not declared", "'ef_hist' is in no object"]),
-        ("maps.1.value_size", 10000000, ["budget.map_memory_bytes", "on one CPU"]),
-        ("license", "Proprietary", ["GPL"]),
-    ],
-)
-def test_a_difference_is_named(path: str, value: Any, words: list[str]) -> None:
-    said = compared(GOOD, full=changed(OBJECT, path, value))
-    assert all(word in said for word in words), said
-
-
-def test_a_variant_without_an_object_is_named() -> None:
-    assert "-DEF_VARIANT_FULL" in compared(GOOD)
-
-
-def test_an_event_must_be_in_the_btf_and_begin_with_its_time() -> None:
-    contract = changed(GOOD, "signals.0.kind", "events")
-    contract = changed(changed(contract, "signals.0.scale", REMOVE), "signals.0.event", "ef_exec_event")
-    assert "not in the BTF" in compared(contract, full=OBJECT)
-    late = [{"name": "pid", "offset": 0, "size": 4}, {"name": "ktime_ns", "offset": 8, "size": 8}]
-    assert "first member" in compared(contract, full=changed(OBJECT, "structs", {"ef_exec_event": late}))
-    good = [{"name": "ktime_ns", "offset": 0, "size": 8}]
-    assert compared(contract, full=changed(OBJECT, "structs", {"ef_exec_event": good})) == ""
-
-
-def test_what_a_program_surely_needs() -> None:
-    program = {"name": "ef_x", "section": "tp/sched/sched_switch", "type": "tracepoint"}
-    assert needed_by_program(program) == ["prog_type:tracepoint", "attach:tracepoint:sched/sched_switch"]
-    assert needed_by_program({"name": "ef_x", "section": "xdp", "type": "xdp"}) == ["prog_type:xdp"]

@@ -62,3 +62,17 @@ def test_the_document_is_canonical_and_comes_back() -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema":"x","features":{}}', "[" * 100000])
 def test_what_is_not_ours_is_unknown(text: str) -> None:
     assert desired.parse_desired(text) is None
+
+
+def test_fallbacks_are_written_only_where_they_were_opted_into() -> None:
+    assert "fallbacks" not in json.loads(desired.render_desired("a" * 64, {}))
+    text = desired.render_desired("a" * 64, {}, ["bcc"])
+    assert json.loads(text)["fallbacks"] == ["bcc"]
+    assert desired.parse_fallbacks(text) == ("bcc",)
+    assert desired.parse_fallbacks("{") == ()
+
+
+@pytest.mark.parametrize("value", ["bcc", ["bbc"], [1], {"bcc": True}])
+def test_a_fallback_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(FleetError, match="fallbacks"):
+        desired.check_fallbacks(value)

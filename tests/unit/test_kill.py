@@ -80,6 +80,15 @@ class TestFiles:
             (13, "exec_events"),
         ]
 
+    def test_programs_of_others_are_ours_where_a_list_of_ours_had_them(self) -> None:
+        listed = kill.parse_programs("1 aa third a_name_longer_than_15\n")
+        kernel = [
+            kill.Attached(5, "aa", "", "a_name_longer_t"),
+            kill.Attached(6, "aa", "", "another"),
+            kill.Attached(7, "bb", "", "ef_mine"),
+        ]
+        assert [one.id for one in kill.ours(kernel, listed)] == [5, 7]
+
     def test_fdinfo(self) -> None:
         assert kill.parse_fdinfo("pos:\t0\nlink_type:\ttracing\nprog_tag:\tab\nprog_id:\t41\n") == 41
         assert kill.parse_fdinfo("pos:\t0\nflags:\t02\n") is None

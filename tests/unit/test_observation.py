@@ -120,3 +120,37 @@ def test_no_window_is_one_snapshot(tmp_path: Path) -> None:
 def test_a_host_without_proc_is_all_null(tmp_path: Path) -> None:
     assert set(obs.read_host(tmp_path).values()) == {None}
     assert obs.read_boot_id(tmp_path) is None
+
+
+def a_status(state: str, code: str, digest: str = "d", **cost: int | None) -> dict[str, object]:
+    feature = {"state": state, "reason_code": code}
+    loader = {"cpu_ns": 5, "rss_bytes": 7, "map_memory_bytes": 0, **cost}
+    return {"boot_id": "b", "bundle": {"digest": digest}, "features": {"runqlat": feature}, "loader": loader}
+
+
+def test_what_bcc_runs_stands_in_the_place_of_what_the_loader_could_not() -> None:
+    merged = obs.merge_collector(a_status("disabled", "EF_NO_BTF"), a_status("attached", "EF_NO_BTF", cpu_ns=10))
+    assert merged is not None
+    assert merged["features"]["runqlat"]["state"] == "attached"
+    assert merged["loader"] == {"cpu_ns": 15, "rss_bytes": 14, "map_memory_bytes": 0}
+    assert merged["collector"]["engine"] is None
+
+
+@pytest.mark.parametrize(
+    ("loader", "collector"), [("attached", "attached"), ("killed", "disabled"), ("disabled", "off")]
+)
+def test_the_loaders_word_stands_where_bcc_was_not_asked(loader: str, collector: str) -> None:
+    merged = obs.merge_collector(a_status(loader, "EF_X"), a_status(collector, "EF_Y"))
+    assert merged is not None and merged["features"]["runqlat"]["state"] == loader
+
+
+def test_a_collector_of_another_bundle_or_boot_has_no_say() -> None:
+    status = a_status("disabled", "EF_NO_BTF")
+    for other in (a_status("attached", "EF_OK", "other"), dict(a_status("attached", "EF_OK"), boot_id="x"), None):
+        assert obs.merge_collector(status, other) == status
+    assert obs.merge_collector(None, status) is None
+
+
+def test_a_cost_that_was_not_measured_makes_no_sum() -> None:
+    merged = obs.merge_collector(a_status("disabled", "EF_NO_BTF"), a_status("attached", "EF_OK", rss_bytes=None))
+    assert merged is not None and merged["loader"]["rss_bytes"] is None

@@ -152,3 +152,45 @@ def test_absent_stops_first_and_ends_with_nothing() -> None:
         "stop", "deactivate 2", "forget_previous 1", "unlink_desired", "remove 1", "remove 2",
     ]  # fmt: skip
     assert acts(state(None, None), request) == []
+
+
+COLLECTED = {"fallbacks": ("bcc",), "collector": True, "manage_service": True}
+WITH_BCC = {"fallbacks": ("bcc",), "collector": True}
+
+
+def test_the_collector_is_started_where_it_was_opted_into() -> None:
+    assert acts(state(None, None), want(1, **COLLECTED))[-2:] == ["restart 1", "start_collector 1"]
+
+
+def test_a_collector_that_runs_the_release_is_left_alone() -> None:
+    found = state("1", None, installed(1, **WITH_BCC), running="d1")._replace(collecting="d1")
+    plan = plan_release(found, want(1, **COLLECTED))
+    assert plan.steps == [] and plan.before == plan.after
+
+
+def test_a_collector_that_ended_or_runs_something_else_is_started() -> None:
+    for collecting in (None, "d0"):
+        found = state("1", None, installed(1, **WITH_BCC), running="d1")._replace(collecting=collecting)
+        assert acts(found, want(1, **COLLECTED)) == ["start_collector 1"]
+
+
+def test_opting_out_writes_the_wish_and_stops_the_collector() -> None:
+    found = state("1", None, installed(1, **WITH_BCC), running="d1")._replace(collecting="d1")
+    assert acts(found, want(1, manage_service=True)) == ["write_desired 1", "stop_collector"]
+
+
+def test_a_bundle_without_collector_starts_none() -> None:
+    assert "start_collector 1" not in acts(state(None, None), want(1, fallbacks=("bcc",), manage_service=True))
+
+
+def test_a_way_back_takes_the_collector_along_or_stops_it() -> None:
+    both = [installed(1, **WITH_BCC), installed(2)]
+    assert acts(state("2", "1", *both), leave(manage_service=True))[-1] == "start_collector 1"
+    found = state("1", "2", *both)._replace(collecting="d1")
+    assert acts(found, leave(manage_service=True))[-1] == "stop_collector"
+
+
+def test_removing_everything_stops_the_collector() -> None:
+    found = state("1", None, installed(1, **WITH_BCC), running="d1")._replace(collecting="d1")
+    removal = Request("absent", None, None, None, None, None, 3, False, None, True)
+    assert acts(found, removal)[:2] == ["stop", "stop_collector"]

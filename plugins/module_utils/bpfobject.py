@@ -1,0 +1,52 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What a compiled BPF object asks of BTF, read from its bytes. Pure."""
+
+from __future__ import annotations
+
+import struct
+from typing import Iterator
+
+BTF_MAGIC = 0xEB9F
+ELF_64_LITTLE = b"\x7fELF\x02\x01"
+SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
+# magic, version, flags, hdr_len, func_info off and len, line_info off and len, core_relo off and len
+EXT_HEADER = struct.Struct("<HBBI6I")
+
+
+def has_core_relocations(data: bytes) -> bool:
+    """Whether libbpf needs the kernel's or a given BTF to load it.
+
+    Raises ValueError for anything but a 64-bit little-endian ELF file.
+    """
+    for name, content in sections(data):
+        if name == ".BTF.ext" and len(content) >= EXT_HEADER.size:
+            fields = EXT_HEADER.unpack_from(content)
+            # A header of a compiler that knew no relocations is shorter.
+            return bool(fields[0] == BTF_MAGIC and fields[3] >= EXT_HEADER.size and fields[9])
+    return False
+
+
+def optional_sections(data: bytes) -> list[str]:
+    """The sections whose programs libbpf loads only when it is told to; their names begin with '?'."""
+    return [name for name, _content in sections(data) if name.startswith("?")]
+
+
+def sections(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The sections of an object, name and content; raises ValueError where it is no such ELF file."""
+    if data[:6] != ELF_64_LITTLE or len(data) < 64:
+        raise ValueError("is not a 64-bit little-endian ELF file")
+    (start,) = struct.unpack_from("<Q", data, 40)
+    size, count, names_index = struct.unpack_from("<HHH", data, 58)
+    if size != SECTION_HEADER.size or start + size * count > len(data) or names_index >= count:
+        raise ValueError("has a damaged section table")
+    headers = [SECTION_HEADER.unpack_from(data, start + size * index) for index in range(count)]
+    names = _content(data, headers[names_index])
+    for header in headers:
+        yield names[header[0] :].split(b"\0", 1)[0].decode("ascii", "replace"), _content(data, header)
+
+
+def _content(data: bytes, header: tuple[int, ...]) -> bytes:
+    """The bytes of a section; one without bytes in the file (NOBITS) is empty."""
+    kind, offset, size = header[1], header[4], header[5]
+    return b"" if kind == 8 else data[offset : offset + size]

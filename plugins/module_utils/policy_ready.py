@@ -1,0 +1,142 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""May a policy feature go to a host? Only where a healthy observability release runs already. Pure.
+
+Who may later say no to a program of the host must first be seen to work there: loaded, counting,
+and within its drop limit. What was not measured proves nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+Json = Mapping[str, Any]
+
+NOT_READY = "EF_POLICY_NOT_READY"
+DEFAULT_LIMITS = {"status_age_ns": 30_000_000_000}
+OBSERVABILITY = ("metrics", "events")
+REMEDY = (
+    "roll out the observability features alone first (ebpf_fleet_features without the policy feature), "
+    "and ask again when they count"
+)
+
+
+class PolicyLimitError(ValueError):
+    """A limit that cannot be; the message names it, its value and the remedy."""
+
+
+def policy_ready(facts: Json, contracts: Sequence[Json], limits: Json | None = None) -> dict[str, Any]:
+    """{"ready", "reason_code", "reason"} of one host.
+
+    `facts` are its capability facts, `contracts` those of the bundle to come (drop limits),
+    `limits` may set `status_age_ns`, nanoseconds, 1 up.
+    """
+    problem = _release_problem(facts.get("release"), _checked(limits))
+    if problem is None:
+        problem = _features_problem(facts["release"].get("features") or {}, contracts)
+    if problem is not None:
+        return {"ready": False, "reason_code": NOT_READY, "reason": f"{problem}; {REMEDY}"}
+    version = facts["release"].get("version")
+    return {"ready": True, "reason_code": "EF_OK", "reason": f"release {version} observes this host and is healthy"}
+
+
+def _checked(limits: Json | None) -> dict[str, int]:
+    found = dict(DEFAULT_LIMITS)
+    for name, value in (limits or {}).items():
+        if name not in DEFAULT_LIMITS:
+            raise PolicyLimitError(f"limits.{name}: is not known; known is {', '.join(DEFAULT_LIMITS)}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise PolicyLimitError(f"limits.{name}: {value!r} is no whole number from 1 up; give nanoseconds")
+        found[name] = value
+    return found
+
+
+def _release_problem(release: Any, limits: Mapping[str, int]) -> str | None:
+    """Why the release that runs now cannot vouch for the host; None if it can."""
+    if not isinstance(release, Mapping):
+        return "no release of ours is known to run on this host"
+    if release.get("state") != "running":
+        return f"the release on this host is {release.get('state') or 'in an unknown state'}, not running"
+    age = release.get("status_age_ns")
+    if not isinstance(age, int) or isinstance(age, bool) or age < 0:
+        return "the age of the loader's status is not known"
+    if age > limits["status_age_ns"]:
+        return f"the loader's status is {age} ns old; at most {limits['status_age_ns']} ns are fresh"
+    return None
+
+
+def _features_problem(features: Json, contracts: Sequence[Json]) -> str | None:
+    """Why no feature of that release proves that observing works here; None if one does."""
+    bounds = {one["feature"]: one["budget"]["drop_ratio_ppm"] for one in contracts if "budget" in one}
+    observing = {
+        name: one
+        for name, one in features.items()
+        if one.get("data_path") in OBSERVABILITY and one.get("state") == "attached"
+    }
+    if not observing:
+        return "no metrics or events feature is attached on this host"
+    doubts = {name: _doubt(one, bounds.get(name)) for name, one in sorted(observing.items())}
+    above = [f"{name} {doubt}" for name, doubt in doubts.items() if doubt and doubt.startswith("dropped")]
+    if above:
+        return "; ".join(above)
+    if all(doubts.values()):
+        return "no feature proves that it works: " + "; ".join(f"{name} {doubt}" for name, doubt in doubts.items())
+    return None
+
+
+def _doubt(feature: Json, bound: int | None) -> str | None:
+    """Why an attached feature proves nothing, or None. An idle one proves nothing: silence has many causes."""
+    produced, dropped = feature.get("produced"), feature.get("dropped")
+    if not isinstance(produced, int) or not isinstance(dropped, int):
+        return "was not measured (produced and dropped are not both known)"
+    if produced == 0:
+        return "has produced nothing yet"
+    if bound is None:
+        return "has no contract in the bundle to judge its drops by"
+    if dropped * 1_000_000 > bound * produced:
+        return f"dropped {dropped} of {produced}; its contract allows {bound} ppm"
+    return None
+
+
+def wanted_policy(contracts: Sequence[Json], features: Json | None) -> list[str]:
+    """Policy features that would run: of an empty `features` every one, else those that it enables."""
+    policy = sorted(one["feature"] for one in contracts if one.get("data_path") == "policy")
+    if not features:
+        return policy
+    return [name for name in policy if name in features and _enabled(features[name])]
+
+
+def _enabled(wish: Any) -> bool:
+    """Only a plain `enabled: false` keeps a feature off; what is malformed is refused elsewhere."""
+    return not (isinstance(wish, Mapping) and wish.get("enabled") is False)
+
+
+def policy_answers(
+    facts: Json, contracts: Sequence[Json], features: Json | None, limits: Json | None = None
+) -> list[dict[str, Any]]:
+    """{"feature", "ready", "reason_code", "reason"} of each policy feature that one host would run."""
+    ready = policy_ready(facts, contracts, limits)
+    return [{"feature": name, **ready} for name in wanted_policy(contracts, features)]
+
+
+def policy_refusals(
+    hosts: Sequence[Json], contracts: Sequence[Json], limits: Json | None = None
+) -> list[dict[str, str]]:
+    """{"host", "feature", "reason_code", "sentence"} of each policy feature that may not go to a host.
+
+    A host is its variables: `inventory_hostname`, `ebpf_fleet_features` and what
+    `capability_facts` registered as `ebpf_fleet_capability`.
+    """
+    refused = []
+    for host in hosts:
+        facts = (host.get("ebpf_fleet_capability") or {}).get("capabilities") or {}
+        for one in policy_answers(facts, contracts, host.get("ebpf_fleet_features"), limits):
+            if not one["ready"]:
+                name = str(host["inventory_hostname"])
+                sentence = f"{name}: {one['feature']}: {one['reason_code']}: {one['reason']}"
+                refused.append(_refusal(name, one, sentence))
+    return refused
+
+
+def _refusal(host: str, one: Json, sentence: str) -> dict[str, str]:
+    return {"host": host, "feature": one["feature"], "reason_code": one["reason_code"], "sentence": sentence}

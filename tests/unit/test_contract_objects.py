@@ -1,0 +1,246 @@
+"""A contract held against what was compiled: every difference by file, field and remedy."""
+
+from __future__ import annotations
+
+import copy
+import struct
+from typing import Any
+
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import (
+    compare_with_objects,
+    least_bytes,
+    needed_by_program,
+)
+
+from tests.unit.test_contract import COUNTERS, EVENTS, GOOD, POLICY, REMOVE, THIRD_PARTY, changed
+
+COUNTER_MAP = {"name": "ef_counters", "type": "percpu_array", "key_size": 4, "value_size": 8, "max_entries": 4}
+CONFIG_MAP = {"name": "ef_config", "type": "array", "key_size": 4, "value_size": 8, "max_entries": 1}
+HIST_MAP = {"name": "ef_hist", "type": "percpu_array", "key_size": 4, "value_size": 8, "max_entries": 65}
+OBJECT: dict[str, Any] = {
+    "programs": [{"name": "ef_rql_switch", "section": "tp_btf/sched_switch", "type": "tracing", "returns_zero": True}],
+    "maps": [COUNTER_MAP, CONFIG_MAP, HIST_MAP],
+    "structs": {},
+    "license": "GPL",
+    "relocates": True,
+}
+CONFIG = {**GOOD["maps"][0], "name": "ef_config", "type": "array", "max_entries": 1, "scope": "global"}
+
+
+def with_config(document: dict[str, Any]) -> dict[str, Any]:
+    """A contract of the other tests, which leave out the map that every object of ours holds."""
+    return changed(document, "maps", [*document["maps"], CONFIG])
+
+
+HISTOGRAM = with_config(GOOD)
+COUNTS = with_config(COUNTERS)
+RECORDS = with_config(EVENTS)
+LOOKS_ON = with_config(POLICY)
+KEY = [
+    {"name": "family", "offset": 0, "size": 4, "kind": "uint"},
+    {"name": "comm", "offset": 4, "size": 16, "kind": "chars"},
+    {"name": "_pad", "offset": 20, "size": 3, "kind": "bytes"},
+]
+COUNT_MAP = {"name": "ef_count", "type": "percpu_hash", "key_size": 24, "value_size": 8, "max_entries": 512}
+COUNTING = {**OBJECT, "maps": [COUNTER_MAP, CONFIG_MAP, COUNT_MAP], "structs": {"ef_key": KEY}}
+EVENT = {"ef_exec_event": [{"name": "ktime_ns", "offset": 0, "size": 8, "kind": "uint"}]}
+RING = {"name": "ef_events", "type": "ringbuf", "key_size": 0, "value_size": 0, "max_entries": 65}
+PERF = {"name": "ef_perf_events", "type": "perf_event_array", "key_size": 4, "value_size": 4, "max_entries": 0}
+RECORDING = {**OBJECT, "maps": [COUNTER_MAP, CONFIG_MAP, RING], "structs": EVENT}
+PERF_PROGRAM = {"name": "ef_rql_switch", "section": "raw_tp/sched_switch", "type": "raw_tracepoint"}
+PERF_OBJECT = {**OBJECT, "programs": [PERF_PROGRAM], "maps": [COUNTER_MAP, CONFIG_MAP, PERF], "structs": EVENT}
+RECORDS = changed(RECORDS, "variants.0.requires", [*GOOD["variants"][0]["requires"], "map_type:ringbuf"])
+LSM_PROGRAM = {"name": "ef_rql_switch", "section": "lsm/bprm_check_security", "type": "lsm", "returns_zero": True}
+LSM_OBJECT = {**RECORDING, "programs": [LSM_PROGRAM]}
+LOOKS_ON = changed(LOOKS_ON, "variants.0.requires", [*POLICY["variants"][0]["requires"], "map_type:ringbuf"])
+OTHERS = changed(THIRD_PARTY, "variants.0.requires", [*GOOD["variants"][0]["requires"], "map_type:ringbuf"])
+OTHERS_OBJECT: dict[str, Any] = {
+    **OBJECT,
+    "programs": [
+        {"name": "handle_exec", "section": "tp_btf/sched_switch", "type": "tracing"},
+        {"name": "a_name_that_the_kernel_cuts_off", "section": "tp_btf/sched_switch", "type": "tracing"},
+    ],
+    "maps": [
+        {**RING, "name": "rb"},
+        {"name": ".rodata", "type": "array", "key_size": 4, "value_size": 40, "max_entries": 4},
+    ],
+    "structs": {"event": [{"name": "pid", "offset": 0, "size": 4, "kind": "int"}]},
+    "license": "Dual BSD/GPL",
+}
+
+
+def compared(contract: dict[str, Any], **variants: Any) -> str:
+    assert validate_contract(contract, "x/contract.yml") == []
+    found = compare_with_objects(contract, variants, "x/contract.yml")
+    assert all(error.code == "EF_CONTRACT_MALFORMED" and error.file == "x/contract.yml" for error in found)
+    return " | ".join(error.message for error in found)
+
+
+def test_a_contract_that_equals_its_objects_has_no_difference() -> None:
+    assert compared(HISTOGRAM, full=OBJECT) == ""
+    assert compared(COUNTS, full=COUNTING) == ""
+    assert compared(RECORDS, full=RECORDING, perf=PERF_OBJECT) == ""
+    assert compared(LOOKS_ON, full=LSM_OBJECT, perf=PERF_OBJECT) == ""
+    assert compared(OTHERS, full=OTHERS_OBJECT) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("programs", [], ["variants[0].programs", "'ef_rql_switch' is not in the object"]),
+        ("programs.0.name", "ef_rql_swich", ["did you mean 'ef_rql_swich'?"]),
+        ("programs.0.type", "raw_tracepoint", ["lacks 'prog_type:raw_tracepoint'", "has 'prog_type:tracing'"]),
+        ("programs.0.section", "tp_btf/sched_wakeup",
+         ["lacks 'attach:tp_btf:sched_wakeup'", "has 'attach:tp_btf:sched_switch'", "remove it"]),
+        ("programs.0.section", "xdp", ["is in section 'xdp'", "the loader attaches only tp_btf/…"]),
+        ("programs.0.section", "tc", ["is in section 'tc'", "take it out"]),
+        ("programs.0.section", "cgroup_skb/egress", ["is in section 'cgroup_skb/egress'", "attaches only"]),
+        ("programs.0.section", "fmod_ret/x", ["changes what the kernel does", "take it out"]),
+        ("programs.0.section", "lsm_cgroup/x", ["changes what the kernel does"]),
+        ("programs.0.section", "raw_tp.w/x", ["changes what the kernel does"]),
+        ("optional", ["?tp_btf/sched_switch"], ["variants[0].programs", "remove the '?'"]),
+        ("programs.0.section", "kprobe", ['SEC("kprobe/NAME")']),
+        ("programs.0.section", "kprobe/do_exit+0x8", ["without an offset"]),
+        ("programs.0.section", "lsm/file_open", ["an LSM program on the metrics path", "'data_path: policy'"]),
+        ("maps.2.max_entries", 1000000, ["maps[1].max_entries", "65", "1000000", "make them equal"]),
+        ("maps.2.type", "hash", ["maps[1].type"]),
+        ("maps.2.name", "ef_other", ["'ef_other'", "not declared", "'ef_hist' is not in variant 'full'", "no object"]),
+        ("maps.2.value_size", 10000000, ["budget.map_memory_bytes", "on one CPU"]),
+        ("maps.2.value_size", 4, ["signals[0].map", "65 values of 8 bytes"]),
+        ("maps.0.max_entries", 2, ["'ef_counters' of variant 'full' is not a percpu_array of 4 values"]),
+        ("maps.1.value_size", 4, ["'ef_config' of variant 'full' is not", 'include "ef.h"']),
+        ("maps", [COUNTER_MAP, HIST_MAP], ["variant 'full' holds no 'ef_config'"]),
+        ("maps", [*OBJECT["maps"], {**RING, "name": "ef_ring"}], ["lacks 'map_type:ringbuf'", "'ef_ring' of variant"]),
+        ("license", "Proprietary", ["GPL"]),
+        ("license", None, ["GPL"]),
+    ],
+)  # fmt: skip
+def test_a_difference_is_named(path: str, value: Any, words: list[str]) -> None:
+    said = compared(HISTOGRAM, full=changed(OBJECT, path, value))
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("maps.2.value_size", 16, ["signals[0].map", "values of 16 bytes", "one u64"]),
+        ("maps.2.key_size", 40, ["signals[0].key", "has 23 bytes", "40"]),
+        ("structs", {}, ["signals[0].key", "struct 'ef_key' is not in the BTF"]),
+        ("structs.ef_key.0.kind", "bytes", ["field 'family'", "neither a number nor text", "begin its name with '_'"]),
+        ("structs.ef_key", [{**KEY[0], "offset": 2 * at, "size": 2, "name": f"f{at}"} for at in range(12)],
+         ["gives 12 labels", "1 to 8 fields"]),
+        ("structs.ef_key", [{**KEY[0], "size": 24, "name": "_all"}], ["gives 0 labels"]),
+    ],
+)  # fmt: skip
+def test_a_counters_map_that_cannot_be_labelled_is_named(path: str, value: Any, words: list[str]) -> None:
+    said = compared(COUNTS, full=changed(COUNTING, path, value))
+    assert all(word in said for word in words), said
+
+
+def test_an_event_must_be_in_the_btf_and_begin_with_its_time() -> None:
+    assert "struct 'ef_exec_event' is not in the BTF of variant 'full'" in compared(
+        RECORDS, full=changed(RECORDING, "structs", {}), perf=PERF_OBJECT
+    )
+    late = [{"name": "pid", "offset": 0, "size": 4}, {"name": "ktime_ns", "offset": 8, "size": 8}]
+    said = compared(RECORDS, full=RECORDING, perf=changed(PERF_OBJECT, "structs", {"ef_exec_event": late}))
+    assert "variant 'perf'" in said and "first member" in said
+
+
+def test_a_map_of_some_variants_must_be_in_just_these() -> None:
+    both = {**RECORDING, "maps": [*RECORDING["maps"], PERF]}
+    assert "maps[2].variants: 'ef_perf_events' is in variant 'full' too; add the variant" in compared(
+        RECORDS, full=both, perf=PERF_OBJECT
+    )
+    without = changed(RECORDS, "maps.2.variants", REMOVE)
+    said = compared(without, full=RECORDING, perf=PERF_OBJECT)
+    assert "'ef_perf_events' is not in variant 'full'; write 'variants: [perf]'" in said
+
+
+def test_btf_that_relocations_need_must_be_required() -> None:
+    none = changed(RECORDS, "variants.1.requires", RECORDS["variants"][1]["requires"][1:])
+    assert "variants[1].requires: lacks the BTF" in compared(none, full=RECORDING, perf=PERF_OBJECT)
+    assert compared(none, full=RECORDING, perf={**PERF_OBJECT, "relocates": False}) == ""
+
+
+def test_a_map_type_that_no_map_has_is_named() -> None:
+    more = changed(HISTOGRAM, "variants.0.requires", [*GOOD["variants"][0]["requires"], "map_type:ringbuf"])
+    assert "has 'map_type:ringbuf', but the object has no such map; remove it" in compared(more, full=OBJECT)
+
+
+@pytest.mark.parametrize("proven", [False, None, REMOVE])
+def test_an_lsm_program_that_may_deny_is_refused(proven: Any) -> None:
+    doubtful = changed(LSM_OBJECT, "programs.0.returns_zero", proven)
+    said = compared(LOOKS_ON, full=doubtful, perf=PERF_OBJECT)
+    assert "not proven to return 0 always" in said and "end every path with 'return 0'" in said
+
+
+def test_what_others_compiled_counts_itself_or_says_that_it_does_not() -> None:
+    counted = changed(OTHERS, "accounting", REMOVE)
+    said = compared(counted, full=OTHERS_OBJECT)
+    assert "holds no 'ef_counters'" in said and "'accounting: none'" in said
+    sampled = changed(OTHERS, "signals.0.sample_every", 4)
+    assert "holds no ef_config by which it could sample; set 1" in compared(sampled, full=OTHERS_OBJECT)
+    proprietary = changed(OTHERS_OBJECT, "license", "BSD")
+    assert "declare a GPL licence" in compared(OTHERS, full=proprietary)
+
+
+def test_a_variant_without_an_object_is_named() -> None:
+    assert "-DEF_VARIANT_FULL" in compared(HISTOGRAM)
+    assert "put the compiled object into the feature's folder as full.bpf.o" in compared(OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "needed"),
+    [
+        ("tp/sched/sched_switch", "tracepoint", ["prog_type:tracepoint", "attach:tracepoint:sched/sched_switch"]),
+        ("kretprobe/x", "kprobe", ["prog_type:kprobe", "attach:kretprobe:x"]),
+        ("fexit.s/x", "tracing", ["prog_type:tracing", "attach:fexit:x", "btf:vmlinux"]),
+        ("lsm.s/x", "lsm", ["prog_type:lsm", "attach:lsm:x", "btf:vmlinux"]),
+        ("xdp", "xdp", ["prog_type:xdp"]),
+    ],
+)
+def test_what_a_program_surely_needs(section: str, kind: str, needed: list[str]) -> None:
+    assert needed_by_program({"name": "ef_x", "section": section, "type": kind}) == needed
+
+
+def test_the_least_memory_of_a_map() -> None:
+    assert least_bytes(RING) == 65
+    assert least_bytes({**COUNT_MAP, "type": "hash", "max_entries": 10}) == (48 + 24 + 8) * 10
+    assert least_bytes({**COUNTER_MAP, "value_size": 9}) == 4 * 16
+    assert least_bytes(PERF) == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x02" + bytes(60), b"\x7fELF\x02\x01" + b"\xff" * 60])
+def test_what_is_no_object_is_no_answer(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        has_core_relocations(data)
+
+
+def elf(ext: bytes) -> bytes:
+    """A least object with one section, .BTF.ext."""
+    names = b"\0.BTF.ext\0.names\0"
+    headers = [
+        bytes(64),
+        struct.pack("<IIQQQQIIQQ", 1, 1, 0, 0, 64 + len(names), len(ext), 0, 0, 1, 0),
+        struct.pack("<IIQQQQIIQQ", 10, 3, 0, 0, 64, len(names), 0, 0, 1, 0),
+    ]
+    body = names + ext
+    head = b"\x7fELF\x02\x01\x01".ljust(40, b"\0") + struct.pack("<QIHHHHHH", 64 + len(body), 0, 64, 0, 0, 64, 3, 2)
+    return head + body + b"".join(headers)
+
+
+@pytest.mark.parametrize(("length", "relocates"), [(16, True), (0, False)])
+def test_relocations_are_told_by_the_header_of_btf_ext(length: int, relocates: bool) -> None:
+    header = struct.pack("<HBBI6I", 0xEB9F, 1, 0, 32, 0, 8, 8, 8, 16, length)
+    assert has_core_relocations(elf(header)) is relocates
+    assert has_core_relocations(elf(header[:24])) is False
+
+
+def test_no_odd_answer_of_inspect_is_taken_for_a_good_object() -> None:
+    for variant in ("programs", "maps"):
+        empty = copy.deepcopy(OBJECT)
+        empty[variant] = []
+        assert compared(HISTOGRAM, full=empty)

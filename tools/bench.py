@@ -1,0 +1,147 @@
+"""Measure ours beside a peer, on the same hosts and in the same run: `make bench`.
+
+Writes build/bench/results.json, a list of {name, unit, ours, peer, peer_value, ratio}; ratio is
+ours / peer_value, so below 1 ours is cheaper. Runs alternate, and medians are compared, because
+the machine's pace changes. Another benchmark is one more function in BENCHES.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, Sequence
+
+from tests.oracle.witnesses import lab_ports
+from tools.play import ROOT, environment
+
+OUT = ROOT / "build/bench/results.json"
+ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_ROUNDS", "5"))
+INVENTORY = ROOT / "inventories/lab/hosts.yml"
+
+Result = dict[str, Any]
+
+
+def result(name: str, unit: str, ours: Sequence[float], peer: str, theirs: Sequence[float]) -> Result:
+    """One line of the results, of the medians of both."""
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    ratio = round(mine / other, 3) if other else None
+    return {
+        "name": name,
+        "unit": unit,
+        "ours": round(mine, 4),
+        "peer": peer,
+        "peer_value": round(other, 4),
+        "ratio": ratio,
+    }
+
+
+def hosts() -> list[str]:
+    """This machine, and each lab VM that is up or that EBPF_FLEET_BENCH_HOSTS names."""
+    up = lab_ports()
+    chosen = os.environ.get("EBPF_FLEET_BENCH_HOSTS")
+    return ["localhost", *(name for name in up if chosen is None or name in chosen.split(","))]
+
+
+TASKS = {
+    "capability_facts": {"ebpf.fleet.capability_facts": {}},
+    "capability_facts helpers=all": {"ebpf.fleet.capability_facts": {"helpers": "all"}},
+    "setup": {"ansible.builtin.setup": {}},
+    "bpftool": {"ansible.builtin.command": {"argv": ["bpftool", "feature", "probe", "-j"]}},
+}
+
+
+def play_of(name: str) -> list[dict[str, Any]]:
+    """A play that runs each task ROUNDS times, in turns, after one round that only warms up."""
+    tasks = [
+        {**task, "name": label, "changed_when": False, "ignore_errors": label == "bpftool"}
+        for _round in range(ROUNDS + 1)
+        for label, task in TASKS.items()
+    ]
+    variables = {"ansible_python_interpreter": sys.executable} if name == "localhost" else {}
+    return [{"hosts": name, "gather_facts": False, "vars": variables, "tasks": tasks}]
+
+
+def task_times(name: str) -> dict[str, list[float]]:
+    """Seconds of each run by task on one host, as the profile of ansible's own JSON callback says."""
+    with tempfile.TemporaryDirectory() as folder:
+        playbook = Path(folder) / "play.json"
+        playbook.write_text(json.dumps(play_of(name)))
+        inventory = ["-i", "localhost,", "-c", "local"] if name == "localhost" else ["-i", str(INVENTORY)]
+        settings = {**environment(), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"}
+        settings["ANSIBLE_CALLBACKS_ENABLED"] = "task_stamps"
+        settings["ANSIBLE_CALLBACK_PLUGINS"] = str(ROOT / "tools/bench_callbacks")
+        settings["EBPF_FLEET_BENCH_STAMPS"] = str(Path(folder) / "stamps.jsonl")
+        command = [sys.executable, "-m", "ansible", "playbook", *inventory, str(playbook)]
+        done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+        stamps = Path(folder) / "stamps.jsonl"
+        if not stamps.exists():
+            raise SystemExit(f"bench: {name}: ansible-playbook said nothing of its tasks: {done.stdout[-2000:]}")
+        return read_stamps(stamps)
+
+
+def read_stamps(path: Path) -> dict[str, list[float]]:
+    """Seconds by task of the runs that did not fail, without the first, which warms up."""
+    times: dict[str, list[float]] = {}
+    for line in path.read_text().splitlines():
+        stamp = json.loads(line)
+        times.setdefault(stamp["task"], []).append(stamp["seconds"] if stamp["ok"] else float("nan"))
+    return {task: [one for one in each[1:] if one == one] for task, each in times.items()}
+
+
+def facts_by_ansible() -> Iterator[Result]:
+    """capability_facts beside setup, and beside bpftool by the same road, per host."""
+    for name in hosts():
+        times = task_times(name)
+        for ours in ("capability_facts", "capability_facts helpers=all"):
+            for label, peer in (("setup", "ansible.builtin.setup"), ("bpftool", "bpftool feature probe by command")):
+                if times.get(ours) and times.get(label):
+                    yield result(f"{ours} on {name}", "s", times[ours], peer, times[label])
+
+
+GATHER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities
+capabilities.gather([], all_helpers=sys.argv[2] == "all")
+"""
+
+
+def _seconds(command: Sequence[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def facts_alone() -> Iterator[Result]:
+    """The questions alone on this machine, Python's start included, beside bpftool."""
+    for which in ("contracts", "all"):
+        ours, theirs = [], []
+        for _round in range(ROUNDS):
+            ours.append(_seconds([sys.executable, "-S", "-c", GATHER, str(ROOT / "collections"), which]))
+            theirs.append(_seconds(["bpftool", "feature", "probe", "-j"]))
+        yield result(f"facts without Ansible, helpers={which}", "s", ours, "bpftool feature probe", theirs)
+
+
+BENCHES: tuple[Callable[[], Iterator[Result]], ...] = (facts_alone, facts_by_ansible)
+
+
+def main() -> int:
+    """Run every benchmark; print and write each result when it is there, as a run may be cut short."""
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    print("{:44} {:>9} {:>9}  {:34} {:>6}".format("name", "ours", "peer", "which", "ratio"))
+    results: list[Result] = []
+    for one in (one for bench in BENCHES for one in bench()):
+        results.append(one)
+        OUT.write_text(json.dumps(results, indent=1) + "\n")
+        print("{name:44} {ours:>8}{unit} {peer_value:>8}{unit}  {peer:34} {ratio!s:>6}".format(**one), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
