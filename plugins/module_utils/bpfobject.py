@@ -10,6 +10,11 @@ from typing import Iterator
 BTF_MAGIC = 0xEB9F
 ELF_64_LITTLE = b"\x7fELF\x02\x01"
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
+INSTRUCTION = struct.Struct("<BBhi")
+EXECUTABLE = 4  # SHF_EXECINSTR
+CALL = 0x85  # BPF_JMP | BPF_CALL; a helper's where the source register is 0
+# probe_read, probe_read_str, probe_read_kernel, probe_read_kernel_str of enum bpf_func_id
+READS_KERNEL = frozenset([4, 45, 113, 115])
 # magic, version, flags, hdr_len, func_info off and len, line_info off and len, core_relo off and len
 EXT_HEADER = struct.Struct("<HBBI6I")
 
@@ -32,15 +37,42 @@ def optional_sections(data: bytes) -> list[str]:
     return [name for name, _content in sections(data) if name.startswith("?")]
 
 
-def sections(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The sections of an object, name and content; raises ValueError where it is no such ELF file."""
+def reads_kernel(data: bytes) -> bool:
+    """Whether a program calls a helper that reads the kernel's memory, all of BPF_CORE_READ among them.
+
+    The helpers that lockdown `confidentiality` forbids (LOCKDOWN_BPF_READ_KERNEL in the kernel's bpf_trace.c).
+    """
+    codes = (code for flags, code in _programs(data) if flags & EXECUTABLE)
+    return any(insn in READS_KERNEL for code in codes for insn in _called(code))
+
+
+def _programs(data: bytes) -> Iterator[tuple[int, bytes]]:
+    for header in _headers(data):
+        yield header[2], _content(data, header)
+
+
+def _called(code: bytes) -> Iterator[int]:
+    """The ids of the helpers called; an instruction has 8 bytes: code, registers, offset, immediate."""
+    for op, registers, _offset, immediate in INSTRUCTION.iter_unpack(code[: len(code) // 8 * 8]):
+        if op == CALL and registers >> 4 == 0:
+            yield immediate
+
+
+def _headers(data: bytes) -> list[tuple[int, ...]]:
+    """The section headers; raises ValueError where it is no such ELF file."""
     if data[:6] != ELF_64_LITTLE or len(data) < 64:
         raise ValueError("is not a 64-bit little-endian ELF file")
     (start,) = struct.unpack_from("<Q", data, 40)
     size, count, names_index = struct.unpack_from("<HHH", data, 58)
     if size != SECTION_HEADER.size or start + size * count > len(data) or names_index >= count:
         raise ValueError("has a damaged section table")
-    headers = [SECTION_HEADER.unpack_from(data, start + size * index) for index in range(count)]
+    return [SECTION_HEADER.unpack_from(data, start + size * index) for index in range(count)]
+
+
+def sections(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The sections of an object, name and content; raises ValueError where it is no such ELF file."""
+    headers = _headers(data)
+    (names_index,) = struct.unpack_from("<H", data, 62)
     names = _content(data, headers[names_index])
     for header in headers:
         yield names[header[0] :].split(b"\0", 1)[0].decode("ascii", "replace"), _content(data, header)

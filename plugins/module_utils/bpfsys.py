@@ -13,7 +13,7 @@ import ctypes
 import os
 import platform
 import struct
-from typing import Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple
 
 MAP_CREATE = 0
 PROG_LOAD = 5
@@ -314,6 +314,35 @@ def own_programs(prefix: str = OWN_PREFIX) -> list[Program]:
 def kprobe_open(pmu_type: int, symbol: str, on_return: bool = False) -> int:
     """Create a kprobe event on `symbol` without enabling it; returns its descriptor."""
     return _probe_open(pmu_type, 1 if on_return else 0, symbol, 0)
+
+
+_CAPABILITY_VERSION = 0x20080522
+_SYS_ADMIN_BIT = 1 << 21
+
+
+def _effective(change: Callable[[int], int]) -> int:
+    """Apply `change` to the low word of this thread's effective capabilities; returns what it was."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("=II", _CAPABILITY_VERSION, 0)
+    data = ctypes.create_string_buffer(24)
+    if libc.capget(header, data):
+        raise OSError(ctypes.get_errno(), "capget")
+    words = list(struct.unpack("=6I", data.raw))
+    before: int = words[0]
+    words[0] = change(before)
+    if words[0] != before and libc.capset(header, struct.pack("=6I", *words)):
+        raise OSError(ctypes.get_errno(), "capset")
+    return before
+
+
+@contextlib.contextmanager
+def without_sys_admin() -> Iterator[None]:
+    """Ask with the capabilities that the loader keeps: CAP_SYS_ADMIN is lowered, and raised again after."""
+    before = _effective(lambda word: word & ~_SYS_ADMIN_BIT)
+    try:
+        yield
+    finally:
+        _effective(lambda word: before)
 
 
 def uprobe_open(pmu_type: int, path: str, offset: int) -> int:

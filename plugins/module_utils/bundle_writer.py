@@ -23,7 +23,11 @@ import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils import btf_index, bundle_btf, bundle_matrix
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations, optional_sections
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import (
+    has_core_relocations,
+    optional_sections,
+    reads_kernel,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE, is_third_party, validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean, raise_all
@@ -305,7 +309,12 @@ def inspect(loader: Path, compiled: Path, contract: Mapping[str, Any]) -> dict[s
     found = ask_loader(loader, ["inspect", *options, str(compiled)])
     try:
         data = compiled.read_bytes()
-        return {**found, "relocates": has_core_relocations(data), "optional": optional_sections(data)}
+        return {
+            **found,
+            "relocates": has_core_relocations(data),
+            "optional": optional_sections(data),
+            "reads_kernel": reads_kernel(data),
+        }
     except ValueError as error:
         raise FleetError(CODE, f"{compiled}: {error}; compile it with clang -target bpf", str(compiled)) from error
 

@@ -3,7 +3,8 @@
 """A contract against its compiled objects, on the controller. Pure.
 
 ``inspected`` maps each variant to what ``ebpf-loader inspect`` printed of its object, and what
-bpfobject read of it: ``relocates`` (whether it has CO-RE relocations) and ``optional`` (sections).
+bpfobject read of it: ``relocates`` (whether it has CO-RE relocations), ``optional`` (sections)
+and ``reads_kernel`` (whether it calls a helper that reads the kernel's memory).
 """
 
 from __future__ import annotations
@@ -164,6 +165,20 @@ def _compare_requirements(findings: Findings, field: str, variant: dict[str, Any
     if found.get("relocates") and not {"btf:any", "btf:vmlinux"} & set(variant["requires"]):
         findings.add(field, "lacks the BTF that the object's CO-RE relocations need",
                      "add 'btf:any', or 'btf:vmlinux' where a program needs the kernel's own")  # fmt: skip
+
+
+    _compare_reads(findings, field, variant, found)
+
+
+def _compare_reads(findings: Findings, field: str, variant: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Lockdown forbids to read kernel memory; without the requirement nobody could predict that."""
+    if not found.get("reads_kernel"):
+        return
+    types = sorted({str(program["type"]) for program in found["programs"]})
+    wanted = [f"helper:{kind}:probe_read_kernel" for kind in types]
+    if types and not set(wanted) & set(variant["requires"]):
+        findings.add(field, "lacks the helper by which the object reads kernel memory",
+                     f"add {wanted[0]!r}, so that lockdown can be predicted")  # fmt: skip
 
 
 def _compare_license(findings: Findings, field: str, variant: dict[str, Any], found: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.answers import (
     is_yes,
     said,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import read_int
+from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import read_int, read_text
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernelask import Standing, spec_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernelfacts import read_lsms
 
@@ -113,6 +113,7 @@ class HookAsker:
         self.lsms = read_lsms(root)
         self.tracefs = self._find_tracefs()
         self._asked: dict[str, Answer] = {}
+        self._symbols: str | None = None
 
     def ask(self, key: str) -> Answer:
         """Is the hook there? `key` is KIND:TARGET as in a contract. Each is asked once."""
@@ -148,10 +149,16 @@ class HookAsker:
 
     def _with_trampoline(self, loads: Answer) -> Answer:
         """A program may load where the architecture cannot call it: that needs ftrace's direct calls."""
-        if is_yes(loads) and not self.types.has_function(_DIRECT_CALLS):
-            evidence = f"loads, but {_DIRECT_CALLS} is not in the BTF of vmlinux: nothing would call it"
-            return said("no", evidence, "EF_ATTACH_FAILED")
-        return loads
+        if not is_yes(loads) or self.types.has_function(_DIRECT_CALLS) or self._has_symbol(_DIRECT_CALLS):
+            return loads
+        evidence = f"loads, but the kernel has no {_DIRECT_CALLS}: nothing would call it"
+        return said("no", evidence, "EF_ATTACH_FAILED")
+
+    def _has_symbol(self, name: str) -> bool:
+        """Is the function in kallsyms? The BTF of older kernels (5.10) does not name every function."""
+        if self._symbols is None:
+            self._symbols = (read_text(self.root / "proc/kallsyms") or "").replace("\t", "\n") + "\n"
+        return f" {name}\n" in self._symbols
 
     def _fentry(self, symbol: str) -> Answer:
         return self._function("fentry", kernelask.FENTRY, symbol)
@@ -222,8 +229,18 @@ class HookAsker:
         if self.who.confidential:
             # Asking would leave a line in the kernel's log.
             return said("no", "lockdown confidentiality forbids kprobes", "EF_LOCKDOWN")
-        what = f"perf_event_open {kind}/{symbol}"
-        return self.who.attempt(lambda: bpfsys.kprobe_open(pmu, symbol, on_return), what, _NO_KPROBE)
+        with bpfsys.without_sys_admin():
+            what = f"perf_event_open {kind}/{symbol}"
+            answer = self.who.attempt(lambda: bpfsys.kprobe_open(pmu, symbol, on_return), what, _NO_KPROBE)
+        return self._with_paranoia(answer)
+
+    def _with_paranoia(self, answer: Answer) -> Answer:
+        """Debian's kernels have a level 3, at which CAP_PERFMON, all that the loader keeps, is not enough."""
+        level = read_int(self.root / "proc/sys/kernel/perf_event_paranoid")
+        if answer.get("reason_code") != "EF_PERMISSION" or level is None or level < 3:
+            return answer
+        evidence = f"kernel.perf_event_paranoid is {level}; with 2, the kernel's own default, CAP_PERFMON is enough"
+        return {**answer, "evidence": "{}: {}".format(answer["evidence"], evidence)}
 
     def kinds(self) -> dict[str, Answer]:
         """Each kind of hook, asked once at a quiet place."""

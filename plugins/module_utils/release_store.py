@@ -166,7 +166,8 @@ def _read_desired(folder: Path) -> Features | None:
 
 def _read_fallbacks(folder: Path) -> tuple[str, ...]:
     try:
-        return parse_fallbacks(_read(folder / "desired.json").decode("utf-8", "replace"))
+        fallbacks: tuple[str, ...] = parse_fallbacks(_read(folder / "desired.json").decode("utf-8", "replace"))
+        return fallbacks
     except OSError:
         return ()
 

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations, reads_kernel
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import (
     compare_with_objects,
@@ -244,3 +244,30 @@ def test_no_odd_answer_of_inspect_is_taken_for_a_good_object() -> None:
         empty = copy.deepcopy(OBJECT)
         empty[variant] = []
         assert compared(HISTOGRAM, full=empty)
+
+
+def test_an_object_that_reads_kernel_memory_says_so() -> None:
+    reading = {**OBJECT, "reads_kernel": True}
+    assert compared(HISTOGRAM, full=reading) == (
+        "x/contract.yml: variants[0].requires: lacks the helper by which the object reads kernel memory; "
+        "add 'helper:tracing:probe_read_kernel', so that lockdown can be predicted"
+    )
+    requires = [*GOOD["variants"][0]["requires"], "helper:tracing:probe_read_kernel"]
+    assert compared(changed(HISTOGRAM, "variants.0.requires", requires), full=reading) == ""
+
+
+@pytest.mark.parametrize(
+    ("helper", "source", "reads"),
+    [(113, 0, True), (115, 0, True), (4, 0, True), (45, 0, True), (112, 0, False), (1, 0, False), (113, 1, False)],
+)
+def test_what_a_program_calls_is_read_from_its_code(helper: int, source: int, reads: bool) -> None:
+    code = struct.pack("<BBhi", 0x85, source << 4, 0, helper) + struct.pack("<BBhi", 0x95, 0, 0, 0)
+    assert reads_kernel(program(code, flags=4)) is reads
+    assert not reads_kernel(program(code, flags=0)), "data is no code"
+
+
+def program(code: bytes, flags: int) -> bytes:
+    """The least ELF file with one section of these flags."""
+    header = b"\x7fELF\x02\x01".ljust(40, b"\0") + struct.pack("<QIHHHHHH", 64 + len(code), 0, 64, 0, 0, 64, 1, 0)
+    section = struct.pack("<IIQQQQIIQQ", 0, 1, flags, 0, 64, len(code), 0, 0, 8, 0)
+    return header.ljust(64, b"\0") + code + section
