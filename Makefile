@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix lint release build lab-up lab-down lab-ssh clean
+.PHONY: bench help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-faults: build lab-up ## rollouts and kills on the lab under faults
 test-matrix: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 test-matrix: build ## every feature on every kernel of the matrix: build/matrix/matrix.html; HOSTS="k616 own" for some
 	@$(SUDO) $(PYTHON) -m tools.matrix $(HOSTS)
+
+test-lab: build ## every feature under load, BCC and the oracle on the lab's kernels; slow
+	@$(SUDO) $(PYTHON) -m tools.run_tests features oracles
 
 test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
 	@$(SUDO) $(PYTHON) -m tools.run_tests molecule

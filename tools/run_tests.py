@@ -29,12 +29,13 @@ class Count(NamedTuple):
         return Count(*(mine + theirs for mine, theirs in zip(self, other)))
 
 
-def run_pytest(name: str, *paths: str) -> Count:
-    """Run one pytest suite; a run that ends without a report counts as one failure."""
+def run_pytest(name: str, *paths: str, **variables: str) -> Count:
+    """Run one pytest suite with more environment variables; a run that ends without a report counts as one failure."""
     report = OUT / f"{name}.xml"
     report.unlink(missing_ok=True)
     command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *paths]
-    rc = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False).returncode
+    settings = {**environment(), **variables}
+    rc = subprocess.run(command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, check=False).returncode
     if not report.exists():
         return Count(failed=1)
     count = read_report(report)
@@ -66,13 +67,29 @@ def run_molecule() -> Count:
 def run_lab() -> Count:
     """Boot the test fleet, then test the lab itself; what needs the fleet later fails by itself if this did."""
     booted = lab("up").returncode == 0
-    return (Count(passed=1) if booted else Count(failed=1)).plus(run_pytest("fleet", "tests/lab"))
+    found = run_pytest("fleet", "tests/lab/test_lab.py", "tests/lab/test_live.py")
+    return (Count(passed=1) if booted else Count(failed=1)).plus(found)
+
+
+def run_features() -> Count:
+    """Every feature under a real workload on four kernels, and BCC on a host without BTF: `make test-lab`."""
+    hosts = ("k510", "k61a", "k612", "k73", "k61bcc")
+    booted = lab("up", *hosts).returncode == 0
+    chosen = " or ".join([*(f"{host}-" for host in hosts[:4]), "bcc"])
+    found = run_pytest("features", "tests/lab/test_features.py", "tests/lab/test_bcc.py", "-k", chosen)
+    return (Count(passed=1) if booted else Count(failed=1)).plus(found)
+
+
+def run_oracle(hosts: str) -> Count:
+    """Our answers against libbpf's, bpftool's and real attaches, on the hosts named."""
+    return run_pytest("oracle", "tests/oracle", EBPF_FLEET_ORACLE_HOSTS=hosts)
 
 
 SUITES: dict[str, Callable[[], Count]] = {
-    "unit": lambda: run_pytest("unit", "tests/unit"),
+    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
     "loader": lambda: run_pytest("loader", "tests/loader"),
     "integration": lambda: run_pytest("integration", "tests/integration"),
+    "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
     "molecule": run_molecule,
     # In this order: the kill tests begin with what the rollout tests leave behind.
@@ -80,17 +97,24 @@ SUITES: dict[str, Callable[[], Count]] = {
 }
 
 
+# Too slow for every run: `make test-lab`.
+SLOW: dict[str, Callable[[], Count]] = {
+    "features": run_features,
+    "oracles": lambda: run_oracle("here,k510,k61a,k612,k73"),
+}
+
+
 def main(names: list[str]) -> int:
-    unknown = sorted(set(names) - set(SUITES))
+    unknown = sorted(set(names) - set(SUITES) - set(SLOW))
     if unknown:
-        print(f"run_tests: no suite {', '.join(unknown)}; there are {', '.join(SUITES)}", file=sys.stderr)
+        print(f"run_tests: no suite {', '.join(unknown)}; there are {', '.join([*SUITES, *SLOW])}", file=sys.stderr)
         return 2
     OUT.mkdir(parents=True, exist_ok=True)
     total = Count()
     for name in names or SUITES:
         print(f"=== suite {name}", flush=True)
         started = time.monotonic()
-        count = SUITES[name]()
+        count = {**SUITES, **SLOW}[name]()
         seconds = time.monotonic() - started
         print(f"=== suite {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
               f"in {seconds:.0f} s", flush=True)  # fmt: skip

@@ -20,11 +20,11 @@ Features = Dict[str, Dict[str, Any]]
 def resolve_features(requested: dict[str, Any] | None, contracts: dict[str, dict[str, Any]]) -> Features:
     """What shall run, in full. ``contracts`` maps every feature of the bundle to its contract.
 
-    ``requested`` None means every feature, enabled, sampled as its contract
-    says. Raises FleetError (EF_NOT_IN_BUNDLE, EF_DESIRED_MALFORMED).
+    ``requested`` None means every feature but those on the policy path, which
+    must be named, enabled and sampled as its contract says. Raises FleetError (EF_NOT_IN_BUNDLE, EF_DESIRED_MALFORMED).
     """
     if requested is None:
-        requested = {name: {} for name in contracts}
+        requested = {name: {} for name in contracts if contracts[name].get("data_path") != "policy"}
     if not isinstance(requested, dict):
         raise FleetError(CODE, "features: is not a mapping; give feature names with 'enabled' and 'sample_every'")
     resolved: Features = {}

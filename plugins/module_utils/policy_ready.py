@@ -99,7 +99,7 @@ def _doubt(feature: Json, bound: int | None) -> str | None:
 
 
 def wanted_policy(contracts: Sequence[Json], features: Json | None) -> list[str]:
-    """Policy features that would run: of an empty `features` every one, else those that it enables."""
+    """Policy features to judge: of an empty `features` every one that might be named, else those that it enables."""
     policy = sorted(one["feature"] for one in contracts if one.get("data_path") == "policy")
     if not features:
         return policy
@@ -125,10 +125,11 @@ def policy_refusals(
     """{"host", "feature", "reason_code", "sentence"} of each policy feature that may not go to a host.
 
     A host is its variables: `inventory_hostname`, `ebpf_fleet_features` and what
-    `capability_facts` registered as `ebpf_fleet_capability`.
+    `capability_facts` registered as `ebpf_fleet_capability`. A host that names no features
+    runs none of the policy path.
     """
     refused = []
-    for host in hosts:
+    for host in (one for one in hosts if one.get("ebpf_fleet_features")):
         facts = (host.get("ebpf_fleet_capability") or {}).get("capabilities") or {}
         for one in policy_answers(facts, contracts, host.get("ebpf_fleet_features"), limits):
             if not one["ready"]:

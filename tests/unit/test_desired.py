@@ -19,6 +19,14 @@ def test_without_a_wish_everything_runs_as_its_contract_says() -> None:
     }
 
 
+def test_a_policy_feature_runs_only_where_it_is_named() -> None:
+    contracts = {**CONTRACTS, "exec_policy": {"data_path": "policy", "signals": [{"sample_every": 1}]}}
+    assert sorted(desired.resolve_features(None, contracts)) == ["exec_events", "runqlat"]
+    assert desired.resolve_features({"exec_policy": {}}, contracts) == {
+        "exec_policy": {"enabled": True, "sample_every": 1}
+    }
+
+
 def test_a_feature_that_is_not_named_does_not_run() -> None:
     assert desired.resolve_features({"runqlat": {"enabled": False}}, CONTRACTS) == {
         "runqlat": {"enabled": False, "sample_every": 4}

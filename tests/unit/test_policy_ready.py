@@ -96,16 +96,19 @@ def test_only_a_policy_feature_that_would_run_is_judged(features: Any, wanted: l
 
 
 def test_every_host_that_is_refused_is_named_with_feature_code_and_reason() -> None:
-    good = {"inventory_hostname": "a", "ebpf_fleet_capability": {"capabilities": release()}}
-    new = {"inventory_hostname": "b", "ebpf_fleet_capability": {"capabilities": {"release": None}}}
+    named = {"ebpf_fleet_features": {"runqlat": {}, "exec_policy": {}}}
+    good = {**named, "inventory_hostname": "a", "ebpf_fleet_capability": {"capabilities": release()}}
+    new = {**named, "inventory_hostname": "b", "ebpf_fleet_capability": {"capabilities": {"release": None}}}
     without = {**new, "inventory_hostname": "c", "ebpf_fleet_features": {"runqlat": {}}}
-    (refused,) = policy.policy_refusals([good, new, without], CONTRACTS)
+    unnamed = {**new, "inventory_hostname": "d", "ebpf_fleet_features": {}}
+    (refused,) = policy.policy_refusals([good, new, without, unnamed], CONTRACTS)
     assert (refused["host"], refused["feature"]) == ("b", "exec_policy")
     assert refused["sentence"].startswith("b: exec_policy: EF_POLICY_NOT_READY: no release of ours")
 
 
 def test_a_host_that_gave_no_facts_is_refused() -> None:
-    assert policy.policy_refusals([{"inventory_hostname": "a"}], CONTRACTS)[0]["host"] == "a"
+    host = {"inventory_hostname": "a", "ebpf_fleet_features": {"exec_policy": {}}}
+    assert policy.policy_refusals([host], CONTRACTS)[0]["host"] == "a"
 
 
 def test_a_bundle_without_policy_features_refuses_nobody() -> None:
