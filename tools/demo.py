@@ -138,7 +138,7 @@ def roll_out_good(demo: Demo, bundle: Path) -> None:
     for host, seen in look_everywhere(demo).items():
         require(seen["digest"] == demo.summary["stages"][0]["digest"], f"{host} runs {seen['digest']}")
         require(seen["programs"], f"bpftool on {host} sees no program of ours after the rollout")
-        profiles = {name: feature["profile"] for name, feature in seen["features"].items()}
+        profiles = {name: feature["profile"] for name, feature in seen["features"].items() if feature["wanted"]}
         demo.summary["hosts"][host].update(profile=profiles, release=seen["version"], programs=seen["programs"])
 
 
