@@ -25,7 +25,9 @@ CREATED = "2026-11-23T18:00:00Z"
 LOADER_FILE = f"loader/{platform.machine()}/ebpf-loader"
 FILES = (
     *(f"features/{name}/{file}" for name in ("exec_events", "runqlat") for file in (
-        "contract.json", "full.bpf.o", "reduced.bpf.o")),
+        "bcc.c", "contract.json", "full.bpf.o", "reduced.bpf.o")),
+    "features/exec_events/perf.bpf.o",
+    "collector/bcc.py",
     LOADER_FILE,
     "manifest.json",
     "manifest.json.sig",

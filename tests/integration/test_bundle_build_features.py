@@ -85,7 +85,8 @@ CONTRACT: dict[str, Any] = {
         {
             "name": "reduced",
             "programs": ["ef_probe"],
-            "requires": ["btf:any", "prog_type:raw_tracepoint", "attach:raw_tp:sched_switch"],
+            "requires": ["btf:any", "prog_type:raw_tracepoint", "attach:raw_tp:sched_switch",
+                         "helper:raw_tracepoint:probe_read_kernel"],  # fmt: skip
         }
     ],
 }
@@ -171,7 +172,7 @@ def policy(**changes: Any) -> dict[str, Any]:
     variant = {
         "name": "full",
         "programs": ["ef_probe"],
-        "requires": ["btf:vmlinux", "prog_type:lsm", "attach:lsm:file_open"],
+        "requires": ["btf:vmlinux", "prog_type:lsm", "attach:lsm:file_open", "helper:lsm:probe_read_kernel"],
     }
     budget = {**CONTRACT["budget"], "event_rate_per_second": 10}
     return {**CONTRACT, "data_path": "policy", "mode": "observe", "budget": budget, "variants": [variant], **changes}
