@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/capability.h>
 #include <linux/if_link.h>
 #include <linux/perf_event.h>
 #include <sched.h>
@@ -184,14 +185,32 @@ static void try_tracepoint(void) {
 			  open_event(PERF_TYPE_TRACEPOINT, (__u64)id, NULL, 0));
 }
 
+/* Lower or raise CAP_SYS_ADMIN among the effective capabilities; who never had it keeps going
+ * without. */
+static void set_sys_admin(int on) {
+	struct __user_cap_header_struct who = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
+	const __u32 bit = 1u << CAP_SYS_ADMIN;
+
+	if (syscall(SYS_capget, &who, sets))
+		return;
+	sets[0].effective =
+	    on ? sets[0].effective | (sets[0].permitted & bit) : sets[0].effective & ~bit;
+	if (syscall(SYS_capset, &who, sets))
+		perror("capset");
+}
+
 static void try_probes(void) {
 	int kprobe = number_in("/sys/bus/event_source/devices/kprobe/type");
 	int uprobe = number_in("/sys/bus/event_source/devices/uprobe/type");
 
+	/* The loader keeps no CAP_SYS_ADMIN, which Debian asks for at perf_event_paranoid 3. */
+	set_sys_admin(0);
 	try_event("kprobe", NULL, BPF_PROG_TYPE_KPROBE,
 		  kprobe < 0 ? kprobe : open_event(kprobe, 0, QUIET, 0));
 	try_event("kretprobe", NULL, BPF_PROG_TYPE_KPROBE,
 		  kprobe < 0 ? kprobe : open_event(kprobe, 1, QUIET, 0));
+	set_sys_admin(1);
 	/* The start of our own ELF image is mapped and never run. */
 	try_event("uprobe", NULL, BPF_PROG_TYPE_KPROBE,
 		  uprobe < 0 ? uprobe : open_event(uprobe, 0, "/proc/self/exe", 64));
@@ -364,7 +383,9 @@ static void attach_all(void) {
 	try_probes();
 	try_link("iter", iter, 0, BPF_TRACE_ITER, NULL, 0);
 	try_link("link:iter", iter, 0, BPF_TRACE_ITER, NULL, 0);
-	try_link("link:tracing", tp_btf, 0, BPF_TRACE_RAW_TP, NULL, 0);
+	/* A tracing link by the older command, which every kernel that has them takes; LINK_CREATE
+	 * since 5.13. */
+	try_raw("link:tracing", tp_btf, NULL);
 	try_lsm();
 	try_cgroup();
 	try_multi();
