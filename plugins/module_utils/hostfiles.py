@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 
 _FAMILY = re.compile(r"([0-9]+)\.([0-9]+)")
@@ -41,3 +42,19 @@ def kernel_family(release: str) -> str | None:
     """MAJOR.MINOR of a kernel release: 6.1 of 6.1.0-31-cloud-amd64; None if it starts otherwise."""
     found = _FAMILY.match(release)
     return None if found is None else "{}.{}".format(*found.groups())
+
+
+_NOTE_BUILD_ID = 3  # NT_GNU_BUILD_ID of elf.h
+
+
+def build_id_of(notes: bytes) -> str | None:
+    """The GNU build id among ELF notes of this machine's byte order, in hex; None where there is none."""
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = struct.unpack_from("=III", notes, at)
+        name_at = at + 12
+        data_at = name_at + (name_size + 3 & ~3)
+        if kind == _NOTE_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
+            return notes[data_at : data_at + size].hex()
+        at = data_at + (size + 3 & ~3)
+    return None

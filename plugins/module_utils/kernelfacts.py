@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import resource
-import struct
 import time
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Mapping, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
 from ansible_collections.ebpf.fleet.plugins.module_utils.answers import Answer, said
 from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import (
+    build_id_of,
     kernel_family,
     read_int,
     read_os_release,
@@ -75,7 +75,6 @@ _LSM_NAMES = {
     113: "ipe",
 }
 _CAPABILITIES = {"SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
-_NOTE_BUILD_ID = 3
 
 
 def read_host(root: Path) -> dict[str, Any]:
@@ -115,15 +114,8 @@ def read_build_id(root: Path) -> str | None:
         notes = (root / "sys/kernel/notes").read_bytes()
     except OSError:
         return None
-    position = 0
-    while position + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("=III", notes, position)
-        name_at = position + 12
-        at = name_at + (name_size + 3 & ~3)
-        if kind == _NOTE_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
-            return notes[at : at + size].hex()
-        position = at + (size + 3 & ~3)
-    return None
+    found: str | None = build_id_of(notes)
+    return found
 
 
 def has_privilege(root: Path = Path("/")) -> bool:

@@ -20,6 +20,8 @@ import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import build_id_of
+
 # Bytes. The largest distribution image is 20 MB packed; a debug vmlinux is larger, but of it one section is read.
 MAX_IMAGE = 128 << 20
 MAX_UNPACKED = 384 << 20
@@ -94,22 +96,6 @@ def _elf_sections(read: _Reader) -> Iterator[tuple[bytes, tuple[int, int]]]:
     strings = read(headers[names][4], headers[names][5])
     for name_at, _type, _flags, _address, at, size in headers:
         yield strings[name_at : name_at + 16].split(b"\0")[0], (at, size)
-
-
-def build_id_of(notes: bytes) -> str | None:
-    """The GNU build id among ELF notes, in hex."""
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = struct.unpack_from("<III", notes, at)
-        name_at = at + 12
-        data_at = name_at + (name_size + 3 & ~3)
-        if kind == _NOTE_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
-            return notes[data_at : data_at + size].hex()
-        at = data_at + (size + 3 & ~3)
-    return None
-
-
-_NOTE_BUILD_ID = 3
 
 
 def scan_for_btf(kernel: Any) -> bytes | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import build_id_of
 
 from tests.matrix.errors import MatrixError
 from tests.matrix.places import FULL_BTF, HERE, OUT, WORK, Place, read_file, release
@@ -17,20 +18,6 @@ from tools.play import ROOT, new_key, play
 
 VERSION = "0.0.0+matrix"
 _BTF_MAGIC = (b"\x9f\xeb", b"\xeb\x9f")
-_NOTE_GNU_BUILD_ID = 3
-
-
-def build_id(notes: bytes) -> str | None:
-    """The kernel's build id from /sys/kernel/notes: the note GNU, type 3, in hex; None without one."""
-    position = 0
-    while position + 12 <= len(notes):
-        name_size, size, kind = (int.from_bytes(notes[position + i : position + i + 4], "little") for i in (0, 4, 8))
-        name_at = position + 12
-        data_at = name_at + (name_size + 3) // 4 * 4
-        if kind == _NOTE_GNU_BUILD_ID and notes[name_at : name_at + name_size] == b"GNU\0":
-            return notes[data_at : data_at + size].hex()
-        position = data_at + (size + 3) // 4 * 4
-    return None
 
 
 def collect_btf(chosen: list[Place], machine: str) -> list[str]:
@@ -49,7 +36,7 @@ def collect_btf(chosen: list[Place], machine: str) -> list[str]:
 
 
 def _keep_btf(twin: Place, folder: Path) -> None:
-    identity = build_id(read_file(twin, "/sys/kernel/notes"))
+    identity = build_id_of(read_file(twin, "/sys/kernel/notes"))
     file = folder / f"{release(twin)}.btf"
     beside = folder / f"{release(twin)}.build-id"
     if file.exists() and identity and beside.exists() and beside.read_text().strip() == identity:

@@ -237,16 +237,16 @@ class TestBuildId:
     def test_the_gnu_note_is_taken_and_no_other(self) -> None:
         identity = bytes(range(20))
         notes = self.note(b"Xen\0", 3, b"12345") + self.note(b"GNU\0", 1, b"1") + self.note(b"GNU\0", 3, identity)
-        assert bundles.build_id(notes) == identity.hex()
+        assert bundles.build_id_of(notes) == identity.hex()
 
     @pytest.mark.parametrize("notes", [b"", b"short", b"\xff" * 40])
     def test_without_one_there_is_none(self, notes: bytes) -> None:
-        assert bundles.build_id(notes) is None
+        assert bundles.build_id_of(notes) is None
 
     def test_this_kernels_own(self) -> None:
         if not self.OWN.exists():
             pytest.skip("this kernel has no /sys/kernel/notes")
-        found = bundles.build_id(self.OWN.read_bytes())
+        found = bundles.build_id_of(self.OWN.read_bytes())
         assert found is None or len(found) == 40
 
 
