@@ -1288,7 +1288,7 @@ def decimal(number: int, digits: int) -> str:
 
 
 def label(value: Any) -> str:
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
@@ -1302,7 +1302,8 @@ class Metrics:
         self.lines: list[str] = []
 
     def head(self, name: str, kind: str, text: str) -> None:
-        self.lines += [f"# HELP ebpf_fleet_{name} {text}", f"# TYPE ebpf_fleet_{name} {kind}"]
+        said = text.replace("\\", "\\\\").replace("\n", "\\n")
+        self.lines += [f"# HELP ebpf_fleet_{name} {said}", f"# TYPE ebpf_fleet_{name} {kind}"]
 
     def put(self, name: str, value: Any, **labels: Any) -> None:
         shown = ",".join(f"{key}={label(each)}" for key, each in {"engine": ENGINE, **labels}.items())
@@ -1322,6 +1323,18 @@ class Metrics:
             for profile in ("full", "reduced", "disabled"):
                 self.put("feature_profile", int(feature["profile"] == profile), feature=name, profile=profile)
 
+    def states(self, features: dict[str, Any]) -> None:
+        self.head("feature_state", "gauge", "1 for the state that the feature is in.")
+        for name, feature in features.items():
+            for state in ("off", "attached", "killed", "disabled", "shed"):
+                self.put("feature_state", int(feature["state"] == state), feature=name, state=state)
+        self.head("feature_wanted", "gauge", "1 where desired.json wants the feature.")
+        for name, feature in features.items():
+            self.put("feature_wanted", int(feature["wanted"]), feature=name)
+        self.head("feature_sample_every", "gauge", "Of how many events one is measured; 1 is every event.")
+        for name, feature in features.items():
+            self.put("feature_sample_every", feature["sample_every"], feature=name)
+
     def counters(self, features: dict[str, Any]) -> None:
         for key, name, kind, text in (
             ("produced", "events_produced_total", "counter", "Events that happened while the feature was attached."),
@@ -1332,7 +1345,8 @@ class Metrics:
         ):
             self.head(name, kind, text)
             for feature, value in features.items():
-                self.put(name, value["counters"][key], feature=feature)
+                if value["counters"][key] is not None:
+                    self.put(name, value["counters"][key], feature=feature)
 
     def items(self, features: dict[str, Any], spec: tuple[str, str, str, str, int], kind: str, text: str) -> None:
         """One measured field of each program or map; what was not measured has no sample."""
@@ -1354,10 +1368,18 @@ class Metrics:
         self.items(features, room, "gauge", "Entries that the map can hold.")
         memory = ("maps", "map", "memory_bytes", "map_memory_bytes", 0)
         self.items(features, memory, "gauge", "Kernel memory of the map.")
-        self.head("consumer_lag_bytes", "gauge", "Bytes in the ring buffer that wait to be read.")
+        self.head("consumer_lag_bytes", "gauge", "Bytes in the ring or perf buffers that wait to be read.")
         for feature, value in features.items():
             if value["consumer"]:
                 self.put("consumer_lag_bytes", value["consumer"]["lag_bytes"], feature=feature)
+
+    def control(self, status: dict[str, Any]) -> None:
+        self.head("kill_orders_unknown", "gauge", "Kill orders with a name that holds nothing off.")
+        self.put("kill_orders_unknown", len(status["kill_unknown"]))
+        self.head("desired_error", "gauge", "1 while desired.json cannot be followed.")
+        self.put("desired_error", int(status["desired_error"] is not None))
+        self.head("stats_enabled", "gauge", "1 while the loader has run time statistics on.")
+        self.put("stats_enabled", int(status["stats_enabled"]))
 
     def service(self, status: dict[str, Any]) -> None:
         self.head("kill_engaged", "gauge", "1 while a kill order of this scope holds.")
@@ -1728,8 +1750,10 @@ class Service:
         features = status["features"] or {}
         out.about(status)
         out.profiles(features)
+        out.states(features)
         out.counters(features)
         out.programs_and_maps(features)
+        out.control(status)
         out.service(status)
         for feature in self.features:
             signal_doc = feature.source.signal("histogram")

@@ -50,7 +50,7 @@ static json_t *structs_json(const struct btf *btf, bool all) {
 		const char *name = btf__name_by_offset(btf, type->name_off);
 		struct ef_format format;
 
-		if (!btf_is_struct(type) || (all ? !*name : strncmp(name, "ef_", 3)) ||
+		if (!btf_is_struct(type) || !name || (all ? !*name : strncmp(name, "ef_", 3)) ||
 		    ef_format_read(btf, name, &format))
 			continue;
 		json_object_set_new(structs, name, ef_format_json(&format));

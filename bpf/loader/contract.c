@@ -246,6 +246,30 @@ static int read_mode(const struct reader *in, struct ef_contract *contract) {
 	return 0;
 }
 
+/* The four that a contract has; every one of them is a promise that the host holds it to. */
+static int read_budget(const struct reader *in, struct ef_contract *contract) {
+	static const enum ef_budget kinds[] = {EF_BUDGET_CPU, EF_BUDGET_MAP_MEMORY,
+					       EF_BUDGET_EVENT_RATE, EF_BUDGET_DROPS};
+	const json_t *order = json_object_get(contract->doc, "cost_order");
+	const json_t *budget = json_object_get(contract->doc, "budget");
+
+	memset(&contract->budget, 0xff, sizeof(contract->budget)); /* -1: no limit */
+	if (!json_is_integer(order))
+		return malformed(in, "cost_order", "must be an integer");
+	contract->cost_order = json_integer_value(order);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		const json_t *limit = json_object_get(budget, ef_budget_name(kinds[i]));
+
+		if (!json_is_integer(limit) || json_integer_value(limit) < 0)
+			return malformed(in, ef_budget_name(kinds[i]),
+					 "must be an integer, 0 at least, under 'budget'");
+		contract->budget.of[kinds[i]] = json_integer_value(limit);
+	}
+	if (!contract->budget.of[EF_BUDGET_EVENT_RATE]) /* the metrics path has none to limit */
+		contract->budget.of[EF_BUDGET_EVENT_RATE] = -1;
+	return 0;
+}
+
 static int read_contract(const struct reader *in, const struct ef_feature *feature,
 			 struct ef_contract *contract) {
 	const char *schema = json_string_value(json_object_get(contract->doc, "schema"));
@@ -258,6 +282,8 @@ static int read_contract(const struct reader *in, const struct ef_feature *featu
 	if (strcmp(contract->feature, feature->name))
 		return malformed(in, "feature", "must be the feature's name in the manifest");
 	if (read_lifetime(in, contract) || read_origin(in, contract) || read_mode(in, contract))
+		return -1;
+	if (read_budget(in, contract))
 		return -1;
 	if (read_signals(in, contract) || read_variants(in, feature, contract))
 		return -1;
@@ -302,7 +328,10 @@ const char *ef_contract_profile(const struct ef_contract_variant *variant) {
 }
 
 bool ef_contract_expired(const struct ef_contract *contract) {
-	time_t now = time(NULL);
+	return ef_contract_expired_at(contract, time(NULL));
+}
+
+bool ef_contract_expired_at(const struct ef_contract *contract, time_t now) {
 	struct tm day;
 
 	if (!contract->expires)

@@ -6,8 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "bundle.h"
+#include "policy.h"
 #include "refusal.h"
 
 enum ef_signal_kind { EF_SIGNAL_HISTOGRAM, EF_SIGNAL_EVENTS, EF_SIGNAL_COUNTERS };
@@ -39,6 +41,8 @@ struct ef_contract {
 	const char *feature;
 	int expires; /* YYYYMMDD, the first day on which it does not run; 0: never */
 	uint32_t sample_every;
+	int64_t cost_order; /* under pressure the highest goes first */
+	struct ef_amounts budget;
 	bool third_party; /* names are free, ef_config is not needed */
 	bool counted;	  /* its objects hold ef_counters */
 	bool observe;	  /* policy path: LSM programs only look on */
@@ -67,5 +71,6 @@ const char *ef_contract_profile(const struct ef_contract_variant *variant);
 
 /* Has it expired, by this machine's UTC date? */
 bool ef_contract_expired(const struct ef_contract *contract);
+bool ef_contract_expired_at(const struct ef_contract *contract, time_t now);
 
 #endif

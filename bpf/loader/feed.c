@@ -3,8 +3,9 @@
 
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -33,19 +34,37 @@ struct ef_feed {
 	int64_t wall_minus_mono; /* ns */
 	unsigned left;		 /* records that this read may still take */
 	bool odd_said;
+	int64_t oldest_ns;		  /* see ef_feed_lag_ns() */
+	int64_t second;			  /* since 1970, of stamp */
+	char stamp[32];			  /* a line's beginning up to the second */
+	char *names;			  /* owned: a line's middle, feature and event */
+	size_t names_length;		  /* bytes */
 	uint8_t record[MAX_RECORD_BYTES]; /* one that was shorter, filled with zeros */
 	char line[LINE_BYTES];
 };
 
-/* RFC 3339 in UTC with nanoseconds. */
-static void add_time(struct ef_text *text, int64_t unix_ns) {
-	time_t seconds = unix_ns / 1000000000;
+/* A line's beginning; thousands of records share it. */
+static void set_second(struct ef_feed *feed, int64_t second) {
+	time_t seconds = second;
 	struct tm utc;
-	char stamp[32];
 
+	if (feed->second == second && *feed->stamp)
+		return;
+	feed->second = second;
 	gmtime_r(&seconds, &utc);
-	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &utc);
-	ef_text_add(text, "{\"time\": \"%s.%09" PRId64 "Z\"", stamp, unix_ns % 1000000000);
+	strftime(feed->stamp, sizeof(feed->stamp), "{\"time\": \"%Y-%m-%dT%H:%M:%S.", &utc);
+}
+
+/* RFC 3339 in UTC with nanoseconds. */
+static void add_time(struct ef_feed *feed, struct ef_text *text, int64_t unix_ns) {
+	uint32_t left = (uint32_t)(unix_ns % 1000000000);
+	char digits[9];
+
+	set_second(feed, unix_ns / 1000000000);
+	ef_text_add_bytes(text, feed->stamp, strlen(feed->stamp));
+	for (size_t i = sizeof(digits); i--; left /= 10)
+		digits[i] = (char)('0' + left % 10);
+	ef_text_add_bytes(text, digits, sizeof(digits));
 }
 
 /* When the record was made, or else read; ns since 1970. */
@@ -61,13 +80,16 @@ static int64_t time_of(const struct ef_feed *feed, const void *record) {
 static void take_record(struct ef_feed *feed, const void *record) {
 	struct ef_text text = {.at = feed->line, .size = sizeof(feed->line)};
 
-	add_time(&text, time_of(feed, record));
-	ef_text_add(&text, ", \"feature\": \"%s\", \"event\": \"%s\", ", feed->source.feature,
-		    feed->source.event);
+	if (ef_sink_only_counts(feed->sink)) {
+		feed->tally->written++;
+		return;
+	}
+	add_time(feed, &text, time_of(feed, record));
+	ef_text_add_bytes(&text, feed->names, feed->names_length);
 	ef_text_add_fields(&text, &feed->format, record);
-	ef_text_add(&text, "}\n");
+	ef_text_add_bytes(&text, "}\n", 2);
 	if (text.used < text.size)
-		ef_sink_add(feed->sink, feed->line, text.used, feed->tally);
+		ef_sink_add(feed->sink, feed->source.feature, feed->line, text.used, feed->tally);
 	else
 		feed->tally->dropped++;
 }
@@ -153,6 +175,15 @@ static int read_format(struct ef_feed *feed) {
 	return feed->timed || feed->source.third_party ? 0 : -EINVAL;
 }
 
+static void make_names(struct ef_feed *feed) {
+	int length = asprintf(&feed->names, "Z\", \"feature\": \"%s\", \"event\": \"%s\", ",
+			      feed->source.feature, feed->source.event);
+
+	if (length < 0)
+		feed->names = NULL;
+	feed->names_length = strlen(ef_must(feed->names));
+}
+
 struct ef_feed *ef_feed_new(const struct ef_feed_source *source, struct ef_sink *sink,
 			    struct ef_tally *tally) {
 	struct ef_feed *feed = ef_must(calloc(1, sizeof(*feed)));
@@ -161,6 +192,7 @@ struct ef_feed *ef_feed_new(const struct ef_feed_source *source, struct ef_sink 
 	feed->source = *source;
 	feed->sink = sink;
 	feed->tally = tally;
+	make_names(feed);
 	err = read_format(feed);
 	if (!err)
 		err = open_buffer(feed);
@@ -179,6 +211,7 @@ void ef_feed_free(struct ef_feed *feed) {
 	ring_buffer__free(feed->ring);
 	ef_perf_free(feed->perf);
 	ef_format_free(&feed->format);
+	free(feed->names);
 	free(feed);
 }
 
@@ -186,8 +219,62 @@ int ef_feed_fd(const struct ef_feed *feed) {
 	return feed->perf ? ef_perf_fd(feed->perf) : ring_buffer__epoll_fd(feed->ring);
 }
 
+/* ktime_ns of the ring's next record; 0: not known (still being written, or thrown away). */
+static uint64_t ring_next(const struct ef_feed *feed) {
+	uint64_t at = *feed->positions & (feed->ring_bytes - 1);
+	size_t page = (size_t)feed->page, offset = at & (page - 1);
+	const uint32_t *header;
+	uint64_t ktime = 0;
+	void *pages;
+
+	/* Mapped for the moment: a mapping that stays would count as resident once more. */
+	pages = mmap(NULL, 2 * page, PROT_READ, MAP_SHARED, bpf_map__fd(feed->source.map),
+		     (off_t)(2 * page + at - offset));
+	if (pages == MAP_FAILED)
+		return 0;
+	header = (const uint32_t *)((const char *)pages + offset);
+	if (!(__atomic_load_n(header, __ATOMIC_ACQUIRE) &
+	      (BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT)))
+		memcpy(&ktime, (const char *)header + BPF_RINGBUF_HDR_SZ, sizeof(ktime));
+	munmap(pages, 2 * page);
+	return ktime;
+}
+
+/* The age of the oldest unread record; 0: there is none; -1: not known. */
+static int64_t age(const struct ef_feed *feed) {
+	uint64_t ktime;
+	int64_t now;
+
+	if (!ef_feed_lag(feed))
+		return 0;
+	if (!feed->timed)
+		return -1;
+	ktime = feed->perf ? ef_perf_next(feed->perf) : ring_next(feed);
+	now = ef_clock_ns(CLOCK_MONOTONIC);
+	return ktime ? now > (int64_t)ktime ? now - (int64_t)ktime : 0 : -1;
+}
+
+static void note_age(struct ef_feed *feed) {
+	int64_t now = age(feed);
+
+	if (now > feed->oldest_ns)
+		feed->oldest_ns = now;
+}
+
+int64_t ef_feed_lag_ns(struct ef_feed *feed) {
+	int64_t oldest;
+
+	if (!feed->timed)
+		return -1;
+	note_age(feed);
+	oldest = feed->oldest_ns;
+	feed->oldest_ns = 0;
+	return oldest;
+}
+
 bool ef_feed_read(struct ef_feed *feed, unsigned limit) {
 	feed->left = limit;
+	note_age(feed);
 	feed->wall_minus_mono = ef_clock_ns(CLOCK_REALTIME) - ef_clock_ns(CLOCK_MONOTONIC);
 	if (!feed->perf)
 		return ring_buffer__consume(feed->ring) == -EAGAIN;

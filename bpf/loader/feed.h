@@ -46,6 +46,13 @@ bool ef_feed_read(struct ef_feed *feed, unsigned limit);
 uint64_t ef_feed_lag(const struct ef_feed *feed);
 uint64_t ef_feed_ring_bytes(const struct ef_feed *feed);
 
+/*
+ * The greatest age, by CLOCK_MONOTONIC, that a record was seen to have while
+ * nobody had read it yet, since this was asked last: of the oldest one at each
+ * read and now. -1: not measured, the records carry no time.
+ */
+int64_t ef_feed_lag_ns(struct ef_feed *feed);
+
 /* Records lost by the perf buffers' own count (see ef_perf_lost()); -1: a ring, which has none. */
 int64_t ef_feed_lost(const struct ef_feed *feed);
 

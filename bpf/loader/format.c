@@ -2,9 +2,10 @@
 #include "format.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "must.h"
@@ -12,13 +13,32 @@
 
 static const char *const kind_names[] = {"uint", "int", "chars", "bytes"};
 
-/* The type behind typedefs and const. */
+#define TYPEDEFS_MAX 32 /* as btf__resolve_size() */
+
+/*
+ * What libbpf takes as BTF may still name itself as its own type, or lie about
+ * where a name is (libbpf 1.1 looks at neither): nothing is believed here.
+ */
+
+/* The type behind typedefs and const, or NULL. */
 static const struct btf_type *resolve(const struct btf *btf, __u32 id) {
 	const struct btf_type *type = btf__type_by_id(btf, id);
 
-	while (type && (btf_is_mod(type) || btf_is_typedef(type)))
-		type = btf__type_by_id(btf, type->type);
+	for (int i = 0; type && (btf_is_mod(type) || btf_is_typedef(type)); i++)
+		type = i < TYPEDEFS_MAX ? btf__type_by_id(btf, type->type) : NULL;
 	return type;
+}
+
+/* A field's name becomes a key and a label as it is: a word of C, or "". */
+static bool is_word(const char *name) {
+	static const char letters[] = "_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+	if (!name || (*name && !strchr(letters, *name)))
+		return false;
+	for (; *name; name++)
+		if (!strchr(letters, *name) && (*name < '0' || *name > '9'))
+			return false;
+	return true;
 }
 
 static bool is_number(const struct btf_type *type) {
@@ -28,8 +48,9 @@ static bool is_number(const struct btf_type *type) {
 
 /* "char" by its name: its encoding is that of a signed integer. */
 static bool is_char(const struct btf *btf, const struct btf_type *type) {
-	return type && btf_is_int(type) && type->size == 1 &&
-	       !strcmp(btf__name_by_offset(btf, type->name_off), "char");
+	const char *name = type ? btf__name_by_offset(btf, type->name_off) : NULL;
+
+	return name && btf_is_int(type) && type->size == 1 && !strcmp(name, "char");
 }
 
 static enum ef_field_kind kind_of(const struct btf *btf, const struct btf_type *type) {
@@ -43,6 +64,28 @@ static enum ef_field_kind kind_of(const struct btf *btf, const struct btf_type *
 	return EF_FIELD_BYTES;
 }
 
+/*
+ * What stands before a field's value, made once and not for each record. A name
+ * that the line has already gets a "_": two equal keys make it unreadable to most.
+ */
+static void make_key(struct ef_field *field, bool first) {
+	static const char *const taken[] = {"time", "feature", "event"};
+	const char *comma = first ? "" : ", ";
+	bool again = false;
+	int length;
+
+	for (size_t i = 0; i < EF_ARRAY_SIZE(taken); i++)
+		again |= !strcmp(field->name, taken[i]);
+	if (*field->name)
+		length =
+		    asprintf(&field->key, "%s\"%s%s\": ", comma, field->name, again ? "_" : "");
+	else
+		length = asprintf(&field->key, "%s\"at_%u\": ", comma, field->offset);
+	if (length < 0)
+		field->key = NULL;
+	field->key_length = strlen(ef_must(field->key));
+}
+
 static int read_field(const struct btf *btf, const struct btf_type *record, __u32 index,
 		      struct ef_field *field) {
 	const struct btf_member *member = btf_members(record) + index;
@@ -50,13 +93,15 @@ static int read_field(const struct btf *btf, const struct btf_type *record, __u3
 	__u32 bit = btf_member_bit_offset(record, index);
 	__s64 size = btf__resolve_size(btf, member->type);
 
-	if (!type || size < 0 || bit % 8 || btf_member_bitfield_size(record, index))
-		return -EINVAL;
 	field->name = btf__name_by_offset(btf, member->name_off);
+	if (!type || size < 0 || bit % 8 || btf_member_bitfield_size(record, index) ||
+	    !is_word(field->name))
+		return -EINVAL;
 	field->offset = bit / 8;
 	field->size = (uint32_t)size;
 	field->kind = kind_of(btf, type);
-	return field->offset + field->size <= record->size ? 0 : -EINVAL;
+	make_key(field, index == 0);
+	return (__u64)field->offset + (__u64)size <= record->size ? 0 : -EINVAL;
 }
 
 int ef_format_read(const struct btf *btf, const char *name, struct ef_format *format) {
@@ -78,6 +123,8 @@ int ef_format_read(const struct btf *btf, const char *name, struct ef_format *fo
 }
 
 void ef_format_free(struct ef_format *format) {
+	for (size_t i = 0; format->fields && i < format->n_fields; i++)
+		free(format->fields[i].key);
 	free(format->fields);
 	memset(format, 0, sizeof(*format));
 }
@@ -113,7 +160,7 @@ void ef_text_add(struct ef_text *text, const char *format, ...) {
 	va_end(args);
 }
 
-static void add_bytes(struct ef_text *text, const void *bytes, size_t n) {
+void ef_text_add_bytes(struct ef_text *text, const void *bytes, size_t n) {
 	if (text->used + n < text->size)
 		memcpy(text->at + text->used, bytes, n);
 	text->used += n;
@@ -138,25 +185,63 @@ size_t ef_utf8_length(const unsigned char *s, size_t left) {
 	return n;
 }
 
+/* Bytes at the start of s that stand for themselves in a JSON string. */
+static size_t plain_run(const unsigned char *s, size_t left) {
+	size_t n = 0;
+
+	while (n < left && s[n] >= ' ' && s[n] < 0x7f && s[n] != '"' && s[n] != '\\')
+		n++;
+	return n;
+}
+
+/* One character that does not: escaped, whole UTF-8, or a byte of neither. Returns its bytes. */
+static size_t add_odd(struct ef_text *text, const unsigned char *s, size_t left) {
+	size_t n = s[0] < 0x80 ? 1 : ef_utf8_length(s, left);
+
+	if (n == 1 && (s[0] < ' ' || s[0] == 0x7f))
+		ef_text_add(text, "\\u%04x", s[0]);
+	else if (n == 1)
+		ef_text_add(text, "\\%c", s[0]);
+	else if (n)
+		ef_text_add_bytes(text, s, n);
+	else
+		ef_text_add_bytes(text, "\\ufffd", 6);
+	return n ? n : 1;
+}
+
 void ef_text_add_string(struct ef_text *text, const char *string, size_t size) {
 	const unsigned char *s = (const unsigned char *)string;
-	size_t length = strnlen(string, size);
+	size_t left = strnlen(string, size);
 
-	add_bytes(text, "\"", 1);
-	for (size_t i = 0; i < length;) {
-		size_t n = s[i] < 0x80 ? 1 : ef_utf8_length(s + i, length - i);
+	ef_text_add_bytes(text, "\"", 1);
+	while (left) {
+		size_t n = plain_run(s, left);
 
-		if (n == 1 && (s[i] < ' ' || s[i] == 0x7f))
-			ef_text_add(text, "\\u%04x", s[i]);
-		else if (n == 1 && (s[i] == '"' || s[i] == '\\'))
-			ef_text_add(text, "\\%c", s[i]);
-		else if (n)
-			add_bytes(text, s + i, n);
+		if (n)
+			ef_text_add_bytes(text, s, n);
 		else
-			add_bytes(text, "\\ufffd", 6);
-		i += n ? n : 1;
+			n = add_odd(text, s, left);
+		s += n;
+		left -= n;
 	}
-	add_bytes(text, "\"", 1);
+	ef_text_add_bytes(text, "\"", 1);
+}
+
+void ef_text_add_uint(struct ef_text *text, uint64_t value) {
+	char digits[20]; /* of 2^64 - 1 */
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value);
+	ef_text_add_bytes(text, digits + at, sizeof(digits) - at);
+}
+
+static void add_int(struct ef_text *text, int64_t value) {
+	if (value < 0)
+		ef_text_add_bytes(text, "-", 1);
+	ef_text_add_uint(text, value < 0 ? -(uint64_t)value : (uint64_t)value);
 }
 
 static uint64_t load_uint(const void *at, uint32_t size) {
@@ -194,23 +279,15 @@ int64_t ef_field_int(const struct ef_field *field, const void *record) {
 }
 
 static void add_hex(struct ef_text *text, const uint8_t *bytes, uint32_t size) {
-	add_bytes(text, "\"", 1);
-	for (uint32_t i = 0; i < size; i++)
-		ef_text_add(text, "%02x", bytes[i]);
-	add_bytes(text, "\"", 1);
-}
+	static const char digits[] = "0123456789abcdef";
 
-/* A name that no other key of the line has: two equal keys make the line unreadable to most. */
-static void add_key(struct ef_text *text, const struct ef_field *field) {
-	static const char *const taken[] = {"time", "feature", "event"};
-	bool again = false;
+	ef_text_add_bytes(text, "\"", 1);
+	for (uint32_t i = 0; i < size; i++) {
+		const char pair[2] = {digits[bytes[i] >> 4], digits[bytes[i] & 15]};
 
-	for (size_t i = 0; i < EF_ARRAY_SIZE(taken); i++)
-		again |= !strcmp(field->name, taken[i]);
-	if (*field->name)
-		ef_text_add(text, "\"%s%s\": ", field->name, again ? "_" : "");
-	else
-		ef_text_add(text, "\"at_%u\": ", field->offset);
+		ef_text_add_bytes(text, pair, sizeof(pair));
+	}
+	ef_text_add_bytes(text, "\"", 1);
 }
 
 void ef_text_add_fields(struct ef_text *text, const struct ef_format *format, const void *record) {
@@ -218,13 +295,11 @@ void ef_text_add_fields(struct ef_text *text, const struct ef_format *format, co
 		const struct ef_field *field = &format->fields[i];
 		const void *at = (const uint8_t *)record + field->offset;
 
-		if (i)
-			ef_text_add(text, ", ");
-		add_key(text, field);
+		ef_text_add_bytes(text, field->key, field->key_length);
 		if (field->kind == EF_FIELD_UINT)
-			ef_text_add(text, "%" PRIu64, ef_field_uint(field, record));
+			ef_text_add_uint(text, ef_field_uint(field, record));
 		else if (field->kind == EF_FIELD_INT)
-			ef_text_add(text, "%" PRId64, ef_field_int(field, record));
+			add_int(text, ef_field_int(field, record));
 		else if (field->kind == EF_FIELD_CHARS)
 			ef_text_add_string(text, at, field->size);
 		else

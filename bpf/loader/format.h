@@ -14,6 +14,8 @@ struct ef_field {
 	uint32_t offset;  /* bytes */
 	uint32_t size;	  /* bytes */
 	enum ef_field_kind kind;
+	char *key;	   /* owned: what stands before its value in a line, `, "pid": ` */
+	size_t key_length; /* bytes */
 };
 
 /* The fields of a record, as its struct in the object's BTF says. */
@@ -25,7 +27,8 @@ struct ef_format {
 
 /*
  * Read the struct of that name. 0: the caller frees with ef_format_free(); the
- * BTF must outlive it. -ENOENT: no such struct; -EINVAL: a bit field.
+ * BTF must outlive it. -ENOENT: no such struct; -EINVAL: a bit field, or a
+ * field that has no word of C as its name or does not lie within the struct.
  */
 int ef_format_read(const struct btf *btf, const char *name, struct ef_format *format);
 
@@ -54,6 +57,12 @@ struct ef_text {
 
 void ef_text_add(struct ef_text *text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* As many bytes as they are, without a look at them. */
+void ef_text_add_bytes(struct ef_text *text, const void *bytes, size_t n);
+
+/* A number in decimal; what printf would take most of a record's time for. */
+void ef_text_add_uint(struct ef_text *text, uint64_t value);
 
 /* Adds at most size bytes of a string that ends at its first 0, quoted; what is not UTF-8 becomes
  * U+FFFD. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "live.h"
@@ -18,6 +19,20 @@ static bool stands_still(struct ef_service *service, unsigned *round) {
 
 	*round = now;
 	return same && !__atomic_load_n(&service->waiting, __ATOMIC_RELAXED);
+}
+
+/* A lease or a contract that ran out; the lease anew, it may have been renewed meanwhile. */
+static void cut_expired(struct ef_service *service) {
+	time_t seen = __atomic_load_n(&service->wall_s, __ATOMIC_RELAXED), now = time(NULL);
+	struct ef_lease lease;
+	bool expired;
+
+	ef_lease_read(service->lease_path, service->bundle->digest, service->boot_id, &lease);
+	expired = ef_lease_expired(&lease, ef_clock_ns(CLOCK_BOOTTIME));
+	for (size_t i = 0; i < service->n; i++)
+		if (expired ||
+		    ef_contract_expired_at(&service->lives[i].contract, now > seen ? now : seen))
+			ef_live_cut(&service->lives[i]);
 }
 
 /* Only what does not change while the loop runs is read here, and links have their lock. */
@@ -39,8 +54,10 @@ static void *look(void *arg) {
 	unsigned round = 0;
 
 	while (poll(&end, 1, LOOK_MS) <= 0)
-		if (stands_still(service, &round))
+		if (stands_still(service, &round)) {
 			cut_killed(service);
+			cut_expired(service);
+		}
 	return NULL;
 }
 

@@ -274,6 +274,14 @@ static void close_object(struct ef_live *live) {
 	live->variant = NULL;
 }
 
+static void record_load(const struct ef_live *live) {
+	const struct ef_who who = {.source = "loader", .uid = -1};
+	struct ef_reason why;
+
+	ef_reason_set(&why, "EF_OK", "the kernel took variant %s", live->variant->name);
+	ef_audit_feature(live->audit, "load", live, &why, &who);
+}
+
 /* Everything of one variant, or nothing of it. */
 static int attach_variant(struct ef_live *live, size_t index, const struct ef_kernel *kernel,
 			  struct ef_sink *sink, struct ef_reason *why) {
@@ -285,6 +293,8 @@ static int attach_variant(struct ef_live *live, size_t index, const struct ef_ke
 		return -EINVAL;
 	live->variant = variant;
 	err = ef_object_load(live->object, variant, kernel, why);
+	if (!err)
+		record_load(live);
 	if (!err)
 		err = prepare(live, sink, why);
 	if (!err)
@@ -327,14 +337,20 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 	struct ef_reason why = {0}, better = {0};
 	bool shortage = false;
 
+	live->without_full = live->fall.reduced;
 	for (size_t i = 0; i < live->contract.n_variants; i++) {
-		int err = attach_variant(live, i, kernel, sink, &why);
+		int err;
+
+		if (live->without_full && live->contract.variants[i].full)
+			continue;
+		err = attach_variant(live, i, kernel, sink, &why);
 
 		if (!err) {
 			set_attached(live, &better);
 			return true;
 		}
 		shortage |= is_shortage(err);
+		ef_audit_refused(live->audit, live, live->contract.variants[i].name, &why);
 		ef_reason_set(&better, why.code, "variant %s: %s", live->contract.variants[i].name,
 			      why.text);
 		ef_warn("feature %s: %s (%s)", live->files->name, better.text, better.code);
@@ -356,7 +372,7 @@ bool ef_live_stale(const struct ef_live *live) {
 static void drain(struct ef_live *live, struct ef_sink *sink) {
 	while (live->feed && ef_feed_read(live->feed, 1024))
 		;
-	ef_sink_flush(sink);
+	ef_sink_settle(sink);
 }
 
 static int hist_fd(const struct ef_live *live) {
@@ -399,6 +415,10 @@ int ef_live_sample(struct ef_live *live, uint32_t sample_every) {
 	if (!live->object)
 		return 0;
 	return has_config(live) ? write_config(live) : sample_every > 1 ? -EOPNOTSUPP : 0;
+}
+
+bool ef_live_can_sample(const struct ef_live *live) {
+	return live->object && has_config(live);
 }
 
 uint32_t ef_live_sample_every(const struct ef_live *live) {
@@ -457,6 +477,7 @@ int ef_live_hist(const struct ef_live *live, uint64_t *hist) {
 
 void ef_live_free(struct ef_live *live) {
 	ef_series_free(&live->series);
+	json_decref(live->was_attached);
 	ef_contract_free(&live->contract);
 }
 

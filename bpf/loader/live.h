@@ -7,15 +7,24 @@
 #include <stdint.h>
 
 #include "account.h"
+#include "audit.h"
+#include "budget.h"
 #include "bundle.h"
 #include "contract.h"
+#include "degrade.h"
 #include "feed.h"
 #include "kernel.h"
 #include "reason.h"
 #include "series.h"
 #include "sink.h"
 
-enum ef_state { EF_STATE_OFF, EF_STATE_ATTACHED, EF_STATE_KILLED, EF_STATE_DISABLED };
+enum ef_state {
+	EF_STATE_OFF,
+	EF_STATE_ATTACHED,
+	EF_STATE_KILLED,
+	EF_STATE_DISABLED,
+	EF_STATE_SHED, /* by a budget */
+};
 
 /* A feature on this host: what should be, what is, and what it counted. */
 struct ef_live {
@@ -26,14 +35,22 @@ struct ef_live {
 	enum ef_state state;
 	bool due; /* should be attached and was not tried yet */
 	struct ef_reason reason;
-	int64_t retry_ns; /* CLOCK_MONOTONIC, after a shortage; 0: it is not tried again */
-	unsigned retries; /* after shortages, since it was attached */
+	int64_t retry_ns;	/* CLOCK_MONOTONIC, after a shortage; 0: it is not tried again */
+	unsigned retries;	/* after shortages, since it was attached */
+	struct ef_audit *audit; /* borrowed; NULL: nothing is recorded */
+	json_t *was_attached;	/* what it was last, for the record of its detachment; owned */
+
+	struct ef_account account;
+	struct ef_amounts limits;		 /* in force */
+	struct ef_fall fall;			 /* how far its budgets took it down */
+	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
 
 	/* While attached; all owned. */
 	const struct ef_contract_variant *variant; /* NULL: not attached */
 	struct bpf_object *object;
 	struct bpf_link **links; /* only through the functions below: the guard cuts them too */
 	size_t n_links;
+	bool without_full;    /* attached while a budget forbade the full variants */
 	bool ran;	      /* a program was attached: its maps may have counted */
 	struct ef_feed *feed; /* events only */
 
@@ -81,6 +98,9 @@ bool ef_live_stale(const struct ef_live *live);
 /* Set the sampling; takes effect at once when attached. 0 or -errno;
  * -EOPNOTSUPP: the object knows no sampling. */
 int ef_live_sample(struct ef_live *live, uint32_t sample_every);
+
+/* Attached, and its object knows sampling. */
+bool ef_live_can_sample(const struct ef_live *live);
 
 /* The sampling that the object does: 1 when it knows none. */
 uint32_t ef_live_sample_every(const struct ef_live *live);

@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "must.h"
+#include "pressure.h"
 #include "prom.h"
 
 #define BUCKETS 40 /* 2^40 ns are 18 minutes; what is above is in +Inf */
@@ -39,6 +40,33 @@ static void put_profiles(FILE *out, const json_t *features) {
 	    fprintf(out, "ebpf_fleet_feature_profile{feature=\"%s\",profile=\"%s\"} %d\n", feature,
 		    profiles[i],
 		    !strcmp(profiles[i], json_string_value(json_object_get(value, "profile"))));
+}
+
+/* The state that holds is 1 and the others are 0, so that a change ends no series. */
+static void put_states(FILE *out, const json_t *features) {
+	static const char *const states[] = {"off", "attached", "killed", "disabled", "shed"};
+	const char *feature;
+	json_t *value;
+
+	ef_prom_head(out, "feature_state", "gauge", "1 for the state that the feature is in.");
+	json_object_foreach((json_t *)features, feature, value) for (int i = 0; i < 5; i++) fprintf(
+	    out, "ebpf_fleet_feature_state{feature=\"%s\",state=\"%s\"} %d\n", feature, states[i],
+	    !strcmp(states[i], json_string_value(json_object_get(value, "state"))));
+}
+
+static void put_wishes(FILE *out, const json_t *features) {
+	const char *feature;
+	json_t *value;
+
+	ef_prom_head(out, "feature_wanted", "gauge", "1 where desired.json wants the feature.");
+	json_object_foreach((json_t *)features, feature, value)
+	    fprintf(out, "ebpf_fleet_feature_wanted{feature=\"%s\"} %d\n", feature,
+		    json_is_true(json_object_get(value, "wanted")));
+	ef_prom_head(out, "feature_sample_every", "gauge",
+		     "Of how many events one is measured; 1 is every event.");
+	json_object_foreach((json_t *)features, feature, value) fprintf(
+	    out, "ebpf_fleet_feature_sample_every{feature=\"%s\"} %" JSON_INTEGER_FORMAT "\n",
+	    feature, json_integer_value(json_object_get(value, "sample_every")));
 }
 
 /* One counter of every feature. */
@@ -113,12 +141,28 @@ static void put_lag(FILE *out, const json_t *features) {
 		     "Bytes in the ring or perf buffers that wait to be read.");
 	json_object_foreach((json_t *)features, feature, value) {
 		lag = json_object_get(json_object_get(value, "consumer"), "lag_bytes");
-		if (lag)
+		if (json_is_integer(lag))
 			fprintf(
 			    out,
 			    "ebpf_fleet_consumer_lag_bytes{feature=\"%s\"} %" JSON_INTEGER_FORMAT
 			    "\n",
 			    feature, json_integer_value(lag));
+	}
+}
+
+static void put_lag_age(FILE *out, const json_t *features) {
+	const char *feature;
+	json_t *value, *lag;
+
+	ef_prom_head(out, "consumer_lag_seconds", "gauge",
+		     "Greatest age of an event that waited to be read, since the last status.");
+	json_object_foreach((json_t *)features, feature, value) {
+		lag = json_object_get(json_object_get(value, "consumer"), "lag_ns");
+		if (!json_is_integer(lag))
+			continue;
+		fprintf(out, "ebpf_fleet_consumer_lag_seconds{feature=\"%s\"} ", feature);
+		ef_prom_decimal(out, (uint64_t)json_integer_value(lag), 9);
+		fputc('\n', out);
 	}
 }
 
@@ -141,7 +185,7 @@ static void put_kills(FILE *out, const struct ef_orders *orders) {
 static void put_single(FILE *out, const char *name, const char *type, const char *help,
 		       const json_t *value, int digits) {
 	ef_prom_head(out, name, type, help);
-	if (!json_is_integer(value))
+	if (!json_is_integer(value) || json_integer_value(value) < 0)
 		return;
 	fprintf(out, "ebpf_fleet_%s ", name);
 	ef_prom_decimal(out, (uint64_t)json_integer_value(value), digits);
@@ -157,6 +201,32 @@ static void put_loader(FILE *out, const json_t *status) {
 		   json_object_get(loader, "rss_bytes"), 0);
 	put_single(out, "status_timestamp_seconds", "gauge", "When this was written.",
 		   json_object_get(status, "time_unix_ns"), 9);
+}
+
+static void put_flag(FILE *out, const char *name, const char *help, bool is_set) {
+	ef_prom_head(out, name, "gauge", help);
+	fprintf(out, "ebpf_fleet_%s %d\n", name, is_set);
+}
+
+/* What a person has to look after: each is quiet in a fleet where nobody erred. */
+static void put_control(FILE *out, const json_t *status) {
+	const json_t *lease = json_object_get(status, "lease");
+
+	ef_prom_head(out, "kill_orders_unknown", "gauge",
+		     "Kill orders with a name that holds nothing off.");
+	fprintf(out, "ebpf_fleet_kill_orders_unknown %zu\n",
+		json_array_size(json_object_get(status, "kill_unknown")));
+	put_flag(out, "desired_error", "1 while desired.json cannot be followed.",
+		 json_is_string(json_object_get(status, "desired_error")));
+	put_flag(out, "stats_enabled", "1 while the loader has run time statistics on.",
+		 json_is_true(json_object_get(status, "stats_enabled")));
+	put_flag(out, "policy_error", "1 while policy.json cannot be followed.",
+		 json_is_string(json_object_get(status, "policy_error")));
+	put_single(out, "lease_left_seconds", "gauge", "Until the lease of a rollout runs out.",
+		   json_object_get(lease, "left_ns"), 9);
+	put_single(out, "audit_lost_total", "counter",
+		   "Audit records that could not be written to their file.",
+		   json_object_get(status, "audit_lost"), 0);
 }
 
 /* Decimal digits from the raw unit to the base unit. */
@@ -237,15 +307,20 @@ char *ef_metrics_text(const struct ef_service *service, const json_t *status, si
 
 	put_info(out, service);
 	put_profiles(out, features);
+	put_states(out, features);
+	put_wishes(out, features);
 	put_counters(out, features);
 	put_programs(out, features);
 	put_maps(out, features);
 	put_lag(out, features);
+	put_lag_age(out, features);
 	put_kills(out, &service->orders);
+	put_control(out, status);
 	put_loader(out, status);
 	put_histograms(out, service);
 	put_series(out, service);
 	put_unkept(out, features);
+	ef_pressure_metrics(out, service);
 	fclose(out);
 	return ef_must(text);
 }

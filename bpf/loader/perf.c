@@ -142,6 +142,44 @@ uint64_t ef_perf_bytes(const struct ef_perf *perf) {
 	return sum;
 }
 
+/* Copy out of one buffer's data, which goes round. */
+static void copy_out(const char *data, size_t size, uint64_t from, void *to, size_t n) {
+	for (size_t i = 0; i < n; i++)
+		((char *)to)[i] = data[(from + i) & (size - 1)];
+}
+
+static uint64_t buffer_next(const struct ef_perf *perf, size_t index) {
+	struct perf_event_mmap_page *page;
+	struct sample sample;
+	uint64_t waiting, tail, ktime = 0;
+	void *memory;
+	size_t size;
+
+	if (!measure(perf, index, &waiting) || !waiting ||
+	    perf_buffer__buffer(perf->buffers, (int)index, &memory, &size))
+		return 0;
+	page = memory;
+	tail = page->data_tail;
+	copy_out((char *)memory + page->data_offset, page->data_size, tail, &sample,
+		 sizeof(sample));
+	if (sample.header.type == PERF_RECORD_SAMPLE)
+		copy_out((char *)memory + page->data_offset, page->data_size, tail + sizeof(sample),
+			 &ktime, sizeof(ktime));
+	return ktime;
+}
+
+uint64_t ef_perf_next(const struct ef_perf *perf) {
+	uint64_t least = 0;
+
+	for (size_t i = 0; i < perf_buffer__buffer_cnt(perf->buffers); i++) {
+		uint64_t ktime = buffer_next(perf, i);
+
+		if (ktime && (!least || ktime < least))
+			least = ktime;
+	}
+	return least;
+}
+
 uint64_t ef_perf_lost(const struct ef_perf *perf) {
 	return perf->lost;
 }

@@ -34,6 +34,10 @@ void ef_perf_read(struct ef_perf *perf);
 uint64_t ef_perf_lag(const struct ef_perf *perf);
 uint64_t ef_perf_bytes(const struct ef_perf *perf);
 
+/* The first 8 bytes of the oldest unread record, ktime_ns, the least of all buffers; 0: not known.
+ */
+uint64_t ef_perf_next(const struct ef_perf *perf);
+
 /*
  * Records that the kernel could not write, by its own count. It tells only when
  * it writes the next record of that CPU: the last losses may never be told.

@@ -21,15 +21,17 @@
 #include "must.h"
 #include "notify.h"
 #include "paths.h"
+#include "pressure.h"
 #include "privilege.h"
 #include "status.h"
+#include "trail.h"
 #include "util.h"
 #include "watch.h"
 
 #define POLL_MS 100	/* how long an event may wait in its ring */
 #define READ_LIMIT 4096 /* records of one feature before the loop looks at its orders again */
 
-enum source { SOURCE_SIGNAL, SOURCE_WATCH, SOURCE_TICK, SOURCE_POLL, SOURCE_RING };
+enum source { SOURCE_SIGNAL, SOURCE_WATCH, SOURCE_TICK, SOURCE_POLL, SOURCE_RING, SOURCE_EXPIRY };
 
 static int watch_fd_for_epoll(struct ef_service *service, int fd, enum source source) {
 	struct epoll_event event = {.events = EPOLLIN, .data.u32 = source};
@@ -59,8 +61,8 @@ static void renew_watch(struct ef_service *service) {
 	_cleanup_free_ char *etc = ef_must(ef_path_join(service->options.etc, "kill.d"));
 	_cleanup_free_ char *run = ef_must(ef_path_join(service->options.run, "kill.d"));
 	const char *folders[] = {etc, run};
-	const char *files[] = {service->desired_path};
-	int fd = ef_watch_open(folders, 2, files, 1);
+	const char *files[] = {service->desired_path, service->lease_path, service->policy_path};
+	int fd = ef_watch_open(folders, 2, files, EF_ARRAY_SIZE(files));
 	int err = fd < 0 ? fd : watch_fd_for_epoll(service, fd, SOURCE_WATCH);
 
 	if (err && fd >= 0)
@@ -75,17 +77,12 @@ static void renew_watch(struct ef_service *service) {
 	service->watch_fd = err ? -1 : fd;
 }
 
-/* True when the orders are not what they were. */
-static bool read_orders(struct ef_service *service) {
-	struct ef_orders now;
-	bool changed;
-
+/* True when the orders are not what they were; *before is the caller's to free. */
+static bool read_orders(struct ef_service *service, struct ef_orders *before) {
+	*before = service->orders;
 	ef_orders_read(service->options.etc, service->options.run, &service->kernel,
-		       service->bundle, &now);
-	changed = !ef_orders_equal(&service->orders, &now);
-	ef_orders_free(&service->orders);
-	service->orders = now;
-	return changed;
+		       service->bundle, &service->orders);
+	return !ef_orders_equal(&service->orders, before);
 }
 
 static void say_orders(const struct ef_service *service) {
@@ -118,12 +115,16 @@ static unsigned cut_killed(struct ef_service *service) {
  * not even a message: a journal may block. True when the orders changed.
  */
 static bool obey(struct ef_service *service) {
-	bool changed = read_orders(service);
+	struct ef_orders before;
+	bool changed = read_orders(service, &before);
 	unsigned cut = cut_killed(service);
 	int64_t took_ns = ef_clock_ns(CLOCK_MONOTONIC) - service->woken_ns;
 
-	if (changed)
+	if (changed) {
 		say_orders(service);
+		ef_trail_orders(service, &before);
+	}
+	ef_orders_free(&before);
 	if (cut)
 		ef_notice("kill: %u features detached %lld us after the order was seen", cut,
 			  (long long)took_ns / 1000);
@@ -146,12 +147,43 @@ static bool read_desired(struct ef_service *service, bool at_start) {
 	enum ef_desired_result result = ef_desired_read(
 	    service->desired_path, service->bundle->digest, &desired, error, sizeof(error));
 	bool changed = !same_error(service, error) || result != service->desired_result;
+	struct ef_desired before = service->desired;
 
-	if (result == EF_DESIRED_BAD && !at_start)
+	if (result == EF_DESIRED_BAD && !at_start) {
+		ef_trail_desired(service, &before, changed);
 		return changed;
-	ef_desired_free(&service->desired);
+	}
 	service->desired = desired;
 	service->desired_result = result;
+	ef_trail_desired(service, &before, changed || at_start);
+	ef_desired_free(&before);
+	return changed;
+}
+
+/* As desired.json: what cannot be read leaves in force what was. True when a word of it is new. */
+static bool read_policy(struct ef_service *service, bool at_start) {
+	char error[sizeof(service->policy_error)];
+	struct ef_policy policy;
+	enum ef_policy_result result =
+	    ef_policy_read(service->policy_path, &policy, error, sizeof(error));
+	bool changed = strcmp(error, service->policy_error) ||
+		       (result != EF_POLICY_BAD && (result != service->policy_result ||
+						    !ef_policy_equal(&policy, &service->policy)));
+
+	if (*error && strcmp(error, service->policy_error))
+		ef_err("%s", error);
+	snprintf(service->policy_error, sizeof(service->policy_error), "%s", error);
+	if (result == EF_POLICY_BAD && !at_start) {
+		if (changed)
+			ef_trail_policy(service);
+		ef_policy_free(&policy);
+		return changed;
+	}
+	ef_policy_free(&service->policy);
+	service->policy = policy;
+	service->policy_result = result;
+	if (changed && !(at_start && result == EF_POLICY_ABSENT))
+		ef_trail_policy(service);
 	return changed;
 }
 
@@ -185,7 +217,18 @@ static bool rest(struct ef_service *service, struct ef_live *live, enum ef_state
 	live->retries = 0;
 	if (was_attached)
 		ef_notice("feature %s: detached: %s (%s)", live->files->name, why->text, why->code);
+	ef_trail_rest(service, live, why, was_attached, changed);
 	return changed;
+}
+
+/* Detached, to be attached again at once. */
+static void begin_anew(struct ef_service *service, struct ef_live *live, const char *why) {
+	struct ef_reason reason;
+
+	ef_reason_set(&reason, "EF_OK", "%s", why);
+	ef_live_detach(live, service->sink);
+	live->state = EF_STATE_OFF;
+	ef_trail_rest(service, live, &reason, true, false);
 }
 
 /* Orders and wishes for one feature; true when it changed. */
@@ -200,25 +243,37 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 			      order->path);
 		return rest(service, live, EF_STATE_KILLED, &why);
 	}
-	if (!wanted)
+	if (service->lease_expired) {
+		ef_lease_reason(&service->lease, &why);
 		return rest(service, live, EF_STATE_OFF, &why);
-	if (ef_contract_expired(&live->contract)) {
+	}
+	if (!wanted) {
+		ef_fall_forget(&live->fall);
+		return rest(service, live, EF_STATE_OFF, &why);
+	}
+	if (service->policy_result == EF_POLICY_BAD) {
+		ef_reason_set(&why, "EF_HOST_POLICY_MALFORMED", "%s", service->policy_error);
+		return rest(service, live, EF_STATE_OFF, &why);
+	}
+	if (ef_contract_expired_at(&live->contract, service->wall_s)) {
 		ef_reason_set(&why, "EF_EXPIRED",
 			      "its contract expired on %d; renew it and release again",
 			      live->contract.expires);
 		return rest(service, live, EF_STATE_DISABLED, &why);
 	}
-	if (live->object && !ef_live_linked(live)) {
-		/* Cut by an order that was released before we came here: attach anew. */
-		ef_live_detach(live, service->sink);
-		live->state = EF_STATE_OFF;
+	if (live->fall.shed) {
+		ef_pressure_reason(live, &why);
+		return rest(service, live, EF_STATE_SHED, &why);
 	}
+	if (live->object && live->without_full != live->fall.reduced)
+		begin_anew(service, live, "its budget allows another variant than before");
+	if (live->object && !ef_live_linked(live))
+		begin_anew(service, live, "cut by an order or a lease that is no more");
 	if (ef_live_stale(live)) {
 		ef_notice("feature %s: a CPU came or went: it is attached anew with buffers for "
 			  "those that are there",
 			  live->files->name);
-		ef_live_detach(live, service->sink);
-		live->state = EF_STATE_OFF;
+		begin_anew(service, live, "a CPU came or went: buffers for those that are there");
 	}
 	if (live->state == EF_STATE_ATTACHED || live->due || ef_live_tried_in_vain(live))
 		return false; /* as it should be, or nothing to be done */
@@ -230,8 +285,10 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 
 static bool apply_sampling(struct ef_service *service, struct ef_live *live) {
 	const struct ef_wish *wish = ef_desired_find(&service->desired, live->files->name);
-	uint32_t every =
+	uint32_t asked =
 	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
+	uint64_t thinned = (uint64_t)asked * (live->fall.thinning ? live->fall.thinning : 1);
+	uint32_t every = thinned > UINT32_MAX ? UINT32_MAX : (uint32_t)thinned;
 	int err;
 
 	if (every == live->sample_every)
@@ -253,12 +310,75 @@ static void set_poll_timer(struct ef_service *service) {
 	set_timer(service->poll_fd, needed ? POLL_MS * 1000000ULL : 0);
 }
 
+/* ---- what runs out ---- */
+
+/* At the lease's end, or never. */
+static void set_lease_timer(struct ef_service *service) {
+	const struct ef_lease *lease = &service->lease;
+	struct itimerspec spec = {0};
+
+	if (lease->there && !service->lease_expired)
+		spec.it_value = (struct timespec){(time_t)(lease->expires_ns / 1000000000),
+						  (long)(lease->expires_ns % 1000000000)};
+	if (timerfd_settime(service->lease_fd, TFD_TIMER_ABSTIME, &spec, NULL))
+		ef_err("the lease's timer cannot be set: %s", strerror(errno));
+}
+
+/* At the next midnight of UTC, or as soon as the clock is set. */
+static void set_midnight_timer(struct ef_service *service) {
+	struct itimerspec spec = {.it_value.tv_sec = (time(NULL) / 86400 + 1) * 86400};
+
+	if (timerfd_settime(service->midnight_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET,
+			    &spec, NULL))
+		ef_err("the timer of contracts' ends cannot be set: %s", strerror(errno));
+}
+
+/* Detach what a lease or a contract allows no more, before anything else is done about it. */
+static void cut_expired(struct ef_service *service) {
+	for (size_t i = 0; i < service->n; i++)
+		if (service->lease_expired ||
+		    ef_contract_expired_at(&service->lives[i].contract, service->wall_s))
+			ef_live_cut(&service->lives[i]);
+}
+
+static void say_lease(struct ef_service *service, const struct ef_lease *before, bool expired) {
+	struct ef_reason why;
+
+	if (!ef_lease_equal(&service->lease, before))
+		ef_trail_lease(service, before);
+	if (service->lease_expired && !expired) {
+		ef_lease_reason(&service->lease, &why);
+		ef_warn("%s (%s)", why.text, why.code);
+		ef_trail_expiry(service);
+	}
+}
+
+/* The lease and the calendar. True when the lease is another or expired. */
+static bool obey_time(struct ef_service *service) {
+	struct ef_lease before = service->lease;
+	bool expired = service->lease_expired;
+	time_t now = time(NULL);
+
+	if (now > service->wall_s)
+		__atomic_store_n(&service->wall_s, now, __ATOMIC_RELAXED);
+	ef_lease_read(service->lease_path, service->bundle->digest, service->boot_id,
+		      &service->lease);
+	service->lease_expired = ef_lease_expired(&service->lease, ef_clock_ns(CLOCK_BOOTTIME));
+	cut_expired(service);
+	set_lease_timer(service);
+	set_midnight_timer(service);
+	say_lease(service, &before, expired);
+	return expired != service->lease_expired || !ef_lease_equal(&service->lease, &before);
+}
+
 /* Read orders and wishes and act on what takes features away; true on any change. */
 static bool rescan(struct ef_service *service, bool at_start) {
 	bool changed = obey(service);
 
 	renew_watch(service);
 	changed |= obey(service); /* an order may have come before the new watch */
+	changed |= obey_time(service);
+	changed |= read_policy(service, at_start);
 	changed |= read_desired(service, at_start);
 	for (size_t i = 0; i < service->n; i++) {
 		changed |= decide(service, &service->lives[i]);
@@ -277,9 +397,18 @@ static struct ef_live *next_due(struct ef_service *service) {
 	return NULL;
 }
 
+/* A cost of once, which no running budget is charged with. */
+static bool attach(struct ef_service *service, struct ef_live *live) {
+	int64_t before_ns = ef_self_cpu_ns();
+	bool attached = ef_live_attach(live, &service->kernel, service->sink);
+
+	service->attaching_ns += ef_self_cpu_ns() - before_ns;
+	return attached;
+}
+
 static void attach_next(struct ef_service *service, struct ef_live *live) {
 	live->due = false;
-	if (!ef_live_attach(live, &service->kernel, service->sink)) {
+	if (!attach(service, live)) {
 		ef_warn("feature %s: disabled: %s (%s)", live->files->name, live->reason.text,
 			live->reason.code);
 		return;
@@ -289,6 +418,7 @@ static void attach_next(struct ef_service *service, struct ef_live *live) {
 		       live->files->name, strerror(errno), POLL_MS);
 	set_poll_timer(service);
 	ef_status_publish(service); /* before it is announced */
+	ef_trail_attached(service, live);
 	ef_notice("feature %s: attached: variant %s, %zu programs", live->files->name,
 		  live->variant->name, json_array_size(live->variant->programs));
 }
@@ -325,11 +455,20 @@ static void settle(struct ef_service *service) {
 
 /* ---- the loop ---- */
 
+/* What its records cost is the feature's. True: there may be more. */
+static bool read_ring(struct ef_live *live) {
+	int64_t before = ef_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	bool more = ef_feed_read(live->feed, READ_LIMIT);
+
+	live->consumer_ns += ef_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+	return more;
+}
+
 static void read_rings(struct ef_service *service) {
 	service->more = false;
 	for (size_t i = 0; i < service->n; i++)
 		if (service->lives[i].feed)
-			service->more |= ef_feed_read(service->lives[i].feed, READ_LIMIT);
+			service->more |= read_ring(&service->lives[i]);
 }
 
 static void on_signal(struct ef_service *service) {
@@ -347,7 +486,9 @@ static void on_tick(struct ef_service *service) {
 	clear_timer(service->tick_fd);
 	if (rescan(service, false))
 		service->settled = false;
-	ef_status_publish(service);
+	ef_status_publish_interval(service);
+	if (ef_pressure_act(service) && rescan(service, false))
+		service->settled = false;
 	ef_notify("WATCHDOG=1");
 }
 
@@ -356,6 +497,13 @@ static void on_poll(struct ef_service *service) {
 	read_rings(service);
 	ef_sink_flush(service->sink); /* nothing waits longer than to the next */
 	if (service->watch_fd < 0 && rescan(service, false))
+		service->settled = false;
+}
+
+/* Read or not, a timer that was set anew is no longer ready; one of a clock that was set says
+ * ECANCELED. */
+static void on_expiry(struct ef_service *service) {
+	if (rescan(service, false))
 		service->settled = false;
 }
 
@@ -369,6 +517,8 @@ static void on_event(struct ef_service *service, enum source source) {
 		on_tick(service);
 	else if (source == SOURCE_POLL)
 		on_poll(service);
+	else if (source == SOURCE_EXPIRY)
+		on_expiry(service);
 	else if (source == SOURCE_RING)
 		service->more = true;
 }
@@ -441,13 +591,17 @@ static int make_fds(struct ef_service *service) {
 	service->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	service->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	service->poll_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	service->lease_fd = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	service->midnight_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (service->epoll_fd < 0 || service->signal_fd < 0 || service->tick_fd < 0 ||
-	    service->poll_fd < 0)
+	    service->poll_fd < 0 || service->lease_fd < 0 || service->midnight_fd < 0)
 		return -errno;
 	if (set_timer(service->tick_fd, tick_ns) ||
 	    watch_fd_for_epoll(service, service->signal_fd, SOURCE_SIGNAL) ||
 	    watch_fd_for_epoll(service, service->tick_fd, SOURCE_TICK) ||
-	    watch_fd_for_epoll(service, service->poll_fd, SOURCE_POLL))
+	    watch_fd_for_epoll(service, service->poll_fd, SOURCE_POLL) ||
+	    watch_fd_for_epoll(service, service->lease_fd, SOURCE_EXPIRY) ||
+	    watch_fd_for_epoll(service, service->midnight_fd, SOURCE_EXPIRY))
 		return -errno;
 	return 0;
 }
@@ -462,6 +616,7 @@ static int open_features(struct ef_service *service) {
 		if (ef_contract_read(&bundle->features[i], &live->contract, &service->refusal))
 			return -1;
 		live->files = &bundle->features[i];
+		live->audit = service->audit;
 		live->sample_every = live->contract.sample_every;
 		service->n++;
 	}
@@ -500,11 +655,13 @@ static int open_bundle(struct ef_service *service) {
 }
 
 static int refused(struct ef_service *service) {
+	ef_trail_start(service);
 	ef_err("refused: %s (%s)", service->refusal.reason, service->refusal.code);
 	ef_orders_read(service->options.etc, service->options.run, &service->kernel, NULL,
 		       &service->orders);
 	ef_status_publish(service);
 	ef_notify("STATUS=refused: see the journal");
+	ef_trail_stop(service, 0);
 	return EF_EXIT_REFUSED;
 }
 
@@ -530,12 +687,28 @@ static int make_state_folder(const struct ef_service *service) {
 	return -1;
 }
 
+/* The sink is the policy's at start; a policy that is bad lets no feature run, and is said later.
+ */
+static struct ef_sink *open_sink(const struct ef_service *service) {
+	struct ef_policy policy;
+	struct ef_sink *sink;
+	char error[1024];
+
+	ef_policy_read(service->policy_path, &policy, error, sizeof(error));
+	sink = ef_sink_new(service->options.log, &policy.sink);
+	ef_policy_free(&policy);
+	return sink;
+}
+
 static void begin(struct ef_service *service) {
 	ef_kernel_read(&service->kernel);
 	ef_boot_id(service->boot_id, sizeof(service->boot_id));
 	service->started_boottime_ns = ef_process_start_ns(getpid());
 	service->desired_path = ef_must(ef_path_join(service->options.etc, "desired.json"));
-	service->sink = ef_sink_new(service->options.log);
+	service->lease_path = ef_must(ef_path_join(service->options.etc, EF_LEASE_FILE));
+	service->policy_path = ef_must(ef_path_join(service->options.etc, EF_POLICY_FILE));
+	service->audit = ef_audit_new(service->options.log, service->boot_id);
+	service->sink = open_sink(service);
 }
 
 /* Detach first; then there is time to say so. */
@@ -561,8 +734,10 @@ static void start_guard(struct ef_service *service) {
 }
 
 static int serve(struct ef_service *service) {
-	int err = make_fds(service);
+	int err;
 
+	ef_trail_start(service);
+	err = make_fds(service);
 	if (!err) {
 		service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
 		rescan(service, true);
@@ -571,6 +746,7 @@ static int serve(struct ef_service *service) {
 	}
 	stop(service);
 	ef_guard_stop(service);
+	ef_trail_stop(service, err);
 	if (err)
 		ef_err("the loader stops: %s", strerror(-err));
 	return err ? EF_EXIT_FAILED : EF_EXIT_OK;
@@ -579,12 +755,16 @@ static int serve(struct ef_service *service) {
 static void end(struct ef_service *service) {
 	close_features(service);
 	ef_sink_free(service->sink);
+	ef_audit_free(service->audit);
 	ef_orders_free(&service->orders);
 	ef_desired_free(&service->desired);
 	ef_bundle_free(service->bundle);
 	ef_kernel_clear(&service->kernel);
 	json_decref(service->compatibility);
 	free(service->desired_path);
+	free(service->lease_path);
+	free(service->policy_path);
+	ef_policy_free(&service->policy);
 }
 
 int ef_service_run(const struct ef_options *options) {

@@ -7,9 +7,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "budget.h"
 #include "bundle.h"
 #include "desired.h"
 #include "kernel.h"
+#include "lease.h"
 #include "live.h"
 #include "orders.h"
 #include "reason.h"
@@ -42,6 +44,18 @@ struct ef_service {
 	enum ef_desired_result desired_result; /* of what is in force */
 	struct ef_desired desired;	       /* in force */
 	char desired_error[1024];	       /* of what was read last; "" when good */
+	char *lease_path;
+	struct ef_lease lease; /* as read last */
+	bool lease_expired;    /* it keeps everything off */
+	char *policy_path;
+	enum ef_policy_result policy_result; /* of what is in force */
+	struct ef_policy policy;	     /* in force */
+	char policy_error[1024];	     /* of what was read last; "" when good */
+	struct ef_account account;	     /* of the host */
+	unsigned bad;	      /* intervals in a row in which the host's was exceeded */
+	bool measured;	      /* there is an account */
+	int64_t attaching_ns; /* of this process's CPU time */
+	struct ef_audit *audit;
 	struct ef_sink *sink;
 	int stats_fd; /* -1: runs are not counted */
 	json_t *compatibility;
@@ -49,17 +63,20 @@ struct ef_service {
 	bool settled; /* every feature that is due was tried */
 
 	int epoll_fd, signal_fd, tick_fd, poll_fd, watch_fd;
+	int lease_fd;	      /* CLOCK_BOOTTIME, when the lease expires */
+	int midnight_fd;      /* CLOCK_REALTIME, when contracts may expire; also when it is set */
 	bool watch_failing;   /* said once */
 	bool publish_failing; /* said once */
 	bool more;	      /* a ring holds more than one read took */
 	int64_t woken_ns;     /* CLOCK_MONOTONIC when the loop last woke */
 
-	/* Between the loop and the guard; the last three are atomic. */
+	/* Between the loop and the guard; the last four are atomic. */
 	pthread_t guard;
 	int guard_fd;	       /* -1: there is no guard */
 	unsigned round;	       /* of the loop */
 	bool waiting;	       /* the loop waits for events */
 	unsigned cut_by_guard; /* features, not said yet */
+	time_t wall_s; /* the greatest wall-clock time seen: no contract comes back to life */
 };
 
 /* Run until SIGTERM or SIGINT, or until it is refused. Returns an enum ef_exit. */

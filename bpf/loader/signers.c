@@ -9,14 +9,28 @@
 
 #define BLANKS " \t\r"
 
+/* Only the last `*` is ever tried again, so that no pattern takes longer than its length by the
+ * text's. */
 static bool pattern_matches(const char *pattern, size_t length, const char *text) {
-	if (!length)
-		return !*text;
-	if (*pattern == '*')
-		return pattern_matches(pattern + 1, length - 1, text) ||
-		       (*text && pattern_matches(pattern, length, text + 1));
-	return *text && (*pattern == '?' || *pattern == *text) &&
-	       pattern_matches(pattern + 1, length - 1, text + 1);
+	const char *end = pattern + length, *star = NULL, *behind = NULL;
+
+	while (*text) {
+		if (pattern < end && *pattern == '*') {
+			star = ++pattern;
+			behind = text;
+		} else if (pattern < end && (*pattern == '?' || *pattern == *text)) {
+			pattern++;
+			text++;
+		} else if (star) {
+			pattern = star;
+			text = ++behind;
+		} else {
+			return false;
+		}
+	}
+	while (pattern < end && *pattern == '*')
+		pattern++;
+	return pattern == end;
 }
 
 bool ef_pattern_list_matches(const char *patterns, const char *text) {
@@ -207,8 +221,10 @@ enum ef_signer_line ef_signer_parse(const char *line, struct ef_signer *signer, 
 	*signer = (struct ef_signer){0};
 	if (!rest || !*rest)
 		return say(EF_SIGNER_MALFORMED, why, "it is not PRINCIPALS [OPTIONS] KEY");
-	for (length = (size_t)(rest - line); strchr(BLANKS, line[length - 1]);)
+	for (length = (size_t)(rest - line); length && strchr(BLANKS, line[length - 1]);)
 		length--;
+	if (!length)
+		return say(EF_SIGNER_MALFORMED, why, "it begins with a blank and names nobody");
 	kind = parse_key(rest, signer, why);
 	if (kind == EF_SIGNER_OK)
 		kind = parse_principal(line, length, signer, why);

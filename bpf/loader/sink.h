@@ -2,10 +2,21 @@
 #ifndef EF_SINK_H
 #define EF_SINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define EF_SINK_FILE_LIMIT (16u << 20) /* bytes of events.jsonl before it is rotated */
+enum ef_sink_kind { EF_SINK_JSONL, EF_SINK_JOURNAL, EF_SINK_DATAGRAM, EF_SINK_COUNT };
+
+#define EF_SINK_FILES_MAX 16
+
+/* Where this host wants its events; see sink_policy.h. */
+struct ef_sink_policy {
+	enum ef_sink_kind kind;
+	char path[108];	     /* datagram: the socket */
+	uint64_t file_bytes; /* jsonl: of a file before it is rotated */
+	unsigned files;	     /* jsonl: all of them, the one that is written included */
+};
 
 /* What became of one feature's records. */
 struct ef_tally {
@@ -15,22 +26,47 @@ struct ef_tally {
 
 struct ef_sink;
 
-/* dir is borrowed. Nothing is opened yet: a folder that is missing is no reason not to start. */
-struct ef_sink *ef_sink_new(const char *dir);
+/* What a kind of sink does; a sink begins with a struct ef_sink. */
+struct ef_sink_ops {
+	void (*add)(struct ef_sink *sink, const char *feature, const char *line, size_t length,
+		    struct ef_tally *tally);
+	void (*flush)(struct ef_sink *sink, bool all);
+	void (*free)(struct ef_sink *sink);
+};
 
-/* Flushes and frees; NULL is fine. */
+struct ef_sink {
+	const struct ef_sink_ops *ops;
+};
+
+/* dir is borrowed. Nothing is opened yet: a folder or reader that is missing is no reason not to
+ * start. */
+struct ef_sink *ef_sink_new(const char *dir, const struct ef_sink_policy *policy);
+
+/* Of one kind each; for ef_sink_new(). path is copied. */
+struct ef_sink *ef_sink_jsonl_new(const char *dir, const struct ef_sink_policy *policy);
+struct ef_sink *ef_sink_socket_new(const char *path, bool journal);
+
+/* Settles and frees; NULL is fine. */
 void ef_sink_free(struct ef_sink *sink);
 
-/*
- * Take one line (with its line feed). What becomes of it is counted in *tally,
- * which must live until the next flush.
- */
-void ef_sink_add(struct ef_sink *sink, const char *line, size_t length, struct ef_tally *tally);
+/* True: records are counted as written with ef_sink_count(), nobody needs to format them. */
+bool ef_sink_only_counts(const struct ef_sink *sink);
 
 /*
- * Write what was taken to DIR/events.jsonl. A record is written whole or not at
- * all; what cannot be written is dropped and counted. Never waits for space.
+ * Take one line (with its line feed) of a feature. What becomes of it is
+ * counted in *tally, which must live until ef_sink_settle().
+ */
+void ef_sink_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
+		 struct ef_tally *tally);
+
+/*
+ * Hand on what was taken. A record goes whole or not at all. What a file does
+ * not take is dropped and counted; what a socket does not take now may wait in
+ * the sink's buffer, which does not grow. Never waits.
  */
 void ef_sink_flush(struct ef_sink *sink);
+
+/* The same, but what is not taken now is dropped: every record has its outcome then. */
+void ef_sink_settle(struct ef_sink *sink);
 
 #endif

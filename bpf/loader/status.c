@@ -13,9 +13,10 @@
 #include "log.h"
 #include "metrics.h"
 #include "must.h"
+#include "pressure.h"
 #include "util.h"
 
-static const char *const state_names[] = {"off", "attached", "killed", "disabled"};
+static const char *const state_names[] = {"off", "attached", "killed", "disabled", "shed"};
 
 static json_t *text_or_null(const char *text) {
 	return text && *text ? json_string(text) : json_null();
@@ -72,8 +73,10 @@ static json_t *counters_json(const struct ef_live *live) {
 static json_t *consumer_json(const struct ef_live *live) {
 	if (!live->feed)
 		return json_null();
-	return json_pack("{s:I, s:I, s:o, s:I}", "lag_bytes", (json_int_t)ef_feed_lag(live->feed),
-			 "ring_bytes", (json_int_t)ef_feed_ring_bytes(live->feed), "lost",
+	return json_pack("{s:I, s:o, s:I, s:o, s:I}", "lag_bytes",
+			 (json_int_t)ef_feed_lag(live->feed), "lag_ns",
+			 ef_json_measured(ef_feed_lag_ns(live->feed)), "ring_bytes",
+			 (json_int_t)ef_feed_ring_bytes(live->feed), "lost",
 			 count_or_null(ef_feed_lost(live->feed) >= 0, ef_live_lost(live)),
 			 "unwritten", (json_int_t)live->tally.dropped);
 }
@@ -89,13 +92,14 @@ static json_t *series_json(const struct ef_live *live) {
 
 static json_t *feature_json(const struct ef_live *live, bool with_stats) {
 	return json_pack(
-	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
+	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
 	    live->wanted, "state", state_names[live->state], "profile", ef_live_profile(live),
 	    "variant", text_or_null(live->variant ? live->variant->name : NULL), "reason_code",
 	    live->reason.code, "reason", live->reason.text, "sample_every",
 	    (json_int_t)ef_live_sample_every(live), "programs", programs_json(live, with_stats),
 	    "links", ef_live_links_json(live), "maps", maps_json(live), "counters",
-	    counters_json(live), "consumer", consumer_json(live), "series", series_json(live));
+	    counters_json(live), "consumer", consumer_json(live), "series", series_json(live),
+	    "degraded", ef_pressure_degraded_json(live));
 }
 
 static bool in_bundle(const struct ef_service *service, const char *feature) {
@@ -152,9 +156,13 @@ static const char *idle_state(const struct ef_service *service, struct ef_reason
 		*why = live->reason;
 		return "killed";
 	}
-	live = first_in(service, EF_STATE_DISABLED);
+	live = first_in(service, EF_STATE_SHED);
+	if (!live)
+		live = first_in(service, EF_STATE_DISABLED);
 	if (live)
 		*why = live->reason;
+	else if (service->policy_result == EF_POLICY_BAD)
+		ef_reason_set(why, "EF_HOST_POLICY_MALFORMED", "%s", service->policy_error);
 	else if (service->desired_result == EF_DESIRED_ABSENT)
 		ef_reason_set(why, "EF_NO_DESIRED", "there is no %s: nothing runs",
 			      service->desired_path);
@@ -180,6 +188,10 @@ const char *ef_status_state(const struct ef_service *service, struct ef_reason *
 		ef_reason_set(why, ef_order_code(order), "kill order %s; remove it to release",
 			      order->path);
 		return "killed";
+	}
+	if (service->lease_expired) {
+		ef_lease_reason(&service->lease, why);
+		return "idle";
 	}
 	if (!first_in(service, EF_STATE_ATTACHED))
 		return idle_state(service, why);
@@ -231,6 +243,11 @@ static void add_state(json_t *status, const struct ef_service *service) {
 	json_object_set_new(status, "kills", ef_orders_json(&service->orders));
 	json_object_set_new(status, "kill_unknown", ef_orders_unknown_json(&service->orders));
 	json_object_set_new(status, "desired_error", text_or_null(service->desired_error));
+	json_object_set_new(status, "policy_error", text_or_null(service->policy_error));
+	json_object_set_new(status, "lease",
+			    ef_lease_json(&service->lease, ef_clock_ns(CLOCK_BOOTTIME)));
+	json_object_set_new(status, "audit_lost",
+			    json_integer((json_int_t)ef_audit_lost(service->audit)));
 	json_object_set_new(status, "stats_enabled", json_boolean(service->stats_fd >= 0));
 }
 
@@ -281,7 +298,7 @@ static void write_programs(struct ef_service *service, const json_t *status, boo
 	publish(service, "programs", text, size, failed);
 }
 
-void ef_status_publish(struct ef_service *service) {
+static void publish_all(struct ef_service *service, bool ends_interval) {
 	_cleanup_json_ json_t *status = NULL;
 	_cleanup_free_ char *text = NULL, *metrics = NULL;
 	bool failed = false;
@@ -290,6 +307,9 @@ void ef_status_publish(struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++)
 		ef_series_read(&service->lives[i].series, service->lives[i].files->name);
 	status = status_json(service);
+	if (ends_interval)
+		ef_pressure_measure(service, status);
+	json_object_set_new(status, "budget", ef_pressure_budget_json(service));
 	write_programs(service, status, &failed);
 	text = ef_json_canonical(status, &size);
 	if (text)
@@ -301,6 +321,14 @@ void ef_status_publish(struct ef_service *service) {
 	if (service->publish_failing && !failed)
 		ef_notice("%s can be written again", service->options.state);
 	service->publish_failing = failed;
+}
+
+void ef_status_publish(struct ef_service *service) {
+	publish_all(service, false);
+}
+
+void ef_status_publish_interval(struct ef_service *service) {
+	publish_all(service, true);
 }
 
 static json_t *profiles_json(const struct ef_service *service) {

@@ -13,6 +13,9 @@ const char *ef_status_state(const struct ef_service *service, struct ef_reason *
  */
 void ef_status_publish(struct ef_service *service);
 
+/* The same at the end of an interval, whose account it takes. */
+void ef_status_publish_interval(struct ef_service *service);
+
 /* The compatibility event: a new reference. */
 json_t *ef_status_compatibility(const struct ef_service *service);
 

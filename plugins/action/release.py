@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import ex
 MODULE = "ebpf.fleet.release"
 PUBLIC = (
     "state", "bundle", "features", "fallbacks", "keep", "allow_downgrade", "from_digest", "service", "wait", "root",
+    "lease",
 )  # fmt: skip
 
 

@@ -618,9 +618,16 @@ def judge_expectation(pair: Pair) -> list[Check]:
         scopes = ", ".join(str(get(one, "scope")) for one in get(pair.end, "status", "kills") or [])
         said = f"{pair.host}: a kill order holds ({scopes}); release it before a rollout"
         return [Check(pair.host, None, "features_attached", FAIL, "killed", None, "profile", said)]
+    if get(pair.end, "status", "lease", "expired") is True:
+        said = f"{pair.host}: {get(pair.end, 'status', 'reason')} (EF_LEASE_EXPIRED)"
+        return [Check(pair.host, None, "features_attached", FAIL, "lease expired", None, "profile", said)]
     wrong = get(pair.end, "status", "desired_error")
     if wrong is not None:
         said = f"{pair.host}: the loader cannot read what is desired: {wrong}"
+        return [Check(pair.host, None, "features_attached", FAIL, "error", None, "profile", said)]
+    wrong = get(pair.end, "status", "policy_error")
+    if wrong is not None:
+        said = f"{pair.host}: the loader cannot read what the host allows: {wrong}"
         return [Check(pair.host, None, "features_attached", FAIL, "error", None, "profile", said)]
     if not expected:
         return _nothing_expected(pair)
@@ -670,12 +677,23 @@ def judge_profile(pair: Pair, feature: str) -> Check:
         said = f"{pair.host}, {feature}: the loader does not report it"
         return Check(pair.host, feature, "features_attached", FAIL, profile, wanted, "profile", said)
     reached = profile if state == "attached" else "disabled"
-    enough = PROFILE_RANK[reached] >= PROFILE_RANK[wanted]
-    reason = get(pair.end, "status", "features", feature, "reason") or "no reason given"
+    # What a budget took off is no profile of this host, however little was predicted.
+    enough = PROFILE_RANK[reached] >= PROFILE_RANK[wanted] and state != "shed"
+    reason = _why(pair, feature)
     said = f"{pair.host}, {feature}: {state}, profile {reached}, at least {wanted} expected ({reason})"
     return Check(
         pair.host, feature, "features_attached", PASS if enough else FAIL, reached, wanted, "profile", said
     )
+
+
+def _why(pair: Pair, feature: str) -> str:
+    """The loader's reason, and the step of a degradation with what was measured."""
+    reason = get(pair.end, "status", "features", feature, "reason") or "no reason given"
+    degraded = get(pair.end, "status", "features", feature, "degraded")
+    if not isinstance(degraded, dict):
+        return str(reason)
+    step, code, steps = (degraded.get(key) for key in ("step", "reason_code", "steps"))
+    return f"degraded to {step}, {steps} steps down, for {code}: {degraded.get('reason')}"
 
 
 def judge_feature_cpu(pair: Pair, feature: str) -> list[Check]:

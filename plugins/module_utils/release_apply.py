@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ansible_collections.ebpf.fleet.plugins.module_utils import release_service as service
 from ansible_collections.ebpf.fleet.plugins.module_utils import release_store as store
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.lease import Grant, Lease, grant_lease
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Plan, Step
 
 
@@ -20,6 +21,7 @@ class Host(NamedTuple):
     machine: str
     unit: str
     wait: int
+    grant: Grant | None = None  # the lease to be granted, where one was asked for
 
 
 def apply_plan(plan: Plan, state: HostState, host: Host, incoming: store.Incoming | None) -> None:
@@ -98,6 +100,16 @@ class _Run:
         store.verify_with_loader(self.layout, self.layout.releases / release, self._digest(release))
         store.swap_back(self.layout)
 
+    def do_grant_lease(self, release: str) -> None:
+        if self.host.grant is None:
+            raise FleetError("EF_STORE", "the plan needs a lease to grant; give 'lease'")
+        now = service.boottime_ns()
+        lease = grant_lease(self.host.grant, self._digest(release), service.boot_id(), now)
+        store.write_lease(self.layout, lease)
+
+    def do_drop_lease(self, _release: None) -> None:
+        store.write_lease(self.layout, None)
+
     def do_deactivate(self, _release: str) -> None:
         store.point(self.layout, "current", None)
 
@@ -132,6 +144,13 @@ class _Run:
 
     def undo_restore_previous(self, _release: str) -> None:
         store.point(self.layout, "previous", self.state.previous)
+
+    def undo_restore_lease(self, _release: str | None) -> None:
+        """The former lease. One that kept all off without being understood comes back as one that ran out."""
+        former = self.state.lease
+        if former is not None and not former.usable and self.state.current is not None:
+            former = Lease(self._digest(self.state.current), service.boot_id(), 0, "a lease that was not understood")
+        store.write_lease(self.layout, former)
 
     def undo_swap_forward(self, release: str) -> None:
         self.undo_activate_former(release)

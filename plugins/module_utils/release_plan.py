@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.lease import Grant, Lease, describe_lease
 
 
 class Installed(NamedTuple):
@@ -38,6 +39,7 @@ class HostState(NamedTuple):
     desired_linked: bool
     running: str | None
     collecting: str | None = None
+    lease: Lease | None = None
 
 
 class Request(NamedTuple):
@@ -55,6 +57,7 @@ class Request(NamedTuple):
     manage_service: bool
     fallbacks: tuple[str, ...] = ()
     collector: bool = False
+    lease: Grant | None = None
 
 
 class Step(NamedTuple):
@@ -99,6 +102,7 @@ def describe(state: HostState, manage_service: bool) -> dict[str, Any]:
         "releases": sorted(state.releases),
         "damaged": sorted(name for name, release in state.releases.items() if release.damage),
         "desired_linked": state.desired_linked,
+        "lease": describe_lease(state.lease),
     }
     if manage_service:
         shown["running"] = state.running
@@ -117,18 +121,46 @@ def _plan_present(state: HostState, request: Request) -> tuple[list[Step], HostS
         if state.current is not None:
             steps.append(Step("set_previous", state.current, "restore_previous"))
             previous = state.current
+        steps.extend(_grant_steps(state, request, activates=True))
         steps.append(Step("activate", request.release, "activate_former"))
+    else:
+        steps.extend(_grant_steps(state, request, activates=False))
     if not state.desired_linked:
         steps.append(Step("link_desired", None, None))
     activated = any(step.act == "activate" for step in steps)
     if request.manage_service and (activated or reinstalled or state.running != request.digest):
         steps.append(Step("restart", request.release, None))
-    after = _with_target(state, request, previous)
+    after = _with_target(state, request, previous)._replace(lease=_lease_after(state, request, steps))
     steps.extend(_collector_steps(state, after, request, restarted=any(step.act == "restart" for step in steps)))
     doomed = prunable(after, request.keep)
     steps.extend(Step("remove", release, None) for release in doomed)
     kept = {name: value for name, value in after.releases.items() if name not in doomed}
     return steps, after._replace(releases=kept)
+
+
+def _grant_steps(state: HostState, request: Request, activates: bool) -> list[Step]:
+    """A lease before the release that it watches; an earlier run's is renewed, or ended where none is asked.
+
+    A host that ran the release already, without a lease, is not put on probation: it has nothing to go back to.
+    """
+    held = state.lease is not None and state.lease.concerns(request.digest)
+    if request.lease is not None and (activates or held):
+        return [Step("grant_lease", request.release, "restore_lease")]
+    if request.lease is None and held:
+        return [Step("drop_lease", None, "restore_lease")]
+    return []
+
+
+def _lease_after(state: HostState, request: Request, steps: list[Step]) -> Lease | None:
+    """The lease as the steps leave it; its time is that of the act."""
+    acts = {step.act for step in steps}
+    if "grant_lease" in acts and request.lease is not None:
+        return Lease(request.digest, None, 0, request.lease.holder)
+    return None if "drop_lease" in acts else state.lease
+
+
+def _drop_steps(state: HostState) -> list[Step]:
+    return [Step("drop_lease", None, "restore_lease")] if state.lease is not None else []
 
 
 def _collector_steps(state: HostState, after: HostState, request: Request, restarted: bool) -> list[Step]:
@@ -210,7 +242,7 @@ def _plan_rollback(state: HostState, request: Request) -> tuple[list[Step], Host
     if state.current is None or state.previous in (None, state.current):
         return _rollback_without_previous(state, request)
     digest = _usable_digest(state, str(state.previous))
-    steps = [Step("swap_back", state.previous, "swap_forward")]
+    steps = [Step("swap_back", state.previous, "swap_forward"), *_drop_steps(state)]
     if not state.desired_linked:
         steps.append(Step("link_desired", None, None))
     if request.manage_service:
@@ -218,7 +250,7 @@ def _plan_rollback(state: HostState, request: Request) -> tuple[list[Step], Host
     running = digest if request.manage_service else state.running
     collecting = digest if request.manage_service and state.releases[str(state.previous)].collector else None
     after = state._replace(
-        current=state.previous, previous=None, desired_linked=True, running=running, collecting=collecting
+        current=state.previous, previous=None, desired_linked=True, running=running, collecting=collecting, lease=None
     )
     steps.extend(_collector_steps(state, after, request, restarted=True))
     return steps, after
@@ -235,7 +267,8 @@ def _rollback_without_previous(state: HostState, request: Request) -> tuple[list
     steps = [Step("deactivate", state.current, "activate_former")]
     if request.manage_service:
         steps.append(Step("stop", None, None))
-    after = state._replace(current=None, running=None, collecting=None)
+    steps.extend(_drop_steps(state))
+    after = state._replace(current=None, running=None, collecting=None, lease=None)
     steps.extend(_collector_steps(state, after, request, restarted=False))
     return steps, after
 
@@ -265,5 +298,7 @@ def _plan_absent(state: HostState, request: Request) -> tuple[list[Step], HostSt
         steps.append(Step("forget_previous", state.previous, None))
     if state.desired_linked:
         steps.append(Step("unlink_desired", None, None))
+    if state.lease is not None:
+        steps.append(Step("drop_lease", None, None))
     steps.extend(Step("remove", release, None) for release in sorted(state.releases))
     return steps, nothing

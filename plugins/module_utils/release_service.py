@@ -54,6 +54,8 @@ def judge_status(status: dict[str, Any] | None, digest: str, since_ns: int, boot
     found = bundle.get("digest") if isinstance(bundle, dict) else None
     if found != digest:
         return Confirmation("waiting", "EF_NOT_CONFIRMED", f"the loader reports the bundle {found}")
+    if status.get("policy_error"):
+        return Confirmation("refused", "EF_HOST_POLICY_MALFORMED", f"the loader says: {status['policy_error']}")
     if status.get("desired_error"):
         return Confirmation("refused", "EF_DESIRED_MALFORMED", f"the loader says: {status['desired_error']}")
     if status.get("state") not in UP_STATES:
@@ -73,7 +75,7 @@ def collecting_digest(layout: Layout) -> str | None:
 
 def _live_digest(path: Path) -> str | None:
     status = read_status_of(path)
-    if status is None or status.get("boot_id") != _boot_id() or not _is_alive(status):
+    if status is None or status.get("boot_id") != boot_id() or not _is_alive(status):
         return None
     bundle = status.get("bundle")
     digest = bundle.get("digest") if isinstance(bundle, dict) else None
@@ -93,8 +95,14 @@ def _is_alive(status: dict[str, Any]) -> bool:
     return abs(ticks * TICK_NS - started) <= TICK_NS
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """The id of this boot."""
     return BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def boottime_ns() -> int:
+    """The clock of leases: it goes on in suspend and nobody sets it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def need_unit(unit: str) -> None:
@@ -191,11 +199,11 @@ def _await_collector(layout: Layout, digest: str, wait: int) -> None:
 def await_confirmation(layout: Layout, unit: str, digest: str, since_ns: int, wait: int) -> None:
     """Wait for the loader's word. A loader that ended took its status along, so its unit is asked too."""
     until = time.monotonic() + wait
-    boot_id = _boot_id()
+    this_boot = boot_id()
     looks = 0
     while True:
         looks += 1
-        found = judge_status(read_status(layout), digest, since_ns, boot_id)
+        found = judge_status(read_status(layout), digest, since_ns, this_boot)
         if found.verdict == "confirmed":
             return
         if found.verdict == "refused":

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features, parse_desired, parse_fallbacks
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Installed
 
 LOADER = "ebpf-loader"
@@ -71,6 +73,10 @@ class Layout(NamedTuple):
         return str(self.base / "current/desired.json")
 
     @property
+    def lease(self) -> Path:
+        return self.etc / "lease.json"
+
+    @property
     def status(self) -> Path:
         return self.root / "run/ebpf-fleet-loader/status.json"
 
@@ -103,6 +109,7 @@ def read_state(layout: Layout, machine: str, running: str | None, collecting: st
         desired_linked=_links_to(layout.desired_link, layout.desired_target),
         running=running,
         collecting=collecting,
+        lease=read_lease(layout),
     )
 
 
@@ -467,6 +474,25 @@ def write_desired(layout: Layout, release: str, text: str) -> None:
 
 def write_signature(layout: Layout, release: str, signature: bytes) -> None:
     replace_file(layout.releases / release / "bundle" / mf.SIGNATURE, signature, 0o644, layout.releases)
+
+
+def read_lease(layout: Layout) -> Lease | None:
+    """The lease on the host; what is there and is no plain file is one that cannot be used."""
+    try:
+        return parse_lease(filesteps.read_state(str(layout.lease)).content)
+    except OSError as error:
+        if error.errno is None:  # not a regular file
+            return UNUSABLE
+        raise
+
+
+def write_lease(layout: Layout, lease: Lease | None) -> None:
+    """Replace the lease by another; None removes it. One that cannot be used is never put back."""
+    if lease is not None and lease.usable:
+        filesteps.write_atomically(str(layout.lease), render_lease(lease), 0o644)
+    elif os.path.lexists(layout.lease):
+        remove_tree(layout.lease)
+        sync_folder(layout.etc)
 
 
 def point(layout: Layout, link: str, release: str | None) -> None:

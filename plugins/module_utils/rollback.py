@@ -22,6 +22,7 @@ _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _SCRIPT = r"""set -u
 root=@ROOT@/var/lib/ebpf-fleet
 status=@ROOT@/run/ebpf-fleet-loader/status.json
+lease=@ROOT@/etc/ebpf-fleet/lease.json
 unit=@UNIT@
 from=@FROM@
 wait=@WAIT@
@@ -35,6 +36,8 @@ answer() {
 	exit 1
 }
 digest() { sha256sum <"$1/bundle/manifest.json" 2>/dev/null | cut -c1-64; }
+# The probation ends with the release that was on it; another's lease is none of ours.
+end_lease() { ! grep -q "\"$now\"" "$lease" 2>/dev/null || rm -f "$lease"; }
 runs() { tr -d ' \n' <"$status" 2>/dev/null | grep -q "\"digest\":\"$1\""; }
 # A release module that outlived its connection may be about to activate: its end comes first.
 if [ -w "$root/.lock" ] && command -v flock >/dev/null 2>&1; then
@@ -60,6 +63,7 @@ if [ ! -L "$root/previous" ]; then
 	[ -n "$from" ] || answer false false "$now" "there is no previous release on this host"
 	systemctl stop "$unit" || answer false false "$now" "systemctl stop failed"
 	rm -f "$root/current" || answer false true "$now" "cannot remove the link current"
+	end_lease
 	answer true true "" "this was the first release: nothing runs now"
 fi
 back=$(digest "$root/previous")
@@ -74,6 +78,7 @@ while ! runs "$back"; do
 	[ "$tries" -gt "$wait" ] && answer false true "$back" "the loader did not confirm in time; see journalctl -u $unit"
 	sleep 1
 done
+end_lease
 answer true true "$back" "the previous release runs"
 """
 

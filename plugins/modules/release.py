@@ -58,6 +58,21 @@ options:
       - With O(state=rolled_back), the digest of the release to leave. A host on which another release is
         current is left as it is, so that a second run changes nothing.
     type: str
+  lease:
+    description:
+      - Puts the host on probation with a release that it did not run before. It detaches all of its programs by itself
+        unless M(ebpf.fleet.lease) confirms the release in time, so no lost host keeps a bad release.
+      - A lease that an earlier run left for this very release is renewed. Left out, such a lease ends.
+    type: dict
+    suboptions:
+      seconds:
+        description: How long the host may go on without another word, 1 to 604800.
+        type: int
+        required: true
+      holder:
+        description: Who will confirm it, up to 128 bytes.
+        type: str
+        required: true
   service:
     description: The loader's unit. Empty manages no unit, and the loader's confirmation is not waited for.
     type: str
@@ -112,6 +127,14 @@ EXAMPLES = r"""
         sample_every: 10
   become: true
 
+- name: Deploy it for ten minutes, unless somebody confirms it
+  ebpf.fleet.release:
+    bundle: build/release/ebpf-fleet-1.0.0.tar
+    lease:
+      seconds: 600
+      holder: rollout of 1.0.0
+  become: true
+
 - name: Leave a bad release, on the hosts that run it
   ebpf.fleet.release:
     state: rolled_back
@@ -152,6 +175,11 @@ fallbacks:
   returned: success
   type: list
   elements: str
+lease:
+  description: The lease that holds, or null. In check mode the one that holds before.
+  returned: success
+  type: dict
+  sample: {bundle_digest: 3f1c…, boot_id: 5a0e…, expires_boottime_ns: 90000000000, holder: rollout of 1.2.0}
 releases:
   description: The releases on the host.
   returned: success
@@ -182,6 +210,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import check_fallbacks, check_resolved, render_desired
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.lease import check_grant
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import SHA256, load_manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import Host, apply_plan, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import Request, plan_release
@@ -209,6 +238,10 @@ ARGUMENTS = {
     "keep": {"type": "int", "default": 3},
     "allow_downgrade": {"type": "bool", "default": False},
     "from_digest": {"type": "str"},
+    "lease": {
+        "type": "dict",
+        "options": {"seconds": {"type": "int", "required": True}, "holder": {"type": "str", "required": True}},
+    },
     "service": {"type": "str", "default": "ebpf-fleet-loader.service"},
     "wait": {"type": "int", "default": 30},
     "root": {"type": "path", "default": "/"},
@@ -231,6 +264,8 @@ def check_arguments(params):
         wrong.append("from_digest: is not a SHA-256 in hex; give the digest that a deployment returned")
     if params["from_digest"] is not None and params["state"] != "rolled_back":
         wrong.append("from_digest: belongs to 'state: rolled_back'; remove it")
+    if params["lease"] is not None and params["state"] != "present":
+        wrong.append("lease: belongs to 'state: present'; remove it")
     if wrong:
         raise FleetError("EF_ARGUMENT", "; ".join(wrong))
 
@@ -284,6 +319,7 @@ def make_request(params, incoming):
         manage_service=bool(params["service"]),
         fallbacks=tuple(fallbacks),
         collector=bool(manifest and needs_collector(manifest, fallbacks)),
+        lease=check_grant(**params["lease"]) if params["lease"] else None,
     )
 
 
@@ -311,7 +347,7 @@ def run(module):
     request = make_request(dict(module.params, service=unit), incoming)
     if unit and request.collector and not (module.check_mode and not layout.etc.exists()):
         need_collector_unit()
-    host = Host(layout, platform.machine(), unit, module.params["wait"])
+    host = Host(layout, platform.machine(), unit, module.params["wait"], request.lease)
     if module.check_mode or not needs_disk(layout, request):
         state = look(host)
         return dict(result(plan_release(state, request), state, request), signer=signer)
@@ -346,6 +382,7 @@ def result(plan, state, request):
         "digest": current.digest if current else None,
         "features": current.features if current else None,
         "fallbacks": list(current.fallbacks) if current else [],
+        "lease": state.lease._asdict() if state.lease else None,
         "releases": sorted(state.releases),
         "steps": [{"act": step.act, "release": step.release} for step in plan.steps],
         "diff": {

@@ -123,7 +123,7 @@ def test_a_loader_refuses_what_was_altered_behind_the_modules_back(fleet, second
 
 
 def test_the_same_playbooks_run_on_a_plain_inventory(fleet, second, tmp_path):
-    """An INI file with addresses and nothing that the lab wrote; no group, no lab variable."""
+    """An INI file with addresses, what the hosts allow, and nothing that the lab wrote; no group, no lab variable."""
     known = (ROOT / "inventories/lab/hosts.yml").read_text()
     key = next(line.split(":", 1)[1].strip() for line in known.splitlines() if "private_key_file" in line)
     options = next(line.split(":", 1)[1].strip() for line in known.splitlines() if "ssh_common_args" in line)
@@ -131,7 +131,8 @@ def test_the_same_playbooks_run_on_a_plain_inventory(fleet, second, tmp_path):
     plain = tmp_path / "hosts.ini"
     plain.write_text(
         f"web1 ansible_host=127.0.0.1 ansible_port={port} ansible_user=root ansible_ssh_private_key_file={key} "
-        f"ansible_ssh_common_args=\"{options}\" ebpf_fleet_cell=c1 ebpf_fleet_region=r1\n"
+        f"ansible_ssh_common_args=\"{options}\" ebpf_fleet_cell=c1 ebpf_fleet_region=r1 "
+        "ebpf_fleet_policy=\"{'host': {'cpu_millicores': 200}}\"\n"
     )
     done = fleet.roll_out(second, inventory=plain)
     assert done.rc == 0, done.text

@@ -61,9 +61,9 @@ def port_of(name: str) -> int:
     return found.port
 
 
-def send(port: int, source: Path) -> None:
-    """Put a folder in the place of FOLDER, and only there."""
-    command = ssh.command(port, [f"rm -rf {FOLDER} && mkdir {FOLDER} && tar -x -C {FOLDER}"])
+def send(port: int, source: Path, target: str = FOLDER) -> None:
+    """Put a folder in the place of the target, and only there."""
+    command = ssh.command(port, [f"rm -rf {target} && mkdir {target} && tar -x -C {target}"])
     with subprocess.Popen(command, stdin=subprocess.PIPE) as receiver:
         assert receiver.stdin is not None
         with tarfile.open(fileobj=receiver.stdin, mode="w|") as archive:

@@ -53,6 +53,13 @@ def contract(feature: str, variants: Sequence[Mapping[str, Any]], **more: Any) -
         "lifetime": "permanent",
         "origin": "third_party",
         "accounting": "none",
+        "cost_order": 50,
+        "budget": {
+            "cpu_millicores": 1000,
+            "map_memory_bytes": 1 << 30,
+            "event_rate_per_second": 0,
+            "drop_ratio_ppm": 1000000,
+        },
         "signals": [signal],
         "maps": [],
         "variants": [dict(each) for each in variants],

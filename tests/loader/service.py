@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -21,6 +22,13 @@ from tests.loader.bundles import Bundle, Trust, canonical, make_bundle
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = ROOT / "bpf" / "features"
 VARIANTS = ("full", "reduced")
+# Tests of other things flood on purpose: what they ask of a feature is no budget's business.
+ROOMY_BUDGET = {"cpu_millicores": 1000000, "map_memory_bytes": 1 << 40, "event_rate_per_second": 1000000000}
+ROOMY_BUDGET["drop_ratio_ppm"] = 1000000
+ROOMY_POLICY = {
+    "schema": "ebpf.fleet/policy/v1",
+    "host": {**ROOMY_BUDGET, "rss_bytes": 1 << 40, "map_fill_ppm": 1000000},
+}
 
 
 def contract_of(name: str) -> dict[str, Any]:
@@ -111,6 +119,12 @@ class Service:
         """Replace desired.json: these features run; sampling is sample_every by feature."""
         wishes = {name: {"enabled": True, "sample_every": sampling.get(name, 1)} for name in features}
         self.write_desired(canonical({"schema": "ebpf.fleet/desired/v1", "bundle_digest": digest, "features": wishes}))
+
+    def allow(self, policy: Mapping[str, Any] | bytes) -> None:
+        """Replace policy.json; bytes as they stand."""
+        part = self.etc / ".policy.part"
+        part.write_bytes(policy if isinstance(policy, bytes) else canonical(policy))
+        part.rename(self.etc / "policy.json")
 
     def write_desired(self, data: bytes) -> None:
         part = self.etc / ".desired.part"
@@ -243,7 +257,22 @@ def total(counters: Mapping[str, int]) -> int:
     return sum(counters[key] for key in ("delivered", "dropped", "sampled_out", "in_flight"))
 
 
-def make_service(binary: Path, folder: Path, trust: Trust, features: Mapping[str, Any], **options: Any) -> Service:
-    """A service over a bundle of these features; nothing is started."""
+def roomy(contract: dict[str, Any]) -> dict[str, Any]:
+    """The contract with budgets that no test exceeds."""
+    changed = copy.deepcopy(contract)
+    if isinstance(changed, dict) and isinstance(changed.get("budget"), dict):
+        changed["budget"].update(ROOMY_BUDGET)
+    return changed
+
+
+def make_service(
+    binary: Path, folder: Path, trust: Trust, features: Mapping[str, Any], budgets: bool = False, **options: Any
+) -> Service:
+    """A service over a bundle of these features; nothing is started. With `budgets` the contracts' hold."""
+    if not budgets:
+        features = {name: (roomy(contract), objects) for name, (contract, objects) in features.items()}
     bundle = make_bundle(folder / "bundle", trust.key, features)
-    return Service(binary, folder, bundle, trust, **options)
+    service = Service(binary, folder, bundle, trust, **options)
+    if not budgets:
+        service.allow(ROOMY_POLICY)
+    return service

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -134,7 +133,8 @@ def test_the_status_is_what_the_contract_says(service: Service) -> None:
     assert set(status) == {
         "schema", "time_unix_ns", "boottime_ns", "boot_id", "pid", "started_boottime_ns",
         "loader_version", "bundle", "kernel", "state", "reason_code", "reason", "kills",
-        "kill_unknown", "desired_error", "stats_enabled", "loader", "features", "compatibility",
+        "kill_unknown", "desired_error", "policy_error", "budget", "lease", "audit_lost",
+        "stats_enabled", "loader", "features", "compatibility",
     }  # fmt: skip
     assert status["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert abs(status["time_unix_ns"] - time.time_ns()) < 10e9
@@ -353,11 +353,6 @@ def test_metrics_while_it_runs_name_every_map_and_program(service: Service) -> N
     assert len(found["ebpf_fleet_map_memory_bytes"]) == maps
     assert len(found["ebpf_fleet_program_runs_total"]) == len(ids(status, "programs"))
     assert [labels for labels, _ in found["ebpf_fleet_map_entries"]] == ['{feature="runqlat",map="ef_rql_start"}']
-    promtool = shutil.which("promtool")
-    if promtool:
-        with (service.state / "metrics.prom").open() as text:
-            done = subprocess.run([promtool, "check", "metrics"], stdin=text, capture_output=True, text=True)
-        assert done.returncode in (0, 3) and "error" not in done.stderr.lower(), done.stderr
 
 
 # ---- the events file ----

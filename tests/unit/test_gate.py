@@ -163,6 +163,8 @@ EXEC = "status/features/exec_events/"
         (EXEC + "profile", "reduced", "features_attached"),
         (EXEC + "state", "disabled", "features_attached"),
         (EXEC + "state", "killed", "features_attached"),
+        (EXEC + "state", "shed", "features_attached"),
+        ("status/policy_error", "no JSON", "features_attached"),
         ("status/features", {}, "features_attached"),
         ("status/state", "killed", "features_attached"),
         ("status/desired_error", "no JSON", "features_attached"),
@@ -487,3 +489,13 @@ class TestRankTest:
     def test_median(self) -> None:
         assert ranktest.median([3, 1, 2]) == 2
         assert ranktest.median([4, 1]) == 2
+
+
+def test_a_degradation_is_in_the_sentence_and_a_shed_feature_fails_whatever_was_predicted() -> None:
+    degraded = {"step": "shed", "reason_code": "EF_BUDGET_CPU", "reason": "its cpu is over", "steps": 5}
+    end = observation()
+    end["end"]["status"]["features"]["exec_events"].update(state="shed", profile="disabled", degraded=degraded)
+    verdict = judge(end, expected={"*": {"exec_events": "disabled"}})
+    found = check(verdict, "features_attached")
+    assert found["verdict"] == "fail"
+    assert "degraded to shed, 5 steps down, for EF_BUDGET_CPU: its cpu is over" in found["sentence"]

@@ -201,3 +201,31 @@ def test_census_names_the_slowest():
     slow = {"stdout": GOOD["stdout"].replace("40", "900"), "rc": 0}
     census = rollback.census({"a": GOOD, "b": slow}, [rollback.MARK])
     assert census["slowest_ms"] == 900 and not census["missing"]
+
+
+def put_lease(host: Path, of: str) -> Path:
+    path = host / "etc/ebpf-fleet/lease.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"bundle_digest":"%s"}\n' % of)
+    return path
+
+
+@pytest.mark.parametrize("previous", [True, False])
+def test_the_probation_ends_with_the_release_that_was_on_it(host: Path, previous: bool) -> None:
+    if not previous:
+        (host / "var/lib/ebpf-fleet/previous").unlink()
+    lease = put_lease(host, digest(host, "new"))
+    assert run(host, digest(host, "new"))["ok"]
+    assert not lease.exists()
+
+
+def test_another_releases_lease_stays(host: Path) -> None:
+    lease = put_lease(host, "0" * 64)
+    assert run(host)["ok"]
+    assert lease.exists()
+
+
+def test_a_way_back_that_is_not_confirmed_leaves_the_lease(host: Path) -> None:
+    lease = put_lease(host, digest(host, "new"))
+    assert not run(host, LOADER_SILENT="1")["ok"]
+    assert lease.exists()

@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 SECONDS = 120.0  # an emulated host is slow
+# What a workload under test costs on an emulated host is no budget's business.
+LIMITS = {"cpu_millicores": 1000000, "rss_bytes": 1 << 40, "map_memory_bytes": 1 << 40, "drop_ratio_ppm": 1000000}
+LIMITS.update(event_rate_per_second=1000000000, map_fill_ppm=1000000)
+ROOMY_POLICY = {"schema": "ebpf.fleet/policy/v1", "host": LIMITS}
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 
 
@@ -57,6 +61,7 @@ class Run:
         wishes = {name: {"enabled": True, "sample_every": 1} for name in names}
         document = {"schema": "ebpf.fleet/desired/v1", "bundle_digest": None, "features": wishes}
         (self.etc / "desired.json").write_text(json.dumps(document))
+        (self.etc / "policy.json").write_text(json.dumps(ROOMY_POLICY))
 
     def wait(self, what: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first status for which the condition holds."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from tests.loader.bundles import Trust, make_bundle
-from tests.loader.service import FEATURES, contract_of, feature_of
+from tests.loader.service import FEATURES, contract_of, feature_of, roomy
 
 HERE = Path(__file__).resolve().parent
 NAMES = sorted(path.parent.name for path in FEATURES.glob("*/contract.yml"))
@@ -25,7 +25,8 @@ def variant_of(name: str, number: int) -> str | None:
 def features_of(objects: Path, number: int) -> Mapping[str, Any]:
     """The features of a round as make_bundle() takes them."""
     turns = {name: variant_of(name, number) for name in NAMES}
-    return {name: feature_of(objects, name, (variant,)) for name, variant in turns.items() if variant}
+    chosen = {name: feature_of(objects, name, (variant,)) for name, variant in turns.items() if variant}
+    return {name: (roomy(contract), compiled) for name, (contract, compiled) in chosen.items()}
 
 
 def make_round(folder: Path, number: int, objects: Path, loader: Path, trust: Trust) -> Path:

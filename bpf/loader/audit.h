@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_AUDIT_H
+#define EF_AUDIT_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "reason.h"
+
+#define EF_AUDIT_FILE_LIMIT (4u << 20) /* bytes of audit.jsonl before it is rotated */
+#define EF_AUDIT_FILES 4	       /* audit.jsonl, audit.jsonl.1 … */
+
+struct ef_live;
+struct ef_audit;
+
+/* On whose word something happened. Texts are borrowed for the call. */
+struct ef_who {
+	const char *source; /* "kill file", "desired", "policy", "lease", "budget", "contract",
+			     * "loader" or "signal" */
+	const char *path;   /* of the file that said so; NULL: none */
+	int64_t uid;	    /* its owner; -1: not known */
+};
+
+/* dir and boot_id are borrowed. Nothing is opened yet: a folder that is missing is no reason
+ * not to start. */
+struct ef_audit *ef_audit_new(const char *dir, const char *boot_id);
+void ef_audit_free(struct ef_audit *audit);
+
+/* Of the records from here on; borrowed. NULL: no bundle. */
+void ef_audit_bundle(struct ef_audit *audit, const char *digest);
+
+/*
+ * One record: to the journal, and to DIR/audit.jsonl, whole or not at all.
+ * Never fails: a record that the file did not take is counted. NULL as audit
+ * records nothing. The event is one of docs/interfaces.md, Audit.
+ */
+void ef_audit_host(struct ef_audit *audit, const char *event, const struct ef_reason *why,
+		   const struct ef_who *who);
+
+/* The same of a feature, with its variant, programs and links: those that are
+ * attached, or of a feature that is not, those that were. */
+void ef_audit_feature(struct ef_audit *audit, const char *event, const struct ef_live *live,
+		      const struct ef_reason *why, const struct ef_who *who);
+
+/* Of a variant that the kernel or the loader refused: nothing of it is left to look at. */
+void ef_audit_refused(struct ef_audit *audit, const struct ef_live *live, const char *variant,
+		      const struct ef_reason *why);
+
+/*
+ * What is attached, to be remembered until after it is detached: {"variant",
+ * "programs", "links"}, a new reference.
+ */
+
+json_t *ef_audit_attached(const struct ef_live *live);
+
+/* Records that reached no file. */
+uint64_t ef_audit_lost(const struct ef_audit *audit);
+
+#endif

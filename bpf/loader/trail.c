@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "trail.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "commands.h"
+#include "util.h"
+
+static int64_t owner_of(const char *path) {
+	struct stat st;
+
+	return stat(path, &st) ? -1 : (int64_t)st.st_uid;
+}
+
+static struct ef_who by_file(const char *source, const char *path) {
+	return (struct ef_who){.source = source, .path = path, .uid = owner_of(path)};
+}
+
+static struct ef_who by_order(const struct ef_service *service, const struct ef_live *live) {
+	const struct ef_order *order = live ? ef_orders_feature(&service->orders, live->files->name)
+					    : ef_orders_all(&service->orders);
+
+	if (!order)
+		return (struct ef_who){.source = "kill file", .uid = -1};
+	return by_file("kill file", order->path);
+}
+
+static bool begins(const char *code, const char *with) {
+	return !strncmp(code, with, strlen(with));
+}
+
+struct ef_who ef_trail_who(const struct ef_service *service, const struct ef_live *live,
+			   const char *code) {
+	if (service->stopping)
+		return (struct ef_who){.source = "signal", .uid = -1};
+	if (begins(code, "EF_KILLED_"))
+		return by_order(service, live);
+	if (!strcmp(code, "EF_LEASE_EXPIRED"))
+		return (struct ef_who){
+		    .source = "lease", .path = service->lease_path, .uid = service->lease.uid};
+	if (!strcmp(code, "EF_EXPIRED"))
+		return (struct ef_who){.source = "contract",
+				       .path = live ? live->files->contract->path : NULL,
+				       .uid = -1};
+	if (begins(code, "EF_BUDGET_"))
+		return (struct ef_who){.source = "budget", .uid = -1};
+	if (!strcmp(code, "EF_HOST_POLICY_MALFORMED"))
+		return (struct ef_who){.source = "policy", .uid = -1};
+	if (!strcmp(code, "EF_NOT_WANTED") || !strcmp(code, "EF_NO_DESIRED") ||
+	    !strcmp(code, "EF_DESIRED_MALFORMED"))
+		return by_file("desired", service->desired_path);
+	return (struct ef_who){.source = "loader", .uid = -1};
+}
+
+/* ---- the host ---- */
+
+void ef_trail_policy(struct ef_service *service) {
+	const struct ef_who who = by_file("policy", service->policy_path);
+	struct ef_reason why;
+
+	if (*service->policy_error)
+		ef_reason_set(&why, "EF_HOST_POLICY_MALFORMED", "%s", service->policy_error);
+	else if (service->policy_result == EF_POLICY_READ)
+		ef_reason_set(&why, "EF_OK", "%s holds", service->policy_path);
+	else
+		ef_reason_set(&why, "EF_OK",
+			      "there is no %s: budgets are measured and not enforced",
+			      service->policy_path);
+	ef_audit_host(service->audit, "policy", &why, &who);
+}
+
+void ef_trail_start(struct ef_service *service) {
+	const struct ef_who who = {.source = "loader", .uid = -1};
+	struct ef_reason why;
+
+	ef_audit_bundle(service->audit, service->bundle ? service->bundle->digest : NULL);
+	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s",
+		      service->kernel.release);
+	ef_audit_host(service->audit, "start", &why, &who);
+	if (service->bundle)
+		return;
+	ef_reason_set(&why, service->refusal.code, "%s", service->refusal.reason);
+	ef_audit_host(service->audit, "refuse", &why, &who);
+}
+
+void ef_trail_stop(struct ef_service *service, int err) {
+	const struct ef_who who = {.source = service->stopping ? "signal" : "loader", .uid = -1};
+	struct ef_reason why;
+
+	if (err)
+		ef_reason_set(&why, "EF_UNKNOWN", "the loader stops: %s", strerror(-err));
+	else if (service->bundle)
+		ef_reason_set(&why, "EF_OK", "the loader was stopped");
+	else
+		ef_reason_set(&why, service->refusal.code, "the loader ends: refused");
+	ef_audit_host(service->audit, "stop", &why, &who);
+}
+
+static bool has(const struct ef_orders *orders, const struct ef_order *order) {
+	for (size_t i = 0; i < orders->n; i++)
+		if (!strcmp(orders->orders[i].path, order->path))
+			return true;
+	return false;
+}
+
+/* Orders of one that the other lacks. */
+static void tell_orders(struct ef_service *service, const char *event, const struct ef_orders *of,
+			const struct ef_orders *lacking) {
+	struct ef_reason why;
+
+	for (size_t i = 0; i < of->n; i++) {
+		const struct ef_order *order = &of->orders[i];
+		struct ef_who who = by_file("kill file", order->path);
+
+		if (has(lacking, order))
+			continue;
+		ef_reason_set(&why, ef_order_code(order), "kill order %s %s", order->scope,
+			      strcmp(event, "kill") ? "was removed" : "holds");
+		ef_audit_host(service->audit, event, &why, &who);
+	}
+}
+
+void ef_trail_orders(struct ef_service *service, const struct ef_orders *before) {
+	tell_orders(service, "kill", &service->orders, before);
+	tell_orders(service, "unkill", before, &service->orders);
+}
+
+void ef_trail_lease(struct ef_service *service, const struct ef_lease *before) {
+	const struct ef_lease *now = &service->lease;
+	const struct ef_who who = {.source = "lease", .path = service->lease_path, .uid = now->uid};
+	struct ef_reason why;
+
+	if (now->unusable)
+		ef_lease_reason(now, &why);
+	else if (now->there)
+		ef_reason_set(&why, "EF_OK", "%s by '%s' until %lld ns of the boot's clock",
+			      before->there ? "renewed" : "granted", now->holder,
+			      (long long)now->expires_ns);
+	else
+		ef_reason_set(&why, "EF_OK", "removed: the probation is over");
+	ef_audit_host(service->audit, "lease", &why, &who);
+}
+
+void ef_trail_expiry(struct ef_service *service) {
+	struct ef_reason why;
+	struct ef_who who;
+
+	ef_lease_reason(&service->lease, &why);
+	who = ef_trail_who(service, NULL, why.code);
+	ef_audit_host(service->audit, "expire", &why, &who);
+}
+
+static bool same_wishes(const struct ef_desired *a, const struct ef_desired *b) {
+	if (a->n != b->n)
+		return false;
+	for (size_t i = 0; i < a->n; i++)
+		if (strcmp(a->wishes[i].feature, b->wishes[i].feature) ||
+		    a->wishes[i].enabled != b->wishes[i].enabled ||
+		    a->wishes[i].sample_every != b->wishes[i].sample_every)
+			return false;
+	return true;
+}
+
+/* "runqlat exec_events/10": what is wanted, with its sampling where one was asked for. */
+static void list_wishes(const struct ef_desired *desired, char *text, size_t size) {
+	size_t used = 0;
+
+	text[0] = 0;
+	for (size_t i = 0; i < desired->n && used < size; i++) {
+		const struct ef_wish *wish = &desired->wishes[i];
+
+		if (wish->enabled)
+			used += (size_t)snprintf(text + used, size - used, " %s/%u", wish->feature,
+						 wish->sample_every);
+	}
+}
+
+void ef_trail_desired(struct ef_service *service, const struct ef_desired *before, bool changed) {
+	struct ef_who who = by_file("desired", service->desired_path);
+	struct ef_reason why;
+	char wanted[400];
+
+	if (!changed && same_wishes(before, &service->desired))
+		return;
+	list_wishes(&service->desired, wanted, sizeof(wanted));
+	if (*service->desired_error)
+		ef_reason_set(&why, "EF_DESIRED_MALFORMED", "%s", service->desired_error);
+	else if (service->desired_result == EF_DESIRED_ABSENT)
+		ef_reason_set(&why, "EF_NO_DESIRED", "there is no %s", service->desired_path);
+	else
+		ef_reason_set(&why, "EF_OK", "wanted (feature/sampling, 0: the contract's):%s",
+			      *wanted ? wanted : " nothing");
+	ef_audit_host(service->audit, "desired", &why, &who);
+}
+
+/* ---- features ---- */
+
+void ef_trail_attached(struct ef_service *service, struct ef_live *live) {
+	struct ef_who who = by_file("desired", service->desired_path);
+
+	json_decref(live->was_attached);
+	live->was_attached = ef_audit_attached(live);
+	ef_audit_feature(service->audit, "attach", live, &live->reason, &who);
+}
+
+void ef_trail_rest(struct ef_service *service, struct ef_live *live, const struct ef_reason *why,
+		   bool was_attached, bool changed) {
+	struct ef_who who = ef_trail_who(service, live, why->code);
+
+	if (changed && !strcmp(why->code, "EF_EXPIRED"))
+		ef_audit_feature(service->audit, "expire", live, why, &who);
+	if (was_attached)
+		ef_audit_feature(service->audit, "detach", live, why, &who);
+	json_decref(live->was_attached);
+	live->was_attached = NULL;
+}

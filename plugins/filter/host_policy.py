@@ -1,0 +1,33 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filter of the prepare role: a host's policy as the text of its control file."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.policy import render_policy
+
+
+def _plain(value):
+    """Return the value without the templating engine's own types, which JSON does not know."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    return str(value) if isinstance(value, str) else value
+
+
+def host_policy(policy):
+    """Return the text of policy.json; a bad value is an error of the filter that names it."""
+    try:
+        return render_policy(_plain(policy))
+    except FleetError as error:
+        raise AnsibleFilterError(f"ebpf_fleet_policy: {error.message} ({error.code})") from error
+
+
+class FilterModule:
+    """The filter's name."""
+
+    def filters(self):
+        return {"host_policy": host_policy}
