@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
+.PHONY: bench fuzz soak help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,20 +42,28 @@ test-integration: build ## modules and playbooks without the lab
 	@$(PYTEST) tests/integration
 
 test-faults: build lab-up ## rollouts and kills on the lab under faults
-	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py
+	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py tests/faults/test_lease.py
 
 test-matrix: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 test-matrix: build ## every feature on every kernel of the matrix: build/matrix/matrix.html; HOSTS="k616 own" for some
 	@$(SUDO) $(PYTHON) -m tools.matrix $(HOSTS)
 
-test-lab: build ## every feature under load, BCC and the oracle on the lab's kernels; slow
-	@$(SUDO) $(PYTHON) -m tools.run_tests features oracles
+test-lab: build ## features under load, BCC, the oracle, budgets and leases on the lab's kernels; slow
+	@$(SUDO) $(PYTHON) -m tools.run_tests features oracles budgets lease
 
 test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
 	@$(SUDO) $(PYTHON) -m tools.run_tests molecule
 
+fuzz: export EBPF_FLEET_FUZZ_SECONDS := $(or $(FUZZ_SECONDS),300)
+fuzz: setup ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each
+	@$(PYTEST) tests/fuzz/test_fuzz.py
+
 bench: build ## ours beside peers on the same hosts; results in build/bench/results.json
 	@$(SUDO) $(PYTHON) -m tools.bench
+
+soak: build ## 30 minutes of changing load and faults, then 1000 random kill -9; report in build/soak/report.json
+	@$(SUDO) $(PYTHON) -m tests.soak --minutes $(or $(MINUTES),30)
+	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
 
 lint: setup ## ansible-lint (production), ruff, mypy, yamllint, shellcheck, clang-format, C warnings
 	@tools/lint.sh

@@ -6,6 +6,7 @@ Arguments name the suites to run, all of them when there is none.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def run_molecule() -> Count:
 def run_lab() -> Count:
     """Boot the test fleet, then test the lab itself; what needs the fleet later fails by itself if this did."""
     booted = lab("up").returncode == 0
-    found = run_pytest("fleet", "tests/lab/test_lab.py", "tests/lab/test_live.py")
+    found = run_pytest("fleet", "tests/lab/test_lab.py", "tests/lab/test_live.py", "tests/lab/test_clock.py")
     return (Count(passed=1) if booted else Count(failed=1)).plus(found)
 
 
@@ -80,20 +81,63 @@ def run_features() -> Count:
     return (Count(passed=1) if booted else Count(failed=1)).plus(found)
 
 
+def run_budgets() -> Count:
+    """Every budget really exceeded on two kernels, beside a workload: `make test-lab`."""
+    booted = lab("up", "k510", "k612").returncode == 0
+    found = run_pytest("budgets", "tests/lab/test_budgets.py")
+    return (Count(passed=1) if booted else Count(failed=1)).plus(found)
+
+
+# Every parser, and the service through attach, kill, detach and its files.
+SANITIZED = ("verify", "desired", "contract", "inspect", "control", "metrics")
+
+
+def run_sanitized() -> Count:
+    """The loader's tests with a loader that watches its own memory; a report fails also where no test looked."""
+    reports = OUT / "sanitize"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
+    reports.chmod(0o1777)  # loaders that gave up root write there too
+    built = subprocess.run(["make", "-s", "-C", str(ROOT / "bpf"), "asan"], check=False).returncode
+    if built:
+        return Count(failed=1)
+    where = f"log_path={reports}/report:"
+    found = run_pytest(
+        "sanitize",
+        "tests/fuzz/test_sanitize.py",
+        *(
+            f"tests/loader/test_{name}.py"
+            for name in ("verify", "desired", "contract", "inspect", "control", "metrics")
+        ),
+        EBPF_FLEET_LOADER=str(ROOT / "build" / "loader-asan" / "ebpf-loader"),
+        ASAN_OPTIONS=where + "detect_leaks=1:strict_string_checks=1",
+        UBSAN_OPTIONS=where + "print_stacktrace=1",
+    )
+    said = sorted(reports.iterdir())
+    for report in said:
+        print(report.read_text(errors="replace")[:4000], flush=True)
+    return found.plus(Count(failed=len(said)) if said else Count(passed=1))
+
+
 def run_oracle(hosts: str) -> Count:
     """Our answers against libbpf's, bpftool's and real attaches, on the hosts named."""
     return run_pytest("oracle", "tests/oracle", EBPF_FLEET_ORACLE_HOSTS=hosts)
 
 
+# In this order: the kill tests begin with what the rollout tests leave behind.
+FAULTS = ("rollout", "kill", "reboot")
 SUITES: dict[str, Callable[[], Count]] = {
     "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
     "loader": lambda: run_pytest("loader", "tests/loader"),
+    "soak": lambda: run_pytest("soak", "tests/soak"),
+    "fuzz": lambda: run_pytest("fuzz", "tests/fuzz/test_fuzz.py"),
+    "valgrind": lambda: run_pytest("valgrind", "tests/fuzz/test_valgrind.py"),
+    "sanitize": run_sanitized,
     "integration": lambda: run_pytest("integration", "tests/integration"),
     "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
     "molecule": run_molecule,
-    # In this order: the kill tests begin with what the rollout tests leave behind.
-    "faults": lambda: run_pytest("faults", *(f"tests/faults/test_{name}.py" for name in ("rollout", "kill", "reboot"))),
+    "faults": lambda: run_pytest("faults", *(f"tests/faults/test_{name}.py" for name in FAULTS)),
 }
 
 
@@ -101,6 +145,8 @@ SUITES: dict[str, Callable[[], Count]] = {
 SLOW: dict[str, Callable[[], Count]] = {
     "features": run_features,
     "oracles": lambda: run_oracle("here,k510,k61a,k612,k73"),
+    "budgets": run_budgets,
+    "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
 }
 
 
