@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,27 +17,17 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
 from tests.oracle.witnesses import lab_ports
+from tools import bench_page
+from tools.bench_events import CURVES, execs, saturation
+from tools.bench_idle import idle
+from tools.bench_machine import machine, make_ready, statistics_on
+from tools.bench_report import Result, result
+from tools.bench_runqlat import runqlat
 from tools.play import ROOT, environment
 
 OUT = ROOT / "build/bench/results.json"
 ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_ROUNDS", "5"))
 INVENTORY = ROOT / "inventories/lab/hosts.yml"
-
-Result = dict[str, Any]
-
-
-def result(name: str, unit: str, ours: Sequence[float], peer: str, theirs: Sequence[float]) -> Result:
-    """One line of the results, of the medians of both."""
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    ratio = round(mine / other, 3) if other else None
-    return {
-        "name": name,
-        "unit": unit,
-        "ours": round(mine, 4),
-        "peer": peer,
-        "peer_value": round(other, 4),
-        "ratio": ratio,
-    }
 
 
 def hosts() -> list[str]:
@@ -128,20 +117,43 @@ def facts_alone() -> Iterator[Result]:
         yield result(f"facts without Ansible, helpers={which}", "s", ours, "bpftool feature probe", theirs)
 
 
-BENCHES: tuple[Callable[[], Iterator[Result]], ...] = (facts_alone, facts_by_ansible)
+BENCHES: dict[str, Callable[[], Iterator[Result]]] = {
+    "saturation": saturation,
+    "execs": execs,
+    "runqlat": runqlat,
+    "idle": idle,
+    "facts": facts_alone,
+    "ansible": facts_by_ansible,
+}
 
 
-def main() -> int:
-    """Run every benchmark; print and write each result when it is there, as a run may be cut short."""
+def chosen(names: Sequence[str]) -> list[str]:
+    """The benchmarks to run: those named, else all."""
+    unknown = sorted(set(names) - set(BENCHES))
+    if unknown:
+        raise SystemExit(f"bench: no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    return list(names) or list(BENCHES)
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the benchmarks; print and write each result when it is there, as a run may be cut short."""
+    wanted = chosen(names)
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    print("{:44} {:>9} {:>9}  {:34} {:>6}".format("name", "ours", "peer", "which", "ratio"))
+    make_ready()
+    print("{:64} {:>10} {:>10} {:12} {:28} {:>6}".format("name", "ours", "peer", "unit", "which", "ratio"))
     results: list[Result] = []
-    for one in (one for bench in BENCHES for one in bench()):
-        results.append(one)
-        OUT.write_text(json.dumps(results, indent=1) + "\n")
-        print("{name:44} {ours:>8}{unit} {peer_value:>8}{unit}  {peer:34} {ratio!s:>6}".format(**one), flush=True)
+    with statistics_on():
+        for one in (one for name in wanted for one in BENCHES[name]()):
+            results.append(one)
+            OUT.write_text(json.dumps(results, indent=1) + "\n")
+            print(
+                "{name:64} {ours!s:>10} {peer_value!s:>10} {unit:12} {peer:28} {ratio!s:>6}".format(**one), flush=True
+            )
+    bench_page.write(OUT.parent, machine(), results, CURVES)
+    if wanted == list(BENCHES):
+        bench_page.write(ROOT / "docs/benchmarks", machine(), results, CURVES)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""The event path: the same events through ours and the peers, from a trickle to more than they can take."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple
+
+from tools.bench_machine import Load
+from tools.bench_report import Point, Result, curve, lossless, measured, result
+from tools.bench_tracers import Lines, Ours, Tracer, bpftrace, calls_feature, release_feature, start
+
+# Events a second; 0: as fast as the calling core goes.
+RATES = (10000, 50000, 100000, 200000, 0)
+CLIMB = (25000, 50000, 100000, 150000, 0)  # calls a second, of RECORDS each
+STEP_MS = 1000
+RECORDS = 8  # of one call, for rates that one core cannot call for
+EXECS = 400
+ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_EVENT_ROUNDS", "3"))
+CALLS = 'tracepoint:syscalls:sys_enter_getppid /pid == %d/ { printf("E %%llu %%d %%d %%s\\n", nsecs, pid, tid, comm); }'
+EXEC = (
+    'tracepoint:sched:sched_process_exec { printf("E %llu %d %d %d %s %s\\n", '
+    "nsecs, pid, curtask->real_parent->tgid, uid, comm, str(args->filename)); }"
+)
+
+
+class Round(NamedTuple):
+    """What one tracer did in one round."""
+
+    points: list[Point]
+    peak_bytes: int
+    beyond_rings_bytes: int
+
+
+def one_step(tracer: Tracer, load: Load, order: str, delivered: int, records: int = 1) -> Point:
+    """Do one order under a tracer at rest, of which so many events arrived before, and account for it."""
+    programs = tracer.programs
+    cpu, before = tracer.cpu_ns(), programs.ran()
+    made, seconds = load.do(order)
+    arrived = tracer.settle() - delivered
+    spent, after = tracer.cpu_ns() - cpu, programs.ran()
+    bpf = after[0] - before[0] if after and before else None
+    return Point(made * records, arrived, seconds, spent, bpf)
+
+
+def one_round(make: Callable[[], Tracer], load: Load, orders: list[str], records: int = 1) -> Round:
+    """A tracer's round: start it, climb, look at its memory, end it."""
+    tracer = start(make)
+    points: list[Point] = []
+    try:
+        base = delivered = tracer.settle()
+        for order in orders:
+            points.append(one_step(tracer, load, order, delivered, records))
+            delivered = base + sum(each.delivered for each in points)
+        memory = tracer.usage()
+    finally:
+        tracer.end()
+    return Round(points, memory.peak, memory.beyond_rings)
+
+
+def rounds_of(
+    makers: dict[str, Callable[[Path], Tracer]], folder: Path, load: Load, orders: list[str], records: int = 1
+) -> dict[str, list[Round]]:
+    """All rounds; who begins changes, as the machine's pace does."""
+    found: dict[str, list[Round]] = {name: [] for name in makers}
+    for number in range(ROUNDS):
+        names = list(makers)[number % len(makers) :] + list(makers)[: number % len(makers)]
+        for name in names:
+            place = folder / f"{name.replace(' ', '-')}-{records}-{number}"
+            found[name].append(one_round(lambda n=name, p=place: makers[n](p), load, orders, records))
+    return found
+
+
+def saturation() -> Iterator[Result]:
+    """Rate offered against delivered, and what it costs; the curves go to the report."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        load = Load(folder)
+        try:
+            orders = [f"calls {rate} {STEP_MS}" for rate in RATES]
+            one, many = calls_feature(folder, load.pid), calls_feature(folder, load.pid, RECORDS)
+            makers: dict[str, Callable[[Path], Tracer]] = {
+                "ours jsonl": lambda place: Ours("ours jsonl", place, one),
+                "ours count": lambda place: Ours("ours count", place, one, "count"),
+                "bpftrace": lambda place: bpftrace(CALLS % load.pid, place),
+            }
+            found = rounds_of(makers, folder, load, orders)
+            climb: dict[str, Callable[[Path], Tracer]] = {
+                f"ours {kind} x{RECORDS}": lambda place, kind=kind: Ours(kind, place, many, kind)
+                for kind in ("jsonl", "count")
+            }
+            found.update(rounds_of(climb, folder, load, [f"calls {rate} {STEP_MS}" for rate in CLIMB], RECORDS))
+        finally:
+            load.end()
+    CURVES.update({name: curve([each.points for each in rounds]) for name, rounds in found.items()})
+    yield from _saturation_results(found)
+
+
+CURVES: dict[str, list[dict[str, float | None]]] = {}
+
+
+def _saturation_results(found: dict[str, list[Round]]) -> Iterator[Result]:
+    points = {name: [each.points for each in rounds] for name, rounds in found.items()}
+    theirs = points["bpftrace"]
+    for name in (each for each in found if each != "bpftrace"):
+        yield result(
+            f"greatest rate without loss, {name}", "events/s", lossless(points[name]), "bpftrace", lossless(theirs)
+        )
+    for name in ("ours jsonl", "ours count"):
+        for rate in (10000, 100000):
+            yield from _at_rate(f"{name} at {rate} offered/s", points[name], theirs, RATES.index(rate))
+        yield _memory(f"peak resident memory, {name}", found[name], found["bpftrace"], "peak_bytes")
+        yield _memory(f"resident memory beyond rings, {name}", found[name], found["bpftrace"], "beyond_rings_bytes")
+
+
+def _at_rate(label: str, ours: list[list[Point]], theirs: list[list[Point]], step: int) -> Iterator[Result]:
+    def of(rounds: list[list[Point]], attribute: str) -> list[float]:
+        return measured([getattr(points[step], attribute) for points in rounds])
+
+    for what, attribute in (("consumer CPU", "cpu_per_event"), ("BPF run time", "bpf_per_event")):
+        yield result(f"{what} per event, {label}", "ns", of(ours, attribute), "bpftrace", of(theirs, attribute))
+    delivered = ([100 * p[step].delivered / p[step].offered for p in rounds] for rounds in (ours, theirs))
+    mine, other = delivered
+    yield result(f"delivered, {label}", "%", mine, "bpftrace", other)
+
+
+def _memory(label: str, ours: list[Round], theirs: list[Round], attribute: str) -> Result:
+    mine, other = ([getattr(each, attribute) / 1048576 for each in rounds] for rounds in (ours, theirs))
+    return result(label, "MiB", mine, "bpftrace", other)
+
+
+def execs() -> Iterator[Result]:
+    """Programs that are started, told by ours, by bpftrace and by libbpf-tools' execsnoop."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        load = Load(folder)
+        feature = release_feature("exec_events")
+        snoop = ("execsnoop", "-T", "-U")
+        makers: dict[str, Callable[[Path], Tracer]] = {
+            "ours": lambda place: Ours("ours", place, feature),
+            "bpftrace": lambda place: bpftrace(EXEC, place),
+            "execsnoop": lambda place: Lines("execsnoop", snoop, place, "PCOMM", b"/bin/true"),
+        }
+        try:
+            found = rounds_of(makers, folder, load, [f"execs {EXECS}"])
+        finally:
+            load.end()
+    for peer in ("bpftrace", "execsnoop"):
+        yield from _exec_results(found["ours"], peer, found[peer])
+
+
+def _exec_results(ours: list[Round], peer: str, theirs: list[Round]) -> Iterator[Result]:
+    label = peer if peer == "bpftrace" else "libbpf-tools execsnoop"
+
+    def of(rounds: list[Round], value: Callable[[Point], Any]) -> list[float]:
+        return measured([value(point) for each in rounds for point in each.points])
+
+    for what, unit, value in (
+        ("exec: consumer CPU per event", "ns", lambda point: point.cpu_per_event),
+        ("exec: BPF run time per exec", "ns", lambda point: point.bpf_per_event),
+    ):
+        yield result(what, unit, of(ours, value), label, of(theirs, value))
+    mine, other = ([each.peak_bytes / 1048576 for each in rounds] for rounds in (ours, theirs))
+    yield result("exec: peak resident memory", "MiB", mine, label, other)

@@ -1,0 +1,67 @@
+"""The page of a run: its table, its curves, and what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from tools.bench_report import Result, results_table, svg, table
+
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+
+HEAD = """# Benchmarks
+
+`make bench` measures ours beside its peers, in turns, in one run on one machine, and writes this page
+when it ran whole (`.cache/venv/bin/python -m tools.bench saturation idle` runs some, into `build/bench/`).
+The ratio is ours divided by the peer's: of costs, below 1 is cheaper; of rates, above 1 is faster.
+A figure is the median of the rounds; in brackets are the least and the greatest.
+
+Measured {date} on: {machine}. Peers: {peers}.
+
+How it is measured: load and tracer are pinned to a core each, the tracer's programs and the load's calls
+share the load's core. CPU is the scheduler's count over all threads of the tracer; BPF run time is the
+kernel's, with statistics on for ours and the peers alike. Delivered are lines in the peer's output file, and the
+records that ours counts once they are in its sink. Both event tracers have 256 KiB of buffer (bpftrace for each CPU)
+and the same hook, `syscalls:sys_enter_getppid`; bpftrace's `printf` carries the same fields. `jsonl` and `count` are
+the sinks of [policy.json](../interfaces.md); `x8` makes eight records of each call, for rates beyond one core's calls.
+Every tracer is asked the same rates; what is offered is what the caller could make, as a tracer's programs run
+within its calls and slow it: where a peer's offered rate stays low without a loss, that is its cost to the application.
+Other work on the machine moves these figures; compare the columns of one run, never two runs.
+
+"""
+
+
+def versions() -> str:
+    """The peers' versions."""
+    command = ["dpkg-query", "-W", "-f", "${Package} ${Version}, ", "bpftrace", "libbpf-tools", "bpftool"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip(", ")
+
+
+def write(folder: Path, machine: str, results: Sequence[Result], curves: Curves) -> None:
+    """Write README.md, results.json and the curves' picture into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(list(results), indent=1) + "\n")
+    head = HEAD.format(date=time.strftime("%Y-%m-%d", time.gmtime()), machine=machine, peers=versions())
+    page = head + results_table(results)
+    if curves:
+        (folder / "saturation.svg").write_text(picture(curves))
+        page += "\n## Saturation\n\n![Delivered against offered](saturation.svg)\n\n" + curves_table(curves)
+    (folder / "README.md").write_text(page)
+
+
+def picture(curves: Curves) -> str:
+    """Delivered against offered, one line a tracer."""
+    lines = {
+        name: [(step["offered_per_s"], step["delivered_per_s"]) for step in steps] for name, steps in curves.items()
+    }
+    return svg("Events delivered against offered", ("offered, events/s", "delivered, events/s"), lines)
+
+
+def curves_table(curves: Curves) -> str:
+    """Every step of every curve."""
+    keys = [key for steps in curves.values() for key in steps[0]][:6]
+    rows = [[name, *(step[key] for key in keys)] for name, steps in curves.items() for step in steps]
+    return table(("tracer", *(key.replace("_", " ") for key in keys)), rows)
