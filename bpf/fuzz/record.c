@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * BTF of an object: each of its structs becomes the format of a record, and a
- * record of that length a line of events.jsonl and a series' labels.
+ * record of that length a line of events.jsonl, a series' labels and a group
+ * of records that are told together.
  */
 #include <bpf/libbpf.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "../loader/aggregate.h"
 #include "../loader/format.h"
+#include "../loader/json.h"
 #include "../loader/prom.h"
 #include "../loader/util.h"
 #include "fuzz.h"
@@ -35,6 +38,45 @@ static void decode(const struct ef_format *format, const uint8_t *data, size_t s
 	fclose(out);
 }
 
+/* The same bytes again and again, so that groups repeat and their table fills up. */
+static void group(struct ef_aggregate *groups, const struct ef_format *format, const uint8_t *data,
+		  size_t size) {
+	_cleanup_free_ uint8_t *record = calloc(1, format->size ? format->size : 1);
+
+	if (!record)
+		abort();
+	for (size_t i = 0; i < 2 * EF_AGGREGATE_GROUPS; i++) {
+		if (size && format->size)
+			record[i % format->size] ^= data[i % size];
+		ef_aggregate_add(groups, record);
+	}
+}
+
+static void count(void *ctx, const struct ef_format *format, const void *key, uint64_t n) {
+	struct ef_text text = {.at = (char[RECORD_MAX]){0}, .size = RECORD_MAX};
+
+	if (key)
+		ef_text_add_fields(&text, format, key);
+	*(uint64_t *)ctx += n;
+}
+
+static void aggregate(const struct ef_format *format, const uint8_t *data, size_t size) {
+	_cleanup_json_ json_t *by = json_array();
+	struct ef_aggregate *groups;
+	uint64_t told = 0;
+
+	for (size_t i = 0; i < format->n_fields && i < 8; i++)
+		json_array_append_new(by, json_string(format->fields[i].name));
+	groups = ef_aggregate_new(format, by);
+	if (!groups)
+		return;
+	group(groups, format, data, size);
+	ef_aggregate_tell(groups, count, &told);
+	if (told != 2 * EF_AGGREGATE_GROUPS)
+		abort();
+	ef_aggregate_free(groups);
+}
+
 static void try_struct(const struct btf *btf, const char *name, const struct fuzz_halves *halves) {
 	struct ef_format format;
 
@@ -42,8 +84,10 @@ static void try_struct(const struct btf *btf, const char *name, const struct fuz
 		return;
 	ef_format_check_event(&format);
 	json_decref(ef_format_json(&format));
-	if (format.size <= RECORD_MAX)
+	if (format.size <= RECORD_MAX) {
 		decode(&format, halves->second, halves->second_size);
+		aggregate(&format, halves->second, halves->second_size);
+	}
 	ef_format_free(&format);
 }
 

@@ -86,6 +86,29 @@ static int read_histogram(const struct reader *in, const json_t *doc, struct ef_
 	return 0;
 }
 
+/* What happens to records while the reader is behind; in the kernel nothing ever waits. */
+static int read_backpressure(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
+	int kind = ef_backpressure_kind_of(json_string_value(json_object_get(doc, "backpressure")));
+	bool by = json_object_get(doc, "aggregate_by");
+
+	if (kind < 0)
+		return malformed(in, "signals.backpressure", "must be drop, sample or aggregate");
+	signal->backpressure = (enum ef_backpressure_kind)kind;
+	if (signal->kind != EF_SIGNAL_EVENTS) {
+		if (kind != EF_BACKPRESSURE_AGGREGATE || by)
+			return malformed(in, "signals.backpressure",
+					 "what is counted in the kernel is aggregate, without "
+					 "aggregate_by");
+		return 0;
+	}
+	if (by != (kind == EF_BACKPRESSURE_AGGREGATE))
+		return malformed(in, "signals.aggregate_by",
+				 "names the fields that events are aggregated by, and belongs to "
+				 "'backpressure: aggregate'");
+	signal->aggregate_by = by ? need_strings(in, doc, "aggregate_by") : NULL;
+	return by && !signal->aggregate_by ? -1 : 0;
+}
+
 static int read_events(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
 	signal->event = need_string(in, doc, "event");
 	if (!signal->event || may_string(in, doc, "perf_map", &signal->perf_map))
@@ -107,7 +130,7 @@ static int read_signal(const struct reader *in, const json_t *doc, struct ef_sig
 	signal->map = need_string(in, doc, "map");
 	if (!signal->name || !signal->help || !signal->map)
 		return -1;
-	if (read_sampling(in, doc, &signal->sample_every))
+	if (read_sampling(in, doc, &signal->sample_every) || read_backpressure(in, doc, signal))
 		return -1;
 	if (kind == EF_SIGNAL_HISTOGRAM)
 		return read_histogram(in, doc, signal);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "backpressure.h"
 #include "bundle.h"
 #include "policy.h"
 #include "refusal.h"
@@ -26,6 +27,8 @@ struct ef_signal {
 	const char *perf_map; /* events: the map of variants without `map`; NULL: none has one */
 	const char *key;      /* counters: a struct in the object's BTF; NULL: map is an array */
 	uint32_t sample_every;
+	enum ef_backpressure_kind backpressure;
+	const json_t *aggregate_by; /* events: names of fields; NULL: not said */
 };
 
 struct ef_contract_variant {

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "aggregate.h"
 #include "format.h"
 #include "kernel.h"
 #include "log.h"
@@ -29,7 +30,9 @@ struct ef_feed {
 	struct ring_buffer *ring;
 	const unsigned long *positions; /* two pages: the consumer's position, the producer's */
 	long page;
-	struct ef_perf *perf; /* instead of the ring */
+	struct ef_perf *perf;	     /* instead of the ring */
+	struct ef_aggregate *groups; /* NULL: it has no aggregate_by */
+	bool aggregating;
 	uint64_t ring_bytes;
 	int64_t wall_minus_mono; /* ns */
 	unsigned left;		 /* records that this read may still take */
@@ -84,12 +87,17 @@ static void take_record(struct ef_feed *feed, const void *record) {
 		feed->tally->written++;
 		return;
 	}
+	if (feed->aggregating) {
+		ef_aggregate_add(feed->groups, record);
+		return;
+	}
 	add_time(feed, &text, time_of(feed, record));
 	ef_text_add_bytes(&text, feed->names, feed->names_length);
 	ef_text_add_fields(&text, &feed->format, record);
 	ef_text_add_bytes(&text, "}\n", 2);
 	if (text.used < text.size)
-		ef_sink_add(feed->sink, feed->source.feature, feed->line, text.used, feed->tally);
+		ef_sink_add(feed->sink, feed->source.feature, feed->line, text.used, feed->tally,
+			    1);
 	else
 		feed->tally->dropped++;
 }
@@ -175,6 +183,13 @@ static int read_format(struct ef_feed *feed) {
 	return feed->timed || feed->source.third_party ? 0 : -EINVAL;
 }
 
+static int open_groups(struct ef_feed *feed) {
+	if (!feed->source.aggregate_by)
+		return 0;
+	feed->groups = ef_aggregate_new(&feed->format, feed->source.aggregate_by);
+	return feed->groups ? 0 : -errno;
+}
+
 static void make_names(struct ef_feed *feed) {
 	int length = asprintf(&feed->names, "Z\", \"feature\": \"%s\", \"event\": \"%s\", ",
 			      feed->source.feature, feed->source.event);
@@ -195,6 +210,8 @@ struct ef_feed *ef_feed_new(const struct ef_feed_source *source, struct ef_sink 
 	make_names(feed);
 	err = read_format(feed);
 	if (!err)
+		err = open_groups(feed);
+	if (!err)
 		err = open_buffer(feed);
 	if (!err)
 		return feed;
@@ -210,9 +227,38 @@ void ef_feed_free(struct ef_feed *feed) {
 		munmap((void *)feed->positions, 2 * (size_t)feed->page);
 	ring_buffer__free(feed->ring);
 	ef_perf_free(feed->perf);
+	ef_aggregate_free(feed->groups);
 	ef_format_free(&feed->format);
 	free(feed->names);
 	free(feed);
+}
+
+static void tell_group(void *ctx, const struct ef_format *format, const void *key, uint64_t count) {
+	struct ef_feed *feed = ctx;
+	struct ef_text text = {.at = feed->line, .size = sizeof(feed->line)};
+
+	add_time(feed, &text, ef_clock_ns(CLOCK_REALTIME));
+	ef_text_add_bytes(&text, feed->names, feed->names_length);
+	ef_text_add(&text, "\"aggregated\": ");
+	ef_text_add_uint(&text, count);
+	if (key) {
+		ef_text_add_bytes(&text, ", ", 2);
+		ef_text_add_fields(&text, format, key);
+	}
+	ef_text_add_bytes(&text, "}\n", 2);
+	ef_sink_add(feed->sink, feed->source.feature, feed->line, text.used,
+		    feed->source.aggregated, count);
+}
+
+void ef_feed_tell(struct ef_feed *feed) {
+	if (feed->groups)
+		ef_aggregate_tell(feed->groups, tell_group, feed);
+}
+
+void ef_feed_aggregate(struct ef_feed *feed, bool on) {
+	if (feed->aggregating && !on)
+		ef_feed_tell(feed);
+	feed->aggregating = on && feed->groups;
 }
 
 int ef_feed_fd(const struct ef_feed *feed) {

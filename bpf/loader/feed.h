@@ -4,6 +4,7 @@
 
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -20,13 +21,16 @@ struct ef_feed_source {
 	const char *event_struct; /* of the records, in btf */
 	const char *feature;
 	const char *event;
+	const json_t *aggregate_by;  /* names of fields; NULL: this feed aggregates nothing */
+	struct ef_tally *aggregated; /* what becomes of records that are told together */
 	bool third_party; /* records need no ktime_ns, and may be shorter than their struct */
 };
 
 /*
  * NULL with errno on failure: ENOENT: no such struct; EINVAL: it has a bit
  * field, or does not begin with u64 ktime_ns; E2BIG: it is longer than a record
- * may be; EPROTOTYPE: a map of another type; else the kernel's answer.
+ * may be; EPROTOTYPE: a map of another type; ENOKEY: it lacks a field of
+ * aggregate_by; else the kernel's answer.
  */
 struct ef_feed *ef_feed_new(const struct ef_feed_source *source, struct ef_sink *sink,
 			    struct ef_tally *tally);
@@ -41,6 +45,18 @@ int ef_feed_fd(const struct ef_feed *feed);
  * cannot keep the loop from a kill order. True: there may be more.
  */
 bool ef_feed_read(struct ef_feed *feed, unsigned limit);
+
+/*
+ * From here on records are counted by their aggregate_by fields and told once
+ * for all, or again one by one; what was counted is told then.
+ */
+void ef_feed_aggregate(struct ef_feed *feed, bool on);
+
+/*
+ * Hand a line for each group of records to the sink: all records in it have its
+ * outcome, in *aggregated.
+ */
+void ef_feed_tell(struct ef_feed *feed);
 
 /* Bytes in the ring (in all buffers) that nobody read yet, and bytes of it. */
 uint64_t ef_feed_lag(const struct ef_feed *feed);

@@ -13,6 +13,7 @@
 
 static const char *const kind_names[] = {"uint", "int", "chars", "bytes"};
 
+#define PICKED_BYTES_MAX 65536
 #define TYPEDEFS_MAX 32 /* as btf__resolve_size() */
 
 /*
@@ -69,7 +70,7 @@ static enum ef_field_kind kind_of(const struct btf *btf, const struct btf_type *
  * that the line has already gets a "_": two equal keys make it unreadable to most.
  */
 static void make_key(struct ef_field *field, bool first) {
-	static const char *const taken[] = {"time", "feature", "event"};
+	static const char *const taken[] = {"time", "feature", "event", "aggregated"};
 	const char *comma = first ? "" : ", ";
 	bool again = false;
 	int length;
@@ -119,6 +120,23 @@ int ef_format_read(const struct btf *btf, const char *name, struct ef_format *fo
 			ef_format_free(format);
 			return -EINVAL;
 		}
+	return 0;
+}
+
+int ef_format_pick(const struct ef_field *const *fields, size_t n, struct ef_format *format) {
+	memset(format, 0, sizeof(*format));
+	format->n_fields = n;
+	format->fields = ef_must(calloc(n + 1, sizeof(*format->fields)));
+	for (size_t i = 0; i < n; i++) {
+		struct ef_field *field = &format->fields[i];
+
+		*field = *fields[i];
+		field->offset = format->size;
+		make_key(field, i == 0);
+		if (field->size > PICKED_BYTES_MAX - format->size)
+			return -E2BIG;
+		format->size += field->size;
+	}
 	return 0;
 }
 

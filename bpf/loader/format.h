@@ -34,6 +34,12 @@ int ef_format_read(const struct btf *btf, const char *name, struct ef_format *fo
 
 void ef_format_free(struct ef_format *format);
 
+/*
+ * The fields of a record, packed one behind the other, as a format of its own.
+ * 0: as ef_format_read(); -E2BIG: longer than any record.
+ */
+int ef_format_pick(const struct ef_field *const *fields, size_t n, struct ef_format *format);
+
 /* An events record must begin with u64 ktime_ns. 0 or -EINVAL. */
 int ef_format_check_event(const struct ef_format *format);
 

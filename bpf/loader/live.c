@@ -15,7 +15,8 @@
 #include "util.h"
 #include "walk.h"
 
-#define FIRST_RETRY_S 5 /* doubled with each, up to 320 s */
+#define TELL_NS 1000000000 /* the longest that records wait to be told together */
+#define FIRST_RETRY_S 5	   /* doubled with each, up to 320 s */
 
 /* As in bpf/include/ef.h. */
 struct config {
@@ -72,6 +73,7 @@ static int open_feed(struct ef_live *live, struct ef_sink *sink) {
 	    .btf = bpf_object__btf(live->object),
 	    .feature = live->files->name,
 	    .third_party = live->contract.third_party,
+	    .aggregated = &live->aggregated,
 	};
 
 	if (!signal)
@@ -79,6 +81,8 @@ static int open_feed(struct ef_live *live, struct ef_sink *sink) {
 	source.map = events_map(live, signal);
 	source.event_struct = signal->event;
 	source.event = signal->name;
+	source.aggregate_by = signal->aggregate_by;
+	live->backpressure.kind = signal->backpressure;
 	if (!source.map)
 		return -ENOENT;
 	live->feed = ef_feed_new(&source, sink, &live->tally);
@@ -125,6 +129,8 @@ static const char *misfit(int err) {
 		return "the struct `key` is not as long as its map's key";
 	case E2BIG:
 		return "the struct `event` is longer than 8192 bytes";
+	case ENOKEY:
+		return "the struct `event` has no such field as `aggregate_by` names";
 	case EINVAL:
 		return "a signal's struct has a bit field, or `event` begins with no u64 ktime_ns";
 	default:
@@ -269,6 +275,7 @@ static void close_object(struct ef_live *live) {
 	ef_series_end(&live->series, live->files->name);
 	ef_feed_free(live->feed);
 	bpf_object__close(live->object);
+	ef_backpressure_forget(&live->backpressure);
 	live->feed = NULL;
 	live->object = NULL;
 	live->variant = NULL;
@@ -372,6 +379,8 @@ bool ef_live_stale(const struct ef_live *live) {
 static void drain(struct ef_live *live, struct ef_sink *sink) {
 	while (live->feed && ef_feed_read(live->feed, 1024))
 		;
+	if (live->feed)
+		ef_feed_tell(live->feed);
 	ef_sink_settle(sink);
 }
 
@@ -390,7 +399,9 @@ static void keep_counters(struct ef_live *live) {
 	total.dropped += ef_counters_in_flight(&total);
 	live->past = total;
 	live->past_lost = ef_live_lost(live);
+	live->past_aggregated = ef_live_aggregated(live);
 	memset(&live->tally, 0, sizeof(live->tally));
+	memset(&live->aggregated, 0, sizeof(live->aggregated));
 	if (fd >= 0 && ef_hist_add(fd, live->past_hist))
 		ef_err("feature %s: its histogram could not be read before it was detached",
 		       live->files->name);
@@ -417,6 +428,40 @@ int ef_live_sample(struct ef_live *live, uint32_t sample_every) {
 	return has_config(live) ? write_config(live) : sample_every > 1 ? -EOPNOTSUPP : 0;
 }
 
+/* In the kernel and at the sink, in this attachment. */
+static uint64_t dropped_so_far(const struct ef_live *live) {
+	struct ef_counters counters;
+
+	ef_live_counters(live, &counters);
+	return counters.dropped;
+}
+
+enum ef_backpressure_change ef_live_look(struct ef_live *live, int64_t now_ns) {
+	struct ef_backpressure *state = &live->backpressure;
+	enum ef_backpressure_change change;
+	struct ef_strain strain;
+
+	if (!live->feed || state->kind == EF_BACKPRESSURE_DROP ||
+	    now_ns - live->looked_ns < EF_BACKPRESSURE_LOOK_NS)
+		return EF_BACKPRESSURE_SAME;
+	live->looked_ns = now_ns;
+	strain = (struct ef_strain){ef_feed_lag(live->feed), ef_feed_ring_bytes(live->feed),
+				    dropped_so_far(live)};
+	change = ef_backpressure_look(state, &strain);
+	if (state->kind != EF_BACKPRESSURE_AGGREGATE)
+		return change;
+	ef_feed_aggregate(live->feed, state->level > 0);
+	if (now_ns - live->told_ns >= TELL_NS) {
+		live->told_ns = now_ns;
+		ef_feed_tell(live->feed);
+	}
+	return change;
+}
+
+uint64_t ef_live_aggregated(const struct ef_live *live) {
+	return live->past_aggregated + live->aggregated.written;
+}
+
 bool ef_live_can_sample(const struct ef_live *live) {
 	return live->object && has_config(live);
 }
@@ -440,7 +485,8 @@ static void count_the_way(const struct ef_live *live, struct ef_counters *now) {
 	if (!live->feed)
 		return;
 	now->delivered = live->tally.written;
-	now->dropped += live->tally.dropped;
+	now->dropped += live->tally.dropped + live->aggregated.dropped;
+	now->sampled_out += live->aggregated.written;
 	if (!live->contract.counted)
 		now->dropped += ef_live_lost(live) - live->past_lost;
 }

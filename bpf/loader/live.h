@@ -8,6 +8,7 @@
 
 #include "account.h"
 #include "audit.h"
+#include "backpressure.h"
 #include "budget.h"
 #include "bundle.h"
 #include "contract.h"
@@ -41,7 +42,9 @@ struct ef_live {
 	json_t *was_attached;	/* what it was last, for the record of its detachment; owned */
 
 	struct ef_account account;
-	struct ef_amounts limits;		 /* in force */
+	struct ef_amounts limits; /* in force */
+	struct ef_backpressure backpressure;
+	int64_t looked_ns, told_ns;		 /* CLOCK_MONOTONIC; see ef_live_look() */
 	struct ef_fall fall;			 /* how far its budgets took it down */
 	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
 
@@ -58,9 +61,11 @@ struct ef_live {
 	struct ef_counters past;
 	uint64_t past_hist[EF_HIST_SLOTS + 1];
 	uint64_t past_lost;
-	bool lost_known;	 /* it was read through perf buffers, which count losses */
-	struct ef_series series; /* counters only */
-	struct ef_tally tally;	 /* of this attachment */
+	bool lost_known;	    /* it was read through perf buffers, which count losses */
+	struct ef_series series;    /* counters only */
+	struct ef_tally tally;	    /* of this attachment */
+	struct ef_tally aggregated; /* of this attachment: records that were told together */
+	uint64_t past_aggregated;
 };
 
 /*
@@ -98,6 +103,16 @@ bool ef_live_stale(const struct ef_live *live);
 /* Set the sampling; takes effect at once when attached. 0 or -errno;
  * -EOPNOTSUPP: the object knows no sampling. */
 int ef_live_sample(struct ef_live *live, uint32_t sample_every);
+
+/*
+ * See how far its reader is behind, and do what the contract says of that:
+ * aggregate at once, sample when the caller applies ef_backpressure_thinning().
+ * Of two looks within EF_BACKPRESSURE_LOOK_NS the second sees nothing.
+ */
+enum ef_backpressure_change ef_live_look(struct ef_live *live, int64_t now_ns);
+
+/* Records that were told together, over this process's life. */
+uint64_t ef_live_aggregated(const struct ef_live *live);
 
 /* Attached, and its object knows sampling. */
 bool ef_live_can_sample(const struct ef_live *live);

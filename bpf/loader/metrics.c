@@ -166,6 +166,32 @@ static void put_lag_age(FILE *out, const json_t *features) {
 	}
 }
 
+static void put_backpressure(FILE *out, const json_t *features) {
+	const char *feature;
+	json_t *value, *state;
+
+	ef_prom_head(out, "backpressure_active", "gauge",
+		     "1 while the feature's reader is behind and its contract's policy acts.");
+	json_object_foreach((json_t *)features, feature, value) {
+		state = json_object_get(json_object_get(value, "consumer"), "backpressure");
+		if (json_is_object(state))
+			fprintf(out,
+				"ebpf_fleet_backpressure_active{feature=\"%s\",policy=\"%s\"} %d\n",
+				feature, json_string_value(json_object_get(state, "policy")),
+				json_is_true(json_object_get(state, "active")));
+	}
+}
+
+static void put_aggregated(FILE *out, const struct ef_service *service) {
+	ef_prom_head(out, "events_aggregated_total", "counter",
+		     "Events told together, as one line a group; they are among the sampled out.");
+	for (size_t i = 0; i < service->n; i++)
+		if (ef_contract_signal(&service->lives[i].contract, EF_SIGNAL_EVENTS))
+			fprintf(
+			    out, "ebpf_fleet_events_aggregated_total{feature=\"%s\"} %" PRIu64 "\n",
+			    service->lives[i].files->name, ef_live_aggregated(&service->lives[i]));
+}
+
 /* One series for each scope; the same order may be in both folders. */
 static void put_kills(FILE *out, const struct ef_orders *orders) {
 	ef_prom_head(out, "kill_engaged", "gauge", "1 while a kill order of this scope holds.");
@@ -314,6 +340,8 @@ char *ef_metrics_text(const struct ef_service *service, const json_t *status, si
 	put_maps(out, features);
 	put_lag(out, features);
 	put_lag_age(out, features);
+	put_backpressure(out, features);
+	put_aggregated(out, service);
 	put_kills(out, &service->orders);
 	put_control(out, status);
 	put_loader(out, status);

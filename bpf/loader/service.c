@@ -287,7 +287,8 @@ static bool apply_sampling(struct ef_service *service, struct ef_live *live) {
 	const struct ef_wish *wish = ef_desired_find(&service->desired, live->files->name);
 	uint32_t asked =
 	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
-	uint64_t thinned = (uint64_t)asked * (live->fall.thinning ? live->fall.thinning : 1);
+	uint64_t thinned = (uint64_t)asked * (live->fall.thinning ? live->fall.thinning : 1) *
+			   ef_backpressure_thinning(&live->backpressure);
 	uint32_t every = thinned > UINT32_MAX ? UINT32_MAX : (uint32_t)thinned;
 	int err;
 
@@ -455,11 +456,23 @@ static void settle(struct ef_service *service) {
 
 /* ---- the loop ---- */
 
-/* What its records cost is the feature's. True: there may be more. */
-static bool read_ring(struct ef_live *live) {
-	int64_t before = ef_clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	bool more = ef_feed_read(live->feed, READ_LIMIT);
+/* Before its records are read: so full is the ring that the reader found. */
+static void look_at_strain(struct ef_service *service, struct ef_live *live) {
+	enum ef_backpressure_change change = ef_live_look(live, ef_clock_ns(CLOCK_MONOTONIC));
 
+	if (change == EF_BACKPRESSURE_SAME)
+		return;
+	apply_sampling(service, live);
+	ef_trail_backpressure(service, live, change);
+}
+
+/* What its records cost is the feature's. True: there may be more. */
+static bool read_ring(struct ef_service *service, struct ef_live *live) {
+	int64_t before = ef_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	bool more;
+
+	look_at_strain(service, live);
+	more = ef_feed_read(live->feed, READ_LIMIT);
 	live->consumer_ns += ef_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
 	return more;
 }
@@ -468,7 +481,7 @@ static void read_rings(struct ef_service *service) {
 	service->more = false;
 	for (size_t i = 0; i < service->n; i++)
 		if (service->lives[i].feed)
-			service->more |= read_ring(&service->lives[i]);
+			service->more |= read_ring(service, &service->lives[i]);
 }
 
 static void on_signal(struct ef_service *service) {

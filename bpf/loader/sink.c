@@ -6,9 +6,9 @@
 #define JOURNAL "/run/systemd/journal/socket"
 
 static void count_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		      struct ef_tally *tally) {
+		      struct ef_tally *tally, uint64_t records) {
 	(void)sink, (void)feature, (void)line, (void)length;
-	tally->written++;
+	tally->written += records;
 }
 
 static void count_flush(struct ef_sink *sink, bool all) {
@@ -53,8 +53,8 @@ bool ef_sink_only_counts(const struct ef_sink *sink) {
 }
 
 void ef_sink_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		 struct ef_tally *tally) {
-	sink->ops->add(sink, feature, line, length, tally);
+		 struct ef_tally *tally, uint64_t records) {
+	sink->ops->add(sink, feature, line, length, tally, records);
 }
 
 void ef_sink_flush(struct ef_sink *sink) {

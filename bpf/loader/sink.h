@@ -29,7 +29,7 @@ struct ef_sink;
 /* What a kind of sink does; a sink begins with a struct ef_sink. */
 struct ef_sink_ops {
 	void (*add)(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		    struct ef_tally *tally);
+		    struct ef_tally *tally, uint64_t records);
 	void (*flush)(struct ef_sink *sink, bool all);
 	void (*free)(struct ef_sink *sink);
 };
@@ -53,11 +53,12 @@ void ef_sink_free(struct ef_sink *sink);
 bool ef_sink_only_counts(const struct ef_sink *sink);
 
 /*
- * Take one line (with its line feed) of a feature. What becomes of it is
- * counted in *tally, which must live until ef_sink_settle().
+ * Take one line (with its line feed) of a feature, which tells of so many
+ * records. What becomes of them is counted in *tally, which must live until
+ * ef_sink_settle().
  */
 void ef_sink_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		 struct ef_tally *tally);
+		 struct ef_tally *tally, uint64_t records);
 
 /*
  * Hand on what was taken. A record goes whole or not at all. What a file does

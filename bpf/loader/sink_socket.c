@@ -23,6 +23,7 @@
 struct record {
 	size_t end; /* offset in the buffer behind its last byte */
 	struct ef_tally *tally;
+	uint64_t records; /* that the line tells of */
 };
 
 struct socket_sink {
@@ -80,6 +81,13 @@ static size_t start_of(const struct socket_sink *sink, size_t index) {
 	return index ? sink->records[index - 1].end : 0;
 }
 
+static void count(const struct record *record, bool written) {
+	if (written)
+		record->tally->written += record->records;
+	else
+		record->tally->dropped += record->records;
+}
+
 /* One call for up to BATCH records; returns how many were taken, or -errno. */
 static int send_batch(struct socket_sink *sink, size_t first) {
 	struct mmsghdr messages[BATCH] = {0};
@@ -106,9 +114,9 @@ static size_t send_all(struct socket_sink *sink, size_t first, int *err) {
 		int taken = send_batch(sink, first);
 
 		for (int i = 0; i < taken; i++)
-			sink->records[first++].tally->written++;
+			count(&sink->records[first++], true);
 		if (taken == -EMSGSIZE) /* this one never will */
-			sink->records[first++].tally->dropped++;
+			count(&sink->records[first++], false);
 		else if (taken < 0) {
 			*err = taken;
 			return first;
@@ -119,7 +127,7 @@ static size_t send_all(struct socket_sink *sink, size_t first, int *err) {
 
 static void drop_from(struct socket_sink *sink, size_t first) {
 	while (first < sink->n)
-		sink->records[first++].tally->dropped++;
+		count(&sink->records[first++], false);
 }
 
 /* What was not taken moves to the front of the buffer. */
@@ -173,7 +181,7 @@ static size_t frame(const struct socket_sink *sink, const char *feature, char *h
 }
 
 static void socket_add(struct ef_sink *base, const char *feature, const char *line, size_t length,
-		       struct ef_tally *tally) {
+		       struct ef_tally *tally, uint64_t records) {
 	struct socket_sink *sink = (struct socket_sink *)base;
 	char head[160];
 	size_t n = frame(sink, feature, head, sizeof(head));
@@ -182,13 +190,14 @@ static void socket_add(struct ef_sink *base, const char *feature, const char *li
 	if (!has_room(sink, n + body))
 		socket_flush(base, false);
 	if (!has_room(sink, n + body)) {
-		tally->dropped++;
+		tally->dropped += records;
 		return;
 	}
 	memcpy(sink->buffer + sink->used, head, n);
 	memcpy(sink->buffer + sink->used + n, line, body);
 	sink->used += n + body;
 	sink->records[sink->n].end = sink->used;
+	sink->records[sink->n].records = records;
 	sink->records[sink->n++].tally = tally;
 }
 

@@ -70,15 +70,26 @@ static json_t *counters_json(const struct ef_live *live) {
 			 count_or_null(counted, ef_counters_in_flight(&counters)));
 }
 
+/* Why fewer records than events arrive, where the contract says more than `drop`. */
+static json_t *backpressure_json(const struct ef_live *live) {
+	const struct ef_backpressure *state = &live->backpressure;
+
+	return json_pack("{s:s, s:b, s:I, s:I}", "policy", ef_backpressure_name(state->kind),
+			 "active", state->level > 0, "thinning",
+			 (json_int_t)ef_backpressure_thinning(state), "aggregated",
+			 (json_int_t)ef_live_aggregated(live));
+}
+
 static json_t *consumer_json(const struct ef_live *live) {
 	if (!live->feed)
 		return json_null();
-	return json_pack("{s:I, s:o, s:I, s:o, s:I}", "lag_bytes",
+	return json_pack("{s:I, s:o, s:I, s:o, s:I, s:o}", "lag_bytes",
 			 (json_int_t)ef_feed_lag(live->feed), "lag_ns",
 			 ef_json_measured(ef_feed_lag_ns(live->feed)), "ring_bytes",
 			 (json_int_t)ef_feed_ring_bytes(live->feed), "lost",
 			 count_or_null(ef_feed_lost(live->feed) >= 0, ef_live_lost(live)),
-			 "unwritten", (json_int_t)live->tally.dropped);
+			 "unwritten", (json_int_t)(live->tally.dropped + live->aggregated.dropped),
+			 "backpressure", backpressure_json(live));
 }
 
 static json_t *series_json(const struct ef_live *live) {

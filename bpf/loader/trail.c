@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "trail.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "commands.h"
+#include "log.h"
 #include "util.h"
 
 static int64_t owner_of(const char *path) {
@@ -202,6 +204,34 @@ void ef_trail_attached(struct ef_service *service, struct ef_live *live) {
 	json_decref(live->was_attached);
 	live->was_attached = ef_audit_attached(live);
 	ef_audit_feature(service->audit, "attach", live, &live->reason, &who);
+}
+
+static const char *backpressure_code(const struct ef_live *live) {
+	return live->backpressure.kind == EF_BACKPRESSURE_SAMPLE ? "EF_BACKPRESSURE_SAMPLE"
+								 : "EF_BACKPRESSURE_AGGREGATE";
+}
+
+void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
+			   enum ef_backpressure_change change) {
+	const struct ef_who who = {.source = "backpressure", .uid = -1};
+	const struct ef_strain *at = &live->backpressure.at;
+	bool begun = change == EF_BACKPRESSURE_BEGUN;
+	struct ef_reason why;
+
+	if (change == EF_BACKPRESSURE_CHANGED)
+		return; /* the status tells how far; a record for each level would be a flood */
+	if (begun)
+		ef_reason_set(&why, backpressure_code(live),
+			      "its reader is behind: %" PRIu64 " of %" PRIu64
+			      " bytes of its ring were full, %" PRIu64
+			      " events were dropped since the look before; its contract says %s",
+			      at->lag_bytes, at->ring_bytes, at->dropped,
+			      ef_backpressure_name(live->backpressure.kind));
+	else
+		ef_reason_set(&why, "EF_OK", "its reader keeps up again");
+	ef_notice("feature %s: backpressure %s: %s (%s)", live->files->name,
+		  begun ? "begins" : "ends", why.text, why.code);
+	ef_audit_feature(service->audit, begun ? "degrade" : "recover", live, &why, &who);
 }
 
 void ef_trail_rest(struct ef_service *service, struct ef_live *live, const struct ef_reason *why,

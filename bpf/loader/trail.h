@@ -31,6 +31,10 @@ void ef_trail_policy(struct ef_service *service);
 /* What desired.json says, where that is not what it said. */
 void ef_trail_desired(struct ef_service *service, const struct ef_desired *before, bool changed);
 
+/* A reader that began to be too slow, or keeps up again; also to the journal. */
+void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
+			   enum ef_backpressure_change change);
+
 void ef_trail_attached(struct ef_service *service, struct ef_live *live);
 
 /* A feature that came to rest, or is about to be attached anew; why may be a contract's expiry. */

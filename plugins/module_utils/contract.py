@@ -15,6 +15,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetErro
 SCHEMA = "ebpf.fleet/contract/v1"
 CODE = "EF_CONTRACT_MALFORMED"
 MAX_SERIES = 16384
+MAX_AGGREGATE_FIELDS = 8
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 KERNEL_NAME = re.compile(r"ef_[a-z0-9_]{1,12}\Z")
@@ -50,7 +51,7 @@ SIGNAL_MAP_TYPES: dict[str, tuple[str, ...]] = {
     "counters": COUNTER_TYPES,
 }
 PATH_KINDS = {"metrics": ("histogram", "counters"), "events": ("events",), "policy": ("events", "counters")}
-KIND_KEYS = {"histogram": ("scale",), "events": ("event", "perf_map"), "counters": ("key",)}
+KIND_KEYS = {"histogram": ("scale",), "events": ("event", "perf_map", "aggregate_by"), "counters": ("key",)}
 # What a hook makes certain: the program type, and whether the kernel's own BTF is needed to find it.
 HOOKS = {
     "tp_btf": ("tracing", True), "fentry": ("tracing", True), "fexit": ("tracing", True), "lsm": ("lsm", True),
@@ -130,6 +131,13 @@ def _names(value: Any) -> str | None:
     return _list(value) or (None if all(isinstance(word, str) for word in value) else "give a list of names")
 
 
+def _fields(value: Any) -> str | None:
+    good = isinstance(value, list) and 1 <= len(value) <= MAX_AGGREGATE_FIELDS
+    good = good and all(isinstance(word, str) and FREE_NAME.match(word) for word in value)
+    good = good and len(set(value)) == len(value)
+    return None if good else f"give a list of 1 to {MAX_AGGREGATE_FIELDS} different fields of the event's struct"
+
+
 KERNEL_NAME_REMEDY = "use 'ef_' and at most 12 of [a-z0-9_] (the kernel keeps 15 characters)"
 TOP: dict[str, Check] = {
     "schema": _choice(SCHEMA),
@@ -170,6 +178,7 @@ SIGNAL: dict[str, Check] = {
     "retention_days": _integer(1, 36500),
     "sample_every": _integer(1, U32_MAX),
     "backpressure": _choice("drop", "sample", "aggregate"),
+    "aggregate_by": _fields,
 }
 CONSUMER: dict[str, Check] = {"alert": _text, "runbook": _text}
 MAP: dict[str, Check] = {
@@ -349,7 +358,7 @@ def _signals(findings: Findings, doc: dict[str, Any]) -> None:
 def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:
     kind, path = signal.get("kind"), doc.get("data_path")
     spec = FREE_SIGNAL if is_third_party(doc) else SIGNAL
-    _keys(findings, field, signal, spec, optional={"scale", "event", "perf_map", "key"})
+    _keys(findings, field, signal, spec, optional={"scale", "event", "perf_map", "key", "aggregate_by"})
     _keys(findings, _at(field, "consumer"), signal.get("consumer"), CONSUMER)
     if not isinstance(kind, str) or kind not in KIND_KEYS:
         return
@@ -363,8 +372,28 @@ def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[st
     if isinstance(path, str) and path in PATH_KINDS and kind not in PATH_KINDS[path]:
         fitting = " or ".join(repr(word) for word in PATH_KINDS[path])
         findings.add(_at(field, "kind"), f"is {kind!r} on the {path} path", f"use {fitting}")
+    _backpressure(findings, field, signal, doc)
     if kind == "counters" and str(signal.get("name")).endswith("_total"):
         findings.add(_at(field, "name"), f"is {signal['name']!r}", "leave '_total' out: the metric's name gets it")
+
+
+def _backpressure(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:
+    """What a signal does when its reader is behind, and what that needs."""
+    kind, policy = signal.get("kind"), signal.get("backpressure")
+    if kind in ("histogram", "counters") and policy in ("drop", "sample"):
+        findings.add(_at(field, "backpressure"), f"is {policy!r} for kind {kind!r}",
+                     "set 'aggregate': what is counted in the kernel waits for no reader")  # fmt: skip
+    if kind != "events":
+        return
+    if policy == "aggregate" and "aggregate_by" not in signal:
+        findings.add(_at(field, "aggregate_by"), "is missing",
+                     "name the fields by which records are told together, such as [comm, uid]")  # fmt: skip
+    if policy in ("drop", "sample") and "aggregate_by" in signal:
+        findings.add(_at(field, "aggregate_by"), f"is given with backpressure {policy!r}",
+                     "remove it, or set 'backpressure: aggregate'")  # fmt: skip
+    if policy in ("sample", "aggregate") and "bcc" in doc:
+        findings.add(_at(field, "backpressure"), f"is {policy!r}, and there is a bcc fallback",
+                     "set 'drop', the only one that the BCC collector knows, or remove 'bcc'")  # fmt: skip
 
 
 def _signal_maps(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ OLD_MAP_TYPES = frozenset([
     "lru_hash", "lru_percpu_hash", "lpm_trie", "array_of_maps", "hash_of_maps",
 ])  # fmt: skip
 MAX_LABELS = 8
+MAX_AGGREGATE_BYTES = 256
 HASH_ENTRY_OVERHEAD = 48
 
 
@@ -263,6 +264,7 @@ def _compare_signal(
     source = {str(built["name"]): built for built in found["maps"]}.get(signal["map"])
     if signal["kind"] == "events":
         _compare_event(findings, f"{field}.event", contract, signal["event"], variant, found)
+        _compare_backpressure(findings, field, signal, variant, found)
     elif source is not None and signal["kind"] == "histogram":
         _compare_shape(findings, f"{field}.map", signal["map"], source, HISTOGRAM, variant,
                        "64 slots of powers of two and one sum, as in ef.h")  # fmt: skip
@@ -291,6 +293,25 @@ def _compare_event(
     if (first.get("name"), first.get("offset"), first.get("size")) != ("ktime_ns", 0, 8):
         findings.add(field, f"struct {struct!r} of variant {variant!r} does not start with "
                      "a 64-bit ktime_ns", "make 'u64 ktime_ns' its first member")  # fmt: skip
+
+
+def _compare_backpressure(
+    findings: Findings, field: str, signal: dict[str, Any], variant: str, found: Mapping[str, Any]
+) -> None:
+    """Sampling needs ef_config; what records are told together by needs its fields."""
+    if signal["backpressure"] == "sample" and "ef_config" not in {str(built["name"]) for built in found["maps"]}:
+        findings.add(f"{field}.backpressure", f"is 'sample', but variant {variant!r} holds no ef_config by which "
+                     "it could sample", "set 'drop' or 'aggregate'")  # fmt: skip
+    members = {str(member["name"]): member for member in found.get("structs", {}).get(signal["event"]) or ()}
+    by = signal.get("aggregate_by", [])
+    for name in by if members else ():
+        if name not in members:
+            findings.add(f"{field}.aggregate_by", f"struct {signal['event']!r} of variant {variant!r} has no field "
+                         f"{name!r}", did_you_mean(name, members))  # fmt: skip
+    size = sum(int(members[name]["size"]) for name in by if name in members)
+    if size > MAX_AGGREGATE_BYTES:
+        findings.add(f"{field}.aggregate_by", f"is {size} bytes in variant {variant!r}",
+                     f"name fields of at most {MAX_AGGREGATE_BYTES} bytes together")  # fmt: skip
 
 
 def _compare_counters(

@@ -80,9 +80,12 @@ def run(rate: int, seconds: float, cpu: int = -1) -> int:
         return generator.run(rate, seconds)
 
 
-def feature(folder: Path, pid: int, **changes: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The feature that records each call of that process, as make_bundle() takes it; changes: of its signal."""
+def feature(folder: Path, pid: int, *options: str, **changes: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The feature that records each call of that process, as make_bundle() takes it.
+
+    options are the compiler's, changes are of its signal.
+    """
     contract = fixture_contract(NAME)
     contract["signals"][0].update(changes)
     folder.mkdir(parents=True, exist_ok=True)
-    return contract, {"full": compile_ours(NAME, "full", folder / "load.bpf.o", f"-DEF_LOAD_PID={pid}")}
+    return contract, {"full": compile_ours(NAME, "full", folder / "load.bpf.o", f"-DEF_LOAD_PID={pid}", *options)}

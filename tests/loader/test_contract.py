@@ -15,7 +15,7 @@ from tests.loader.objects import bundle_of, check, compile_source, contract, pla
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads BPF: needs root")
 
 COUNTERS: dict[str, Any] = contract("test", [])["signals"][0]
-EVENTS = {**COUNTERS, "name": "told", "kind": "events", "map": "ring", "event": "record"}
+EVENTS = {**COUNTERS, "name": "told", "kind": "events", "map": "ring", "event": "record", "backpressure": "drop"}
 HISTOGRAM = {**COUNTERS, "name": "took", "kind": "histogram", "map": "hist", "scale": "bytes"}
 
 
@@ -36,6 +36,11 @@ def judge(loader: Path, folder: Path, trust: Trust, expected: int, **changes: An
         pytest.param({"signals": [{**COUNTERS, "key": "their_key"}]}, id="counters with a key"),
         pytest.param({"signals": [COUNTERS, EVENTS, HISTOGRAM]}, id="one of each kind"),
         pytest.param({"signals": [{**EVENTS, "perf_map": "perf"}], "data_path": "events"}, id="a perf buffer"),
+        pytest.param({"signals": [{**EVENTS, "backpressure": "sample"}], "data_path": "events"}, id="that samples"),
+        pytest.param(
+            {"signals": [{**EVENTS, "backpressure": "aggregate", "aggregate_by": ["pid"]}], "data_path": "events"},
+            id="that aggregates",
+        ),
         pytest.param({"data_path": "policy", "mode": "observe", "signals": [COUNTERS]}, id="policy that observes"),
         pytest.param({"accounting": None}, id="third party that counts as we do"),
         pytest.param({"origin": None, "accounting": None}, id="ours"),
@@ -61,6 +66,9 @@ def test_a_contract_that_is_taken(loader: Path, tmp_path: Path, trust: Trust, ch
         ({"signals": [{**EVENTS, "perf_map": "ring"}]}, "signals.perf_map"),
         ({"signals": [{**HISTOGRAM, "scale": "hours"}]}, "signals.scale"),
         ({"signals": [{**COUNTERS, "sample_every": 0}]}, "signals.sample_every"),
+        ({"signals": [{**COUNTERS, "backpressure": "drop"}]}, "signals.backpressure"),
+        ({"signals": [{**COUNTERS, "aggregate_by": ["pid"]}]}, "signals.backpressure"),
+        ({"signals": [{**EVENTS, "backpressure": None}]}, "signals.backpressure"),
         ({"cost_order": None}, "cost_order"),
         ({"cost_order": "last"}, "cost_order"),
         ({"budget": None}, "cpu_millicores"),

@@ -26,7 +26,9 @@ PAGE = (ROOT / "docs" / "metrics.md").read_text()
 NAMES = sorted(path.parent.name for path in FEATURES.glob("*/contract.yml"))
 # The collector leaves these to the loader beside it.
 LOADER_ONLY = {
+    "ebpf_fleet_backpressure_active",
     "ebpf_fleet_consumer_lag_seconds",
+    "ebpf_fleet_events_aggregated_total",
     "ebpf_fleet_lease_left_seconds",
     "ebpf_fleet_audit_lost_total",
     "ebpf_fleet_series_unkept_total",

@@ -70,7 +70,8 @@ def test_records_arrive_whole_and_in_order(service: Service, caller: Caller) -> 
     feature = status["features"]["perf_events"]
     assert (feature["state"], feature["variant"], feature["profile"]) == ("attached", "perf", "reduced")
     online = len(CPUS)
-    quiet = {"lag_bytes": 0, "lag_ns": 0, "ring_bytes": online * CPU_BYTES, "lost": 0, "unwritten": 0}
+    quiet: dict[str, Any] = {"lag_bytes": 0, "lag_ns": 0, "ring_bytes": online * CPU_BYTES, "lost": 0, "unwritten": 0}
+    quiet["backpressure"] = {"policy": "drop", "active": False, "thinning": 1, "aggregated": 0}
     assert feature["consumer"] == quiet
     maps = {each["name"]: each for each in feature["maps"]}
     assert maps["ef_perf_events"]["memory_bytes"] >= online * CPU_BYTES, "the buffers are its memory"

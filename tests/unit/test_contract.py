@@ -70,7 +70,7 @@ EVENTS["data_path"] = "events"
 EVENTS["budget"]["event_rate_per_second"] = 100
 EVENTS["signals"][0] = {**GOOD["signals"][0], "kind": "events", "map": "ef_events", "event": "ef_exec_event"}
 del EVENTS["signals"][0]["scale"]
-EVENTS["signals"][0]["perf_map"] = "ef_perf_events"
+EVENTS["signals"][0].update(perf_map="ef_perf_events", backpressure="drop")
 EVENTS["maps"] = [
     GOOD["maps"][0],
     {**GOOD["maps"][1], "name": "ef_events", "type": "ringbuf", "scope": "global", "variants": ["full"]},
@@ -195,6 +195,15 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (COUNTERS, "data_path", "events", ["signals[0].kind", "'counters' on the events path", "use 'events'"]),
         (COUNTERS, "signals", [*COUNTERS["signals"], {**COUNTERS["signals"][0], "name": "more"}],
          ["signals[1].kind", "'counters' is there twice", "two features"]),
+        (GOOD, "signals.0.backpressure", "drop", ["signals[0].backpressure", "kind 'histogram'", "set 'aggregate'"]),
+        (COUNTERS, "signals.0.backpressure", "sample", ["signals[0].backpressure", "kind 'counters'", "no reader"]),
+        (COUNTERS, "signals.0.aggregate_by", ["comm"], ["signals[0].aggregate_by", "remove it"]),
+        (EVENTS, "signals.0.backpressure", "sample", ["signals[0].backpressure", "bcc fallback", "set 'drop'"]),
+        (EVENTS, "signals.0.backpressure", "aggregate", ["signals[0].aggregate_by", "is missing", "[comm, uid]"]),
+        (EVENTS, "signals.0.aggregate_by", ["comm"], ["aggregate_by", "with backpressure 'drop'", "remove it"]),
+        (EVENTS, "signals.0.aggregate_by", [], ["signals[0].aggregate_by", "1 to 8 different fields"]),
+        (EVENTS, "signals.0.aggregate_by", ["pid", "pid"], ["signals[0].aggregate_by", "different"]),
+        (EVENTS, "signals.0.aggregate_by", ["a b"], ["signals[0].aggregate_by", "fields of the event's struct"]),
         (EVENTS, "signals.0.event", REMOVE, ["signals[0].event", "needs it"]),
         (EVENTS, "signals.0.perf_map", "ef_perf_event", ["signals[0].perf_map", "did you mean 'ef_perf_events'?"]),
         (EVENTS, "signals.0.perf_map", REMOVE, ["signals[0].map", "variant 'perf' does not hold ef_events"]),

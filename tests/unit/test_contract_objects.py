@@ -149,6 +149,24 @@ def test_an_event_must_be_in_the_btf_and_begin_with_its_time() -> None:
     assert "variant 'perf'" in said and "first member" in said
 
 
+def test_what_backpressure_needs_is_in_the_object() -> None:
+    members = [*EVENT["ef_exec_event"], {"name": "comm", "offset": 8, "size": 16, "kind": "chars"}]
+    good = {**RECORDING, "structs": {"ef_exec_event": members}}
+    perf = {**PERF_OBJECT, "structs": good["structs"]}
+    alone = changed(RECORDS, "bcc", REMOVE)
+    told = changed(changed(alone, "signals.0.backpressure", "aggregate"), "signals.0.aggregate_by", ["comm"])
+    assert compared(told, full=good, perf=perf) == ""
+    said = compared(changed(told, "signals.0.aggregate_by", ["com"]), full=good, perf=perf)
+    assert "signals[0].aggregate_by: struct 'ef_exec_event' of variant 'full' has no field 'com'" in said
+    assert "did you mean 'comm'?" in said
+    long = changed(good, "structs.ef_exec_event.1.size", 257)
+    said = compared(told, full=long, perf=perf)
+    assert "signals[0].aggregate_by: is 257 bytes in variant 'full'" in said
+    sampled = changed(changed(OTHERS, "bcc", REMOVE), "signals.0.backpressure", "sample")
+    said = compared(sampled, full=OTHERS_OBJECT)
+    assert "signals[0].backpressure: is 'sample', but variant 'full' holds no ef_config" in said
+
+
 def test_a_map_of_some_variants_must_be_in_just_these() -> None:
     both = {**RECORDING, "maps": [*RECORDING["maps"], PERF]}
     assert "maps[2].variants: 'ef_perf_events' is in variant 'full' too; add the variant" in compared(
