@@ -61,8 +61,10 @@ fuzz: setup ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each
 bench: build ## ours beside peers on the same hosts; results in build/bench/results.json
 	@$(SUDO) $(PYTHON) -m tools.bench
 
-soak: build ## 30 minutes of changing load and faults, then 1000 random kill -9; report in build/soak/report.json
+soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1000 random kill -9; build/soak/report.json
 	@$(SUDO) $(PYTHON) -m tests.soak --minutes $(or $(MINUTES),30)
+	@$(SUDO) $(PYTHON) -m tests.lab up k612
+	@$(SUDO) env EBPF_FLEET_CLOCK_ROUNDS=20 $(PYTHON) -m pytest -q tests/lab/test_clock.py
 	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
 
 lint: setup ## ansible-lint (production), ruff, mypy, yamllint, shellcheck, clang-format, C warnings

@@ -49,16 +49,17 @@ uint64_t ef_counters_in_flight(const struct ef_counters *counters) {
 	return counters->produced > done ? counters->produced - done : 0;
 }
 
-int ef_hist_add(int map_fd, uint64_t *hist) {
-	for (uint32_t slot = 0; slot <= EF_HIST_SUM; slot++) {
-		uint64_t value;
-		int err = sum_slot(map_fd, slot, &value);
+static void add_slot(void *ctx, const void *key, uint64_t value) {
+	uint64_t *hist = ctx;
+	uint32_t slot;
 
-		if (err)
-			return err;
+	memcpy(&slot, key, sizeof(slot));
+	if (slot <= EF_HIST_SUM)
 		hist[slot] += value;
-	}
-	return 0;
+}
+
+int ef_hist_add(const struct bpf_map *map, uint64_t *hist) {
+	return ef_walk(map, add_slot, hist);
 }
 
 int64_t ef_fd_memory(int fd) {

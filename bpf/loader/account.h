@@ -27,8 +27,11 @@ int ef_counters_read(int map_fd, struct ef_counters *counters);
 /* produced minus the outcomes, 0 at least. */
 uint64_t ef_counters_in_flight(const struct ef_counters *counters);
 
-/* Add a histogram's map, summed over the CPUs, to hist[EF_HIST_SLOTS + 1]. 0 or -errno. */
-int ef_hist_add(int map_fd, uint64_t *hist);
+/*
+ * Add a histogram's map (see ef_walk_can()), summed over the CPUs, to
+ * hist[EF_HIST_SLOTS + 1]. 0 or -errno.
+ */
+int ef_hist_add(const struct bpf_map *map, uint64_t *hist);
 
 /* Bytes that the kernel charges for a map or program, from its fdinfo; -1: not known. */
 int64_t ef_fd_memory(int fd);

@@ -114,7 +114,7 @@ static int check_hist(const struct ef_live *live) {
 		return -ENOENT;
 	if (!ef_walk_can(map) || bpf_map__key_size(map) != sizeof(uint32_t))
 		return -EPROTOTYPE;
-	return ef_hist_add(bpf_map__fd(map), hist);
+	return ef_hist_add(map, hist);
 }
 
 /* What is not as the contract says; the kernel's refusals keep their own names. */
@@ -384,15 +384,15 @@ static void drain(struct ef_live *live, struct ef_sink *sink) {
 	ef_sink_settle(sink);
 }
 
-static int hist_fd(const struct ef_live *live) {
+static const struct bpf_map *hist_map(const struct ef_live *live) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_HISTOGRAM);
 
-	return signal && live->object ? map_fd(live, signal->map) : -ENOENT;
+	return signal && live->object ? find_map(live, signal->map) : NULL;
 }
 
 static void keep_counters(struct ef_live *live) {
 	struct ef_counters total;
-	int fd = hist_fd(live);
+	const struct bpf_map *hist = hist_map(live);
 
 	ef_live_counters(live, &total);
 	/* What began and has no outcome by now will have none: the maps go. */
@@ -402,7 +402,7 @@ static void keep_counters(struct ef_live *live) {
 	live->past_aggregated = ef_live_aggregated(live);
 	memset(&live->tally, 0, sizeof(live->tally));
 	memset(&live->aggregated, 0, sizeof(live->aggregated));
-	if (fd >= 0 && ef_hist_add(fd, live->past_hist))
+	if (hist && ef_hist_add(hist, live->past_hist))
 		ef_err("feature %s: its histogram could not be read before it was detached",
 		       live->files->name);
 }
@@ -515,10 +515,10 @@ bool ef_live_knows_dropped(const struct ef_live *live) {
 }
 
 int ef_live_hist(const struct ef_live *live, uint64_t *hist) {
-	int fd = hist_fd(live);
+	const struct bpf_map *map = hist_map(live);
 
 	memcpy(hist, live->past_hist, sizeof(live->past_hist));
-	return fd < 0 ? 0 : ef_hist_add(fd, hist);
+	return map ? ef_hist_add(map, hist) : 0;
 }
 
 void ef_live_free(struct ef_live *live) {

@@ -59,6 +59,7 @@ struct ef_service {
 	struct ef_sink *sink;
 	int stats_fd; /* -1: runs are not counted */
 	json_t *compatibility;
+	unsigned ticks; /* accounts so far */
 	bool stopping;
 	bool settled; /* every feature that is due was tried */
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run a bundle under the loader in a guest while its wall clock jumps, and print what was seen.
 
-    python3 clock_jumps.py LOADER BUNDLE SIGNERS
+    python3 clock_jumps.py LOADER BUNDLE SIGNERS ROUNDS
 
 Runs as root, beside driver.py, in a folder of its own that it removes; the clock is put right at the end. Python 3.8,
 standard library only.
@@ -39,12 +39,12 @@ def turn(run: Run, jump: int) -> dict[str, Any]:
     return {"jump": jump, "statuses": [before, behind, fresh(run)], "wall_ns": time.time_ns()}
 
 
-def observe(run: Run) -> dict[str, Any]:
+def observe(run: Run, rounds: int) -> dict[str, Any]:
     run.wait("the compatibility event", lambda status: bool(status["compatibility"]))
     started, wall = time.monotonic_ns(), time.time_ns()
     turns: list[dict[str, Any]] = []
     try:
-        for jump in JUMPS_SECONDS:
+        for jump in JUMPS_SECONDS * rounds:
             turns.append(turn(run, jump))
     finally:
         time.clock_settime_ns(time.CLOCK_REALTIME, wall + time.monotonic_ns() - started)
@@ -53,11 +53,11 @@ def observe(run: Run) -> dict[str, Any]:
     return {"turns": turns, "off": off, "events": run.events(), "execs": EXECS}
 
 
-def main(loader: str, bundle: str, signers: str) -> None:
+def main(loader: str, bundle: str, signers: str, rounds: str) -> None:
     with perf_events_allowed(), tempfile.TemporaryDirectory(prefix="ef-clock-") as folder:
         run = Run(loader, bundle, signers, Path(folder))
         try:
-            print(json.dumps(observe(run)))
+            print(json.dumps(observe(run, int(rounds))))
         finally:
             if run.process.poll() is None:
                 run.stop()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The soak's clock jumps, in a guest: the wall clock of the machine itself belongs to everybody.
 
-EBPF_FLEET_CLOCK_HOST names another guest than k612.
+EBPF_FLEET_CLOCK_HOST names another guest than k612, EBPF_FLEET_CLOCK_ROUNDS how often it makes all of its jumps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from tests.loader.service import total
 HOST = os.environ.get("EBPF_FLEET_CLOCK_HOST", "k612")
 HERE = Path(__file__).resolve().parent
 FOLDER = "/run/ef-features"  # where send() puts it
-SECONDS = 600.0
+ROUNDS = int(os.environ.get("EBPF_FLEET_CLOCK_ROUNDS", "1"))
+SECONDS = 600.0  # of a round
 GROWING = ("produced", "delivered", "dropped", "sampled_out")
 
 
@@ -39,8 +40,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Any:
     target = rounds.make_round(folder, 0, BUILD / "features", binary, Trust(folder / "trust", make_key(folder)))
     shutil.copy(HERE / "clock_jumps.py", target)
     send(port, target)
-    command = f"cd {FOLDER} && python3 clock_jumps.py ./ebpf-loader $PWD/bundle $PWD/signers"
-    document = json.loads(ssh.run(port, command, SECONDS))
+    command = f"cd {FOLDER} && python3 clock_jumps.py ./ebpf-loader $PWD/bundle $PWD/signers {ROUNDS}"
+    document = json.loads(ssh.run(port, command, SECONDS * ROUNDS))
     ssh.run(port, f"rm -rf {FOLDER}")
     return document
 
