@@ -1,0 +1,106 @@
+"""docs/privileges.md is what the sources say, and the unit's sandbox is as narrow as the page claims, no narrower than the loader needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tools import privileges
+
+MOST_EXPOSURE = 2.0
+# What the loader calls before its own filter stands, beside what that allows.
+AT_START = {
+    "execve", "arch_prctl", "set_tid_address", "prctl", "seccomp", "capset", "mkdir", "mkdirat", "clone3", "tgkill",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return privileges.PAGE.read_text()
+
+
+@pytest.fixture(scope="module")
+def calls() -> set[str]:
+    """Every system call of the loader's own filter."""
+    source = (privileges.LOADER / "seccomp.c").read_text()
+    named = {call for _why, group in privileges.allowed_calls(source) for call in group}
+    return named | {call for call, _where, _why in privileges.restricted_calls(source)}
+
+
+def test_the_page_is_what_the_sources_say(page: str) -> None:
+    score = privileges.documented(page)
+    assert score, "the page gives no exposure; run make privileges"
+    assert privileges.render(score) == page, "run make privileges"
+
+
+def test_the_tables_are_read_whole(calls: set[str]) -> None:
+    source = (privileges.LOADER / "seccomp.c").read_text()
+    for name, found in (("allowed", privileges.allowed_calls(source)), ("restricted", privileges.restricted_calls(source))):
+        assert len(found) == privileges.table_text(source, name).count("{") > 5
+    assert {"read", "bpf", "socket", "exit_group"} <= calls
+    assert not {"execve", "execveat", "ptrace", "mount", "init_module", "kexec_load", "prctl", "fork"} & calls
+    assert privileges.program_types((privileges.LOADER / "privilege.c").read_text())["lsm"] == ["CAP_BPF", "CAP_PERFMON"]
+
+
+def test_a_table_that_is_not_there_is_named() -> None:
+    with pytest.raises(privileges.SourceError, match="no table nowhere"):
+        privileges.table_text("int x;", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("requires", "family", "marks"),
+    [
+        (["btf:any", "prog_type:raw_tracepoint", "attach:raw_tp:x"], "6.1", "–"),
+        (["btf:any", "prog_type:raw_tracepoint", "attach:raw_tp:x"], "5.10", "M"),
+        (["btf:vmlinux", "prog_type:tracing", "attach:tp_btf:x"], "6.12", "B"),
+        (["btf:any", "prog_type:kprobe", "attach:kprobe:x"], "6.12", "P L"),
+        (["btf:vmlinux", "prog_type:lsm", "helper:lsm:probe_read_kernel", "attach:lsm:x"], "5.10", "B L S M"),
+        (["btf:any", "prog_type:raw_tracepoint", "map_type:perf_event_array"], "6.1", "P"),
+    ],
+)
+def test_what_a_variant_asks_for(requires: list[str], family: str, marks: str) -> None:
+    assert privileges.marks(requires, family) == marks
+
+
+def test_every_variant_has_a_line(page: str) -> None:
+    for contract in privileges.contracts():
+        for variant in contract["variants"]:
+            assert f"\n| {contract['feature']} {variant['name']} |" in page
+
+
+def test_the_exposure_is_the_documented_one(page: str) -> None:
+    measured, documented = privileges.measure(), privileges.documented(page)
+    if measured is None:
+        pytest.skip("systemd-analyze (250 or later) is not here: the unit's exposure is not measured")
+    assert float(measured[1]) <= MOST_EXPOSURE
+    print(f"exposure {measured[1]} by systemd {measured[0]}")
+    assert documented
+    if measured[0] != documented[0]:
+        pytest.skip(f"systemd {measured[0]} weighs otherwise than {documented[0]}, by which the page was written")
+    assert measured == documented, "run make privileges"
+
+
+def members(name: str) -> set[str]:
+    """A set of systemd's, with the sets in it, as system calls."""
+    said = subprocess.run(["systemd-analyze", "syscall-filter", name], check=True, capture_output=True, text=True)
+    found: set[str] = set()
+    for word in re.findall(r"^\s+(@?[a-z0-9_-]+)\s*$", said.stdout, re.M):
+        found |= members(word) if word.startswith("@") else {word}
+    return found
+
+
+def test_the_units_filter_lets_through_what_the_loader_needs(calls: set[str]) -> None:
+    try:
+        allowed = members("@default")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("systemd-analyze is not here: the unit's sets of system calls cannot be told")
+    for key, value in privileges.settings(privileges.render_unit()):
+        if key != "SystemCallFilter":
+            continue
+        named = [members(word) if word.startswith("@") else {word} for word in value.lstrip("~").split()]
+        allowed = allowed - set().union(*named) if value.startswith("~") else allowed.union(*named)
+    assert len(allowed) > 150
+    assert (calls | AT_START) - allowed == set()
+    assert not {"io_uring_setup", "setuid", "chroot", "ptrace", "mount", "init_module", "keyctl"} & allowed

@@ -1,0 +1,269 @@
+"""What the loader may do, written down: `make privileges` writes docs/privileges.md.
+
+Nothing here is told twice: capabilities are read from bpf/loader/privilege.c, system calls from
+bpf/loader/seccomp.c, needs from bpf/features/*/contract.yml, the sandbox from the unit's template, and the score
+from systemd-analyze, which weighs the rendered unit. Without systemd-analyze the score stays what the page says.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Iterable, Sequence
+
+import jinja2
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/privileges.md"
+LOADER = ROOT / "bpf/loader"
+FEATURES = ROOT / "bpf/features"
+ROLE = ROOT / "roles/prepare"
+UNIT = "ebpf-fleet-loader.service"
+FAMILIES = ("5.10", "6.1", "6.12", "6.16+, 7.x")
+_STRING = r'"((?:[^"\\]|\\.)*)"'
+_NOT_SANDBOX = re.compile(
+    r"Type|User|Group|Exec\w+|Restart\w*|Timeout\w+|WatchdogSec|\w+Directory(Mode)?|OOMScoreAdjust", re.A
+)
+_SCORE = re.compile(r"Exposure, by systemd (\S+): \*\*(\S+)\*\*")
+
+HEAD = """# Privileges
+
+What the loader holds, at which moment and why; which system calls it has; what its unit allows. Written by
+`make privileges` from the sources that it names (`tools/privileges.py`): change those, not this page.
+
+## At which moment
+
+| moment | capabilities | why |
+| --- | --- | --- |
+| the unit starts it, as the user `ebpf-fleet` | {ambient} | ambient, and the bounding set; nothing else can be had |
+| until `BPF_ENABLE_STATS` is open | the same | the kernel asks `CAP_SYS_ADMIN` for that one descriptor; without it runs of programs are not counted, and the status says so |
+| at once after that, before it reads a control file, trust or bundle | {kept} | ambient, inheritable and the rest of permitted and effective are gone for good. The bounding set stays the unit's, as to drop from it takes `CAP_SETPCAP`; with `no_new_privs`, and with no `execve`, nothing can be had from it |
+| before it reads the bundle | the same | the system call filter below is put up, for every thread |
+| on a kernel before 5.8, which has no `CAP_BPF` | `CAP_SYS_ADMIN` | it is both there; said in the journal, in `privileges` of the status and in the audit record `start` |
+
+What it holds is measured, not promised: [`privileges`](interfaces.md#statusjson) of the status is what the kernel answers.
+`check` gives up the same before it loads, so that it reaches what the service reaches. Which kernel it is, the loader
+takes from `/proc/sys/kernel/cap_last_cap`; where that does not say, no more is kept.
+
+## Whose word it takes
+
+Control files (`desired.json`, `policy.json`, `lease.json`), trust files, the folders they lie in, and the bundle's folder must
+belong to root or the loader's own user and be writable by nobody else (a sticky folder is fine). Else: `desired.json` and
+`policy.json` count as malformed, a lease as expired, trust files are `EF_TRUST_MALFORMED` and a bundle's folder is
+`EF_PATH_UNSAFE`. A kill order is obeyed wherever it lies; the journal says so where the folder is open to others.
+The loader has no network: its own filter and the unit leave it Unix sockets.
+"""
+
+TYPES_HEAD = """
+## Capabilities by program type
+
+From `types` of `bpf/loader/privilege.c`. Contracts cannot ask for another type, and the loader attaches no other; none of
+these needs `CAP_NET_ADMIN`, so it is never kept.
+"""
+
+KERNELS_HEAD = """
+## What a kernel asks for, by family
+
+Every variant needs {kept} on every family here. Beyond that, by what its contract `requires`:
+
+| mark | asks for | where it is not so |
+| --- | --- | --- |
+| B | the kernel's own BTF, `/sys/kernel/btf/vmlinux` | `EF_NO_BTF` |
+| P | `kernel.perf_event_paranoid` of 2 or less (2 is the kernel's own default). Debian's kernels know 3, at which perf events are for `CAP_SYS_ADMIN`: set `ebpf_fleet_perf_event_paranoid` | `EF_PERMISSION` |
+| L | no lockdown `confidentiality`: it reads the kernel's memory, or is a kprobe | `EF_LOCKDOWN` |
+| S | `bpf` in the kernel's list of security modules; Debian has it since 6.1, 5.10 needs `lsm=…,bpf` on its command line | `EF_LSM_INACTIVE` |
+| M | `LimitMEMLOCK=` as large as its maps: before 5.11 they count against it | `EF_PERMISSION` |
+
+`kernel.unprivileged_bpf_disabled` may have any value on all of them: with `CAP_BPF` it is not asked. The matrix
+([matrix.md](matrix.md)) runs every variant on these families as a user that has what the unit gives; what it measured
+goes into a release, not onto this page. A mark on a family says what is asked there, not that its hook exists there.
+"""
+
+CALLS_HEAD = """
+## System calls
+
+From `bpf/loader/seccomp.c`. Whatever is not listed fails with `EPERM` in the error path of its caller and kills nothing:
+`execve`, `ptrace`, `mount`, modules, `kexec`, namespaces, io_uring and sockets of the network are among that. `clone3` says
+`ENOSYS`, which has the C library use `clone`. A name that a machine's architecture lacks is left out. Where the kernel
+refuses the filter the journal says so and the unit's `SystemCallFilter=` stands alone. Sanitizer and valgrind builds have none.
+"""
+
+UNIT_HEAD = """
+## The unit
+
+`roles/prepare/templates/ebpf-fleet-loader.service.j2`, what limits it:
+"""
+
+
+class SourceError(Exception):
+    """A source does not read as expected; the message names it."""
+
+
+def table_text(source: str, name: str) -> str:
+    """The initializer of the array `name` in a C source."""
+    match = re.search(rf"\b{name}\[\] = \{{\n(.*?)\n\}};", source, re.S)
+    if not match:
+        raise SourceError(f"no table {name}[] is found; correct tools/privileges.py with the source")
+    return match[1]
+
+
+def joined(literals: str) -> str:
+    """The text of adjacent string literals."""
+    return "".join(re.findall(_STRING, literals))
+
+
+def program_types(source: str) -> dict[str, list[str]]:
+    """privilege.c: the capabilities of each program type."""
+    rows = re.findall(r'\{"(\w+)", ([^}]*)\}', table_text(source, "types"))
+    return {name: re.findall(r"BIT\((\w+)\)", needs) for name, needs in rows}
+
+
+def allowed_calls(source: str) -> list[tuple[str, list[str]]]:
+    """seccomp.c: groups of calls that are allowed whatever their arguments, with the reason."""
+    rows = re.findall(rf"\{{((?:\s*{_STRING})+),((?:\s*{_STRING})+)\}}", table_text(source, "allowed"))
+    return [(joined(row[0]), joined(row[2]).split()) for row in rows]
+
+
+def restricted_calls(source: str) -> list[tuple[str, str, str]]:
+    """seccomp.c: (call, condition, reason) of those that are allowed for one use."""
+    found = []
+    for row in re.findall(r"\{(\".*?)\}", table_text(source, "restricted"), re.S):
+        why, call, arg, mask, value = (part.strip() for part in " ".join(row.split()).rsplit(",", 4))
+        number = ("first", "second", "third")[int(arg)]
+        masked = "" if mask == "AN_INT" else f" & ({mask})" if "|" in mask else f" & {mask}"
+        found.append((joined(call), f"{number} argument{masked} = {value}", joined(why)))
+    return found
+
+
+def marks(requires: Sequence[str], family: str) -> str:
+    """What a variant asks for beyond capabilities on a kernel family."""
+    kinds = {word.split(":")[1] for word in requires if word.startswith("attach:")}
+    reads = any(re.match(r"helper:\w+:probe_read", word) for word in requires)
+    asked = {
+        "B": "btf:vmlinux" in requires,
+        "P": bool(kinds & {"kprobe", "kretprobe", "tracepoint"}) or "map_type:perf_event_array" in requires,
+        "L": reads or bool(kinds & {"kprobe", "kretprobe"}),
+        "S": "lsm" in kinds,
+        "M": family == "5.10",
+    }
+    return " ".join(mark for mark, needed in asked.items() if needed) or "–"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def names(words: Iterable[str]) -> str:
+    return " ".join(f"`{word}`" for word in words)
+
+
+def contracts() -> list[dict[str, Any]]:
+    return [yaml.safe_load(path.read_text()) for path in sorted(FEATURES.glob("*/contract.yml"))]
+
+
+def variants_table(documents: Iterable[dict[str, Any]]) -> str:
+    rows = []
+    for document in documents:
+        for variant in document["variants"]:
+            requires = variant["requires"]
+            kinds = sorted({word.split(":")[1] for word in requires if word.startswith("attach:")})
+            cells = [marks(requires, family) for family in FAMILIES]
+            rows.append([f"{document['feature']} {variant['name']}", " ".join(kinds), *cells])
+    return table(["variant", "hook", *FAMILIES], rows)
+
+
+def types_table(types: dict[str, list[str]], documents: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for name, needs in types.items():
+        users = [
+            f"{document['feature']} {variant['name']}"
+            for document in documents
+            for variant in document["variants"]
+            if f"prog_type:{name}" in variant["requires"]
+        ]
+        rows.append([f"`{name}`", names(needs), ", ".join(users) or "no feature yet"])
+    return table(["program type", "needs", "who uses it"], rows)
+
+
+def render_unit() -> str:
+    """The unit as the role writes it with its defaults."""
+    values = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    text = (ROLE / f"templates/{UNIT}.j2").read_text()
+    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(text).render(**values)
+
+
+def settings(unit: str) -> list[tuple[str, str]]:
+    """The settings of [Service], in order."""
+    service = unit.partition("[Service]\n")[2].partition("\n[Install]")[0]
+    pairs = [line.partition("=") for line in service.splitlines() if line and not line.startswith("#")]
+    return [(key, value) for key, _sign, value in pairs]
+
+
+def unit_table(unit: str) -> str:
+    rows = [(f"`{key}=`", f"`{value}`") for key, value in settings(unit) if not _NOT_SANDBOX.fullmatch(key)]
+    return table(["setting", "value"], rows)
+
+
+def measure() -> tuple[str, str] | None:
+    """systemd's version and the exposure that it gives the rendered unit; None without systemd-analyze."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / UNIT
+        path.write_text(render_unit())
+        command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)]
+        try:
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            version = subprocess.run([command[0], "--version"], check=True, capture_output=True, text=True).stdout
+        except (FileNotFoundError, subprocess.CalledProcessError):
+            return None  # not there, or before 250, which cannot weigh a file
+    match = re.search(r"Overall exposure level for \S+: (\S+)", said)
+    return (version.split()[1], match[1]) if match else None
+
+
+def documented(page: str) -> tuple[str, str] | None:
+    """systemd's version and the exposure that the page gives."""
+    match = _SCORE.search(page)
+    return (match[1], match[2]) if match else None
+
+
+def unit_value(unit: str, key: str) -> str:
+    return dict(settings(unit))[key]
+
+
+def render(score: tuple[str, str]) -> str:
+    """The whole page."""
+    types = program_types((LOADER / "privilege.c").read_text())
+    source = (LOADER / "seccomp.c").read_text()
+    documents, unit = contracts(), render_unit()
+    kept = names(sorted({need for needs in types.values() for need in needs}))
+    page = HEAD.format(ambient=names(unit_value(unit, "AmbientCapabilities").split()), kept=kept)
+    page += TYPES_HEAD + "\n" + types_table(types, documents)
+    page += KERNELS_HEAD.format(kept=kept) + "\n" + variants_table(documents)
+    page += CALLS_HEAD + "\n" + table(["for", "calls"], [(why, names(calls)) for why, calls in allowed_calls(source)])
+    page += "\nFor one use only:\n\n"
+    page += table(["call", "where", "for"], [(f"`{c}`", f"`{w}`", why) for c, w, why in restricted_calls(source)])
+    page += "\n`tgkill` reaches the loader itself only (`abort`).\n"
+    page += UNIT_HEAD + "\n" + unit_table(unit)
+    page += f"\nExposure, by systemd {score[0]}: **{score[1]}** of 10, lower is less (`systemd-analyze security --offline=true`). What\n"
+    page += "is left of it is what the loader is for: BPF, perf events, Unix sockets, `/proc/sys`.\n"
+    return page
+
+
+def main() -> int:
+    score = measure() or (documented(PAGE.read_text()) if PAGE.exists() else None)
+    if not score:
+        print("privileges: systemd-analyze (250 or later) is not here and the page has no score yet", file=sys.stderr)
+        return 1
+    PAGE.write_text(render(score))
+    print(f"privileges: {PAGE.relative_to(ROOT)}: exposure {score[1]} by systemd {score[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
