@@ -3,6 +3,7 @@
 Nothing here is told twice: capabilities are read from bpf/loader/privilege.c, system calls from
 bpf/loader/seccomp.c, needs from bpf/features/*/contract.yml, the sandbox from the unit's template, and the score
 from systemd-analyze, which weighs the rendered unit. Without systemd-analyze the score stays what the page says.
+The words around them are tools/privileges.md.j2.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/privileges.md"
+TEMPLATE = ROOT / "tools/privileges.md.j2"
 LOADER = ROOT / "bpf/loader"
 FEATURES = ROOT / "bpf/features"
 ROLE = ROOT / "roles/prepare"
@@ -29,74 +31,6 @@ _NOT_SANDBOX = re.compile(
     r"Type|User|Group|Exec\w+|Restart\w*|Timeout\w+|WatchdogSec|\w+Directory(Mode)?|OOMScoreAdjust", re.A
 )
 _SCORE = re.compile(r"Exposure, by systemd (\S+): \*\*(\S+)\*\*")
-
-HEAD = """# Privileges
-
-What the loader holds, at which moment and why; which system calls it has; what its unit allows. Written by
-`make privileges` from the sources that it names (`tools/privileges.py`): change those, not this page.
-
-## At which moment
-
-| moment | capabilities | why |
-| --- | --- | --- |
-| the unit starts it, as the user `ebpf-fleet` | {ambient} | ambient, and the bounding set; nothing else can be had |
-| until `BPF_ENABLE_STATS` is open | the same | the kernel asks `CAP_SYS_ADMIN` for that one descriptor; without it runs of programs are not counted, and the status says so |
-| at once after that, before it reads a control file, trust or bundle | {kept} | ambient, inheritable and the rest of permitted and effective are gone for good. The bounding set stays the unit's, as to drop from it takes `CAP_SETPCAP`; with `no_new_privs`, and with no `execve`, nothing can be had from it |
-| before it reads the bundle | the same | the system call filter below is put up, for every thread |
-| on a kernel before 5.8, which has no `CAP_BPF` | `CAP_SYS_ADMIN` | it is both there; said in the journal, in `privileges` of the status and in the audit record `start` |
-
-What it holds is measured, not promised: [`privileges`](interfaces.md#statusjson) of the status is what the kernel answers.
-`check` gives up the same before it loads, so that it reaches what the service reaches. Which kernel it is, the loader
-takes from `/proc/sys/kernel/cap_last_cap`; where that does not say, no more is kept.
-
-## Whose word it takes
-
-Control files (`desired.json`, `policy.json`, `lease.json`), trust files, the folders they lie in, and the bundle's folder must
-belong to root or the loader's own user and be writable by nobody else (a sticky folder is fine). Else: `desired.json` and
-`policy.json` count as malformed, a lease as expired, trust files are `EF_TRUST_MALFORMED` and a bundle's folder is
-`EF_PATH_UNSAFE`. A kill order is obeyed wherever it lies; the journal says so where the folder is open to others.
-The loader has no network: its own filter and the unit leave it Unix sockets.
-"""
-
-TYPES_HEAD = """
-## Capabilities by program type
-
-From `types` of `bpf/loader/privilege.c`. Contracts cannot ask for another type, and the loader attaches no other; none of
-these needs `CAP_NET_ADMIN`, so it is never kept.
-"""
-
-KERNELS_HEAD = """
-## What a kernel asks for, by family
-
-Every variant needs {kept} on every family here. Beyond that, by what its contract `requires`:
-
-| mark | asks for | where it is not so |
-| --- | --- | --- |
-| B | the kernel's own BTF, `/sys/kernel/btf/vmlinux` | `EF_NO_BTF` |
-| P | `kernel.perf_event_paranoid` of 2 or less (2 is the kernel's own default). Debian's kernels know 3, at which perf events are for `CAP_SYS_ADMIN`: set `ebpf_fleet_perf_event_paranoid` | `EF_PERMISSION` |
-| L | no lockdown `confidentiality`: it reads the kernel's memory, or is a kprobe | `EF_LOCKDOWN` |
-| S | `bpf` in the kernel's list of security modules; Debian has it since 6.1, 5.10 needs `lsm=…,bpf` on its command line | `EF_LSM_INACTIVE` |
-| M | `LimitMEMLOCK=` as large as its maps: before 5.11 they count against it | `EF_PERMISSION` |
-
-`kernel.unprivileged_bpf_disabled` may have any value on all of them: with `CAP_BPF` it is not asked. The matrix
-([matrix.md](matrix.md)) runs every variant on these families as a user that has what the unit gives; what it measured
-goes into a release, not onto this page. A mark on a family says what is asked there, not that its hook exists there.
-"""
-
-CALLS_HEAD = """
-## System calls
-
-From `bpf/loader/seccomp.c`. Whatever is not listed fails with `EPERM` in the error path of its caller and kills nothing:
-`execve`, `ptrace`, `mount`, modules, `kexec`, namespaces, io_uring and sockets of the network are among that. `clone3` says
-`ENOSYS`, which has the C library use `clone`. A name that a machine's architecture lacks is left out. Where the kernel
-refuses the filter the journal says so and the unit's `SystemCallFilter=` stands alone. Sanitizer and valgrind builds have none.
-"""
-
-UNIT_HEAD = """
-## The unit
-
-`roles/prepare/templates/ebpf-fleet-loader.service.j2`, what limits it:
-"""
 
 
 class SourceError(Exception):
@@ -191,12 +125,17 @@ def types_table(types: dict[str, list[str]], documents: Sequence[dict[str, Any]]
     return table(["program type", "needs", "who uses it"], rows)
 
 
+def template(text: str) -> jinja2.Template:
+    """A template in which a name that nobody gives is an error."""
+    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(text)
+
+
 def render_unit() -> str:
     """The unit as the role writes it with its defaults."""
     values = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     text = (ROLE / f"templates/{UNIT}.j2").read_text()
-    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
-    return environment.from_string(text).render(**values)
+    return template(text).render(**values)
 
 
 def settings(unit: str) -> list[tuple[str, str]]:
@@ -241,18 +180,20 @@ def render(score: tuple[str, str]) -> str:
     types = program_types((LOADER / "privilege.c").read_text())
     source = (LOADER / "seccomp.c").read_text()
     documents, unit = contracts(), render_unit()
-    kept = names(sorted({need for needs in types.values() for need in needs}))
-    page = HEAD.format(ambient=names(unit_value(unit, "AmbientCapabilities").split()), kept=kept)
-    page += TYPES_HEAD + "\n" + types_table(types, documents)
-    page += KERNELS_HEAD.format(kept=kept) + "\n" + variants_table(documents)
-    page += CALLS_HEAD + "\n" + table(["for", "calls"], [(why, names(calls)) for why, calls in allowed_calls(source)])
-    page += "\nFor one use only:\n\n"
-    page += table(["call", "where", "for"], [(f"`{c}`", f"`{w}`", why) for c, w, why in restricted_calls(source)])
-    page += "\n`tgkill` reaches the loader itself only (`abort`).\n"
-    page += UNIT_HEAD + "\n" + unit_table(unit)
-    page += f"\nExposure, by systemd {score[0]}: **{score[1]}** of 10, lower is less (`systemd-analyze security --offline=true`). What\n"
-    page += "is left of it is what the loader is for: BPF, perf events, Unix sockets, `/proc/sys`.\n"
-    return page
+    return template(TEMPLATE.read_text()).render(
+        ambient=names(unit_value(unit, "AmbientCapabilities").split()),
+        kept=names(sorted({need for needs in types.values() for need in needs})),
+        types=types_table(types, documents),
+        variants=variants_table(documents),
+        allowed=table(["for", "calls"], [(why, names(calls)) for why, calls in allowed_calls(source)]),
+        restricted=table(
+            ["call", "where", "for"],
+            [(f"`{call}`", f"`{where}`", why) for call, where, why in restricted_calls(source)],
+        ),
+        unit=unit_table(unit),
+        version=score[0],
+        exposure=score[1],
+    )
 
 
 def main() -> int:
