@@ -150,6 +150,30 @@ def unit_table(unit: str) -> str:
     return table(["setting", "value"], rows)
 
 
+def members(name: str) -> set[str]:
+    """One of systemd's sets of system calls, with the sets in it."""
+    command = ["systemd-analyze", "syscall-filter", "--no-pager", name]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: set[str] = set()
+    for word in re.findall(r"^\s+(@?[a-z0-9_-]+)\s*$", said, re.M):
+        found |= members(word) if word.startswith("@") else {word}
+    return found
+
+
+def unit_calls() -> set[str] | None:
+    """Every system call that the rendered unit lets through, on any architecture; None without systemd-analyze."""
+    try:
+        allowed = members("@default")
+        for key, value in settings(render_unit()):
+            if key == "SystemCallFilter":
+                words = value.lstrip("~").split()
+                named = set().union(*(members(word) if word.startswith("@") else {word} for word in words))
+                allowed = allowed - named if value.startswith("~") else allowed | named
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return allowed
+
+
 def measure() -> tuple[str, str] | None:
     """systemd's version and the exposure that it gives the rendered unit; None without systemd-analyze."""
     with tempfile.TemporaryDirectory() as folder:

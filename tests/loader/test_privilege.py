@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -20,6 +21,7 @@ from tests.loader.conftest import ROOT
 from tests.loader.service import ROOMY_POLICY, Service, feature_of, make_service, wait_for
 from tests.loader.test_lease import BOTH, grant, lease
 from tests.loader.test_run import AS_THE_UNIT
+from tools import privileges
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads BPF and gives files away: needs root")
 
@@ -86,15 +88,20 @@ def test_the_table_has_the_types_that_a_contract_may_ask_for_and_none_needs_the_
     assert "CAP_NET_ADMIN" not in table
 
 
+def give_to_the_unit(service: Service) -> None:
+    """The folders as the unit's user has them."""
+    service.state.mkdir()
+    for folder in (service.state, service.log):
+        os.chown(folder, NOBODY, NOBODY)
+    for folder in [service.folder, *service.folder.parents]:
+        if not os.stat(folder).st_mode & 0o001:
+            folder.chmod(0o711)
+
+
 @pytest.mark.parametrize("as_unit", [False, True], ids=["from root", "as the unit"])
 def test_the_kernel_agrees_in_every_thread(service: Service, as_unit: bool) -> None:
     if as_unit:
-        service.state.mkdir()
-        for folder in (service.state, service.log):
-            os.chown(folder, NOBODY, NOBODY)
-        for folder in [service.folder, *service.folder.parents]:
-            if not os.stat(folder).st_mode & 0o001:
-                folder.chmod(0o711)
+        give_to_the_unit(service)
         service.prefix = AS_THE_UNIT
     status = service.start_settled()
     threads = kernel_says(service.pid)
@@ -210,6 +217,28 @@ def test_nothing_that_the_loop_does_is_refused(
     finally:
         made.stop(signal.SIGKILL)
     assert refused_calls(trace) == []
+
+
+def test_it_works_within_the_units_filter_too(service: Service) -> None:
+    """As the unit starts it: its user, its three capabilities, its SystemCallFilter=; ours goes on top."""
+    calls = privileges.unit_calls()
+    if calls is None:
+        pytest.skip("systemd-analyze is not here: the unit's sets of system calls cannot be told")
+    give_to_the_unit(service)
+    three = "-all,+bpf,+perfmon,+sys_admin"
+    service.prefix = (
+        *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", f"--inh-caps={three}"),
+        *(f"--ambient-caps={three}", f"--bounding-set={three}", "--no-new-privs"),
+        *(sys.executable, str(Path(__file__).with_name("under_filter.py")), ",".join(sorted(calls))),
+    )
+    status = service.start_settled()
+    assert {status["features"][name]["state"] for name in BOTH} == {"attached"}
+    assert status["privileges"] == {"uid": NOBODY, "capabilities": ["cap_perfmon", "cap_bpf"], "seccomp": True}
+    assert status["stats_enabled"], "before CAP_SYS_ADMIN was given up"
+    assert kernel_says(service.pid)[0].get("Seccomp_filters", "2") == "2"
+    service.order("global")
+    service.wait_state("runqlat", "killed")
+    assert "cannot" not in service.journal() and service.stop() == 0
 
 
 def test_a_build_for_sanitizers_has_no_filter_and_says_so(service: Service, tmp_path: Path) -> None:
