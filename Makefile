@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench fuzz soak help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
+.PHONY: bench fuzz soak privileges help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1
 	@$(SUDO) $(PYTHON) -m tests.lab up k612
 	@$(SUDO) env EBPF_FLEET_CLOCK_ROUNDS=20 $(PYTHON) -m pytest -q tests/lab/test_clock.py
 	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
+
+privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score
+	@$(PYTHON) -m tools.privileges
 
 lint: setup ## ansible-lint (production), ruff, mypy, yamllint, shellcheck, clang-format, C warnings
 	@tools/lint.sh

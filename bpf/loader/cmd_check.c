@@ -256,13 +256,15 @@ static json_t *check_bundle(const char *dir, const struct ef_trust_paths *trust,
 	const struct ef_kernel *kernel = &check->kernel;
 	struct ef_bundle *bundle;
 	json_t *features, *answer = NULL;
+	int err;
 
 	if (ef_bundle_open(dir, trust, NULL, &bundle, why))
 		return NULL;
 	/* As the service, which needs no more: else this would reach what it does not. */
-	if (ef_privilege_drop())
+	err = ef_privilege_drop(ef_privilege_kept(ef_privilege_last_cap()));
+	if (err)
 		ef_warn("capabilities cannot be given up: %s; the service may reach less",
-			strerror(errno));
+			strerror(-err));
 	ef_kernel_read(&check->kernel);
 	ef_btf_choose(bundle, &check->kernel);
 	features = check_features(bundle, check, why);

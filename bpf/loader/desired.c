@@ -2,10 +2,8 @@
 #include "desired.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "json.h"
 #include "must.h"
@@ -13,7 +11,11 @@
 #include "util.h"
 
 #define SCHEMA "ebpf.fleet/desired/v1"
-#define MAX_BYTES (1024 * 1024)
+#define REMEDY "deploy the release again"
+
+/* A symlink to the current release's. */
+static const struct ef_control_rules rules = {
+    .limit = 1024 * 1024, .follow = true, .remedy = REMEDY};
 
 /* Where an error goes. */
 struct report {
@@ -23,8 +25,8 @@ struct report {
 };
 
 static int bad(const struct report *report, const char *field, const char *expected) {
-	snprintf(report->error, report->size, "%s: field '%s': %s; deploy the release again",
-		 report->path, field, expected);
+	snprintf(report->error, report->size, "%s: field '%s': %s; " REMEDY, report->path, field,
+		 expected);
 	return -1;
 }
 
@@ -127,23 +129,6 @@ static int read_document(const struct report *report, const json_t *doc, const c
 	return read_wishes(report, json_object_get(doc, "features"), desired);
 }
 
-/* The bytes of the file; 0, or -errno. */
-static int slurp(const char *path, uint8_t **data, size_t *size) {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct stat st;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st))
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EINVAL;
-	if (st.st_size > MAX_BYTES)
-		return -EFBIG;
-	*size = (size_t)st.st_size;
-	return ef_read_whole(fd, *size, data);
-}
-
 /* An error may quote the file; what is shown is ASCII. */
 static void make_printable(char *text) {
 	for (; *text; text++)
@@ -154,24 +139,18 @@ static void make_printable(char *text) {
 enum ef_desired_result ef_desired_read(const char *path, const char *digest,
 				       struct ef_desired *desired, char *error, size_t size) {
 	const struct report report = {.path = path, .error = error, .size = size};
-	_cleanup_free_ uint8_t *data = NULL;
+	struct ef_control file;
+	int err = ef_control_read(path, &rules, &file, error, size);
+	_cleanup_free_ uint8_t *data = file.data;
 	_cleanup_json_ json_t *doc = NULL;
 	char why[256];
-	size_t length = 0;
-	int err = slurp(path, &data, &length);
 
 	memset(desired, 0, sizeof(*desired));
-	error[0] = 0;
-	if (err == -ENOENT)
-		return EF_DESIRED_ABSENT;
-	if (err) {
-		snprintf(error, size, "%s cannot be read: %s; deploy the release again", path,
-			 strerror(-err));
-		return EF_DESIRED_BAD;
-	}
-	doc = ef_json_parse(data, length, why, sizeof(why));
+	if (err)
+		return err == -ENOENT ? EF_DESIRED_ABSENT : EF_DESIRED_BAD;
+	doc = ef_json_parse(data, file.size, why, sizeof(why));
 	if (!doc)
-		snprintf(error, size, "%s: %s; deploy the release again", path, why);
+		snprintf(error, size, "%s: %s; " REMEDY, path, why);
 	if (doc && !read_document(&report, doc, digest, desired))
 		return EF_DESIRED_READ;
 	make_printable(error);

@@ -2,42 +2,30 @@
 #include "lease.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "json.h"
 #include "paths.h"
 #include "util.h"
 
 #define SCHEMA "ebpf.fleet/lease/v1"
-#define MAX_BYTES 4096
 #define REMEDY "roll out again, or remove it to end the probation"
 
-static void unusable(struct ef_lease *lease, const char *path, const char *what) {
+/* A symlink is none of ours. */
+static const struct ef_control_rules rules = {.limit = 4096, .remedy = REMEDY};
+
+/* The caller says why. */
+static void make_unusable(struct ef_lease *lease) {
 	lease->there = true;
 	lease->unusable = true;
 	lease->expires_ns = 0;
 	lease->holder[0] = 0;
-	snprintf(lease->why, sizeof(lease->why), "%s: %s; " REMEDY, path, what);
 }
 
-/* The bytes of the file and its owner; 0, or -errno. A symlink is none of ours. */
-static int slurp(const char *path, uint8_t **data, size_t *size, int64_t *uid) {
-	_cleanup_close_ int fd =
-	    open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st))
-		return -errno;
-	*uid = st.st_uid;
-	if (!S_ISREG(st.st_mode))
-		return -EINVAL;
-	if (st.st_size > MAX_BYTES)
-		return -EFBIG;
-	*size = (size_t)st.st_size;
-	return ef_read_whole(fd, *size, data);
+static void unusable(struct ef_lease *lease, const char *path, const char *what) {
+	make_unusable(lease);
+	snprintf(lease->why, sizeof(lease->why), "%s: %s; " REMEDY, path, what);
 }
 
 /* What is wrong with the document, by field; NULL: nothing. */
@@ -79,22 +67,25 @@ static void take(struct ef_lease *lease, const char *path, const json_t *doc, co
 
 void ef_lease_read(const char *path, const char *digest, const char *boot_id,
 		   struct ef_lease *lease) {
+	struct ef_control file;
 	_cleanup_free_ uint8_t *data = NULL;
 	_cleanup_json_ json_t *doc = NULL;
 	char error[256];
-	size_t size = 0;
 	int err;
 
 	memset(lease, 0, sizeof(*lease));
-	lease->uid = -1;
-	err = slurp(path, &data, &size, &lease->uid);
-	if (err == -ENOENT || err == -ENOTDIR)
-		return;
-	if (err) {
-		unusable(lease, path, strerror(-err));
+	err = ef_control_read(path, &rules, &file, lease->why, sizeof(lease->why));
+	data = file.data;
+	lease->uid = file.uid;
+	if (err == -ENOENT || err == -ENOTDIR) {
+		lease->why[0] = 0;
 		return;
 	}
-	doc = ef_json_parse(data, size, error, sizeof(error));
+	if (err) {
+		make_unusable(lease);
+		return;
+	}
+	doc = ef_json_parse(data, file.size, error, sizeof(error));
 	if (!doc || misfit(doc))
 		unusable(lease, path, doc ? misfit(doc) : error);
 	else if (same_text(doc, "bundle_digest", digest))

@@ -41,4 +41,47 @@ int ef_open_beneath(int dir_fd, const char *path, struct stat *st);
  */
 int ef_read_whole(int fd, size_t size, uint8_t **data);
 
+/*
+ * May nobody write it but root and our own user? st is a file's or a folder's;
+ * a sticky folder (/tmp) is safe: there nobody else can rename or remove what
+ * is ours. 0; or -EPERM, and in why[0..size) a sentence that names path, what
+ * is wrong and the remedy.
+ */
+int ef_path_check(const char *path, const struct stat *st, char *why, size_t size);
+
+/* The same of the folder at path, which is not opened. Also -errno of stat(2), with its sentence.
+ */
+int ef_folder_check(const char *path, char *why, size_t size);
+
+/*
+ * Open for reading a regular file on whose word we act: it and the folder that
+ * it lies in must pass ef_path_check(). follow: where path is a symlink, what
+ * it leads to must pass too, with its folder. Returns a descriptor that the caller
+ * closes, and its stat in *st. -EPERM: not safe, why[0..size) is the sentence.
+ * Other -errno as of ef_open_beneath(), without one. From any thread.
+ */
+int ef_open_safe(const char *path, bool follow, struct stat *st, char *why, size_t size);
+
+/* How a file of ours in the etc folder is read. */
+struct ef_control_rules {
+	size_t limit;	    /* bytes */
+	bool follow;	    /* it may be a symlink */
+	const char *remedy; /* where it cannot be read */
+};
+
+/* The bytes of such a file. */
+struct ef_control {
+	uint8_t *data; /* with a 0 behind it; the holder frees it */
+	size_t size;
+	int64_t uid; /* the file's owner; -1: not known */
+};
+
+/*
+ * Read a whole file on whose word we act, as ef_open_safe() opens it. 0; -ENOENT:
+ * there is none; other -errno: it is not to be used, and why[0..size) says so with
+ * path and remedy. From any thread.
+ */
+int ef_control_read(const char *path, const struct ef_control_rules *rules,
+		    struct ef_control *control, char *why, size_t size);
+
 #endif

@@ -2,11 +2,9 @@
 #include "policy.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "json.h"
 #include "must.h"
@@ -16,8 +14,10 @@
 
 #define SCHEMA "ebpf.fleet/policy/v1"
 #define REMEDY "correct ebpf_fleet_policy and run the role ebpf.fleet.prepare again"
-#define MAX_BYTES (1024 * 1024)
 #define PPM 1000000
+
+static const struct ef_control_rules rules = {
+    .limit = 1024 * 1024, .follow = true, .remedy = REMEDY};
 
 /* What may be said of each limit. */
 static const struct {
@@ -153,21 +153,6 @@ static int read_document(const struct report *report, const json_t *doc, struct 
 	return read_features(report, json_object_get(doc, "features"), policy);
 }
 
-/* The bytes of the file; 0, or -errno. */
-static int slurp(const char *path, uint8_t **data, size_t *size) {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st))
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EINVAL;
-	if (st.st_size > MAX_BYTES)
-		return -EFBIG;
-	*size = (size_t)st.st_size;
-	return ef_read_whole(fd, *size, data);
-}
-
 static void set_defaults(struct ef_policy *policy) {
 	memset(policy, 0, sizeof(*policy));
 	policy->host = host_defaults;
@@ -177,21 +162,16 @@ static void set_defaults(struct ef_policy *policy) {
 enum ef_policy_result ef_policy_read(const char *path, struct ef_policy *policy, char *error,
 				     size_t size) {
 	const struct report report = {.path = path, .error = error, .size = size};
-	_cleanup_free_ uint8_t *data = NULL;
+	struct ef_control file;
+	int err = ef_control_read(path, &rules, &file, error, size);
+	_cleanup_free_ uint8_t *data = file.data;
 	_cleanup_json_ json_t *doc = NULL;
 	char why[256];
-	size_t length = 0;
-	int err = slurp(path, &data, &length);
 
 	set_defaults(policy);
-	error[0] = 0;
-	if (err == -ENOENT)
-		return EF_POLICY_ABSENT;
-	if (err) {
-		snprintf(error, size, "%s cannot be read: %s; " REMEDY, path, strerror(-err));
-		return EF_POLICY_BAD;
-	}
-	doc = ef_json_parse(data, length, why, sizeof(why));
+	if (err)
+		return err == -ENOENT ? EF_POLICY_ABSENT : EF_POLICY_BAD;
+	doc = ef_json_parse(data, file.size, why, sizeof(why));
 	if (!doc)
 		bad(&report, "", "", why);
 	if (doc && !read_document(&report, doc, policy))

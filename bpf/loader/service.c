@@ -24,6 +24,7 @@
 #include "paths.h"
 #include "pressure.h"
 #include "privilege.h"
+#include "seccomp.h"
 #include "status.h"
 #include "trail.h"
 #include "util.h"
@@ -87,11 +88,23 @@ static bool read_orders(struct ef_service *service, struct ef_orders *before) {
 	return !ef_orders_equal(&service->orders, before);
 }
 
+/* Off is always allowed; that strangers can say it must be known. */
+static void say_folder(const char *order) {
+	_cleanup_free_ char *folder = ef_must(strdup(order));
+	char why[400];
+
+	*strrchr(folder, '/') = 0;
+	if (ef_folder_check(folder, why, sizeof(why)) == -EPERM)
+		ef_warn("kill order %s is obeyed, whoever gave it: %s", order, why);
+}
+
 static void say_orders(const struct ef_service *service) {
 	const struct ef_orders *orders = &service->orders;
 
-	for (size_t i = 0; i < orders->n; i++)
+	for (size_t i = 0; i < orders->n; i++) {
 		ef_notice("kill order %s holds", orders->orders[i].path);
+		say_folder(orders->orders[i].path);
+	}
 	for (size_t i = 0; i < orders->n_unknown; i++)
 		ef_warn(
 		    "kill order %s is not understood and holds nothing: the name must be global, "
@@ -658,6 +671,16 @@ static void close_features(struct ef_service *service) {
 	service->n = 0;
 }
 
+/* What is in it is signed; who can write to it can still take it away or wear the host out. */
+static int check_bundle_folder(struct ef_service *service) {
+	const char *folder = service->options.bundle;
+	char why[400];
+
+	if (ef_folder_check(folder, why, sizeof(why)) != -EPERM)
+		return 0; /* one that is not there is refused where it is opened */
+	return ef_refuse(&service->refusal, "EF_PATH_UNSAFE", folder, "%s", why);
+}
+
 static int open_bundle(struct ef_service *service) {
 	const struct ef_options *options = &service->options;
 	_cleanup_free_ char *signers = ef_must(ef_path_join(options->etc, EF_TRUST_SIGNERS));
@@ -668,6 +691,8 @@ static int open_bundle(struct ef_service *service) {
 	    .revoked_required = options->revoked != NULL,
 	};
 
+	if (check_bundle_folder(service))
+		return -1;
 	if (ef_bundle_open(options->bundle, &trust, NULL, &service->bundle, &service->refusal))
 		return -1;
 	ef_btf_choose(service->bundle, &service->kernel);
@@ -691,6 +716,7 @@ static int refused(struct ef_service *service) {
 }
 
 static void drop_privileges(struct ef_service *service) {
+	uint64_t keep = ef_privilege_kept(ef_privilege_last_cap());
 	int err;
 
 	service->stats_fd = ef_privilege_stats();
@@ -699,9 +725,25 @@ static void drop_privileges(struct ef_service *service) {
 		    "runs of programs are not counted: %s; give the unit CAP_SYS_ADMIN, which it "
 		    "gives up at start",
 		    strerror(-service->stats_fd));
-	err = ef_privilege_drop();
+	err = ef_privilege_drop(keep);
 	if (err)
 		ef_warn("capabilities cannot be given up: %s", strerror(-err));
+	service->broad = ef_privilege_is_broad(keep);
+	if (service->broad)
+		ef_warn("CAP_SYS_ADMIN is kept: this kernel is older than 5.8 and has no CAP_BPF; "
+			"a newer kernel lets it go");
+}
+
+/* Behind us stands the unit's SystemCallFilter=: a host is not left without eyes for this. */
+static void filter_system_calls(void) {
+	int err = ef_seccomp_install();
+
+	if (err == -EOPNOTSUPP)
+		ef_notice("this build has no system call filter of its own");
+	else if (err)
+		ef_warn("system calls are not filtered: %s; only the unit's SystemCallFilter= "
+			"limits them; see that it allows seccomp",
+			strerror(-err));
 }
 
 static int make_state_folder(const struct ef_service *service) {
@@ -792,6 +834,12 @@ static void end(struct ef_service *service) {
 	ef_policy_free(&service->policy);
 }
 
+/* Whatever the bundle is, reading it is under the filter. */
+static int filtered(struct ef_service *service) {
+	filter_system_calls();
+	return open_bundle(service) ? refused(service) : serve(service);
+}
+
 int ef_service_run(const struct ef_options *options) {
 	struct ef_service service = {
 	    .options = *options, .stats_fd = -1, .watch_fd = -1, .epoll_fd = -1, .guard_fd = -1};
@@ -804,10 +852,8 @@ int ef_service_run(const struct ef_options *options) {
 	begin(&service);
 	if (make_state_folder(&service))
 		code = EF_EXIT_FAILED;
-	else if (open_bundle(&service))
-		code = refused(&service);
 	else
-		code = serve(&service);
+		code = filtered(&service);
 	end(&service);
 	return code;
 }

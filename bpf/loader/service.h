@@ -58,6 +58,7 @@ struct ef_service {
 	struct ef_audit *audit;
 	struct ef_sink *sink;
 	int stats_fd; /* -1: runs are not counted */
+	bool broad;   /* CAP_SYS_ADMIN is kept, for want of CAP_BPF */
 	json_t *compatibility;
 	unsigned ticks; /* accounts so far */
 	bool stopping;

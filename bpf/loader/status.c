@@ -14,6 +14,7 @@
 #include "metrics.h"
 #include "must.h"
 #include "pressure.h"
+#include "privilege.h"
 #include "util.h"
 
 static const char *const state_names[] = {"off", "attached", "killed", "disabled", "shed"};
@@ -260,6 +261,7 @@ static void add_state(json_t *status, const struct ef_service *service) {
 	json_object_set_new(status, "audit_lost",
 			    json_integer((json_int_t)ef_audit_lost(service->audit)));
 	json_object_set_new(status, "stats_enabled", json_boolean(service->stats_fd >= 0));
+	json_object_set_new(status, "privileges", ef_privilege_json());
 }
 
 static json_t *status_json(const struct ef_service *service) {

@@ -2,7 +2,6 @@
 #include "trust.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,27 +18,6 @@
 typedef int (*line_reader)(struct ef_trust *trust, const char *path, unsigned number,
 			   const char *line, struct ef_refusal *why);
 
-static bool owner_is_trusted(const struct stat *st) {
-	return st->st_uid == 0 || st->st_uid == geteuid();
-}
-
-/* A sticky folder (/tmp) lets nobody else rename or remove our file. */
-static bool folder_is_safe(const struct stat *st) {
-	return owner_is_trusted(st) && (!(st->st_mode & 022) || st->st_mode & S_ISVTX);
-}
-
-static int open_folder(const char *path, const char **name) {
-	const char *slash = strrchr(path, '/');
-	_cleanup_free_ char *folder = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
-	int fd;
-
-	if (!folder)
-		return -ENOMEM;
-	*name = slash ? slash + 1 : path;
-	fd = open(*folder ? folder : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
 static int refuse_open(const char *path, int err, struct ef_refusal *why) {
 	if (err == ELOOP || err == EINVAL || err == ENOTDIR)
 		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
@@ -49,43 +27,25 @@ static int refuse_open(const char *path, int err, struct ef_refusal *why) {
 			 strerror(err));
 }
 
-static int check_ownership(const char *path, int folder_fd, const struct stat *st,
-			   struct ef_refusal *why) {
-	struct stat folder;
-
-	if (fstat(folder_fd, &folder) < 0 || !folder_is_safe(&folder))
-		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
-				 "%s: others can write to its folder; make that root's, mode 0755",
-				 path);
-	if (!owner_is_trusted(st) || st->st_mode & 022)
-		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
-				 "%s: others can write to it (owner %u, mode %04o); chown root and "
-				 "chmod 0644",
-				 path, (unsigned)st->st_uid, (unsigned)st->st_mode & 07777);
-	if (st->st_size > TRUST_FILE_MAX)
-		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
-				 "%s: larger than %d bytes; remove what does not belong there",
-				 path, TRUST_FILE_MAX);
-	return 0;
-}
-
 /* The whole file, which the caller frees; NULL and 0 when it may be and is absent. */
 static int read_trust_file(const char *path, bool required, char **text, size_t *size,
 			   struct ef_refusal *why) {
-	_cleanup_close_ int folder_fd = -1, fd = -1;
-	const char *name;
+	char unsafe[400];
 	struct stat st;
+	_cleanup_close_ int fd = ef_open_safe(path, false, &st, unsafe, sizeof(unsafe));
 	int err;
 
 	*text = NULL;
-	folder_fd = open_folder(path, &name);
-	fd = folder_fd < 0 ? folder_fd : ef_open_beneath(folder_fd, name, &st);
 	if (fd == -ENOENT && !required)
 		return 0;
+	if (fd < 0 && *unsafe)
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path, "%s", unsafe);
 	if (fd < 0)
 		return refuse_open(path, -fd, why);
-	if (check_ownership(path, folder_fd, &st, why))
-		return -1;
+	if (st.st_size > TRUST_FILE_MAX)
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s: larger than %d bytes; remove what does not belong there",
+				 path, TRUST_FILE_MAX);
 	*size = (size_t)st.st_size;
 	err = ef_read_whole(fd, *size, (uint8_t **)text);
 	if (err)

@@ -137,7 +137,6 @@ def test_what_is_desired_and_what_is_not(service: Service) -> None:
 
 def test_a_lease_from_grant_to_expiry(service: Service) -> None:
     path = grant(service, 600)
-    os.chown(path, 4711, 4711)
     service.start_settled()
     grant(service, 700)
     wait_for(lambda: len(records(service, "lease")) == 2, "a renewal is told")
@@ -149,9 +148,18 @@ def test_a_lease_from_grant_to_expiry(service: Service) -> None:
     path.unlink()
     wait_for(lambda: len(records(service, "lease")) == 4, "the removal is told")
     granted, renewed, last, removed = records(service, "lease")
-    assert granted["who"]["uid"] == 4711 and granted["reason"].startswith("granted by 'rollout 7'")
+    assert granted["who"]["uid"] == 0 and granted["reason"].startswith("granted by 'rollout 7'")
     assert renewed["who"]["uid"] == 0 and renewed["reason"].startswith("renewed")
     assert last["reason"].startswith("renewed") and removed["reason"].startswith("removed")
+
+
+def test_a_lease_of_a_stranger_has_its_owner(service: Service) -> None:
+    path = grant(service, 600)
+    os.chown(path, 4711, 4711)
+    service.start_settled()
+    said = one(service, "lease")
+    assert said["who"] == {"source": "lease", "path": str(path), "uid": 4711}
+    assert said["reason_code"] == "EF_LEASE_EXPIRED" and "belongs to user 4711" in said["reason"]
 
 
 def test_a_refused_bundle_and_a_refused_variant(service: Service) -> None:
