@@ -26,7 +26,7 @@ EVENTS = {
     "start", "stop", "load", "attach", "detach", "refuse", "kill", "unkill", "degrade", "recover", "policy",
     "desired", "lease", "expire",
 }  # fmt: skip
-SOURCES = {"kill file", "desired", "policy", "lease", "budget", "contract", "loader", "signal"}
+SOURCES = {"kill file", "desired", "policy", "lease", "budget", "backpressure", "contract", "loader", "signal"}
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import json
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -183,6 +184,20 @@ def reader(tmp_path: Path) -> Iterator[socket.socket]:
         yield made
 
 
+def flood(
+    service: Service, generator: Generator, rate: int, seconds: float, then: Callable[[], object] | None = None
+) -> int:
+    """Offer so many calls, to a reader that stands still until its ring is full: behind is certain then."""
+    generator.begin(rate, seconds)
+    service.send(signal.SIGSTOP)
+    time.sleep(0.3)
+    service.send(signal.SIGCONT)
+    wait_for(lambda: state_of(service)["active"], "its backpressure acts")
+    if then is not None:
+        then()
+    return generator.wait()
+
+
 def test_sample_thins_at_the_source_while_the_sink_stands_still(
     loader: Path, tmp_path: Path, trust: Trust, generator: Generator, services: list[Service], reader: socket.socket
 ) -> None:
@@ -220,7 +235,7 @@ def test_aggregate_tells_a_flood_as_a_line_a_group(
         services, loader, tmp_path, trust, generator.pid, {"kind": "jsonl", "file_bytes": 1 << 28},
         backpressure="aggregate", aggregate_by=["comm", "pid"],
     )  # fmt: skip
-    offered = generator.run(0, 3.0)
+    offered = flood(service, generator, 50_000, 3.0)
     counters = at_rest(service, offered)
     wait_for(lambda: not state_of(service)["active"], "single records again when the flood is over")
     offered += generator.run(1000, 0.2)
@@ -248,11 +263,8 @@ def test_what_was_counted_together_is_told_when_the_feature_goes(
         services, loader, tmp_path, trust, generator.pid, {"kind": "jsonl", "file_bytes": 1 << 28},
         backpressure="aggregate", aggregate_by=["comm"],
     )  # fmt: skip
-    generator.begin(0, 1.5)
-    wait_for(lambda: state_of(service)["active"], "it aggregates")
-    service.order("global")
+    flood(service, generator, 50_000, 1.5, lambda: service.order("global"))
     service.wait_state(NAME, "killed")
-    generator.wait()
     feature_now = service.feature(NAME)
     counters = feature_now["counters"]
     assert counters["in_flight"] == 0 and total(counters) == counters["produced"]
@@ -281,7 +293,7 @@ def test_more_groups_than_there_is_room_for_are_told_together(
         services, loader, tmp_path, trust, generator.pid, {"kind": "jsonl", "file_bytes": 1 << 28},
         backpressure="aggregate", aggregate_by=["number"],
     )  # fmt: skip
-    counters = at_rest(service, generator.run(0, 2.0))
+    counters = at_rest(service, flood(service, generator, 50_000, 2.0))
     lines = [json.loads(line) for line in service.events_path.read_text().splitlines()]
     together = [each for each in lines if "aggregated" in each]
     others = [each for each in together if "number" not in each]

@@ -196,6 +196,7 @@ def test_the_page_and_the_file_name_the_same_metrics(service: Service) -> None:
     work()
     service.order("feature.runqlat")
     service.wait_state("runqlat", "killed")
+    wait_for(lambda: (service.fresh_status()["budget"] or {}).get("features"), "the first interval is over")
     found = good(text_of(service))
     page, signals = documented(), documented_signals()
     assert 3000 < value(found, "lease_left_seconds") < 3600
