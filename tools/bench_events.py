@@ -14,8 +14,10 @@ from tools.bench_report import Point, Result, curve, lossless, measured, result
 from tools.bench_tracers import Lines, Tracer, bpftrace, start
 
 # Events a second; 0: as fast as the calling core goes.
-RATES = (10000, 50000, 100000, 200000, 400000, 1000000, 0)
-CLIMB = (100000, 200000, 0)  # calls a second, of RECORDS each
+RATES = (10000, 100000, 200000, 400000, 1000000, 0)
+LARGE = (200000, 400000, 1000000, 0)  # with LARGE_BYTES of buffer: what a stall of the consumer costs is no loss
+LARGE_BYTES = 4 << 20
+CLIMB = (25000, 50000, 100000, 200000, 0)  # calls a second, of RECORDS each
 STEP_MS = 1000
 RECORDS = 8  # of one call, for rates that one core cannot call for
 EXECS = 1000
@@ -94,6 +96,12 @@ def saturation() -> Iterator[Result]:
                 for kind in ("jsonl", "count")
             }
             found.update(rounds_of(climb, folder, load, [f"calls {rate} {STEP_MS}" for rate in CLIMB], RECORDS))
+            roomy = calls_feature(folder, load.pid, ring=LARGE_BYTES)
+            large: dict[str, Callable[[Path], Tracer]] = {
+                "ours count 4 MiB": lambda place: Ours("ours count 4 MiB", place, roomy, "count"),
+                "bpftrace 4 MiB": lambda place: bpftrace(CALLS % load.pid, place, buffer=LARGE_BYTES),
+            }
+            found.update(rounds_of(large, folder, load, [f"calls {rate} {STEP_MS}" for rate in LARGE]))
         finally:
             load.end()
     CURVES.update({name: curve([each.points for each in rounds]) for name, rounds in found.items()})
@@ -106,10 +114,10 @@ CURVES: dict[str, list[dict[str, float | None]]] = {}
 def _saturation_results(found: dict[str, list[Round]]) -> Iterator[Result]:
     points = {name: [each.points for each in rounds] for name, rounds in found.items()}
     theirs = points["bpftrace"]
-    for name in (each for each in found if each != "bpftrace"):
-        yield result(
-            f"greatest rate without loss, {name}", "events/s", lossless(points[name]), "bpftrace", lossless(theirs)
-        )
+    for name in (each for each in found if not each.startswith("bpftrace")):
+        peer = "bpftrace 4 MiB" if name.endswith("4 MiB") else "bpftrace"
+        label = f"greatest rate without loss, {name}"
+        yield result(label, "events/s", lossless(points[name]), peer, lossless(points[peer]))
     for name in ("ours jsonl", "ours count"):
         for rate in (10000, 100000):
             yield from _at_rate(f"{name} at {rate} offered/s", points[name], theirs, RATES.index(rate))

@@ -16,6 +16,7 @@ from tools.bench_machine import LOAD, TRACER_CPU, on_cpu, wait_until
 from tools.bench_tracers import POLICY, Tracer, says_attached
 from tools.play import ROOT
 
+RING_BYTES = 256 * 1024  # as the released features have, and bpftrace for each CPU
 OBJECTS = ROOT / "build/features"
 LOADER = next((ROOT / "build/loader").glob("*/ebpf-loader"), ROOT / "build/loader/ebpf-loader")
 
@@ -70,13 +71,15 @@ class Ours(Tracer):
         return self.counters()["delivered"]
 
 
-def calls_feature(folder: Path, pid: int, records: int = 1) -> dict[str, Any]:
+def calls_feature(folder: Path, pid: int, records: int = 1, ring: int = RING_BYTES) -> dict[str, Any]:
     """The feature that records a process's calls, compiled for its pid."""
     folder.mkdir(parents=True, exist_ok=True)
     options = (f"-I{ROOT / 'bpf/include'}", "-DEF_VARIANT_FULL", f"-DBENCH_PID={pid}", f"-DBENCH_RECORDS={records}")
-    data = compile_bpf(LOAD / "bench_calls.bpf.c", folder / f"calls{records}.bpf.o", *options)
+    target = folder / f"calls-{records}-{ring}.bpf.o"
+    data = compile_bpf(LOAD / "bench_calls.bpf.c", target, *options, f"-DEF_RING_BYTES={ring}")
     contract = yaml.safe_load((LOAD / "contract.yml").read_text())
     contract["expires"] = str(contract["expires"])
+    next(each for each in contract["maps"] if each["name"] == "ef_events")["max_entries"] = ring
     return {"bench_calls": (contract, {"full": data})}
 
 

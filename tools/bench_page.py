@@ -29,6 +29,8 @@ kernel's, with statistics on for ours and the peers alike. Delivered are lines i
 records that ours counts once they are in its sink. Both event tracers have 256 KiB of buffer (bpftrace for each CPU)
 and the same hook, `syscalls:sys_enter_getppid`; bpftrace's `printf` carries the same fields. `jsonl` and `count` are
 the sinks of [policy.json](../interfaces.md); `x8` makes eight records of each call, for rates beyond one core's calls.
+`4 MiB` gives both that much: at 1 M events/s 256 KiB are full after 6 ms, so a consumer that is kept off its core for
+longer loses some.
 Every tracer is asked the same rates; what is offered is what the caller could make, as a tracer's programs run
 within its calls and slow it: where a peer's offered rate stays low without a loss, that is its cost to the application.
 A rate counts as lossless where exactly what was offered arrived, and no lower step lost any; it is the rate that
@@ -60,6 +62,6 @@ def write(folder: Path, machine: str, results: Sequence[Result], curves: Curves,
 
 def curves_table(curves: Curves) -> str:
     """Every step of every curve."""
-    keys = [key for steps in curves.values() for key in steps[0]][:6]
+    keys = [key for steps in curves.values() for key in steps[0]][:7]
     rows = [[name, *(step[key] for key in keys)] for name, steps in curves.items() for step in steps]
     return table(("tracer", *(key.replace("_", " ") for key in keys)), rows)

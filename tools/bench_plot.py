@@ -74,7 +74,7 @@ def cpu_percent(step: Step) -> float:
 
 
 def picture(title: str, curves: Curves) -> str:
-    """The SVG. A hollow dot is a step that lost events; the dashed line is where all that is offered arrives."""
+    """The SVG. A hollow dot is a step that lost events in some round; on the dashed line all that is offered comes."""
     steps = [step for each in curves.values() for step in each]
     offered = Axis(decades([each["offered_per_s"] for each in steps]), True)
     delivered = Axis(decades([each["delivered_per_s"] for each in steps if each["delivered_per_s"]]), True)
@@ -135,7 +135,7 @@ def _series(panel: Panel, across: Axis, steps: Sequence[Step], colour: str) -> s
     ordered = sorted(steps, key=lambda step: float(step["offered_per_s"]))
     places = [(_x(across, each["offered_per_s"]), panel.y(panel.value(each))) for each in ordered]
     path = " ".join(f"{x},{y}" for x, y in places)
-    dots = "".join(_dot(place, colour, bool(step["dropped_ppm"])) for place, step in zip(places, ordered))
+    dots = "".join(_dot(place, colour, bool(step["lossy_rounds"])) for place, step in zip(places, ordered))
     return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>{dots}'
 
 
@@ -159,7 +159,8 @@ def _key(number: int) -> str:
     """What the dots and the dashes mean."""
     first, second = _row(number) + 10, _row(number + 1) + 10
     return (
-        f'{_dot((RIGHT + 36, first), "#444444", True)}<text x="{RIGHT + 56}" y="{first + 4}">lost some</text>'
+        f"{_dot((RIGHT + 36, first), '#444444', True)}"
+        f'<text x="{RIGHT + 56}" y="{first + 4}">lost some in a round</text>'
         f'<line x1="{RIGHT + 24}" y1="{second}" x2="{RIGHT + 48}" y2="{second}" stroke="#888" stroke-dasharray="5 4"/>'
         f'<text x="{RIGHT + 56}" y="{second + 4}">all that is offered</text>'
     )

@@ -109,6 +109,7 @@ def _step(points: Sequence[Point]) -> dict[str, float | None]:
         "offered_per_s": round(statistics.median(each.rate for each in points)),
         "delivered_per_s": round(statistics.median(each.delivered_rate for each in points)),
         "dropped_ppm": round(statistics.median(1e6 * each.dropped / each.offered for each in points), 2),
+        "lossy_rounds": sum(each.dropped != 0 for each in points),
         "consumer_millicores": round(statistics.median(each.cpu_ns / each.seconds / 1e6 for each in points), 1),
         "consumer_ns_per_event": rounded(_median([each.cpu_per_event for each in points])),
         "bpf_ns_per_event": rounded(_median([each.bpf_per_event for each in points])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -106,7 +107,8 @@ def start(make: Callable[[], Tracer]) -> Tracer:
     return tracer
 
 
-def bpftrace(script: str, folder: Path, marker: bytes = b"E ") -> Lines:
-    """bpftrace with a script; a line of an event begins with E."""
+def bpftrace(script: str, folder: Path, marker: bytes = b"E ", buffer: int | None = None) -> Lines:
+    """bpftrace with a script; a line of an event begins with E. `buffer` is each CPU's, by default its own 256 KiB."""
     script = 'BEGIN { printf("READY\\n"); } ' + script
-    return Lines("bpftrace", ("bpftrace", "-e", script), folder, "READY", marker)
+    pages = [f"BPFTRACE_PERF_RB_PAGES={buffer // os.sysconf('SC_PAGE_SIZE')}"] if buffer else []
+    return Lines("bpftrace", ("env", *pages, "bpftrace", "-e", script), folder, "READY", marker)

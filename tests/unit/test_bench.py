@@ -74,6 +74,7 @@ def test_a_curve_is_the_median_of_each_step() -> None:
     steps = curve(rounds)
     assert [each["delivered_per_s"] for each in steps] == [100, 150]
     assert [each["dropped_ppm"] for each in steps] == [0, 250_000]
+    assert [each["lossy_rounds"] for each in steps] == [1, 2], "a median of 0 is no proof"
     assert steps[0]["consumer_millicores"] == 500
     assert curve([]) == []
 
@@ -206,7 +207,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
 def test_the_curves_table_has_a_row_for_each_step() -> None:
     steps = curve([[point(100, 100), point(200, 150)]])
     rows = curves_table({"ours": steps, "peer": steps}).splitlines()
-    assert len(rows) == 2 + 4 and rows[3].startswith("| ours | 200 | 150 | 250,000 |")
+    assert len(rows) == 2 + 4 and rows[3].startswith("| ours | 200 | 150 | 250,000 | 1 |")
 
 
 def test_buffers_of_bpf_are_not_the_process_own_memory() -> None:
