@@ -24,9 +24,10 @@ A figure is the median of the rounds; in brackets are the least and the greatest
 Measured {date} on: {machine}. Peers: {peers}.
 
 How it is measured: load and tracer are pinned to a core each, the tracer's programs and the load's calls
-share the load's core. CPU is the scheduler's count over all threads of the tracer; BPF run time is the
-kernel's, with statistics on for ours and the peers alike. Delivered are lines in the peer's output file, and the
-records that ours counts once they are in its sink. Both event tracers have 256 KiB of buffer (bpftrace for each CPU)
+share the load's core. CPU is the scheduler's count over all threads of the tracer, until all that arrives has
+arrived: a backlog counts on the second in which it was made. BPF run time is the kernel's, with statistics on for
+ours and the peers alike. Delivered are lines in the peer's output file, and the records that ours counts once they
+are in its sink. Both event tracers have 256 KiB of buffer (bpftrace for each CPU)
 and the same hook, `syscalls:sys_enter_getppid`; bpftrace's `printf` carries the same fields. `jsonl` and `count` are
 the sinks of [policy.json](../interfaces.md); `x8` makes eight records of each call, for rates beyond one core's calls.
 `4 MiB` gives both that much: at 1 M events/s 256 KiB are full after 6 ms, so a consumer that is kept off its core for

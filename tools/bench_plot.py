@@ -10,7 +10,7 @@ Step = Mapping[str, Any]
 Curves = Mapping[str, Sequence[Step]]
 
 WIDTH, LEFT, RIGHT = 900, 84, 660  # what is right of RIGHT is the legend's
-COLOURS = ("#0b6e4f", "#1f77b4", "#c0392b", "#8e44ad", "#b8860b", "#444444")
+COLOURS = ("#0b6e4f", "#1f77b4", "#c0392b", "#8e44ad", "#b8860b", "#444444", "#e377c2", "#17becf")
 UNITS = ((1e6, "M"), (1e3, "k"))
 
 

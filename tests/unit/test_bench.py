@@ -103,6 +103,11 @@ def test_the_picture_is_svg_with_every_dot_within_its_frame() -> None:
     assert len(tagged(root, "polyline")) == 3 * len(CURVES), "delivered, dropped, CPU"
 
 
+def test_each_curve_has_a_colour_of_its_own() -> None:
+    many = {str(number): curve([[point(100, 100)]]) for number in range(8)}
+    assert len({each.attrib["stroke"] for each in tagged(ElementTree.fromstring(picture("t", many)), "polyline")}) == 8
+
+
 def test_a_step_that_lost_events_is_a_hollow_dot() -> None:
     root = ElementTree.fromstring(picture("t", {"a": curve([[point(100, 100), point(1000, 999)]])}))
     filled = [each.attrib["fill"] != "#fff" for each in tagged(root, "circle")]
