@@ -58,7 +58,7 @@ fuzz: export EBPF_FLEET_FUZZ_SECONDS := $(or $(FUZZ_SECONDS),300)
 fuzz: setup ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each
 	@$(PYTEST) tests/fuzz/test_fuzz.py
 
-bench: build ## ours beside peers on the same hosts; results in build/bench/results.json
+bench: build ## ours beside peers, here and in a VM: build/bench/results.json, docs/benchmarks/; some 10 minutes
 	@$(SUDO) $(PYTHON) -m tools.bench
 
 soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1000 random kill -9; build/soak/report.json

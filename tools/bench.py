@@ -1,8 +1,8 @@
 """Measure ours beside a peer, on the same hosts and in the same run: `make bench`.
 
 Writes build/bench/results.json, a list of {name, unit, ours, peer, peer_value, ratio}; ratio is
-ours / peer_value, so below 1 ours is cheaper. Runs alternate, and medians are compared, because
-the machine's pace changes. Another benchmark is one more function in BENCHES.
+ours / peer_value: of costs, below 1 is cheaper; of rates, above 1 is faster. Runs alternate, and
+medians are compared, because the machine's pace changes. Another benchmark is one more function in BENCHES.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
 from tests.oracle.witnesses import lab_ports
-from tools import bench_page
+from tools import bench_bcc, bench_idle, bench_page
 from tools.bench_events import CURVES, execs, saturation
-from tools.bench_idle import idle
-from tools.bench_machine import machine, make_ready, statistics_on
-from tools.bench_report import Result, result
+from tools.bench_machine import machine, make_ready, say, statistics_on
+from tools.bench_report import Result, result, rows
 from tools.bench_runqlat import runqlat
 from tools.play import ROOT, environment
 
@@ -121,10 +120,14 @@ BENCHES: dict[str, Callable[[], Iterator[Result]]] = {
     "saturation": saturation,
     "execs": execs,
     "runqlat": runqlat,
-    "idle": idle,
+    "idle": bench_idle.idle,
     "facts": facts_alone,
     "ansible": facts_by_ansible,
+    "bcc": bench_bcc.bcc,
 }
+
+
+LINE = "{name:64} {ours!s:>12} {peer_value!s:>12} {unit:12} {peer:28} {ratio!s:>7}"
 
 
 def chosen(names: Sequence[str]) -> list[str]:
@@ -140,18 +143,21 @@ def main(names: Sequence[str]) -> int:
     wanted = chosen(names)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     make_ready()
-    print("{:64} {:>10} {:>10} {:12} {:28} {:>6}".format("name", "ours", "peer", "unit", "which", "ratio"))
+    print(LINE.format(name="name", ours="ours", peer_value="peer", unit="unit", peer="which", ratio="ratio"))
+    begun = time.monotonic()
     results: list[Result] = []
     with statistics_on():
-        for one in (one for name in wanted for one in BENCHES[name]()):
-            results.append(one)
-            OUT.write_text(json.dumps(results, indent=1) + "\n")
-            print(
-                "{name:64} {ours!s:>10} {peer_value!s:>10} {unit:12} {peer:28} {ratio!s:>6}".format(**one), flush=True
-            )
-    bench_page.write(OUT.parent, machine(), results, CURVES)
+        for name in wanted:
+            say(f"{time.monotonic() - begun:.0f} s: {name}")
+            for one in BENCHES[name]():
+                results.append(one)
+                OUT.write_text(json.dumps(rows(results), indent=1) + "\n")
+                print(LINE.format(**one), flush=True)
+    say(f"{time.monotonic() - begun:.0f} s: done")
+    notes = [*bench_idle.NOTES, *bench_bcc.NOTES]
+    bench_page.write(OUT.parent, machine(), results, CURVES, notes)
     if wanted == list(BENCHES):
-        bench_page.write(ROOT / "docs/benchmarks", machine(), results, CURVES)
+        bench_page.write(ROOT / "docs/benchmarks", machine(), results, CURVES, notes)
     return 0
 
 

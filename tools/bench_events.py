@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
-from tools.bench_machine import Load
+from tools.bench_machine import Load, build_generator, say
+from tools.bench_ours import Ours, calls_feature, release_feature
 from tools.bench_report import Point, Result, curve, lossless, measured, result
-from tools.bench_tracers import Lines, Ours, Tracer, bpftrace, calls_feature, release_feature, start
+from tools.bench_tracers import Lines, Tracer, bpftrace, start
 
 # Events a second; 0: as fast as the calling core goes.
-RATES = (10000, 50000, 100000, 200000, 0)
-CLIMB = (25000, 50000, 100000, 150000, 0)  # calls a second, of RECORDS each
+RATES = (10000, 100000, 200000, 400000, 1000000, 0)
+LARGE = (200000, 400000, 1000000, 0)  # with LARGE_BYTES of buffer: what a stall of the consumer costs is no loss
+LARGE_BYTES = 4 << 20
+CLIMB = (25000, 50000, 100000, 200000, 0)  # calls a second, of RECORDS each
 STEP_MS = 1000
 RECORDS = 8  # of one call, for rates that one core cannot call for
-EXECS = 400
+EXECS = 1000
 ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_EVENT_ROUNDS", "3"))
 CALLS = 'tracepoint:syscalls:sys_enter_getppid /pid == %d/ { printf("E %%llu %%d %%d %%s\\n", nsecs, pid, tid, comm); }'
 EXEC = (
@@ -67,6 +71,7 @@ def rounds_of(
     for number in range(ROUNDS):
         names = list(makers)[number % len(makers) :] + list(makers)[: number % len(makers)]
         for name in names:
+            say(f"round {number + 1} of {ROUNDS}: {name}")
             place = folder / f"{name.replace(' ', '-')}-{records}-{number}"
             found[name].append(one_round(lambda n=name, p=place: makers[n](p), load, orders, records))
     return found
@@ -76,7 +81,7 @@ def saturation() -> Iterator[Result]:
     """Rate offered against delivered, and what it costs; the curves go to the report."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        load = Load(folder)
+        load = Load(build_generator(folder))
         try:
             orders = [f"calls {rate} {STEP_MS}" for rate in RATES]
             one, many = calls_feature(folder, load.pid), calls_feature(folder, load.pid, RECORDS)
@@ -91,6 +96,12 @@ def saturation() -> Iterator[Result]:
                 for kind in ("jsonl", "count")
             }
             found.update(rounds_of(climb, folder, load, [f"calls {rate} {STEP_MS}" for rate in CLIMB], RECORDS))
+            roomy = calls_feature(folder, load.pid, ring=LARGE_BYTES)
+            large: dict[str, Callable[[Path], Tracer]] = {
+                "ours count 4 MiB": lambda place: Ours("ours count 4 MiB", place, roomy, "count"),
+                "bpftrace 4 MiB": lambda place: bpftrace(CALLS % load.pid, place, buffer=LARGE_BYTES),
+            }
+            found.update(rounds_of(large, folder, load, [f"calls {rate} {STEP_MS}" for rate in LARGE]))
         finally:
             load.end()
     CURVES.update({name: curve([each.points for each in rounds]) for name, rounds in found.items()})
@@ -103,10 +114,10 @@ CURVES: dict[str, list[dict[str, float | None]]] = {}
 def _saturation_results(found: dict[str, list[Round]]) -> Iterator[Result]:
     points = {name: [each.points for each in rounds] for name, rounds in found.items()}
     theirs = points["bpftrace"]
-    for name in (each for each in found if each != "bpftrace"):
-        yield result(
-            f"greatest rate without loss, {name}", "events/s", lossless(points[name]), "bpftrace", lossless(theirs)
-        )
+    for name in (each for each in found if not each.startswith("bpftrace")):
+        peer = "bpftrace 4 MiB" if name.endswith("4 MiB") else "bpftrace"
+        label = f"greatest rate without loss, {name}"
+        yield result(label, "events/s", lossless(points[name]), peer, lossless(points[peer]))
     for name in ("ours jsonl", "ours count"):
         for rate in (10000, 100000):
             yield from _at_rate(f"{name} at {rate} offered/s", points[name], theirs, RATES.index(rate))
@@ -130,20 +141,33 @@ def _memory(label: str, ours: list[Round], theirs: list[Round], attribute: str) 
     return result(label, "MiB", mine, "bpftrace", other)
 
 
+class Execs(Ours):
+    """Ours, asked for the records of one program in its file: other programs are started here too."""
+
+    def __init__(self, folder: Path, program: Path) -> None:
+        self.marker = str(program).encode()
+        super().__init__("ours", folder, release_feature("exec_events"))
+
+    def settle(self) -> int:
+        self.counters()
+        return self.service.events_path.read_bytes().count(self.marker) if self.service.events_path.exists() else 0
+
+
 def execs() -> Iterator[Result]:
     """Programs that are started, told by ours, by bpftrace and by libbpf-tools' execsnoop."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        load = Load(folder)
-        feature = release_feature("exec_events")
+        program = Path(shutil.copy("/bin/true", folder / "true"))
+        marker = str(program).encode()
         snoop = ("execsnoop", "-T", "-U")
         makers: dict[str, Callable[[Path], Tracer]] = {
-            "ours": lambda place: Ours("ours", place, feature),
-            "bpftrace": lambda place: bpftrace(EXEC, place),
-            "execsnoop": lambda place: Lines("execsnoop", snoop, place, "PCOMM", b"/bin/true"),
+            "ours": lambda place: Execs(place, program),
+            "bpftrace": lambda place: bpftrace(EXEC, place, marker),
+            "execsnoop": lambda place: Lines("execsnoop", snoop, place, "PCOMM", marker),
         }
+        load = Load(build_generator(folder))
         try:
-            found = rounds_of(makers, folder, load, [f"execs {EXECS}"])
+            found = rounds_of(makers, folder, load, [f"execs {EXECS} {program}"])
         finally:
             load.end()
     for peer in ("bpftrace", "execsnoop"):
@@ -157,9 +181,16 @@ def _exec_results(ours: list[Round], peer: str, theirs: list[Round]) -> Iterator
         return measured([value(point) for each in rounds for point in each.points])
 
     for what, unit, value in (
+        ("exec: delivered", "%", lambda point: 100 * point.delivered / point.offered),
         ("exec: consumer CPU per event", "ns", lambda point: point.cpu_per_event),
         ("exec: BPF run time per exec", "ns", lambda point: point.bpf_per_event),
     ):
         yield result(what, unit, of(ours, value), label, of(theirs, value))
-    mine, other = ([each.peak_bytes / 1048576 for each in rounds] for rounds in (ours, theirs))
-    yield result("exec: peak resident memory", "MiB", mine, label, other)
+    points = [[each.points for each in rounds] for rounds in (ours, theirs)]
+    yield result("exec: rate without loss, of one caller", "events/s", lossless(points[0]), label, lossless(points[1]))
+    for what, attribute in (
+        ("peak resident memory", "peak_bytes"),
+        ("resident memory beyond rings", "beyond_rings_bytes"),
+    ):
+        mine, other = ([getattr(each, attribute) / 1048576 for each in rounds] for rounds in (ours, theirs))
+        yield result(f"exec: {what}", "MiB", mine, label, other)

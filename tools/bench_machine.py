@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import loaded
-
 from tools.play import ROOT
+
+if str(ROOT / "collections") not in sys.path:
+    sys.path.append(str(ROOT / "collections"))
+
+from ansible_collections.ebpf.fleet.plugins.module_utils import loaded
 
 LOAD = ROOT / "tools/bench_load"
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -34,8 +37,9 @@ def make_ready() -> None:
     missing = sorted({package for command, package in PEERS.items() if not shutil.which(command)})
     if missing:
         say(f"installs the peers: apt-get install {' '.join(missing)}")
-        command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            subprocess.run(["apt-get", "-qq", *command], check=True, stdout=subprocess.DEVNULL, env=quiet)
     if not Path("/sys/kernel/tracing/events").is_dir():
         say("mounts tracefs, which the peers need, at /sys/kernel/tracing")
         subprocess.run(["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"], check=True)
@@ -94,8 +98,11 @@ class Programs:
         return sum(each["run_time_ns"] for each in found), sum(each["run_cnt"] for each in found)
 
     def one_ran(self) -> bool:
-        """Did one run since its attachment? What runs at the peer's own start is none."""
-        return any(each["run_cnt"] for each in self.all() if each["name"] != "BEGIN")
+        """Did one run since its attachment? What runs at the peer's own start is none.
+
+        Asked all the time while a tracer starts: the kernel's list is not walked before there is something in it.
+        """
+        return bool(self.ids()) and any(each["run_cnt"] for each in self.all() if each["name"] != "BEGIN")
 
 
 def _text_of(path: Path) -> str:
@@ -137,13 +144,18 @@ def beyond_rings(smaps: str) -> int:
     return total
 
 
+def build_generator(folder: Path) -> Path:
+    """The load's program; static, so that a guest of another userland runs it too."""
+    binary = folder / "generator"
+    command = ["gcc", "-static", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(binary)]
+    subprocess.run([*command, str(LOAD / "generator.c")], check=True)
+    return binary
+
+
 class Load:
     """The load's process; its pid is known before it is told to work."""
 
-    def __init__(self, folder: Path) -> None:
-        binary = folder / "generator"
-        command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(binary)]
-        subprocess.run([*command, str(LOAD / "generator.c")], check=True)
+    def __init__(self, binary: Path) -> None:
         pinned = ["taskset", "-c", str(LOAD_CPU), str(binary)]
         self.process = subprocess.Popen(pinned, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

@@ -1,12 +1,12 @@
-"""The pure part of the benchmarks: medians, ratios, the saturation curve, its table and its picture."""
+"""The pure part of the benchmarks: medians, ratios, the saturation curve and its table."""
 
 from __future__ import annotations
 
 import statistics
-from html import escape
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence
 
 Result = dict[str, Any]
+KEYS = ("name", "unit", "ours", "peer", "peer_value", "ratio")  # of results.json
 
 
 class Point(NamedTuple):
@@ -65,6 +65,11 @@ def result(name: str, unit: str, ours: Sequence[float], peer: str, theirs: Seque
     }
 
 
+def rows(results: Sequence[Result]) -> list[Result]:
+    """The results as results.json has them; the spread of the rounds is for people and their table."""
+    return [{key: each[key] for key in KEYS} for each in results]
+
+
 def spread(values: Sequence[float]) -> list[float] | None:
     """The least and the greatest of the rounds."""
     return [round(min(values), 4), round(max(values), 4)] if values else None
@@ -76,14 +81,14 @@ def measured(values: Sequence[float | None]) -> list[float]:
 
 
 def lossless(rounds: Sequence[Sequence[Point]]) -> list[float]:
-    """By round: the highest rate up to which no event was lost; 0 where the first step lost some."""
+    """By round: the highest rate, as it was reached, up to which exactly what was offered arrived; 0 where none did."""
     return [_lossless(points) for points in rounds]
 
 
 def _lossless(points: Sequence[Point]) -> float:
     best = 0.0
     for point in sorted(points, key=lambda each: each.rate):
-        if point.dropped > 0:
+        if point.delivered != point.offered:
             break
         best = point.rate
     return best
@@ -103,7 +108,8 @@ def _step(points: Sequence[Point]) -> dict[str, float | None]:
     return {
         "offered_per_s": round(statistics.median(each.rate for each in points)),
         "delivered_per_s": round(statistics.median(each.delivered_rate for each in points)),
-        "dropped_ppm": round(statistics.median(1e6 * each.dropped / each.offered for each in points)),
+        "dropped_ppm": round(statistics.median(1e6 * each.dropped / each.offered for each in points), 2),
+        "lossy_rounds": sum(each.dropped != 0 for each in points),
         "consumer_millicores": round(statistics.median(each.cpu_ns / each.seconds / 1e6 for each in points), 1),
         "consumer_ns_per_event": rounded(_median([each.cpu_per_event for each in points])),
         "bpf_ns_per_event": rounded(_median([each.bpf_per_event for each in points])),
@@ -142,63 +148,3 @@ def results_table(results: Sequence[Result]) -> str:
         for each in results
     ]
     return table(("what", "unit", "ours", "peer", "peer's", "ours / peer's"), rows)
-
-
-WIDTH, HEIGHT, MARGIN = 720, 400, 64
-COLOURS = ("#0b6e4f", "#1f77b4", "#c0392b", "#8e44ad", "#b8860b")
-
-
-def _ticks(top: float) -> list[float]:
-    """Five even steps to a round number above."""
-    step = 10 ** max(0, len(str(int(top))) - 1)
-    while top / step < 3 and step >= 10:
-        step //= 2
-    return [step * i for i in range(int(-(-top // step)) + 1)]
-
-
-def svg(title: str, axes: tuple[str, str], lines: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """A line chart; the dashed line is what was offered, so what is below it was lost."""
-    x_ticks = _ticks(max((x for line in lines.values() for x, _ in line), default=1))
-    y_ticks = _ticks(max((y for line in lines.values() for _, y in line), default=1))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = MARGIN + x / x_ticks[-1] * (WIDTH - 2 * MARGIN)
-        return round(across, 1), round(HEIGHT - MARGIN - y / y_ticks[-1] * (HEIGHT - 2 * MARGIN), 1)
-
-    parts = [_frame(title, axes)]
-    parts += [_tick(place(x, 0), f"{x:,.0f}", False) for x in x_ticks]
-    parts += [_tick(place(0, y), f"{y:,.0f}", True) for y in y_ticks]
-    least = min(x_ticks[-1], y_ticks[-1])
-    parts.append(_line([place(0, 0), place(least, least)], "#999", 'stroke-dasharray="4 4"'))
-    for number, (label, points) in enumerate(lines.items()):
-        parts.append(_series(label, number, [place(x, y) for x, y in points]))
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _frame(title: str, axes: tuple[str, str]) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="11">\n<title>{escape(title)}</title>\n<rect width="100%" height="100%" fill="#fff"/>\n'
-        f'<text x="{MARGIN}" y="24" font-size="14">{escape(title)}</text>\n'
-        f'<text x="{WIDTH / 2}" y="{HEIGHT - 16}" text-anchor="middle">{escape(axes[0])}</text>\n'
-        f'<text x="{MARGIN}" y="48">{escape(axes[1])}</text>'
-    )
-
-
-def _tick(at: tuple[float, float], label: str, left: bool) -> str:
-    x, y = (at[0] - 6, at[1] + 4) if left else (at[0], at[1] + 16)
-    anchor = "end" if left else "middle"
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="#555">{label}</text>'
-
-
-def _line(points: Sequence[tuple[float, float]], colour: str, more: str = "") -> str:
-    path = " ".join(f"{x},{y}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2" {more}/>'
-
-
-def _series(label: str, number: int, points: Sequence[tuple[float, float]]) -> str:
-    colour = COLOURS[number % len(COLOURS)]
-    dots = "".join(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in points)
-    y = 64 + 16 * number
-    name = f'<text x="{MARGIN + 26}" y="{y + 4}">{escape(label)}</text>'
-    return _line(points, colour) + dots + _line([(MARGIN + 6, y), (MARGIN + 22, y)], colour) + name

@@ -1,24 +1,16 @@
-"""Ours and its peers as the benchmarks see them: started, asked what arrived, and stopped."""
+"""A tracer as the benchmarks see it: started, asked what arrived, and stopped. Runs in a guest too."""
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
-import yaml
+from tools.bench_machine import TRACER_CPU, Programs, Usage, cpu_ns, on_cpu, usage, wait_until
 
-from tests.loader.bundles import Trust, make_key
-from tests.loader.foreign import compile_bpf
-from tests.loader.service import Service, feature_of, make_service
-from tools.bench_machine import LOAD, TRACER_CPU, Programs, Usage, cpu_ns, on_cpu, usage, wait_until
-from tools.play import ROOT
-
-OBJECTS = ROOT / "build/features"
-LOADER = next((ROOT / "build/loader").glob("*/ebpf-loader"), ROOT / "build/loader/ebpf-loader")
 # Limits that no benchmark reaches: it measures the path, not the budget.
 POLICY = {
     "schema": "ebpf.fleet/policy/v1",
@@ -98,54 +90,14 @@ class Lines(Tracer):
         return self.count
 
 
-class Ours(Tracer):
-    """The loader with a signed bundle, as its unit starts it."""
-
-    def __init__(self, name: str, folder: Path, features: dict[str, Any], sink: str = "jsonl") -> None:
-        self.name = name
-        folder.mkdir(parents=True, exist_ok=True)
-        self.feature = next(iter(features))
-        trust = Trust(folder / "trust", make_key(folder / "key"))
-        self.service: Service = make_service(LOADER, folder, trust, features)
-        self.service.prefix = tuple(on_cpu(TRACER_CPU, ()))
-        self.service.interval = 1
-        policy = {**POLICY, "sink": {"kind": sink}}
-        (self.service.etc / "policy.json").write_text(json.dumps(policy))
-        self.service.want(*features)
-        self.start()
-
-    def start(self) -> None:
-        """Start the process."""
-        self.started = time.perf_counter()
-        self.service.start()
-        assert self.service.process is not None
-        self.process = self.service.process
-
-    def attached(self) -> bool:
-        if not self.service.alive():
-            raise SystemExit(f"bench: the loader ended: {self.service.journal()[-500:]}")
-        status = self.service.status()
-        if not status or not status["compatibility"]:
-            return False
-        for name, each in status["features"].items():
-            if each["state"] != "attached":
-                raise SystemExit(f"bench: {name} is {each['state']}: {each['reason']}")
-        return True
-
-    def counters(self) -> dict[str, int]:
-        """Its counters, once none is on its way."""
-        wait_until(lambda: self.now()["in_flight"] == 0, "all records have an outcome", pause=0.05)
-        return self.now()
-
-    def now(self) -> dict[str, int]:
-        found: dict[str, int] = self.service.fresh_status()["features"][self.feature]["counters"]
-        return found
-
-    def delivered(self) -> int:
-        return self.now()["delivered"]
-
-    def settle(self) -> int:
-        return self.counters()["delivered"]
+def says_attached(status: Mapping[str, Any] | None) -> bool:
+    """Does the loader's status say that all it was asked for is attached?"""
+    if not status or not status["compatibility"]:
+        return False
+    for name, each in status["features"].items():
+        if each["state"] != "attached":
+            raise SystemExit(f"bench: {name} is {each['state']}: {each['reason']}")
+    return True
 
 
 def start(make: Callable[[], Tracer]) -> Tracer:
@@ -155,22 +107,8 @@ def start(make: Callable[[], Tracer]) -> Tracer:
     return tracer
 
 
-def calls_feature(folder: Path, pid: int, records: int = 1) -> dict[str, Any]:
-    """The feature that records a process's calls, compiled for its pid."""
-    folder.mkdir(parents=True, exist_ok=True)
-    options = (f"-I{ROOT / 'bpf/include'}", "-DEF_VARIANT_FULL", f"-DBENCH_PID={pid}", f"-DBENCH_RECORDS={records}")
-    data = compile_bpf(LOAD / "bench_calls.bpf.c", folder / f"calls{records}.bpf.o", *options)
-    contract = yaml.safe_load((LOAD / "contract.yml").read_text())
-    contract["expires"] = str(contract["expires"])
-    return {"bench_calls": (contract, {"full": data})}
-
-
-def release_feature(*names: str) -> dict[str, Any]:
-    """Features as they are released, with the benchmarks' limits."""
-    return {name: feature_of(OBJECTS, name) for name in names}
-
-
-def bpftrace(script: str, folder: Path) -> Lines:
-    """bpftrace with a script; a line of an event begins with E."""
+def bpftrace(script: str, folder: Path, marker: bytes = b"E ", buffer: int | None = None) -> Lines:
+    """bpftrace with a script; a line of an event begins with E. `buffer` is each CPU's, by default its own 256 KiB."""
     script = 'BEGIN { printf("READY\\n"); } ' + script
-    return Lines("bpftrace", ("bpftrace", "-e", script), folder, "READY", b"E ")
+    pages = [f"BPFTRACE_PERF_RB_PAGES={buffer // os.sysconf('SC_PAGE_SIZE')}"] if buffer else []
+    return Lines("bpftrace", ("env", *pages, "bpftrace", "-e", script), folder, "READY", marker)

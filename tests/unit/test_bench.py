@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
+from tests.lab.errors import LabError
+from tools import bench, bench_bcc, bench_page
+from tools.bench_cost import Cost
 from tools.bench_machine import beyond_rings
-from tools.bench_page import curves_table, picture
-from tools.bench_report import Point, curve, lossless, measured, result, results_table, svg
+from tools.bench_page import curves_table
+from tools.bench_plot import decades, even, picture, short
+from tools.bench_report import Point, curve, lossless, measured, result, results_table, rows
+from tools.bench_runqlat import costs
 
 
 def point(offered: int, delivered: int, bpf_ns: int | None = 1000) -> Point:
@@ -30,6 +37,12 @@ def test_what_was_not_measured_has_no_ratio(ours: list[float], theirs: list[floa
     assert ("not measured" in results_table([one])) is True
 
 
+def test_the_document_has_these_keys_and_no_others() -> None:
+    one = result("x", "ns", [1, 2, 9], "peer", [4, 4, 5])
+    assert rows([one]) == [{"name": "x", "unit": "ns", "ours": 2, "peer": "peer", "peer_value": 4, "ratio": 0.5}]
+    assert list(rows([one])[0]) == ["name", "unit", "ours", "peer", "peer_value", "ratio"]
+
+
 def test_measured_keeps_zero_and_leaves_out_null() -> None:
     assert measured([0.0, None, 2.0]) == [0.0, 2.0]
 
@@ -48,11 +61,20 @@ def test_lossless_is_the_last_rate_before_the_first_loss() -> None:
     assert lossless([[point(5, 4)]]) == [0], "not even the first step"
 
 
+def test_more_than_was_offered_is_not_lossless() -> None:
+    assert lossless([[point(100, 100), point(200, 201)]]) == [100], "whose events are these?"
+
+
+def test_the_lossless_rate_is_the_one_that_was_reached() -> None:
+    assert lossless([[Point(1000, 1000, 2.0, 1, 1)]]) == [500]
+
+
 def test_a_curve_is_the_median_of_each_step() -> None:
     rounds = [[point(100, 100), point(200, 150)], [point(100, 90), point(200, 100)], [point(100, 100), point(200, 200)]]
     steps = curve(rounds)
     assert [each["delivered_per_s"] for each in steps] == [100, 150]
     assert [each["dropped_ppm"] for each in steps] == [0, 250_000]
+    assert [each["lossy_rounds"] for each in steps] == [1, 2], "a median of 0 is no proof"
     assert steps[0]["consumer_millicores"] == 500
     assert curve([]) == []
 
@@ -62,30 +84,135 @@ def test_a_curve_of_rounds_that_were_not_counted_is_null() -> None:
     assert curve([[point(10, 0, None)]])[0]["consumer_ns_per_event"] is None
 
 
-def test_the_picture_is_svg_with_every_line_within_its_frame() -> None:
-    text = picture({"ours <jsonl>": curve([[point(1000, 1000), point(450_321, 449_000)]])})
-    root = ElementTree.fromstring(text)
-    shapes = {each.tag.rsplit("}")[-1] for each in root.iter()}
-    assert {"svg", "polyline", "circle", "text"} <= shapes
-    assert "ours <jsonl>" in {each.text for each in root.iter()}
-    for dot in (each for each in root.iter() if each.tag.endswith("circle")):
-        assert 0 < float(dot.attrib["cx"]) < 720 and 0 < float(dot.attrib["cy"]) < 400
+CURVES = {
+    "ours <jsonl>": curve([[point(1000, 1000), point(450_321, 449_000), point(9_000_000, 0)]]),
+    "peer": curve([[point(900, 900)]]),
+}
 
 
-def test_higher_values_are_drawn_higher() -> None:
-    root = ElementTree.fromstring(svg("t", ("x", "y"), {"a": [(1, 1), (2, 2), (3, 10)]}))
-    heights = [float(each.attrib["cy"]) for each in root.iter() if each.tag.endswith("circle")]
+def tagged(root: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
+    return [each for each in root.iter() if each.tag.rsplit("}")[-1] == tag]
+
+
+def test_the_picture_is_svg_with_every_dot_within_its_frame() -> None:
+    root = ElementTree.fromstring(picture("t", CURVES))
+    assert {"ours <jsonl>", "peer", "all that is offered"} <= {each.text for each in tagged(root, "text")}
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    for dot in tagged(root, "circle"):
+        assert 0 < float(dot.attrib["cx"]) < width and 0 < float(dot.attrib["cy"]) < height
+    assert len(tagged(root, "polyline")) == 3 * len(CURVES), "delivered, dropped, CPU"
+
+
+def test_each_curve_has_a_colour_of_its_own() -> None:
+    many = {str(number): curve([[point(100, 100)]]) for number in range(8)}
+    assert len({each.attrib["stroke"] for each in tagged(ElementTree.fromstring(picture("t", many)), "polyline")}) == 8
+
+
+def test_a_step_that_lost_events_is_a_hollow_dot() -> None:
+    root = ElementTree.fromstring(picture("t", {"a": curve([[point(100, 100), point(1000, 999)]])}))
+    filled = [each.attrib["fill"] != "#fff" for each in tagged(root, "circle")]
+    assert filled == [True, False] * 3 + [True, False], "three plots, then the legend's and the key's"
+
+
+def test_more_that_is_delivered_is_drawn_higher_and_more_that_is_offered_further_right() -> None:
+    root = ElementTree.fromstring(picture("t", {"a": curve([[point(n, n) for n in (10, 3000, 200)]])}))
+    dots = tagged(root, "circle")[:3]
+    assert [float(each.attrib["cx"]) for each in dots] == sorted(float(each.attrib["cx"]) for each in dots)
+    heights = [float(each.attrib["cy"]) for each in dots]
     assert heights == sorted(heights, reverse=True) and len(set(heights)) == 3
 
 
 def test_an_empty_picture_is_still_svg() -> None:
-    assert ElementTree.fromstring(svg("t", ("x", "y"), {})).tag.endswith("svg")
+    assert ElementTree.fromstring(picture("t", {})).tag.endswith("svg")
+
+
+def test_ticks_enclose_the_values() -> None:
+    assert decades([9989, 5_900_000]) == [1e3, 1e4, 1e5, 1e6, 1e7]
+    assert decades([]) == [1, 10] and decades([100]) == [100, 1000]
+    assert even(100) == [0, 20, 40, 60, 80, 100] and even(0) == [0, 1]
+    assert even(98.58)[-1] >= 98.58 and even(3.1) == [0, 1, 2, 3, 4]
+
+
+def test_ticks_are_short() -> None:
+    assert [short(each) for each in (0, 20, 1e3, 1e5, 1e7)] == ["0", "20", "1 k", "100 k", "10 M"]
+
+
+def test_the_page_has_the_machine_the_notes_and_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_page, "versions", lambda: "peer 1")
+    one = result("x", "ns", [1, 2, 9], "peer", [4, 4, 5])
+    bench_page.write(tmp_path, "2 cores", [one], CURVES, ["a note"])
+    page = (tmp_path / "README.md").read_text()
+    assert "on: 2 cores. Peers: peer 1." in page and "\n- a note\n" in page and "](saturation.svg)" in page
+    assert "| x | ns | 2 (1 to 9) | peer | 4 (4 to 5) | 0.5 |" in page
+    assert json.loads((tmp_path / "results.json").read_text()) == rows([one])
+    assert ElementTree.fromstring((tmp_path / "saturation.svg").read_text()).tag.endswith("svg")
+
+
+def test_a_tracer_whose_runs_were_not_counted_has_no_cost_per_run() -> None:
+    ours, peer = Cost(100.0, 210.0, 0.5, 10 << 20, 5e6), Cost(None, None, 40.0, 200 << 20, 8e6)
+    found = {each["name"]: each for each in costs("runqlat in a VM", [ours], "BCC runqlat", [peer])}
+    per_run = found["runqlat in a VM: BPF run time per program run"]
+    assert (per_run["ours"], per_run["peer_value"], per_run["ratio"]) == (100, None, None)
+    assert found["runqlat in a VM: peak resident memory"]["ratio"] == 0.05
+    assert found["runqlat in a VM: CPU of the process"]["ours"] == 5
+
+
+def test_the_guests_rounds_come_back_as_they_were() -> None:
+    one = Cost(1.5, None, 0.5, 7, 8.0)
+    assert bench_bcc.read(json.loads(json.dumps([one._asdict()]))) == [one]
+
+
+def test_what_the_guest_runs_is_carried_there() -> None:
+    """Each module of tools that a carried one imports is carried too, and none needs what a guest lacks."""
+    for name in bench_bcc.MODULES:
+        for line in (bench.ROOT / f"tools/{name}.py").read_text().splitlines():
+            if line.startswith(("from tools.", "from tests.", "import yaml")):
+                assert line.split()[1].removeprefix("tools.") in bench_bcc.MODULES, f"{name}: {line}"
+
+
+@pytest.mark.parametrize("error", [bench_bcc.NoVMError("k61bcc does not come up"), LabError("no QEMU:\nat all")])
+def test_without_a_vm_there_are_no_rows_and_it_is_said(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_vm() -> None:
+        raise error
+
+    monkeypatch.setattr(bench_bcc, "vm", no_vm)
+    monkeypatch.setattr(bench_bcc, "NOTES", [])
+    assert list(bench_bcc.bcc()) == []
+    first = str(error).partition("\n")[0].rstrip(":.")
+    assert [f"Not measured: BCC's runqlat, as there was no VM for it: {first}."] == bench_bcc.NOTES
+    assert "LEFT OUT" in capsys.readouterr().err
+
+
+def test_a_vm_that_ran_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(bench_bcc.guest, "state", lambda _name: "running")
+    monkeypatch.setattr(bench_bcc.guest, "record", lambda _name: "a record")
+    monkeypatch.setattr(bench_bcc, "lab", lambda *words, **_options: said.extend(words))
+    with bench_bcc.vm() as found:
+        assert found == "a record"
+    assert said == []
+
+
+def test_a_vm_that_a_test_has_paused_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_bcc.guest, "state", lambda _name: "paused")
+    monkeypatch.setattr(bench_bcc.guest, "record", lambda _name: "a record")
+    monkeypatch.setattr(bench_bcc, "lab", lambda *_words, **_options: pytest.fail("the lab was told something"))
+    with pytest.raises(bench_bcc.NoVMError, match="is paused"), bench_bcc.vm():
+        pass
+
+
+def test_an_unknown_benchmark_is_refused() -> None:
+    assert bench.chosen([]) == list(bench.BENCHES) and "bcc" in bench.BENCHES
+    with pytest.raises(SystemExit, match="no benchmark nosuch"):
+        bench.chosen(["idle", "nosuch"])
 
 
 def test_the_curves_table_has_a_row_for_each_step() -> None:
     steps = curve([[point(100, 100), point(200, 150)]])
     rows = curves_table({"ours": steps, "peer": steps}).splitlines()
-    assert len(rows) == 2 + 4 and rows[3].startswith("| ours | 200 | 150 | 250,000 |")
+    assert len(rows) == 2 + 4 and rows[3].startswith("| ours | 200 | 150 | 250,000 | 1 |")
 
 
 def test_buffers_of_bpf_are_not_the_process_own_memory() -> None:

@@ -4,7 +4,9 @@
  * has it too, and with the fields that the peer prints. BENCH_RECORDS above 1 makes more records
  * of each call: rates that one core cannot call for.
  */
+#ifndef EF_RING_BYTES
 #define EF_RING_BYTES (256 * 1024)
+#endif
 #include "ef.h"
 
 struct ef_call_event {

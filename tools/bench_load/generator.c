@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * Make load when told to, a line on stdin each; answers "done COUNT NANOSECONDS":
- *   calls RATE MS   getppid() at so many a second, 0: as fast as it goes
- *   execs COUNT     start /bin/true so many times, one after the other
- *   switches MS     two processes on this CPU that wake each other
+ *   calls RATE MS     getppid() at so many a second, 0: as fast as it goes
+ *   execs COUNT PATH  start that program so many times, one after the other
+ *   switches MS       two processes on this CPU that wake each other
  * Its pid is known before anything that traces it is compiled.
  */
 #define _GNU_SOURCE
@@ -64,8 +64,8 @@ static int64_t calls(int64_t rate, int64_t ms) {
 	return rate ? paced_calls(rate, start, end) : all_calls(end);
 }
 
-static int64_t execs(int64_t count) {
-	char *argv[] = {"/bin/true", NULL}, *envp[] = {NULL};
+static int64_t execs(int64_t count, char *path) {
+	char *argv[] = {path, NULL}, *envp[] = {NULL};
 	int64_t made = 0;
 	pid_t child;
 
@@ -113,11 +113,12 @@ static int64_t switches(int64_t ms) {
 
 static int64_t obey(const char *line) {
 	long long first, second;
+	char path[256];
 
 	if (sscanf(line, "calls %lld %lld", &first, &second) == 2)
 		return calls(first, second);
-	if (sscanf(line, "execs %lld", &first) == 1)
-		return execs(first);
+	if (sscanf(line, "execs %lld %255s", &first, path) == 2)
+		return execs(first, path);
 	if (sscanf(line, "switches %lld", &first) == 1)
 		return switches(first);
 	fprintf(stderr, "generator: not understood: %s", line);
@@ -125,7 +126,7 @@ static int64_t obey(const char *line) {
 }
 
 int main(void) {
-	char line[128];
+	char line[320];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
