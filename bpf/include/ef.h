@@ -161,17 +161,26 @@ static __always_inline void *ef_reserve(__u64 size) {
 	return record;
 }
 
+#define EF_RING_HEADER 8 /* BPF_RINGBUF_HDR_SZ; a record takes a multiple of it */
+
 /*
- * Hands a record over. Waking the reader costs more than all the rest, and it
- * looks by itself every 100 ms: so it is woken only when a quarter is filled.
+ * Hands a record of that size over. Waking the reader costs more than all the
+ * rest, and it looks by itself every 100 ms: so it is woken only by the record
+ * that fills a quarter, and again by each further one. Two CPUs in the same
+ * moment may both miss a quarter; the next one, or the reader's own look, makes
+ * up for it.
  */
-static __always_inline void ef_submit(void *record) {
+static __always_inline void ef_submit_sized(void *record, __u64 size) {
 	__u64 waiting = bpf_ringbuf_query(&ef_events, BPF_RB_AVAIL_DATA);
+	__u64 before = waiting - ((size + 2 * EF_RING_HEADER - 1) & ~(EF_RING_HEADER - 1ULL));
 
 	ef_count(EF_DELIVERED);
-	bpf_ringbuf_submit(record,
-			   waiting >= EF_RING_BYTES / 4 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(record, waiting / (EF_RING_BYTES / 4) != before / (EF_RING_BYTES / 4)
+				       ? BPF_RB_FORCE_WAKEUP
+				       : BPF_RB_NO_WAKEUP);
 }
+
+#define ef_submit(record) ef_submit_sized(record, sizeof(*(record)))
 
 #endif /* EF_RING_BYTES */
 

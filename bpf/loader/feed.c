@@ -19,6 +19,7 @@
 #include "util.h"
 
 #define MAX_RECORD_BYTES 8192
+#define AGE_EVERY_NS 1000000
 #define LINE_BYTES (6 * MAX_RECORD_BYTES + 4096) /* a byte becomes six characters at most */
 
 struct ef_feed {
@@ -37,6 +38,7 @@ struct ef_feed {
 	int64_t wall_minus_mono; /* ns */
 	unsigned left;		 /* records that this read may still take */
 	bool odd_said;
+	int64_t noted_ns;		  /* CLOCK_MONOTONIC, when that was looked for last */
 	int64_t oldest_ns;		  /* see ef_feed_lag_ns() */
 	int64_t second;			  /* since 1970, of stamp */
 	char stamp[32];			  /* a line's beginning up to the second */
@@ -307,6 +309,14 @@ static void note_age(struct ef_feed *feed) {
 		feed->oldest_ns = now;
 }
 
+/* A look costs as much as reading ten records: under load not before each read. */
+static void note_age_at(struct ef_feed *feed, int64_t now_ns) {
+	if (now_ns - feed->noted_ns < AGE_EVERY_NS)
+		return;
+	feed->noted_ns = now_ns;
+	note_age(feed);
+}
+
 int64_t ef_feed_lag_ns(struct ef_feed *feed) {
 	int64_t oldest;
 
@@ -320,7 +330,7 @@ int64_t ef_feed_lag_ns(struct ef_feed *feed) {
 
 bool ef_feed_read(struct ef_feed *feed, unsigned limit) {
 	feed->left = limit;
-	note_age(feed);
+	note_age_at(feed, ef_clock_ns(CLOCK_MONOTONIC));
 	feed->wall_minus_mono = ef_clock_ns(CLOCK_REALTIME) - ef_clock_ns(CLOCK_MONOTONIC);
 	if (!feed->perf)
 		return ring_buffer__consume(feed->ring) == -EAGAIN;

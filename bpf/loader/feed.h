@@ -64,8 +64,8 @@ uint64_t ef_feed_ring_bytes(const struct ef_feed *feed);
 
 /*
  * The greatest age, by CLOCK_MONOTONIC, that a record was seen to have while
- * nobody had read it yet, since this was asked last: of the oldest one at each
- * read and now. -1: not measured, the records carry no time.
+ * nobody had read it yet, since this was asked last: of the oldest one at a read
+ * (once a millisecond at most) and now. -1: not measured, the records carry no time.
  */
 int64_t ef_feed_lag_ns(struct ef_feed *feed);
 

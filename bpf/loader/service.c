@@ -36,8 +36,13 @@
 
 enum source { SOURCE_SIGNAL, SOURCE_WATCH, SOURCE_TICK, SOURCE_POLL, SOURCE_RING, SOURCE_EXPIRY };
 
+/*
+ * A ring tells of each wake-up once: as long as it is not empty it would be
+ * ready, and under load the loop would read it record by record.
+ */
 static int watch_fd_for_epoll(struct ef_service *service, int fd, enum source source) {
-	struct epoll_event event = {.events = EPOLLIN, .data.u32 = source};
+	struct epoll_event event = {.events = EPOLLIN | (source == SOURCE_RING ? EPOLLET : 0),
+				    .data.u32 = source};
 
 	return epoll_ctl(service->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
 }
