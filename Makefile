@@ -55,8 +55,8 @@ test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
 	@$(SUDO) $(PYTHON) -m tools.run_tests molecule
 
 fuzz: export EBPF_FLEET_FUZZ_SECONDS := $(or $(FUZZ_SECONDS),300)
-fuzz: setup ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each
-	@$(PYTEST) tests/fuzz/test_fuzz.py
+fuzz: build ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each; the loader under valgrind
+	@$(SUDO) $(PYTHON) -m tools.run_tests fuzz valgrind
 
 bench: build ## ours beside peers, here and in a VM: build/bench/results.json, docs/benchmarks/; some 10 minutes
 	@$(SUDO) $(PYTHON) -m tools.bench

@@ -109,7 +109,7 @@ static int get_caps(struct __user_cap_data_struct caps[2]) {
 
 int ef_privilege_drop(uint64_t keep) {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct caps[2];
+	struct __user_cap_data_struct caps[2] = {0};
 	int err;
 
 	raise_memlock();
@@ -136,7 +136,7 @@ static json_t *name_json(int cap) {
 
 /* What is permitted, by name: what could be made use of, not only what is in effect. */
 static json_t *capabilities_json(void) {
-	struct __user_cap_data_struct caps[2];
+	struct __user_cap_data_struct caps[2] = {0};
 	json_t *list;
 
 	if (get_caps(caps))

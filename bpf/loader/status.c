@@ -324,13 +324,13 @@ static void publish_all(struct ef_service *service, bool ends_interval) {
 		ef_pressure_measure(service, status);
 	json_object_set_new(status, "budget", ef_pressure_budget_json(service));
 	write_programs(service, status, &failed);
-	text = ef_json_canonical(status, &size);
+	metrics = ef_metrics_text(service, status, &size);
+	publish(service, "metrics.prom", metrics, size, &failed);
+	text = ef_json_canonical(status, &size); /* last: who sees it finds the others as new */
 	if (text)
 		publish(service, "status.json", text, size, &failed);
 	else
 		ef_err("status.json cannot be made from the status: out of memory");
-	metrics = ef_metrics_text(service, status, &size);
-	publish(service, "metrics.prom", metrics, size, &failed);
 	if (service->publish_failing && !failed)
 		ef_notice("%s can be written again", service->options.state);
 	service->publish_failing = failed;

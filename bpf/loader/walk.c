@@ -51,10 +51,13 @@ bool ef_walk_can(const struct bpf_map *map) {
 	       bpf_map__key_size(map) <= MAX_KEY_BYTES;
 }
 
+/* Zeros: of a batch valgrind does not know that the kernel writes into it. */
 static void make_room(struct walk *walk, size_t room) {
+	free(walk->keys);
+	free(walk->values);
 	walk->room = (__u32)room;
-	walk->keys = ef_must(realloc(walk->keys, room * walk->key_size));
-	walk->values = ef_must(realloc(walk->values, room * walk->value_bytes));
+	walk->keys = ef_must(calloc(room, walk->key_size));
+	walk->values = ef_must(calloc(room, walk->value_bytes));
 }
 
 static void hand_over(const struct walk *walk, __u32 n) {

@@ -26,8 +26,8 @@ def maps(host) -> list[str]:
     return sorted(one["name"] for one in shown if one.get("name", "").startswith("ef_"))
 
 
-def until(what, wanted, seconds: float = 30):
-    """Ask again until the answer is the wanted one or time is up; return the last answer."""
+def until(what, wanted, seconds: float = 120):
+    """Ask again until the answer is the wanted one or time is up, which is long: hosts are emulated; return the last."""
     deadline = time.monotonic() + seconds
     while (answer := what()) != wanted and time.monotonic() < deadline:
         time.sleep(0.5)
