@@ -178,8 +178,10 @@ def end_beside(process: subprocess.Popen[bytes]) -> Count:
     text = BESIDE_LOG.read_text(errors="replace")
     print(text, end="", flush=True)
     closing = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped\n\Z", text, re.M)
-    count = Count(*map(int, closing.groups())) if closing else Count()
-    return count if (rc == 0) == (count.failed == 0 and count.passed > 0) else count.plus(Count(failed=1))
+    if not closing:
+        return Count(failed=1)
+    count = Count(*map(int, closing.groups()))
+    return count if rc == 0 or count.failed else count.plus(Count(failed=1))
 
 
 def run_suite(name: str) -> Count:

@@ -27,7 +27,7 @@ def maps(host) -> list[str]:
 
 
 def until(what, wanted, seconds: float = 120):
-    """Ask again until the answer is the wanted one or time is up, which is long: hosts are emulated; return the last."""
+    """Ask again until the answer is the wanted one or time is up (long: hosts are emulated); return the last answer."""
     deadline = time.monotonic() + seconds
     while (answer := what()) != wanted and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs beside another suite is counted, and a run that says nothing is a failure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import run_tests
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "count"),
+    [
+        ("=== suite fuzz\n3 passed, 0 failed, 1 skipped\n", 0, (3, 0, 1)),
+        ("3 passed, 2 failed, 0 skipped\n", 1, (3, 2, 0)),
+        ("3 passed, 0 failed, 0 skipped\n", 1, (3, 1, 0)),
+        ("3 passed, 0 failed, 0 skipped\nTraceback\n", 0, (0, 1, 0)),
+        ("", 0, (0, 1, 0)),
+        ("", 137, (0, 1, 0)),
+    ],
+)
+def test_what_ran_beside_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int, count: tuple[int, int, int]
+) -> None:
+    log = tmp_path / "beside.log"
+    log.write_text(said)
+    monkeypatch.setattr(run_tests, "BESIDE_LOG", log)
+    process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+    assert run_tests.end_beside(process) == run_tests.Count(*count)
+
+
+def test_no_suite_is_named_twice_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [*run_tests.SUITES, *run_tests.BESIDE, *run_tests.SLOW]
+    assert len(names) == len(set(names)) and run_tests.HOSTS_BESIDE in run_tests.SUITES
+    assert run_tests.main(["unti"]) == 2
+    assert "no suite unti" in capsys.readouterr().err
