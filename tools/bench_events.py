@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -37,25 +38,38 @@ class Round(NamedTuple):
     beyond_rings_bytes: int
 
 
-def one_step(tracer: Tracer, load: Load, order: str, delivered: int, records: int = 1) -> Point:
+def nothing() -> None:
+    """What most tracers need to write out what they hold."""
+
+
+def one_step(
+    tracer: Tracer, load: Load, order: str, delivered: int, records: int = 1, push: Callable[[], None] = nothing
+) -> Point:
     """Do one order under a tracer at rest, of which so many events arrived before, and account for it."""
     programs = tracer.programs
     cpu, before = tracer.cpu_ns(), programs.ran()
     made, seconds = load.do(order)
+    push()
     arrived = tracer.settle() - delivered
     spent, after = tracer.cpu_ns() - cpu, programs.ran()
     bpf = after[0] - before[0] if after and before else None
     return Point(made * records, arrived, seconds, spent, bpf)
 
 
-def one_round(make: Callable[[], Tracer], load: Load, orders: list[str], records: int = 1) -> Round:
+def one_round(
+    make: Callable[[], Tracer],
+    load: Load,
+    orders: list[str],
+    records: int = 1,
+    push: Callable[[], None] = nothing,
+) -> Round:
     """A tracer's round: start it, climb, look at its memory, end it."""
     tracer = start(make)
     points: list[Point] = []
     try:
         base = delivered = tracer.settle()
         for order in orders:
-            points.append(one_step(tracer, load, order, delivered, records))
+            points.append(one_step(tracer, load, order, delivered, records, push))
             delivered = base + sum(each.delivered for each in points)
         memory = tracer.usage()
     finally:
@@ -64,7 +78,12 @@ def one_round(make: Callable[[], Tracer], load: Load, orders: list[str], records
 
 
 def rounds_of(
-    makers: dict[str, Callable[[Path], Tracer]], folder: Path, load: Load, orders: list[str], records: int = 1
+    makers: dict[str, Callable[[Path], Tracer]],
+    folder: Path,
+    load: Load,
+    orders: list[str],
+    records: int = 1,
+    push: Callable[[], None] = nothing,
 ) -> dict[str, list[Round]]:
     """All rounds; who begins changes, as the machine's pace does."""
     found: dict[str, list[Round]] = {name: [] for name in makers}
@@ -73,7 +92,7 @@ def rounds_of(
         for name in names:
             say(f"round {number + 1} of {ROUNDS}: {name}")
             place = folder / f"{name.replace(' ', '-')}-{records}-{number}"
-            found[name].append(one_round(lambda n=name, p=place: makers[n](p), load, orders, records))
+            found[name].append(one_round(lambda n=name, p=place: makers[n](p), load, orders, records, push))
     return found
 
 
@@ -153,6 +172,24 @@ class Execs(Ours):
         return self.service.events_path.read_bytes().count(self.marker) if self.service.events_path.exists() else 0
 
 
+NUDGES = 200  # lines of execsnoop: more than its output's buffer holds
+
+
+def nudge() -> None:
+    """Start programs that nobody counts: execsnoop writes its lines out when its buffer is full, and not before."""
+    for _ in range(NUDGES):
+        subprocess.run(["/bin/true"], check=True)
+
+
+class Snoop(Lines):
+    """libbpf-tools' execsnoop, whose header is the first thing that a full buffer writes out."""
+
+    def attached(self) -> bool:
+        if self.programs.ids():
+            nudge()
+        return super().attached()
+
+
 def execs() -> Iterator[Result]:
     """Programs that are started, told by ours, by bpftrace and by libbpf-tools' execsnoop."""
     with tempfile.TemporaryDirectory() as text:
@@ -163,11 +200,11 @@ def execs() -> Iterator[Result]:
         makers: dict[str, Callable[[Path], Tracer]] = {
             "ours": lambda place: Execs(place, program),
             "bpftrace": lambda place: bpftrace(EXEC, place, marker),
-            "execsnoop": lambda place: Lines("execsnoop", snoop, place, "PCOMM", marker),
+            "execsnoop": lambda place: Snoop("execsnoop", snoop, place, "PCOMM", marker),
         }
         load = Load(build_generator(folder))
         try:
-            found = rounds_of(makers, folder, load, [f"execs {EXECS} {program}"])
+            found = rounds_of(makers, folder, load, [f"execs {EXECS} {program}"], push=nudge)
         finally:
             load.end()
     for peer in ("bpftrace", "execsnoop"):
