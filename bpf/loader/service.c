@@ -30,8 +30,10 @@
 #include "util.h"
 #include "watch.h"
 
-#define TRIM_TICKS 12	/* a minute at the usual interval */
-#define POLL_MS 100	/* how long an event may wait in its ring */
+#define TRIM_TICKS 12  /* a minute at the usual interval */
+#define POLL_MS 100    /* how long an event may wait in its ring */
+#define QUIET_POLLS 50 /* in a row that found nothing, before they are fewer */
+#define QUIET_POLL_MS 300
 #define READ_LIMIT 4096 /* records of one feature before the loop looks at its orders again */
 
 enum source { SOURCE_SIGNAL, SOURCE_WATCH, SOURCE_TICK, SOURCE_POLL, SOURCE_RING, SOURCE_EXPIRY };
@@ -325,10 +327,13 @@ static bool apply_sampling(struct ef_service *service, struct ef_live *live) {
 
 static void set_poll_timer(struct ef_service *service) {
 	bool needed = service->watch_fd < 0;
+	uint64_t period_ms = POLL_MS;
 
 	for (size_t i = 0; i < service->n; i++)
 		needed |= service->lives[i].feed != NULL;
-	set_timer(service->poll_fd, needed ? POLL_MS * 1000000ULL : 0);
+	if (service->watch_fd >= 0 && service->quiet_polls >= QUIET_POLLS)
+		period_ms = QUIET_POLL_MS;
+	set_timer(service->poll_fd, needed ? period_ms * 1000000 : 0);
 }
 
 /* ---- what runs out ---- */
@@ -494,6 +499,7 @@ static bool read_ring(struct ef_service *service, struct ef_live *live) {
 	look_at_strain(service, live);
 	if (!ef_feed_lag(live->feed))
 		return false; /* mostly so: not worth a look at the clock */
+	service->any_read = true;
 	before = ef_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	more = ef_feed_read(live->feed, READ_LIMIT);
 	live->consumer_ns += ef_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
@@ -535,10 +541,33 @@ static void on_tick(struct ef_service *service) {
 	ef_notify("WATCHDOG=1");
 }
 
+/* Did no ring have anything since the poll before, and is no reader behind? */
+static bool is_quiet(struct ef_service *service) {
+	bool quiet = !service->any_read;
+
+	service->any_read = false;
+	for (size_t i = 0; i < service->n; i++)
+		quiet &= !service->lives[i].backpressure.level;
+	return quiet;
+}
+
+/* Rings that stay empty are looked at less often: most of what idling costs is waking up. */
+static void pace_polls(struct ef_service *service) {
+	bool was_slow = service->quiet_polls >= QUIET_POLLS;
+
+	if (!is_quiet(service))
+		service->quiet_polls = 0;
+	else if (!was_slow)
+		service->quiet_polls++;
+	if (was_slow != (service->quiet_polls >= QUIET_POLLS))
+		set_poll_timer(service);
+}
+
 static void on_poll(struct ef_service *service) {
 	clear_timer(service->poll_fd);
 	read_rings(service);
 	ef_sink_flush(service->sink); /* nothing waits longer than to the next */
+	pace_polls(service);
 	if (service->watch_fd < 0 && rescan(service, false))
 		service->settled = false;
 }

@@ -69,6 +69,8 @@ struct ef_service {
 	int midnight_fd;      /* CLOCK_REALTIME, when contracts may expire; also when it is set */
 	bool watch_failing;   /* said once */
 	bool publish_failing; /* said once */
+	bool any_read;	      /* a ring held something since the last poll */
+	unsigned quiet_polls; /* in a row that found nothing */
 	bool more;	      /* a ring holds more than one read took */
 	int64_t woken_ns;     /* CLOCK_MONOTONIC when the loop last woke */
 
