@@ -36,8 +36,8 @@ Every tracer is asked the same rates; what is offered is what the caller could m
 within its calls and slow it: where a peer's offered rate stays low without a loss, that is its cost to the application.
 A rate counts as lossless where exactly what was offered arrived, and no lower step lost any; it is the rate that
 the caller reached, not what it was asked for. Execs are counted by one file's name: other programs start meanwhile.
-Behind each measured burst of execs some 200 more programs are started, for all tracers alike: execsnoop writes out what it
-holds when its buffer is full, and not before.
+Behind each measured burst of execs some 200 more programs are started, for all tracers alike: execsnoop writes
+out what it holds when its buffer is full, and not before.
 Other work on the machine moves these figures; compare the columns of one run, never two runs.
 {notes}
 """
