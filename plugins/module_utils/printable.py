@@ -24,6 +24,8 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 def printable(value: object, limit: int = TEXT_LIMIT) -> str:
     """`value` as text of at most `limit` characters, each of which a terminal shows as it is."""
     text = value if isinstance(value, str) else str(value)
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return "".join((text,))
     shown = "".join(map(_letter, text[:limit]))
     if len(text) <= limit and len(shown) <= limit:
         return shown
