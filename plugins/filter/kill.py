@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
 
 
 def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10):
@@ -19,7 +19,7 @@ def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadl
 
 def kill_result(result):
     """What a host answered; anything but a clear yes is not ok."""
-    return killscript.parse_answer(result)
+    return kill_answer.parse_answer(result)
 
 
 class FilterModule:

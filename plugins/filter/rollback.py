@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript, rollback
-
-MARKS = [rollback.MARK, killscript.MARK]
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript, rollback
 
 
 def rollback_script(from_digest, wait=30):
@@ -20,19 +18,19 @@ def rollback_script(from_digest, wait=30):
 
 def kill_census(answers):
     """Return the census of ``{host: raw result}``."""
-    return rollback.census(answers, MARKS)
+    return kill_answer.census(answers)
 
 
 def kill_changed(answer):
-    """Return whether the host says that it changed; an order that was placed anew counts as a change."""
-    return bool(rollback.parse_answer(answer, MARKS).get("changed", False))
+    """Return whether the host says that it changed; an order that was placed again counts as a change."""
+    return kill_answer.parse_answer(answer)["changed"] is True
 
 
 def rollback_answer(answer):
     """Return one host's answer as a dict with ``ok`` and ``detail``."""
-    if not answer or answer.get("skipped"):
+    if not answer or (isinstance(answer, dict) and answer.get("skipped")):
         return {"ok": False, "detail": "was not changed by this run, so it was not asked to go back"}
-    return rollback.parse_answer(answer, MARKS)
+    return kill_answer.parse_answer(answer)
 
 
 class FilterModule:

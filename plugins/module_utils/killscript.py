@@ -4,15 +4,14 @@
 
 The script needs a shell, grep and sleep, no Python and no free disk. It places the orders,
 proves from the kernel that they took effect, kills a loader that does not obey, and ends with
-one line that `parse_answer` reads. Pure: nothing here touches a host.
+one line that `kill_answer` reads. Pure: nothing here touches a host.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from typing import Any, Mapping
+from typing import Any
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import parse_scopes
 
@@ -471,44 +470,3 @@ def _check(state: str, grace: Any, deadline: Any, unit: str, root: str) -> None:
 def command(script: str) -> str:
     """One command that runs the script in /bin/sh, whatever the login shell is."""
     return "/bin/sh -c " + shlex.quote(script)
-
-
-def parse_answer(result: Any) -> dict[str, Any]:
-    """A host's answer out of what `raw` registered, or out of its stdout.
-
-    Anything but a complete answer that says so is not ok: unreachable, a wrong exit status,
-    nothing to read.
-    """
-    if isinstance(result, Mapping):
-        if result.get("unreachable"):
-            return _no_answer(f"unreachable: {result.get('msg', 'no answer')}")
-        answer = _last_answer(str(result.get("stdout", "")))
-        if answer["ok"] and result.get("rc", 0) != 0:
-            return dict(
-                answer, ok=False, detail=f"exit status {result.get('rc')} in spite of: {answer['detail']}"
-            )
-        return answer
-    return _last_answer(result if isinstance(result, str) else "")
-
-
-def _last_answer(stdout: str) -> dict[str, Any]:
-    for line in reversed(stdout.splitlines()):
-        if line.startswith(MARK):
-            return _read_answer(line[len(MARK) :])
-    return _no_answer("gave no answer")
-
-
-def _read_answer(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return _no_answer("gave an answer that cannot be read")
-    if not isinstance(document, dict) or not isinstance(document.get("ok"), bool):
-        return _no_answer("gave an answer without ok")
-    answer = {key: document.get(key) for key in ("changed", "host_ms", "left", "persisted", "escalated")}
-    return dict(answer, ok=document["ok"], detail=str(document.get("detail", "")))
-
-
-def _no_answer(detail: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("changed", "host_ms", "left", "persisted", "escalated"))
-    return dict(nothing, ok=False, detail=detail)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
 
 from tests.loader.bundles import Trust
 from tests.loader.service import Service, make_service
@@ -95,7 +95,7 @@ class Sandbox:
         script = killscript.render(list(scopes), root=str(self.root), **more)
         done = self.inside(shell, "-c", script)
         assert done.stderr == ""
-        return killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        return kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
 
     def stop(self) -> None:
         if self.process is not None:

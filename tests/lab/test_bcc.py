@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import pytest
 import yaml
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
 
 from tests.lab import guest, paths, ssh
 from tests.loader.bundles import Bundle, Trust, describe, make_bundle, make_key, write
@@ -122,7 +122,7 @@ class Host:
             ssh.command(self.port, ["sh", "-s"]), input=killscript.render([scope], state=state),
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        return killscript.parse_answer(done.stdout)
+        return kill_answer.parse_answer(done.stdout)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill, kill_answer, killscript
 
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
 
@@ -157,12 +157,12 @@ class TestAnswer:
     )
 
     def test_read(self) -> None:
-        answer = killscript.parse_answer({"rc": 0, "stdout": f"motd\r\n{self.GOOD}\r\n"})
+        answer = kill_answer.parse_answer({"rc": 0, "stdout": f"motd\r\n{self.GOOD}\r\n"})
         assert (answer["ok"], answer["host_ms"], answer["left"]) == (True, 40, 0)
 
-    def test_the_last_line_counts(self) -> None:
+    def test_an_answer_that_contradicts_another_is_not_a_yes(self) -> None:
         bad = self.GOOD.replace("true", "false", 1)
-        assert killscript.parse_answer(f"{self.GOOD}\n{bad}\n")["ok"] is False
+        assert kill_answer.parse_answer(f"{self.GOOD}\n{bad}\n")["ok"] is False
 
     @pytest.mark.parametrize(
         "result",
@@ -181,7 +181,7 @@ class TestAnswer:
         ],
     )
     def test_anything_but_a_clear_yes_is_no(self, result: Any) -> None:
-        answer = killscript.parse_answer(result)
+        answer = kill_answer.parse_answer(result)
         assert answer["ok"] is False
         assert answer["detail"]
 
@@ -215,7 +215,7 @@ class TestScript:
         assert done.stderr == ""
         assert done.stdout.count("\n") == 1
         json.loads(done.stdout[len(killscript.MARK) :])
-        answer = killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        answer = kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
         assert (done.returncode == 0) is answer["ok"]
         return answer
 
@@ -313,7 +313,7 @@ class TestScript:
         done = subprocess.run(
             [*SHELLS[shell], "-c", script], capture_output=True, text=True, check=False, user=65534, cwd="/"
         )
-        answer = killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        answer = kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
         assert (done.returncode, answer["ok"]) == (1, False)
         assert "not root" in answer["detail"]
 
@@ -350,7 +350,7 @@ class TestHeldPrograms:
             check=False,
             timeout=60,
         )
-        return killscript.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        return kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
 
     def test_a_process_that_only_calls_itself_loader_is_not_killed(self, tmp_path: Path) -> None:
         answer = self.run_beside(tmp_path, "ebpf-loader", ["global"], None)

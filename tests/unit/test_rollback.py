@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, rollback
 
 # A stand-in for systemctl is on PATH only here: this machine has no systemd,
 # and the real one is used on the test fleet. It does what a restart does to
@@ -54,7 +54,7 @@ def run(
     env = {**os.environ, "PATH": f"{host / 'bin'}:{os.environ['PATH']}", "HOST": str(host),
            "CALLS": str(host / "calls"), **more}  # fmt: skip
     done = subprocess.run([*shell.split(), "-c", script], env=env, capture_output=True, text=True, check=False)
-    return rollback.parse_answer({"stdout": done.stdout, "stderr": done.stderr, "rc": done.returncode}, [rollback.MARK])
+    return kill_answer.parse_answer({"stdout": done.stdout, "stderr": done.stderr, "rc": done.returncode})
 
 
 def current(host: Path) -> str | None:
@@ -186,20 +186,20 @@ GOOD = {"stdout": rollback.MARK + '{"ok":true,"changed":true,"host_ms":40,"diges
     ],
 )
 def test_anything_but_a_clear_yes_is_missing(answer):
-    census = rollback.census({"a": GOOD, "b": answer}, [rollback.MARK])
+    census = kill_answer.census({"a": GOOD, "b": answer}, [rollback.MARK])
     assert census["confirmed"] == ["a"] and census["missing"] == ["b"]
     assert "NOT confirmed: b (" in census["sentence"]
     assert census["hosts"]["b"]["detail"]
 
 
 def test_census_of_nobody_is_not_a_success_story():
-    census = rollback.census({}, [rollback.MARK])
+    census = kill_answer.census({}, [rollback.MARK])
     assert census["slowest_ms"] is None and "No host" in census["sentence"]
 
 
 def test_census_names_the_slowest():
     slow = {"stdout": GOOD["stdout"].replace("40", "900"), "rc": 0}
-    census = rollback.census({"a": GOOD, "b": slow}, [rollback.MARK])
+    census = kill_answer.census({"a": GOOD, "b": slow}, [rollback.MARK])
     assert census["slowest_ms"] == 900 and not census["missing"]
 
 
