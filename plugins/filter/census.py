@@ -7,12 +7,33 @@ from __future__ import annotations
 import os
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import census, policy_ready, report
+from ansible_collections.ebpf.fleet.plugins.module_utils import (
+    capability_document,
+    census,
+    policy_ready,
+    report,
+    strata,
+)
 
 
-def rollout_hosts(hostvars):
+def rollout_hosts(hostvars, last_census=None):
     """Return what a rollout plan needs of each host."""
-    return [census.rollout_host(host) for host in hostvars]
+    try:
+        return strata.rollout_hosts(list(hostvars), last_census or None)
+    except strata.StrataError as error:
+        raise AnsibleFilterError(f"rollout_hosts: {error}") from error
+
+
+def _page(name, render):
+    """A filter that makes a page of a census; one that cannot be read is an error that names host and field."""
+
+    def page(census_document):
+        faults = capability_document.census_faults(census_document)
+        if faults:
+            raise AnsibleFilterError(f"{name}: the census cannot be used: {faults}")
+        return render(census_document)
+
+    return page
 
 
 def policy_refusals(hostvars, contracts, limits=None):
@@ -41,8 +62,8 @@ class FilterModule:
         return {
             "rollout_hosts": rollout_hosts,
             "capability_census": census.capability_census,
-            "census_markdown": report.census_markdown,
-            "census_html": report.census_html,
+            "census_markdown": _page("census_markdown", report.census_markdown),
+            "census_html": _page("census_html", report.census_html),
             "matrix_markdown": report.matrix_markdown,
             "matrix_html": report.matrix_html,
             "policy_refusals": policy_refusals,

@@ -134,6 +134,48 @@ _CAPABILITIES = doc.record(
 )  # fmt: skip
 _RESULT: Rule = doc.record({"capabilities": _CAPABILITIES, "profiles": _PREDICTIONS}, needed=("capabilities",))
 
+CENSUS_SCHEMA = "ebpf.fleet/census/v1"
+_COUNTS = doc.record(dict.fromkeys(PROFILES, doc.whole()), PROFILES)
+_NAMES = doc.many(doc.text(300), 100_000)
+_CENSUS_HOST = doc.record(
+    {
+        "kernel": _KERNEL,
+        "btf": doc.text(64, null=True),
+        "privileged": doc.truth(null=True),
+        "stratum": doc.text(200),
+        "profiles": _PREDICTIONS,
+        "policy": doc.many(
+            doc.record(
+                {"feature": doc.text(64), "ready": doc.truth(), "reason_code": doc.text(64), "reason": doc.text()},
+                ("feature", "ready", "reason_code", "reason"),
+            )
+        ),
+        "next_kernel": _NEXT_KERNEL,
+    },
+    needed=("stratum", "profiles", "policy"),
+)
+_REASON = doc.record(
+    {**_REACHED, "reason_code": doc.text(64), "reason": doc.text(), "hosts": _NAMES},
+    ("profile", "variant", "reason_code", "reason", "hosts"),
+)
+_CENSUS = {
+    "schema": doc.word(CENSUS_SCHEMA),
+    "time": doc.text(64, null=True),
+    "bundle": doc.record({}, null=True),
+    "digest": doc.text(128, null=True),
+    "strata": doc.table(_NAMES),
+    "features": doc.table(
+        doc.record(
+            {"hosts": _COUNTS, "strata": doc.table(_COUNTS), "reasons": doc.table(doc.many(_REASON))},
+            ("hosts", "strata", "reasons"),
+        )
+    ),
+    "silent": _NAMES,
+    "silent_reasons": doc.table(doc.text(null=True), limit=100_000),
+    "sentences": doc.many(doc.text(100_000), 200_000),
+}
+_CENSUS_RULE = doc.record(_CENSUS, ("schema", "strata", "features", "silent"))
+
 
 class Answer(NamedTuple):
     """One host's answer: its documents, or None and the sentence why there are none."""
@@ -179,3 +221,18 @@ def _silence(result: Json) -> str | None:
         return kind
     shown: str = printable(lines[0], 200)
     return f"{kind}: {shown}" if kind else shown
+
+
+def census_faults(census: Any) -> str | None:
+    """Why a census of capabilities.yml cannot be read again, in one line that names host and field; None if it can.
+
+    Each host is judged by itself; a fleet's size is no fault.
+    """
+    if not isinstance(census, Mapping) or not isinstance(census.get("hosts"), Mapping):
+        return "it has no hosts"
+    for name, host in census["hosts"].items():
+        judged = doc.usable(host, _CENSUS_HOST)
+        if judged.faults:
+            return f"host {printable(name, 100)}: {doc.told(judged.faults)}"
+    faults = [one for _turn, one in zip(range(doc.FAULTS_TOLD), _CENSUS_RULE("", census))]
+    return doc.told(faults) if faults else None

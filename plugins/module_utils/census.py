@@ -6,30 +6,14 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import policy_ready
+from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document, policy_ready
+from ansible_collections.ebpf.fleet.plugins.module_utils.strata import stratum_of
 
-SCHEMA = "ebpf.fleet/census/v1"
-PROFILES = ("full", "reduced", "disabled")
+SCHEMA = capability_document.CENSUS_SCHEMA
+PROFILES = capability_document.PROFILES
+_KERNEL_FIELDS = ("release", "family", "distro_family", "machine", "build_id")
+_NEXT_FIELDS = ("release", "chosen_by", "btf", "source", "profiles", "changes", "unknown")
 Json = Mapping[str, Any]
-
-
-def stratum_of(capabilities: Json) -> str:
-    """Return kernel family × architecture × distro, as ``6.1/x86_64/debian``; what is not known reads ``unknown``."""
-    kernel = capabilities.get("kernel") or {}
-    distro = capabilities.get("distro") or {}
-    parts = (kernel.get("family"), kernel.get("machine"), distro.get("id"))
-    return "/".join(str(part) if part else "unknown" for part in parts)
-
-
-def rollout_host(hostvars: Json) -> dict[str, Any]:
-    """Return what a plan needs of one host: its name, cell, region (None when not set) and stratum."""
-    capability = hostvars.get("ebpf_fleet_capability") or {}
-    return {
-        "name": hostvars["inventory_hostname"],
-        "cell": hostvars.get("ebpf_fleet_cell"),
-        "region": hostvars.get("ebpf_fleet_region"),
-        "stratum": stratum_of(capability.get("capabilities") or {}),
-    }
 
 
 def capability_census(
@@ -46,10 +30,12 @@ def capability_census(
     docs/interfaces.md.
     """
     contracts = (target or {}).get("contracts") or []
+    asked = [one["feature"] for one in contracts if "feature" in one]
+    read = {name: capability_document.read(name, answer, asked) for name, answer in answers.items()}
     hosts = {
-        name: _host(answer, contracts, (features or {}).get(name))
-        for name, answer in answers.items()
-        if answer.get("capabilities")
+        name: _host(one, contracts, (features or {}).get(name))
+        for name, one in read.items()
+        if one.capabilities is not None
     }
     silent = sorted(set(answers) - set(hosts))
     counted = _features(hosts)
@@ -62,31 +48,27 @@ def capability_census(
         "strata": _strata(hosts),
         "features": counted,
         "silent": silent,
-        "silent_reasons": {name: _silence(answers[name]) for name in silent},
+        "silent_reasons": {name: read[name].problem for name in silent},
         "sentences": _sentences(hosts, counted, silent),
     }
 
 
-def _host(answer: Json, contracts: Sequence[Json], features: Json | None) -> dict[str, Any]:
-    capabilities = answer["capabilities"]
+def _host(answer: capability_document.Answer, contracts: Sequence[Json], features: Json | None) -> dict[str, Any]:
+    capabilities = answer.capabilities or {}
     return {
-        "kernel": capabilities.get("kernel"),
-        "btf": (capabilities.get("btf") or {}).get("state"),
+        "kernel": _only(capabilities["kernel"], _KERNEL_FIELDS),
+        "btf": capabilities["btf"]["state"],
         "privileged": capabilities.get("privileged"),
         "stratum": stratum_of(capabilities),
-        "profiles": answer.get("profiles") or {},
+        "profiles": answer.profiles,
         "policy": policy_ready.policy_answers(capabilities, contracts, features),
-        "next_kernel": capabilities.get("next_kernel"),
+        "next_kernel": _only(capabilities.get("next_kernel"), _NEXT_FIELDS),
     }
 
 
-def _silence(answer: Json) -> str | None:
-    """What Ansible said of a host that gave no answer, in one line; None where it said nothing."""
-    lines = str(answer.get("msg") or "").strip().splitlines()
-    kind = "unreachable" if answer.get("unreachable") else "failed" if answer.get("failed") else None
-    if not lines:
-        return kind
-    return (f"{kind}: " if kind else "") + lines[0][:200]
+def _only(found: Json | None, fields: Sequence[str]) -> dict[str, Any] | None:
+    """The known fields: what else a host sends does not fill the record."""
+    return None if found is None else {name: found[name] for name in fields if name in found}
 
 
 def _strata(hosts: Json) -> dict[str, list[str]]:

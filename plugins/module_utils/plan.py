@@ -1,29 +1,45 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
-"""Order hosts into stages and batches: canary, cell, region, fleet. Pure and deterministic."""
+"""Order hosts into stages and batches: canary, cell, region, fleet, alone. Pure and deterministic.
+
+A host claims its own stratum, so the claim alone makes no canary: a stratum counts where another
+host shares it or the inventory vouches for it. Who stands alone, or contradicts the inventory,
+comes last and a few at a time: a genuine host of a rare kernel meets the release with few others
+at stake, and a hostile one neither chooses itself as canary nor makes the canary stage large.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Iterable, Mapping, NamedTuple, Sequence
+from collections import Counter
+from typing import Any, Collection, Iterable, Mapping, NamedTuple, Sequence
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.strata import EXPECTED_VARIABLE, agrees
 
 SCHEMA = "ebpf.fleet/plan/v1"
 
 Json = Mapping[str, Any]
 
-STAGE_ORDER = ("canary", "cell", "region", "fleet")
+ALONE = "alone"
+STAGE_ORDER = ("canary", "cell", "region", "fleet", ALONE)
 STAGE_KEYS = {
     "canary": ("count", "per_stratum", "cell"),
     "cell": ("cell",),
     "region": ("region", "percent"),
     "fleet": (),
+    ALONE: (),
 }
 COMMON_KEYS = ("stage", "name", "max_batch")
 DEFAULT_STAGES = ({"stage": "canary"}, {"stage": "cell"}, {"stage": "region"}, {"stage": "fleet"})
 DEFAULT_PER_STRATUM = 1
 DEFAULT_PERCENT = 50
 DEFAULT_PRIORITY = 100
+# Most hosts that meet a release at once where nothing is known of how their kind takes it.
+DEFAULT_SMALL_BATCH = 5
+_SMALL_STAGES = ("canary", ALONE)
+_NAMED = 40
 
 
 class PlanError(ValueError):
@@ -31,13 +47,19 @@ class PlanError(ValueError):
 
 
 class Host(NamedTuple):
-    """A host; the lower `priority` the earlier. The order of the fields is the order of hosts."""
+    """A host; the lower `priority` the earlier. The order of the fields is the order of hosts.
+
+    `stratum` is what it claims, `expected` what the inventory says of that (empty: nothing), and
+    `before` what the last census had where that was another stratum (else empty).
+    """
 
     priority: int
     name: str
     cell: str
     region: str
     stratum: str
+    expected: str = ""
+    before: str = ""
 
 
 def plan(
@@ -50,13 +72,19 @@ def plan(
     """Stages with hosts and batches, the batch sizes for `serial`, and the hosts in their order.
 
     `max_batch` bounds every batch (a stage may have its own), `until` names the last stage to
-    run, `partial` permits a plan that does not reach the whole fleet.
+    run, `partial` permits a plan that does not reach the whole fleet. Batches of canaries and of
+    hosts that stand alone are of 5 hosts at most, unless their stage has its own `max_batch`.
     """
     everyone = read_hosts(hosts)
+    found = doubts(everyone)
+    aside = {one.host for one in found if one.kind in (ALONE, DISPUTED)}
     wanted = read_stages(DEFAULT_STAGES if stages is None else stages, max_batch, partial)
-    chosen, notes = _assign(everyone, wanted)
+    wanted = _with_alone(wanted, aside, max_batch)
+    chosen, notes = _assign(everyone, wanted, aside)
     chosen = _cut(chosen, wanted, until)
-    return _document(everyone, chosen, notes)
+    if not chosen:
+        raise PlanError(_empty(until, found))
+    return _document(everyone, chosen, notes, found)
 
 
 # --- input -------------------------------------------------------------------------------------
@@ -67,8 +95,7 @@ def read_hosts(hosts: Sequence[Json]) -> list[Host]:
     if not isinstance(hosts, (list, tuple)) or not hosts:
         raise PlanError("hosts: the list is empty; name at least one host")
     found = [_read_host(index, one) for index, one in enumerate(hosts)]
-    names = [host.name for host in found]
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted(name for name, count in Counter(host.name for host in found).items() if count > 1)
     if twice:
         raise PlanError(f"hosts: {', '.join(twice)} named more than once; name each host once")
     return sorted(found)
@@ -84,8 +111,88 @@ def _read_host(index: int, one: Any) -> Host:
     priority = one.get("priority")
     priority = DEFAULT_PRIORITY if priority is None else priority
     if isinstance(priority, bool) or not isinstance(priority, int):
-        raise PlanError(f"host {name}: priority {priority!r} is no whole number")
-    return Host(priority, name, one["cell"], one["region"], one["stratum"])
+        raise PlanError(f"host {name}: priority {priority!r} is not a whole number")
+    for field in ("expected", "before"):
+        if not isinstance(one.get(field) or "", str):
+            raise PlanError(f"host {name}: {field} is not text; leave it out where it is not known")
+    words = (one.get("expected") or "", one.get("before") or "")
+    return Host(priority, name, one["cell"], one["region"], one["stratum"], *words)
+
+
+# --- doubts ------------------------------------------------------------------------------------
+
+DISPUTED = "disputed"
+CHANGED = "changed"
+
+
+class Doubt(NamedTuple):
+    """A claim that something speaks against: `against` is the inventory's or the last census's word, if any."""
+
+    kind: str
+    host: Host
+    against: str | None
+
+
+def doubts(hosts: Sequence[Host]) -> list[Doubt]:
+    """Every host whose claim of a stratum is not to be taken as it is, in the order of hosts.
+
+    `disputed`: the inventory says otherwise. `alone`: no other host claims it, and the inventory
+    does not vouch for it. `changed`: the last census had another one.
+    """
+    disputed = {host for host in hosts if host.expected and not agrees(host.stratum, host.expected)}
+    # A disputed claim must not give company to a host that stands alone.
+    shared = Counter(host.stratum for host in hosts if host not in disputed)
+    found = []
+    for host in hosts:
+        if host in disputed:
+            found.append(Doubt(DISPUTED, host, host.expected))
+        elif not host.expected and shared[host.stratum] == 1:
+            found.append(Doubt(ALONE, host, None))
+        if host.before:
+            found.append(Doubt(CHANGED, host, host.before))
+    return found
+
+
+_DOUBT_WORDS = {
+    DISPUTED: (
+        "{count} claim another stratum than the inventory says; they come last: {named}; "
+        f"correct {EXPECTED_VARIABLE} where the host is right, else find out why it says so"
+    ),
+    ALONE: (
+        "{count} claim a stratum that no other host has; they come last and are no canaries: {named}; "
+        f"where that is right, say so in the inventory with {EXPECTED_VARIABLE}"
+    ),
+    CHANGED: "{count} claim another stratum than in the last census: {named}",
+}
+
+
+def _doubt_sentences(found: Sequence[Doubt]) -> list[str]:
+    lines = []
+    for kind, words in _DOUBT_WORDS.items():
+        mine = [one for one in found if one.kind == kind]
+        if mine:
+            count = f"{len(mine)} host" + ("" if len(mine) == 1 else "s")
+            lines.append(words.format(count=count, named=_doubt_names(mine)))
+    return lines
+
+
+def _doubt_names(found: Sequence[Doubt]) -> str:
+    told = [_doubt_name(one) for one in found[:_NAMED]]
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return ", ".join(told) + more
+
+
+def _doubt_name(one: Doubt) -> str:
+    claim = printable(one.host.stratum, 100)
+    return f"{one.host.name} ({claim})" if one.against is None else f"{one.host.name} ({claim}, not {one.against})"
+
+
+def _empty(until: str | None, found: Sequence[Doubt]) -> str:
+    stages = "in any stage" if until is None else f"in a stage up to {until}"
+    return "; ".join([f"the plan: no host is {stages}", *_doubt_sentences(found)])
+
+
+# --- stages ------------------------------------------------------------------------------------
 
 
 class Stage(NamedTuple):
@@ -104,7 +211,7 @@ def read_stages(stages: Sequence[Json], max_batch: int | None, partial: bool) ->
     _positive("max_batch", max_batch)
     found = [_read_stage(index, one, max_batch) for index, one in enumerate(stages)]
     _refuse_bad_order(found)
-    if found[-1].type != "fleet" and not partial:
+    if not partial and all(stage.type != "fleet" for stage in found):
         raise PlanError("stages: the last is not fleet, so hosts are left out; add it or say partial: true")
     return found
 
@@ -122,9 +229,25 @@ def _read_stage(index: int, one: Any, max_batch: int | None) -> Stage:
     name = one.get("name") or kind
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise PlanError(f"{where}.name: {name!r} must be of letters, digits, dot, dash and underscore")
+    if name == ALONE and kind != ALONE:
+        raise PlanError(f"{where}.name: {ALONE} is the stage of hosts that stand alone; choose another name")
     own = one.get("max_batch")
     _positive(where + ".max_batch", own)
-    return Stage(kind, name, max_batch if own is None else own, options)
+    return Stage(kind, name, _batch_size(kind, max_batch) if own is None else own, options)
+
+
+def _batch_size(kind: str, max_batch: int | None) -> int | None:
+    if kind not in _SMALL_STAGES:
+        return max_batch
+    return DEFAULT_SMALL_BATCH if max_batch is None else min(max_batch, DEFAULT_SMALL_BATCH)
+
+
+def _with_alone(stages: list[Stage], aside: Collection[Host], max_batch: int | None) -> list[Stage]:
+    """The stages, with one for the hosts that were set aside where the plan is for the whole fleet."""
+    kinds = {stage.type for stage in stages}
+    if not aside or ALONE in kinds or "fleet" not in kinds:
+        return stages
+    return [*stages, Stage(ALONE, ALONE, _batch_size(ALONE, max_batch), {})]
 
 
 def _check_options(where: str, options: Json) -> None:
@@ -159,10 +282,10 @@ def _refuse_bad_order(stages: Sequence[Stage]) -> None:
     for earlier, later in zip(stages, stages[1:]):
         if STAGE_ORDER.index(later.type) < STAGE_ORDER.index(earlier.type):
             raise PlanError(f"stages: {later.type} after {earlier.type}; go from narrow to wide")
-    for kind in ("canary", "fleet"):
+    for kind in ("canary", "fleet", ALONE):
         if sum(stage.type == kind for stage in stages) > 1:
             raise PlanError(f"stages: {kind} more than once; one is enough")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise PlanError(f"stages: name {twice[0]} more than once; give each stage its own `name`")
 
@@ -171,43 +294,53 @@ def _refuse_bad_order(stages: Sequence[Stage]) -> None:
 
 
 def _assign(
-    hosts: Sequence[Host], stages: Sequence[Stage]
+    hosts: Sequence[Host], stages: Sequence[Stage], aside: Collection[Host]
 ) -> tuple[list[tuple[Stage, list[Host]]], list[str]]:
-    """Each stage with its hosts, each host in the first stage that takes it; and notes."""
-    left = list(hosts)
+    """Each stage with its hosts, each host in the first stage that takes it; and notes.
+
+    Hosts that were set aside are for the stage `alone` only.
+    """
+    left = [host for host in hosts if host not in aside]
+    alone = [host for host in hosts if host in aside]
     chosen: list[tuple[Stage, list[Host]]] = []
     notes = []
     first: Host | None = None
     for stage in stages:
-        taken = _CHOOSERS[stage.type](stage, left, hosts, first)
+        taken = alone if stage.type == ALONE else _CHOOSERS[stage.type](stage, left, hosts, first)
         if not taken:
             notes.append(f"stage {stage.name} is dropped: no host is left for it")
             continue
         first = first or taken[0]
-        left = [host for host in left if host not in set(taken)]
+        gone = set(taken)
+        left = [host for host in left if host not in gone]
         chosen.append((stage, taken))
     return chosen, notes
 
 
-def _canaries(stage: Stage, left: list[Host], _all: Sequence[Host], _first: Host | None) -> list[Host]:
+def _canaries(stage: Stage, left: list[Host], everyone: Sequence[Host], _first: Host | None) -> list[Host]:
     cell = stage.options.get("cell")
     pool = left if cell is None else [host for host in left if host.cell == cell]
     if cell is not None:
-        _refuse_absent(stage, "cell", cell, left)
+        _refuse_absent(stage, "cell", cell, everyone)
     if "count" in stage.options:
         return interleaved(pool)[: stage.options["count"]]
     each = stage.options.get("per_stratum", DEFAULT_PER_STRATUM)
     return sorted(host for group in by_stratum(pool) for host in group[:each])
 
 
+def _standard(left: list[Host], everyone: Sequence[Host], first: Host | None) -> Host:
+    """The host whose cell and region are meant where the stage names none: the first that is in the rollout."""
+    return first or (left or everyone)[0]
+
+
 def _cell(stage: Stage, left: list[Host], everyone: Sequence[Host], first: Host | None) -> list[Host]:
-    cell = stage.options.get("cell") or (first or everyone[0]).cell
+    cell = stage.options.get("cell") or _standard(left, everyone, first).cell
     _refuse_absent(stage, "cell", cell, everyone)
     return [host for host in left if host.cell == cell]
 
 
 def _region(stage: Stage, left: list[Host], everyone: Sequence[Host], first: Host | None) -> list[Host]:
-    region = stage.options.get("region") or (first or everyone[0]).region
+    region = stage.options.get("region") or _standard(left, everyone, first).region
     _refuse_absent(stage, "region", region, everyone)
     pool = [host for host in left if host.region == region]
     percent = stage.options.get("percent", DEFAULT_PERCENT)
@@ -228,9 +361,9 @@ def _refuse_absent(stage: Stage, field: str, value: Any, hosts: Iterable[Host]) 
 
 
 def by_stratum(hosts: Iterable[Host]) -> list[list[Host]]:
-    """Hosts grouped by stratum, groups by name, each in the order of hosts."""
+    """Hosts grouped by stratum, groups by name; in each, at equal priority, who was in it before comes first."""
     groups: dict[str, list[Host]] = {}
-    for host in sorted(hosts):
+    for host in sorted(hosts, key=lambda one: (one.priority, bool(one.before), one)):
         groups.setdefault(host.stratum, []).append(host)
     return [groups[name] for name in sorted(groups)]
 
@@ -258,14 +391,19 @@ def _cut(
 
 
 def _document(
-    everyone: Sequence[Host], chosen: Sequence[tuple[Stage, list[Host]]], notes: list[str]
+    everyone: Sequence[Host],
+    chosen: Sequence[tuple[Stage, list[Host]]],
+    notes: list[str],
+    found: Sequence[Doubt],
 ) -> dict[str, Any]:
     stages = [_stage_document(stage, hosts) for stage, hosts in chosen]
     batches = _batch_documents(stages)
     ordered = [name for batch in batches for name in batch["hosts"]]
-    left = [host.name for host in everyone if host.name not in set(ordered)]
+    planned = set(ordered)
+    left = [host.name for host in everyone if host.name not in planned]
     if left:
         notes = [*notes, f"{len(left)} hosts are in no stage"]
+    notes = [*notes, *_doubt_sentences(found)]
     return {
         "schema": SCHEMA,
         "stages": stages,
@@ -273,6 +411,10 @@ def _document(
         "serial": [len(batch["hosts"]) for batch in batches],
         "hosts": ordered,
         "left": left,
+        "doubts": [
+            {"kind": one.kind, "host": one.host.name, "claims": one.host.stratum, "against": one.against}
+            for one in found
+        ],
         "notes": notes,
         "sentences": [_sentence(stage) for stage in stages] + notes,
     }

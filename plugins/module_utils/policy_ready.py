@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document
+
 Json = Mapping[str, Any]
 
 NOT_READY = "EF_POLICY_NOT_READY"
@@ -126,16 +128,16 @@ def policy_refusals(
 
     A host is its variables: `inventory_hostname`, `ebpf_fleet_features` and what
     `capability_facts` registered as `ebpf_fleet_capability`. A host that names no features
-    runs none of the policy path.
+    runs none of the policy path; one whose answer cannot be used is refused.
     """
     refused = []
     for host in (one for one in hosts if one.get("ebpf_fleet_features")):
-        facts = (host.get("ebpf_fleet_capability") or {}).get("capabilities") or {}
-        for one in policy_answers(facts, contracts, host.get("ebpf_fleet_features"), limits):
+        name = str(host["inventory_hostname"])
+        answer = capability_document.read(name, host.get("ebpf_fleet_capability") or {})
+        for one in policy_answers(answer.capabilities or {}, contracts, host.get("ebpf_fleet_features"), limits):
             if not one["ready"]:
-                name = str(host["inventory_hostname"])
-                sentence = f"{name}: {one['feature']}: {one['reason_code']}: {one['reason']}"
-                refused.append(_refusal(name, one, sentence))
+                reason = answer.problem or one["reason"]
+                refused.append(_refusal(name, one, f"{name}: {one['feature']}: {one['reason_code']}: {reason}"))
     return refused
 
 

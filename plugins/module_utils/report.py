@@ -13,6 +13,8 @@ import html
 import re
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
+
 Json = Mapping[str, Any]
 
 PROFILES = ("full", "reduced", "disabled")
@@ -69,15 +71,21 @@ class Row(NamedTuple):
 # --- text --------------------------------------------------------------------------------------
 
 
+# A cell may hold the names of a whole fleet; a host's own texts are bounded long before.
+_TEXT_LIMIT = 4_000_000
+
+
 def _e(text: Any) -> str:
-    return html.escape(str(text), quote=True)
+    return html.escape(printable(text, _TEXT_LIMIT), quote=True)
 
 
 def _m(text: Any) -> str:
     """Text in one cell of a Markdown table: no line break, no column, no markup of its own."""
-    plain = " ".join(str(text).split())
+    plain = printable(" ".join(str(text).split()), _TEXT_LIMIT)
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for sign in "\\`*[]|":
+    # Many readers make a link of a bare address.
+    plain = plain.replace("://", "&#58;//").replace("www.", "www&#46;")
+    for sign in "\\`*[]|~":
         plain = plain.replace(sign, "\\" + sign)
     return _OUTER_UNDERSCORE.sub(r"\\_", plain)
 
@@ -97,7 +105,10 @@ def _sign(profile: str) -> str:
 def version_order(text: str) -> list[Any]:
     """A key that sorts 5.10 behind 5.4: numbers by value, the rest as text."""
     parts = "".join(" " if sign in "./-+" else sign for sign in text).split()
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if _NUMBER.fullmatch(part) else (1, 0, part) for part in parts]
+
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def _bundle_line(doc: Json) -> str:

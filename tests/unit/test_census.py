@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import census
+from ansible_collections.ebpf.fleet.plugins.module_utils import census, strata
 
 FULL = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fine"}
 DISABLED = {"profile": "disabled", "variant": None, "reason_code": "EF_NO_BTF", "reason": "the kernel has no BTF"}
@@ -48,9 +48,10 @@ def test_a_silent_host_is_named_and_counted_nowhere() -> None:
 
 
 def test_what_is_not_known_of_a_host_reads_unknown() -> None:
-    assert census.stratum_of({}) == "unknown/unknown/unknown"
-    host = census.rollout_host({"inventory_hostname": "a"})
-    assert host == {"name": "a", "cell": None, "region": None, "stratum": "unknown/unknown/unknown"}
+    assert strata.stratum_of({}) == "unknown/unknown/unknown"
+    (host,) = strata.rollout_hosts([{"inventory_hostname": "a"}])
+    assert host == {"name": "a", "cell": None, "region": None, "stratum": "unknown/unknown/unknown",
+                    "expected": None, "before": None}  # fmt: skip
 
 
 def test_the_bundle_that_was_asked_about_is_named() -> None:
@@ -75,12 +76,14 @@ def test_a_policy_feature_is_judged_on_the_hosts_that_would_run_it() -> None:
 
 
 def test_changes_at_next_boot_are_told_once_for_the_hosts_they_are_true_of() -> None:
-    change = {"feature": "runqlat", "sentence": "runqlat → disabled: gone"}
-    hosts = {
-        f"a{number}": answer("6.1", {"next_kernel": {"release": "7.3", "changes": [change]}}) for number in range(7)
-    }
-    hosts["b"] = answer("6.1", {"next_kernel": {"release": "6.1", "changes": []}}, runqlat=FULL)
-    hosts["c"] = answer("6.1", {"next_kernel": {"release": None, "chosen_by": "two are installed", "changes": []}})
+    change = {"feature": "runqlat", "from": {"profile": "full", "variant": "full"}, "reason_code": "EF_NO_BTF",
+              "to": {"profile": "disabled", "variant": None}, "sentence": "runqlat → disabled: gone"}  # fmt: skip
+    same: dict[str, Any] = {"release": "6.1", "chosen_by": "the link", "btf": {"answer": "yes", "evidence": "x"},
+                            "profiles": {}, "changes": []}  # fmt: skip
+    changed = {**same, "release": "7.3", "changes": [change]}
+    hosts = {f"a{number}": answer("6.1", {"next_kernel": changed}) for number in range(7)}
+    hosts["b"] = answer("6.1", {"next_kernel": same}, runqlat=FULL)
+    hosts["c"] = answer("6.1", {"next_kernel": {**same, "release": None, "chosen_by": "two are installed"}})
     told = [line for line in census.capability_census(hosts)["sentences"] if "next boot" in line]
     assert told == [
         "a0, a1, a2, a3, a4 and 2 more: next boot (7.3): runqlat → disabled: gone",

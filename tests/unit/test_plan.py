@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ FLEET = [
     host("b1", "c2", "r1", "k6"),
     host("b2", "c2", "r1", "k5"),
     host("b3", "c2", "r1", "k6"),
-    host("z1", "c3", "r2", "k7"),
+    # The only one of its stratum, for which the inventory vouches.
+    host("z1", "c3", "r2", "k7", expected="k7"),
     host("z2", "c3", "r2", "k6"),
 ]
 
@@ -89,7 +91,7 @@ def test_own_batch_size_of_a_stage() -> None:
 
 
 def test_a_stage_without_hosts_is_dropped_and_said() -> None:
-    found = plan([host("only")])
+    found = plan([host("only", expected="k6")])
     assert list(stages_of(found)) == ["canary"]
     assert any("cell is dropped" in note for note in found["notes"])
     assert found["serial"] == [1]
@@ -143,6 +145,10 @@ def test_partial_leaves_hosts_out_on_purpose() -> None:
         (FLEET, [{"stage": "fleet"}, {"stage": "fleet"}], {}, "fleet more than once"),
         (FLEET, [{"stage": "cell"}, {"stage": "cell"}, {"stage": "fleet"}], {}, "name cell more than once"),
         (FLEET, [{"stage": "canary"}], {}, "the last is not fleet"),
+        (FLEET, [{"stage": "fleet"}, {"stage": "alone", "count": 1}], {}, "unknown 'count'"),
+        (FLEET, [{"stage": "alone"}, {"stage": "fleet"}], {}, "fleet after alone"),
+        (FLEET, [{"stage": "cell", "name": "alone"}, {"stage": "fleet"}], {}, "alone is the stage of hosts that"),
+        ([host("a", expected=7)], None, {}, "host a: expected is not text"),
         (FLEET, None, {"max_batch": 0}, "max_batch: 0"),
         (FLEET, None, {"until": "regoin"}, "did you mean region"),
     ],
@@ -157,3 +163,95 @@ def test_a_thousand_hosts_are_planned_at_once() -> None:
     found = plan(fleet, max_batch=50)
     assert sum(found["serial"]) == 1000
     assert stages_of(found)["canary"] == ["h0000", "h0001", "h0002", "h0003", "h0004"]
+
+
+def test_twenty_thousand_hosts_take_seconds_and_not_minutes() -> None:
+    fleet = [host(f"h{i:05}", f"c{i % 200}", f"r{i % 4}", f"k{i % 5}") for i in range(20_000)]
+    before = time.process_time()
+    found = plan(fleet, max_batch=500)
+    assert len(found["hosts"]) == 20_000
+    assert time.process_time() - before < 20
+
+
+HONEST = [host(f"h{i:03}", stratum=f"6.{i % 3}/x86_64/debian") for i in range(60)]
+
+
+def liars(count: int) -> list[dict[str, Any]]:
+    """Hosts of which each claims a stratum of its own, with names and cells that come first."""
+    return [host(f"a{i:02}", cell="a0", stratum=f"9.{i}/x86_64/evil") for i in range(count)]
+
+
+def test_thirty_hosts_with_strata_of_their_own_do_not_become_canaries() -> None:
+    found = plan(HONEST + liars(30))
+    stages = stages_of(found)
+    assert stages["canary"] == ["h000", "h001", "h002"]
+    assert "a0" not in {one["cell"] for one in HONEST} and not any(name < "h" for name in stages["cell"])
+    assert list(stages)[-1] == "alone" and stages["alone"] == [one["name"] for one in liars(30)]
+    assert [len(batch["hosts"]) for batch in found["batches"] if batch["stage"] == "alone"] == [5] * 6
+    (line,) = [one for one in found["sentences"] if one.startswith("30 hosts claim a stratum that no other host has")]
+    assert all(f"{one['name']} ({one['stratum']})" in line for one in liars(30))
+    assert [one["kind"] for one in found["doubts"]] == ["alone"] * 30
+    assert sorted(found["hosts"]) == sorted(one["name"] for one in HONEST + liars(30))
+
+
+def test_a_claim_of_its_own_changes_nothing_for_the_others() -> None:
+    without, beside = plan(HONEST), plan(HONEST + liars(7))
+    assert [one for one in beside["stages"] if one["name"] != "alone"] == without["stages"]
+
+
+def test_a_genuine_host_of_a_rare_kernel_meets_the_release_last_and_with_few() -> None:
+    rare = host("rare", stratum="7.9/riscv64/debian")
+    found = plan([*HONEST, rare])
+    assert found["batches"][-1]["hosts"] == ["rare"] and found["batches"][-1]["stage"] == "alone"
+    vouched = plan([*HONEST, {**rare, "expected": "7.9/*/debian"}])
+    assert "rare" in stages_of(vouched)["canary"] and vouched["doubts"] == []
+
+
+def test_a_host_that_contradicts_the_inventory_is_named_with_both_and_comes_last() -> None:
+    fleet = [{**one, "expected": "*/x86_64/debian"} for one in HONEST]
+    fleet[0] = {**fleet[0], "expected": "5.10/x86_64/debian"}
+    found = plan(fleet)
+    assert stages_of(found)["alone"] == ["h000"] and stages_of(found)["canary"] == ["h001", "h002", "h003"]
+    assert any("h000 (6.0/x86_64/debian, not 5.10/x86_64/debian)" in line for line in found["sentences"])
+    assert found["doubts"] == [
+        {"kind": "disputed", "host": "h000", "claims": "6.0/x86_64/debian", "against": "5.10/x86_64/debian"}
+    ]
+
+
+def test_a_disputed_claim_gives_no_company_to_a_host_that_stands_alone() -> None:
+    fleet = [*HONEST, host("x1", stratum="9.9/x86_64/evil"), host("x2", stratum="9.9/x86_64/evil", expected="6.1/*/*")]
+    assert stages_of(plan(fleet))["alone"] == ["x1", "x2"]
+
+
+def test_a_host_that_left_its_stratum_of_the_last_census_is_named_and_its_canary_only_where_all_did() -> None:
+    fleet = [dict(one) for one in HONEST]
+    fleet[0]["before"] = "5.10/x86_64/debian"
+    found = plan(fleet)
+    assert stages_of(found)["canary"] == ["h001", "h002", "h003"]
+    assert any("1 host claim" in line and "h000 (6.0/x86_64/debian, not 5.10" in line for line in found["sentences"])
+    upgraded = plan([{**one, "before": "5.10/x86_64/debian"} for one in HONEST])
+    assert stages_of(upgraded)["canary"] == ["h000", "h001", "h002"] and len(upgraded["doubts"]) == 60
+
+
+def test_canaries_come_a_few_at_a_time_unless_the_operator_says_otherwise() -> None:
+    fleet = [host(f"h{i:03}", stratum=f"k{i % 12}") for i in range(48)]
+    assert plan(fleet)["serial"][:3] == [5, 5, 2]
+    assert plan(fleet, max_batch=3)["serial"][:4] == [3, 3, 3, 3]
+    assert plan(fleet, [{"stage": "canary", "max_batch": 12}, {"stage": "fleet"}])["serial"] == [12, 36]
+
+
+def test_where_each_host_stands_alone_there_is_no_canary_and_an_end_at_it_is_refused_with_the_remedy() -> None:
+    fleet = liars(7)
+    assert [(one["name"], len(one["hosts"])) for one in plan(fleet)["stages"]] == [("alone", 7)]
+    with pytest.raises(PlanError, match=r"no host is in a stage up to canary; 7 hosts .* ebpf_fleet_expected_stratum"):
+        plan(fleet, until="canary")
+
+
+def test_many_doubts_are_counted_and_the_first_named() -> None:
+    (line,) = [one for one in plan(HONEST + liars(200))["sentences"] if "no other host has" in one]
+    assert "and 160 more" in line and len(line) < 3000
+
+
+def test_a_claim_paints_nothing() -> None:
+    found = plan([*HONEST, host("x", stratum="\x1b[2J\u202e")])
+    assert all(line.isprintable() for line in found["sentences"])

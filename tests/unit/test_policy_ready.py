@@ -97,8 +97,9 @@ def test_only_a_policy_feature_that_would_run_is_judged(features: Any, wanted: l
 
 def test_every_host_that_is_refused_is_named_with_feature_code_and_reason() -> None:
     named = {"ebpf_fleet_features": {"runqlat": {}, "exec_policy": {}}}
-    good = {**named, "inventory_hostname": "a", "ebpf_fleet_capability": {"capabilities": release()}}
-    new = {**named, "inventory_hostname": "b", "ebpf_fleet_capability": {"capabilities": {"release": None}}}
+    facts = {"kernel": {"family": "6.1"}, "distro": {"id": "debian"}, "btf": {"state": "vmlinux"}}
+    good = {**named, "inventory_hostname": "a", "ebpf_fleet_capability": {"capabilities": {**facts, **release()}}}
+    new = {**named, "inventory_hostname": "b", "ebpf_fleet_capability": {"capabilities": {**facts, "release": None}}}
     without = {**new, "inventory_hostname": "c", "ebpf_fleet_features": {"runqlat": {}}}
     unnamed = {**new, "inventory_hostname": "d", "ebpf_fleet_features": {}}
     (refused,) = policy.policy_refusals([good, new, without, unnamed], CONTRACTS)

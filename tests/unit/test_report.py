@@ -39,7 +39,11 @@ NEXT = {
 TARGET = {
     "bundle": {"name": "ebpf-fleet", "version": "2.0.0", "sequence": 9},
     "digest": "ab" * 32,
-    "contracts": [{"feature": "exec_policy", "data_path": "policy", "budget": {"drop_ratio_ppm": 0}}],
+    "contracts": [
+        {"feature": "exec_policy", "data_path": "policy", "budget": {"drop_ratio_ppm": 0}},
+        {"feature": "runqlat", "data_path": "metrics"},
+        {"feature": "exec_events", "data_path": "events"},
+    ],
 }
 
 
