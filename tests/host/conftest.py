@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +46,6 @@ def deployed(syshost: SysHost, sysfleet: SysFleet, first: Release) -> SysHost:
 @pytest.fixture(scope="session")
 def evil(can_boot: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The hostile program, compiled static: it runs in the unit's sandbox without a library."""
-    import subprocess
-
     binary = tmp_path_factory.mktemp("evil") / "ebpf-loader"
     source = Path(__file__).with_name("evil.c")
     command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-o", str(binary)]

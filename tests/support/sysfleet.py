@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
@@ -32,10 +33,8 @@ class SysFleet:
         self.hosts = list(hosts)
         self.key, self.trust = new_key(folder / "keys")
 
-    def release(
-        self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events")
-    ) -> Release:
-        """Build and sign a release of some of this repository's features. Raises AssertionError with what was printed."""
+    def release(self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events")) -> Release:
+        """Build and sign a release of some of this repository's features, or fail with what was printed."""
         bundle = self.folder / f"{version}.tar"
         built = play("release", {
             "ebpf_fleet_release_version": version, "ebpf_fleet_release_sequence": sequence,
@@ -76,7 +75,5 @@ def status(host: SysHost) -> dict[str, Any]:
 
 def our_programs() -> list[dict[str, Any]]:
     """Every program named ef_ in the kernel that all hosts here share, by bpftool: a witness that is not ours."""
-    import subprocess
-
     done = subprocess.run(["bpftool", "prog", "show", "--json"], capture_output=True, text=True, check=True)
     return [one for one in json.loads(done.stdout) if str(one.get("name", "")).startswith("ef_")]
