@@ -21,7 +21,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import fanout_output as
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 
 # After so long a login counts as hung and no longer keeps the next host from its turn.
-HUNG_SECONDS = 3.0
+HUNG_SECONDS = 2.0
 TICK_SECONDS = 0.2
 CHUNK_BYTES = 64 * 1024
 # Logins that are cut off at once are tried again, with growing pauses: so much and no more.
@@ -409,10 +409,11 @@ class FanOut:
 def limits(environment: Mapping[str, int]) -> tuple[int, int]:
     """(logins at once, processes at once) for a controller with these `cpus`, `files` and `free_bytes`.
 
-    A login takes 15 to 130 ms of CPU, by its key exchange; a process takes three descriptors and
+    A login takes 15 to 130 ms of CPU, by its key exchange. More of them at once than the CPUs can serve
+    would only make each slower, and its bound runs from its start. A process takes three descriptors and
     some 8 MiB. Both are at least 8.
     """
-    logins = 48 * environment["cpus"]
+    logins = 16 * environment["cpus"]
     by_files = (environment["files"] - 128) // 4
     by_memory = environment["free_bytes"] // 2 // (8 << 20)
     return max(8, logins), max(8, min(by_files, by_memory, 4096))

@@ -14,7 +14,7 @@ description:
   - Runs one shell command on every host of a list from a single task, as M(ansible.builtin.raw) would on each,
     and returns one result for each host by its exact inventory name.
   - No host waits for another. How many are asked at once does not depend on C(forks); a login that hangs for
-    three seconds gives its place to the next host, and each host that does not answer in its time is ended and named.
+    two seconds gives its place to the next host, and each host that does not answer in its time is ended and named.
   - Each host is reached as Ansible would reach it, by its own variables, the play's keywords, the configuration and the
     command line. Connection variables in the C(vars) of the task itself are not used.
   - Hosts of the connection C(ssh) that log in without a password are reached by OpenSSH itself; every other connection
@@ -49,7 +49,7 @@ options:
   logins:
     description:
       - Most logins that are under way at once. Commands that run after their login do not count.
-      - 0 means 48 for each CPU of the controller. Less is kind to a jump host whose C(MaxStartups) is small.
+      - 0 means 16 for each CPU of the controller. Less is kind to a jump host whose C(MaxStartups) is small.
     type: int
     default: 0
   kex_algorithms:

@@ -36,12 +36,15 @@ KINDS: dict[str, list[str] | None] = {
     "slow": [f"ForceCommand sleep 2; {ORIGINAL}"],
 }
 NAMESPACE = """set -e
-mount -t tmpfs none /tmp-of-host
-mkdir /tmp-of-host/upper /tmp-of-host/work
-mount -t overlay -o lowerdir=/etc,upperdir=/tmp-of-host/upper,workdir=/tmp-of-host/work none /etc
+mount -t tmpfs none /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work none /etc
 mount -t tmpfs none /run
 mount -t tmpfs none /var/lib
 mkdir -p /run/sshd
+cp "$1" /run/keys-of-users
+chmod 644 /run/keys-of-users
+shift
 exec "$@"
 """
 
@@ -97,14 +100,14 @@ class Hosts:
             # What is said first holds: a kind may have other keys.
             *settings,
             f"ListenAddress {address}:{PORT}", f"HostKey {self.folder}/host_key", "PidFile none", "UsePAM no",
-            f"AuthorizedKeysFile {self.folder}/user_key.pub", "StrictModes no", "PermitRootLogin yes",
+            "AuthorizedKeysFile /run/keys-of-users", "StrictModes no", "PermitRootLogin yes",
             "PrintMotd no", "PrintLastLog no", "LogLevel ERROR", "MaxStartups 1000", "Subsystem sftp internal-sftp",
         ]  # fmt: skip
         config = self.folder / f"sshd-{number}.conf"
         config.write_text("\n".join(lines) + "\n")
-        script = NAMESPACE.replace("/tmp-of-host", "/mnt")
-        isolate = ["unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", script, "sh"]
+        isolate = ["unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", NAMESPACE, "sh"]
         with (self.folder / f"sshd-{number}.log").open("wb") as log:
+            isolate.append(str(self.folder / "user_key.pub"))
             return subprocess.Popen([*isolate, SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
 
     def wait(self, seconds: float = 60) -> None:
