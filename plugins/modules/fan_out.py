@@ -31,8 +31,8 @@ options:
     required: true
   hosts:
     description:
-      - Inventory names, as C(ansible_play_hosts_all) gives them. They are names and not patterns, so any character may be
-        in them. A text instead of a list is refused, and so is an empty list.
+      - Inventory names, as C(ansible_play_hosts_all) gives them. They are names and not patterns, so any character
+        may be in them. A text instead of a list is refused, and so is an empty list.
     type: raw
     required: true
   connect_timeout:
@@ -56,8 +56,8 @@ options:
     description:
       - C(KexAlgorithms) for OpenSSH, put behind the host's own arguments, which therefore win. Where the controller's
         C(ssh_config) sets C(KexAlgorithms), and where a server refuses it, it is left out.
-      - The default only moves curve25519 to the front. OpenSSH's default post-quantum exchange costs nine times the CPU.
-        The command and its answer would not be worth a recording for a future decryption.
+      - The default only moves curve25519 to the front. OpenSSH's default post-quantum exchange costs nine times
+        the CPU. The command and its answer would not be worth a recording for a future decryption.
       - Empty leaves the choice to OpenSSH.
     type: str
     default: ^curve25519-sha256
@@ -75,9 +75,9 @@ seealso:
   - module: ansible.builtin.raw
 notes:
   - Put C(run_once) and C(delegate_to) C(localhost) on the task; no connection is opened to that host.
-  - After two seconds it says on standard error how many hosts have answered, failed and are outstanding, at most once a second.
+  - After two seconds it says on standard error how many hosts have answered, failed and are outstanding.
   - Of each stream the first 16 KiB and the last 48 KiB are kept. A host that sends more than 4 MiB is cut off.
-  - A command whose time is over is cut from its terminal; with C(use_tty) set to false it may go on running on the host.
+  - A command whose time is over is cut from its terminal; with C(use_tty) false it may go on running on the host.
   - The soft limit of open files is raised to the hard one; it and the free memory bound how many run at once.
 """
 
