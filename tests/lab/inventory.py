@@ -22,13 +22,15 @@ def host_variables(port: int, host: Host) -> dict[str, Any]:
     }
 
 
-def common_variables() -> dict[str, str]:
+def common_variables() -> dict[str, Any]:
     """What all hosts share."""
     return {
         "ansible_user": "root",
         "ansible_ssh_private_key_file": str(ssh.IDENTITY),
         "ansible_ssh_common_args": shlex.join(ssh.options()),
         "ansible_python_interpreter": "/usr/bin/python3",
+        # An emulated processor takes seconds for a login, and more beside others.
+        "ebpf_fleet_connect_timeout": 40,
     }
 
 

@@ -1,0 +1,148 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Run one command on many hosts at once from the controller, each within its own bound."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils import fanout
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import Reach
+
+ARGUMENTS = {
+    "command": {"type": "str", "required": True},
+    "hosts": {"type": "raw", "required": True},
+    "connect_timeout": {"type": "float", "default": 10},
+    "timeout": {"type": "float", "default": 20},
+    "logins": {"type": "int", "default": 0},
+    "kex_algorithms": {"type": "str", "default": "^curve25519-sha256"},
+}
+QUIET_SECONDS = 2
+REPEAT_SECONDS = 10
+
+
+class ActionModule(ActionBase):
+    """One task for all hosts; what a host does is that host's result and never fails the task."""
+
+    TRANSFERS_FILES = False
+    BYPASS_HOST_LOOP = True
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        _spec, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        hosts = names(arguments["hosts"])
+        check_bounds(arguments)
+        if self._task.check_mode:
+            asked = {host: {"skipped": True} for host in hosts}
+            result.update(changed=False, skipped=True, hosts=asked, seconds=0.0, msg="check mode asks no host")
+            return result
+        begun = time.monotonic()
+        reach = Reach(
+            self, task_vars, arguments["command"], arguments["connect_timeout"], arguments["timeout"],
+            arguments["kex_algorithms"],
+        )  # fmt: skip
+        logins, most = fanout.limits(environment())
+        progress = Progress(self._display)
+        run = fanout.FanOut(hosts, reach.launch, arguments["logins"] or logins, most, progress)
+        with Interrupted(run):
+            answers = run.run()
+        progress.end(run.counts(time.monotonic()))
+        result.update(changed=True, hosts=answers, seconds=round(time.monotonic() - begun, 3))
+        return result
+
+
+class Progress:
+    """A line on standard error when something changed, at most one a second, none for a short run."""
+
+    def __init__(self, display):
+        self.display = display
+        self.last = None
+
+    def __call__(self, counts):
+        changed = self.last is None or counts[:3] != self.last[:3]
+        late = self.last is not None and counts.seconds - self.last.seconds >= REPEAT_SECONDS
+        if counts.seconds >= QUIET_SECONDS and (changed or late):
+            self.say(counts)
+
+    def end(self, counts):
+        """The last line, where there was a first one."""
+        if self.last is not None and counts[:3] != self.last[:3]:
+            self.say(counts)
+
+    def say(self, counts):
+        self.last = counts
+        answered, failed, outstanding, seconds = counts
+        self.display.display(
+            f"fan-out: {answered} answered, {failed} failed, {outstanding} outstanding, {seconds:.0f} s", stderr=True
+        )
+
+
+class Interrupted:
+    """Ends the hosts' processes too when Ansible ends this one: they are in sessions of their own."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def __enter__(self):
+        self.before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in self.before:
+            signal.signal(number, self.end)
+
+    def __exit__(self, *_error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def end(self, number, frame):
+        self.run.kill_all()
+        before = self.before[number]
+        if callable(before):
+            before(number, frame)
+        os._exit(1)
+
+
+def names(hosts):
+    """The exact names, each once; a text would have to be split, and a name may hold any separator."""
+    if isinstance(hosts, str) or not isinstance(hosts, (list, tuple)):
+        raise AnsibleActionFail("hosts: give a list of inventory names, as ansible_play_hosts_all is, not a text")
+    found = list(dict.fromkeys(str(host) for host in hosts))
+    if not found:
+        raise AnsibleActionFail("hosts: the list is empty; a command that is given to no host is an error")
+    return found
+
+
+def check_bounds(arguments):
+    """Refuse times and numbers that cannot be meant."""
+    for name in ("connect_timeout", "timeout"):
+        if not 1 <= arguments[name] <= 3600:
+            raise AnsibleActionFail(f"{name}: is {arguments[name]:g}; give seconds from 1 to 3600")
+    if not 0 <= arguments["logins"] <= 4096:
+        raise AnsibleActionFail(f"logins: is {arguments['logins']}; give 1 to 4096, or 0 to let the controller decide")
+
+
+def environment():
+    """What the controller has: CPUs, descriptors (raised to what is allowed) and free memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    files = 65536 if soft == resource.RLIM_INFINITY else soft
+    return {"cpus": cpus, "files": files, "free_bytes": free_bytes()}
+
+
+def free_bytes():
+    """Memory that can be had, in bytes; 1 GiB where it cannot be read."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found = [line.split()[1] for line in file if line.startswith("MemAvailable:")]
+        return int(found[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        return 1 << 30
