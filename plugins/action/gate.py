@@ -4,9 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate
+from ansible_collections.ebpf.fleet.plugins.module_utils import gate, gate_arguments, gate_base
+from ansible_collections.ebpf.fleet.plugins.module_utils.expressions import (
+    Evaluator,
+    ExpressionError,
+    refuse_expensive,
+)
 
 ARGUMENTS = {
     "changed": {"type": "dict"},
@@ -24,6 +31,10 @@ ARGUMENTS = {
     "extra_checks": {"type": "list", "elements": "dict", "default": []},
 }
 
+# Deeper than any observation, far less than Python's stack.
+DEPTH_LIMIT = 64
+
+MALFORMED = gate.MALFORMED
 
 # Where capability_facts leaves its predictions.
 PREDICTIONS = "ansible_facts.ebpf_fleet_capabilities.profiles"
@@ -47,33 +58,43 @@ class ActionModule(ActionBase):
         )
         hostvars = (task_vars or {}).get("hostvars", {})
         try:
-            verdict = gate.judge(inputs_from(arguments, hostvars))
-        except gate.GateInputError as error:
+            verdict = judge(arguments, hostvars)
+        except gate_arguments.GateInputError as error:
             raise AnsibleActionFail(str(error)) from error
         result.update(verdict, changed=False, failed=False)
         return result
 
 
-def inputs_from(arguments, hostvars):
+def judge(arguments, hostvars):
+    """The verdict of the task's arguments."""
+    expressions = gate_arguments.check_expressions(plain(arguments["extra_checks"]))
+    evaluator = bounded_evaluator(expressions)
+    with evaluator or contextlib.nullcontext():
+        return gate.judge(inputs_from(arguments, hostvars, expressions, evaluator))
+
+
+def inputs_from(arguments, hostvars, expressions, evaluator):
     """The gate's inputs of the task's arguments; GateInputError if one is wrong."""
-    expressions = gate.check_expressions(plain(arguments["extra_checks"]))
     names = [one["name"] for one in expressions]
-    return gate.Inputs(
-        changed=observations(arguments, hostvars, "changed", "hosts"),
+    expected, faults = expected_profiles(arguments, hostvars)
+    changed = observations(arguments, hostvars, "changed", "hosts")
+    changed.update({host: {"before": None, "after": {MALFORMED: wrong}} for host, wrong in faults.items()})
+    return gate_base.Inputs(
+        changed=changed,
         controls=observations(arguments, hostvars, "controls", "control_hosts"),
-        limits=gate.check_limits(plain(arguments["limits"])),
-        contracts=gate.check_contracts(plain(arguments["contracts"])),
-        expected=gate.check_expected(expected_profiles(arguments, hostvars)),
+        limits=gate_arguments.check_limits(plain(arguments["limits"])),
+        contracts=gate_arguments.check_contracts(plain(arguments["contracts"])),
+        expected=expected,
         digest=arguments["digest"],
-        on_inconclusive=gate.check_policies(plain(arguments["on_inconclusive"]), names),
+        on_inconclusive=gate_arguments.check_policies(plain(arguments["on_inconclusive"]), names),
         expressions=expressions,
-        search=compiled_search(expressions),
+        search=None if evaluator is None else evaluator.search,
     )
 
 
 def observations(arguments, hostvars, given, hosts):
     """{host: {"before", "after"}}, given as a whole or collected from the variables of the hosts."""
-    pairs = plain(arguments[given])
+    pairs = given_pairs(arguments[given])
     if pairs is None:
         names = ("before_var", "after_var")
         pairs = {
@@ -81,8 +102,13 @@ def observations(arguments, hostvars, given, hosts):
             for host in arguments[hosts]
         }
     return {
-        host: {end: bare(gate.get(pair, end)) for end in ("before", "after")} for host, pair in pairs.items()
+        host: {end: bare(gate_base.get(pair, end)) for end in ("before", "after")} for host, pair in pairs.items()
     }
+
+
+def given_pairs(given):
+    """{host: observations} of the task itself, each host's made plain by itself; None where none are given."""
+    return None if given is None else {str(host): plain_answer(pair) for host, pair in given.items()}
 
 
 def variable(hostvars, host, name):
@@ -94,62 +120,77 @@ def variable(hostvars, host, name):
         value = hostvars[host][first]
     except KeyError:
         return None
-    return gate.get(plain(value), *rest)
+    return gate_base.get(plain_answer(value), *rest)
 
 
 def bare(value):
     """The observation itself, also out of what observation_info registered."""
-    if gate.get(value, "failed") or gate.get(value, "unreachable") or gate.get(value, "skipped"):
+    if gate_base.get(value, "failed") or gate_base.get(value, "unreachable") or gate_base.get(value, "skipped"):
         return None
-    inner = gate.get(value, "observation")
+    inner = gate_base.get(value, "observation")
     return value if inner is None else inner
 
 
 def expected_profiles(arguments, hostvars):
-    """{host: {feature: least profile or prediction}}, from wherever the task says."""
+    """({host: {feature: expectation}}, {host: why what it predicts cannot be used}).
+
+    What the task itself says must be right. What stands in a host's variables may be the host's own
+    answer: a bad one is told of that host and does not stop the others' judgement.
+    """
     given = plain(arguments["expected"])
     if given is not None:
-        return given
+        return gate_arguments.check_expected(given), {}
     hosts = arguments["hosts"] or list(arguments["changed"] or {})
     path = arguments["expected_var"] or PREDICTIONS
     found = {host: variable(hostvars, host, path) for host in hosts}
-    return {host: value for host, value in found.items() if value is not None}
+    expected, faults = {}, {}
+    for host, value in found.items():
+        try:
+            expected.update(gate_arguments.check_predictions({} if value is None else {host: value}))
+        except gate_arguments.GateInputError as error:
+            faults[host] = str(error)
+    return expected, faults
 
 
-def plain(value):
+def plain(value, depth=DEPTH_LIMIT):
     """A copy without Ansible's lazy containers, so that nothing is templated behind our back."""
+    if isinstance(value, (dict, list, tuple)) and depth == 0:
+        raise gate_arguments.GateInputError(f"a value is nested deeper than {DEPTH_LIMIT}; make it flatter")
     if isinstance(value, dict):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(one, depth - 1) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [plain(one, depth - 1) for one in value]
     return value
 
 
-def compiled_search(expressions):
-    """A function that evaluates the user's expressions, each compiled once; None if there are none."""
+def plain_answer(value):
+    """As `plain`, of what a host answered: one that is too deep is said by the gate, of that host alone."""
+    try:
+        return plain(value)
+    except gate_arguments.GateInputError as error:
+        return {MALFORMED: str(error)}
+
+
+def bounded_evaluator(expressions):
+    """What evaluates the user's expressions, each of which is refused here if it may cost too much."""
     if not expressions:
         return None
     try:
         import jmespath
     except ImportError as error:
         remedy = "extra_checks: the controller's Python has no jmespath; install it there, or leave them out"
-        raise gate.GateInputError(remedy) from error
-    compiled = {one["expression"]: compiled_one(jmespath, one) for one in expressions}
-
-    def search(expression, document):
-        try:
-            return compiled[expression].search(document)
-        except jmespath.exceptions.JMESPathError as error:
-            raise ValueError(str(error)) from error
-
-    return search
+        raise gate_arguments.GateInputError(remedy) from error
+    for one in expressions:
+        refuse_expression(jmespath, one)
+    return Evaluator()
 
 
-def compiled_one(jmespath, one):
-    """One compiled expression, or GateInputError."""
+def refuse_expression(jmespath, one):
+    """GateInputError with the check's name for what is no JMESPath or may cost too much."""
+    where = f"extra_checks.{one['name']}.expression"
     try:
-        return jmespath.compile(one["expression"])
+        refuse_expensive(one["expression"], lambda text: jmespath.compile(text).parsed)
     except jmespath.exceptions.JMESPathError as error:
-        raise gate.GateInputError(
-            f"extra_checks.{one['name']}.expression: is no JMESPath: {error}"
-        ) from error
+        raise gate_arguments.GateInputError(f"{where}: is no JMESPath: {error}") from error
+    except ExpressionError as error:
+        raise gate_arguments.GateInputError(f"{where}: {error}") from error

@@ -9,64 +9,39 @@ integers rounded up, so that a measured value never looks better than it is.
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import ranktest
+from ansible_collections.ebpf.fleet.plugins.module_utils import gate_witness, ranktest
+from ansible_collections.ebpf.fleet.plugins.module_utils.gate_arguments import PROFILE_RANK
+from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import (
+    FAIL,
+    INCONCLUSIVE,
+    NOT_EXERCISED,
+    PASS,
+    Check,
+    Inputs,
+    Json,
+    Measure,
+    Pair,
+    attached_features,
+    compare,
+    difference,
+    expected_features,
+    first_set,
+    get,
+    millicores,
+    number,
+    programs_of,
+    ratio_up,
+    status_span_ns,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable, printable_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.status_schema import observation_fault
 
 SCHEMA = "ebpf.fleet/gate/v1"
-
-Json = Mapping[str, Any]
-# Evaluates a user's expression over the document of one host; raises ValueError if it cannot.
-Search = Callable[[str, Any], Any]
-
-PASS, FAIL, INCONCLUSIVE, NOT_EXERCISED = "pass", "fail", "inconclusive", "not_exercised"
-
-PROFILE_RANK = {"disabled": 0, "reduced": 1, "full": 2}
-
-# Upper limits; null: from the contracts (budgets) or, for the application, not judged.
-DEFAULT_LIMITS: dict[str, int | bool | None] = {
-    "loader_cpu_millicores": 50,
-    "bpf_cpu_millicores": None,
-    "total_cpu_millicores": None,
-    "host_cpu_delta_ppm": 50_000,
-    "host_memory_delta_bytes": 134_217_728,
-    "drop_ratio_ppm": None,
-    "loader_restarts": 0,
-    "map_fill_ppm": 900_000,
-    "map_memory_bytes": None,
-    "event_rate_per_second": None,
-    "consumer_lag_ppm": 800_000,
-    "status_age_ns": 30_000_000_000,
-    "accounting_error_events": 0,
-    "application_p95_growth_ppm": None,
-    "application_p99_growth_ppm": None,
-    "require_events": False,
-}
-
-CHECKS = (
-    "observation",
-    "status_fresh",
-    "release",
-    "loader_active",
-    "loader_restarts",
-    "loader_cpu",
-    "bpf_cpu",
-    "total_cpu",
-    "host_cpu_delta",
-    "host_memory_delta",
-    "features_attached",
-    "feature_cpu",
-    "drop_ratio",
-    "event_rate",
-    "accounting",
-    "map_fill",
-    "map_memory",
-    "consumer_lag",
-    "application_p95",
-    "application_p99",
-    "host_cpu_shift",
-)
+SENTENCE_LIMIT = 1_000
+# Stands in the place of an observation that could not even be read, with the reason.
+MALFORMED = "malformed"
 
 # The rank test speaks only where so many hosts stand on both sides.
 RANK_TEST_HOSTS = 5
@@ -75,200 +50,16 @@ RANK_TEST_EFFECT_PPM = 500_000
 RANK_TEST_SHIFT_PPM = 10_000
 
 
-class GateInputError(ValueError):
-    """An argument of the gate is wrong; the message names argument, value and remedy."""
-
-
-class Expectation(NamedTuple):
-    """The least profile that is enough; one that does not bind counts only where the feature is wanted."""
-
-    profile: str
-    binding: bool
-
-
-class Inputs(NamedTuple):
-    """All that a verdict depends on."""
-
-    changed: Mapping[str, Json]
-    controls: Mapping[str, Json]
-    limits: Mapping[str, Any]
-    contracts: Mapping[str, Json]
-    expected: Mapping[str, Mapping[str, Expectation]]
-    digest: str | None
-    on_inconclusive: Mapping[str, str]
-    expressions: Sequence[Json]
-    search: Search | None
-
-
-class Check(NamedTuple):
-    """One judgement; `measured` and `limit` are null where there is nothing to compare."""
-
-    host: str | None
-    feature: str | None
-    check: str
-    verdict: str
-    measured: Any
-    limit: Any
-    unit: str | None
-    sentence: str
-
-
-class Pair(NamedTuple):
-    """The observations of one changed host, and the view that the checks share."""
-
-    host: str
-    before: Json | None
-    after: Json
-    inputs: Inputs
-
-    @property
-    def start(self) -> Json:
-        return get(self.after, "start") or {}
-
-    @property
-    def end(self) -> Json:
-        return get(self.after, "end") or {}
-
-    def limit(self, name: str) -> Any:
-        return self.inputs.limits[name]
-
-
-def get(document: Any, *path: str) -> Any:
-    """The value at a path of keys, or None where any step is missing."""
-    for key in path:
-        if not isinstance(document, Mapping):
-            return None
-        document = document.get(key)
-    return document
-
-
-def number(document: Any, *path: str) -> int | None:
-    """The whole number at a path of keys; anything else is None."""
-    value = get(document, *path)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def ratio_up(part: int, whole: int, scale: int) -> int:
-    """part / whole in units of 1/scale, rounded up, so that value <= limit is exact."""
-    return -((-part * scale) // whole)
-
-
-# --- arguments ---------------------------------------------------------------------------------
-
-
-def check_limits(given: Json | None) -> dict[str, Any]:
-    """The default limits with the given ones over them, or GateInputError."""
-    limits = dict(DEFAULT_LIMITS)
-    for name, value in (given or {}).items():
-        refuse_unknown("limits", name, DEFAULT_LIMITS)
-        limits[name] = _limit_value(name, value)
-    return limits
-
-
-def _limit_value(name: str, value: Any) -> Any:
-    if name == "require_events":
-        if not isinstance(value, bool):
-            raise GateInputError(f"limits.{name}: {value!r} is not true or false")
-        return value
-    if value is None and DEFAULT_LIMITS[name] is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise GateInputError(f"limits.{name}: {value!r} is no whole number from 0 up; {_unit_of(name)}")
-    return value
-
-
-def _unit_of(name: str) -> str:
-    units = {
-        "ppm": "parts per million",
-        "millicores": "1000 is one core",
-        "ns": "nanoseconds",
-        "bytes": "bytes",
-    }
-    return "the unit is " + units.get(name.rsplit("_", 1)[-1], "a count")
-
-
-def refuse_unknown(where: str, name: str, known: Any) -> None:
-    """GateInputError with the nearest known name, if the name is not known."""
-    if name in known:
-        return
-    near = difflib.get_close_matches(str(name), [str(one) for one in known], 1, 0.4)
-    hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(sorted(known))
-    raise GateInputError(f"{where}: unknown name {name!r}; {hint}")
-
-
-def check_policies(given: Json | None, extra: Sequence[str] = ()) -> dict[str, str]:
-    """{check: hold | pass} for inconclusive checks; `extra` names the user's own checks."""
-    policies = {}
-    for name, policy in (given or {}).items():
-        refuse_unknown("on_inconclusive", name, CHECKS + tuple(extra))
-        if policy not in ("hold", "pass"):
-            raise GateInputError(f"on_inconclusive.{name}: {policy!r}; say hold or pass")
-        policies[name] = policy
-    return policies
-
-
-def check_expected(given: Json | None) -> dict[str, dict[str, Expectation]]:
-    """{host or "*": {feature: expectation}}, out of profiles' names and predictions."""
-    expected = {}
-    for host, features in (given or {}).items():
-        if not isinstance(features, Mapping):
-            raise GateInputError(f"expected.{host}: must map features to the least profile that is enough")
-        expected[host] = {
-            name: _expectation(f"expected.{host}.{name}", one) for name, one in features.items()
-        }
-    return expected
-
-
-def _expectation(where: str, one: Any) -> Expectation:
-    predicted = isinstance(one, Mapping)
-    profile = one.get("profile") if predicted else one
-    refuse_unknown(where, profile, PROFILE_RANK)
-    return Expectation(profile, not predicted)
-
-
-def check_contracts(given: Sequence[Json] | None) -> dict[str, Json]:
-    """Contracts by feature."""
-    contracts = {}
-    for contract in given or []:
-        budget = get(contract, "budget")
-        if not isinstance(get(contract, "feature"), str) or not isinstance(budget, Mapping):
-            raise GateInputError("contracts: each needs `feature` and `budget`; pass contract.json as built")
-        contracts[contract["feature"]] = contract
-    return contracts
-
-
-def check_expressions(given: Sequence[Json] | None) -> list[Json]:
-    """The user's own checks: name, expression and one of max and min."""
-    names: set[str] = set()
-    for one in given or []:
-        name = get(one, "name")
-        if not isinstance(name, str) or not name or not isinstance(get(one, "expression"), str):
-            raise GateInputError("extra_checks: each needs `name`, `expression` and one of `max` and `min`")
-        for key in one:
-            refuse_unknown(f"extra_checks.{name}", key, ("name", "expression", "max", "min", "unit"))
-        if name in names or name in CHECKS:
-            raise GateInputError(f"extra_checks.{name}: the name is taken; choose another")
-        _check_bound(name, one)
-        names.add(name)
-    return list(given or [])
-
-
-def _check_bound(name: str, one: Json) -> None:
-    bounds = [key for key in ("max", "min") if one.get(key) is not None]
-    if len(bounds) != 1:
-        raise GateInputError(f"extra_checks.{name}: give one of max and min")
-    value = one[bounds[0]]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise GateInputError(f"extra_checks.{name}.{bounds[0]}: {value!r} is no number")
-
-
 # --- the verdict -------------------------------------------------------------------------------
 
 
 def judge(inputs: Inputs) -> dict[str, Any]:
     """The verdict over all hosts and checks; the format is in docs/interfaces.md."""
+    controls, unusable = usable_controls(inputs.controls)
+    inputs = inputs._replace(controls=controls)
     checks = [check for host in sorted(inputs.changed) for check in host_checks(host, inputs)]
-    checks += fleet_checks(inputs)
+    checks += unusable + fleet_checks(inputs)
+    checks = [safe(check) for check in checks]
     verdict, sentence = summarize(inputs, checks)
     return {
         "schema": SCHEMA,
@@ -309,15 +100,56 @@ def _holds(check: Check, policies: Mapping[str, str]) -> bool:
 def host_checks(host: str, inputs: Inputs) -> list[Check]:
     """Every check of one host; without a usable observation only the one that says so."""
     after = get(inputs.changed[host], "after")
+    before = get(inputs.changed[host], "before")
+    malformed = fault_of_record(inputs.changed[host])
+    if malformed is not None:
+        return [unusable_answer(host, FAIL, malformed)]
     wrong = what_is_wrong(after)
     if wrong is not None:
         return [Check(host, None, "observation", INCONCLUSIVE, None, None, None, f"{host}: {wrong}")]
-    before = get(inputs.changed[host], "before")
     pair = Pair(host, before if isinstance(before, Mapping) else None, after, inputs)
     checks = [check for judge_one in HOST_CHECKS for check in judge_one(pair)]
     for feature in sorted(expected_features(pair) or {}):
         checks += feature_checks(pair, feature)
     return checks + expression_checks(pair)
+
+
+def fault_of_record(record: Any) -> str | None:
+    """What is malformed in a host's observations, each held against the schema by itself; None if nothing is.
+
+    An answer that is not a document at all counts as none: the host was not observed.
+    """
+    for end in ("after", "before"):
+        document = get(record, end)
+        if isinstance(document, Mapping) and set(document) == {MALFORMED}:
+            return str(document[MALFORMED])
+        wrong = observation_fault(document) if isinstance(document, Mapping) and document else None
+        if wrong is not None:
+            return f"{end}: {wrong}"
+    return None
+
+
+def unusable_answer(host: str, verdict: str, wrong: str) -> Check:
+    """The one check of a host whose answer cannot be used."""
+    said = f"no usable answer from {host}: {printable(wrong)}"
+    return Check(host, None, "observation", verdict, None, None, None, said)
+
+
+def usable_controls(controls: Mapping[str, Json]) -> tuple[dict[str, Json], list[Check]]:
+    """(controls whose answers can be used, a check that holds for each of the others)."""
+    faults = {host: fault_of_record(record) for host, record in controls.items()}
+    checks = [unusable_answer(host, INCONCLUSIVE, wrong) for host, wrong in sorted(faults.items()) if wrong]
+    return {host: controls[host] for host, wrong in faults.items() if not wrong}, checks
+
+
+def safe(check: Check) -> Check:
+    """A check whose texts, which may be the host's, can be shown on a terminal."""
+    return check._replace(
+        feature=None if check.feature is None else printable(check.feature, 128),
+        measured=printable_document(check.measured),
+        limit=printable_document(check.limit),
+        sentence=printable(check.sentence, SENTENCE_LIMIT),
+    )
 
 
 def what_is_wrong(observation: Any) -> str | None:
@@ -329,82 +161,12 @@ def what_is_wrong(observation: Any) -> str | None:
     if (number(observation, "window_ns") or 0) <= 0:
         return "its observation has no window, so there are no rates; observe with window > 0"
     if get(observation, "end", "status") is None:
-        return "has no status from the loader; is it installed and running?"
+        reason = get(observation, "end", "status_error")
+        return f"has no status from the loader ({reason or 'is it installed and running?'})"
     return None
 
 
-def expected_features(pair: Pair) -> Mapping[str, Expectation] | None:
-    """{feature: expectation} of this host; None if nobody said."""
-    expected = pair.inputs.expected
-    return expected.get(pair.host, expected.get("*"))
-
-
-class Measure(NamedTuple):
-    """A measured value against its upper limit."""
-
-    check: str
-    measured: int | None
-    limit: int | None
-    unit: str
-    what: str
-    feature: str | None = None
-
-
-def compare(pair: Pair, measure: Measure) -> Check:
-    """Pass or fail by an upper limit; inconclusive if either side is missing."""
-    about = pair.host if measure.feature is None else f"{pair.host}, {measure.feature}"
-    if measure.measured is None:
-        verdict, sentence = INCONCLUSIVE, f"{about}: {measure.what} was not measured"
-    elif measure.limit is None:
-        verdict, sentence = (
-            INCONCLUSIVE,
-            f"{about}: {measure.what} has no limit; set one or pass the contracts",
-        )
-    else:
-        good = measure.measured <= measure.limit
-        verdict = PASS if good else FAIL
-        relation = "within" if good else "over"
-        sentence = (
-            f"{about}: {measure.what} {measure.measured} {measure.unit}, "
-            f"{relation} the limit of {measure.limit}"
-        )
-    return Check(
-        pair.host,
-        measure.feature,
-        measure.check,
-        verdict,
-        measure.measured,
-        measure.limit,
-        measure.unit,
-        sentence,
-    )
-
-
 # --- per host ----------------------------------------------------------------------------------
-
-
-def status_span_ns(pair: Pair) -> int | None:
-    """Time between the two statuses, which is not the window: the loader writes at its own pace."""
-    first = number(pair.start, "status", "boottime_ns")
-    last = number(pair.end, "status", "boottime_ns")
-    same_life = get(pair.start, "status", "pid") == get(pair.end, "status", "pid")
-    if first is None or last is None or last <= first or not same_life:
-        return None
-    return last - first
-
-
-def millicores(pair: Pair, spent_ns: int | None) -> int | None:
-    """CPU time between the two statuses as millicores."""
-    span = status_span_ns(pair)
-    if spent_ns is None or span is None or spent_ns < 0:
-        return None
-    return ratio_up(spent_ns, span, 1000)
-
-
-def difference(pair: Pair, *path: str) -> int | None:
-    """How much a status counter grew within the window."""
-    first, last = number(pair.start, "status", *path), number(pair.end, "status", *path)
-    return None if first is None or last is None else last - first
 
 
 def judge_freshness(pair: Pair) -> list[Check]:
@@ -454,11 +216,18 @@ def restarts(pair: Pair) -> int | None:
     if first is None or last is None:
         return None
     lives = [loader_life(pair.start), loader_life(pair.end)]
-    changed_in_window = None not in lives and lives[0] != lives[1]
+    changed_in_window = (None not in lives and lives[0] != lives[1]) or life_changed(pair)
     before_life = loader_life(get(pair.before, "end") or {})
     ordered = before_life is None or before_life != lives[0]
     base = 0 if ordered else number(pair.before, "end", "unit", "n_restarts") or 0
-    return max(last - base, last - first, int(changed_in_window))
+    found: int = max(last - base, last - first, int(changed_in_window))
+    return found
+
+
+def life_changed(pair: Pair) -> bool:
+    """Whether the kernel saw another main process at the end of the window than at its start."""
+    lives = [get(gate_witness.seen_of(one, "loader"), "main", "started_boottime_ns") for one in (pair.start, pair.end)]
+    return None not in lives and lives[0] != lives[1]
 
 
 def loader_life(snapshot: Json) -> tuple[int, int] | None:
@@ -469,8 +238,12 @@ def loader_life(snapshot: Json) -> tuple[int, int] | None:
 
 
 def judge_cpu(pair: Pair) -> list[Check]:
-    """The loader's own CPU, that of all programs, and both against the budgets."""
-    loader = millicores(pair, difference(pair, "loader", "cpu_ns"))
+    """The loader's own CPU, that of all programs, and both against the budgets.
+
+    Of what is told and what the kernel counted the larger is judged.
+    """
+    told = millicores(pair, difference(pair, "loader", "cpu_ns"))
+    loader = gate_witness.larger(told, gate_witness.units_millicores(pair))
     programs = bpf_millicores(pair)
     total = None if loader is None or programs is None else loader + programs
     budget = attached_budget(pair)
@@ -488,17 +261,6 @@ def judge_cpu(pair: Pair) -> list[Check]:
     ]
 
 
-def first_set(*values: int | None) -> int | None:
-    """The first value that is not None."""
-    return next((value for value in values if value is not None), None)
-
-
-def attached_features(pair: Pair) -> list[str]:
-    """Features with programs in the kernel at the end of the window."""
-    features = get(pair.end, "status", "features") or {}
-    return sorted(name for name in features if get(features[name], "state") == "attached")
-
-
 def attached_budget(pair: Pair) -> int | None:
     """Sum of the CPU budgets of what is attached; None if a contract is missing."""
     budgets = [budget_of(pair, name, "cpu_millicores") for name in attached_features(pair)]
@@ -509,7 +271,8 @@ def attached_budget(pair: Pair) -> int | None:
 
 def budget_of(pair: Pair, feature: str, name: str) -> int | None:
     """One number of a feature's budget, of its contract."""
-    return number(pair.inputs.contracts.get(feature), "budget", name)
+    found: int | None = number(pair.inputs.contracts.get(feature), "budget", name)
+    return found
 
 
 def bpf_millicores(pair: Pair) -> int | None:
@@ -517,7 +280,18 @@ def bpf_millicores(pair: Pair) -> int | None:
     spent = [feature_run_ns(pair, name) for name in attached_features(pair)]
     if None in spent:
         return None
-    return millicores(pair, sum(value for value in spent if value is not None))
+    told = millicores(pair, sum(value for value in spent if value is not None))
+    counted = [gate_witness.kernel_run_ns(pair, name) for name in attached_features(pair)]
+    seen = None if None in counted else sum(value for value in counted if value is not None)
+    found: int | None = gate_witness.larger(told, gate_witness.kernel_millicores(pair, seen))
+    return found
+
+
+def feature_millicores(pair: Pair, feature: str) -> int | None:
+    """CPU of a feature's programs: the larger of what is told and what the kernel counted."""
+    seen = gate_witness.kernel_millicores(pair, gate_witness.kernel_run_ns(pair, feature))
+    found: int | None = gate_witness.larger(millicores(pair, feature_run_ns(pair, feature)), seen)
+    return found
 
 
 def feature_run_ns(pair: Pair, feature: str) -> int | None:
@@ -534,22 +308,14 @@ def feature_run_ns(pair: Pair, feature: str) -> int | None:
     return total if programs else None
 
 
-def programs_of(snapshot: Json, feature: str) -> list[Json]:
-    """The feature's programs in a snapshot."""
-    programs = get(snapshot, "status", "features", feature, "programs")
-    return (
-        [one for one in programs if isinstance(one, Mapping)] if isinstance(programs, (list, tuple)) else []
-    )
-
-
 def cpu_busy_ppm(observation: Any) -> int | None:
     """Busy share of all CPUs within an observation's window."""
     busy = [number(observation, end, "host", "cpu_busy_ns") for end in ("start", "end")]
     total = [number(observation, end, "host", "cpu_total_ns") for end in ("start", "end")]
     if None in busy or None in total:
         return None
-    span = total[1] - total[0]  # type: ignore[operator]
-    return None if span <= 0 else (busy[1] - busy[0]) * 1_000_000 // span  # type: ignore[operator]
+    span = total[1] - total[0]
+    return None if span <= 0 else (busy[1] - busy[0]) * 1_000_000 // span
 
 
 def cpu_delta(record: Any) -> int | None:
@@ -602,7 +368,7 @@ def judge_application(pair: Pair) -> list[Check]:
         before = number(pair.before, "end", "application", name + "_ns")
         after = number(pair.end, "application", name + "_ns")
         known = before is not None and after is not None and before > 0
-        growth = ratio_up(after - before, before, 1_000_000) if known else None  # type: ignore[operator,arg-type]
+        growth = ratio_up(after - before, before, 1_000_000) if known else None
         what = f"growth of the application's {name}"
         checks.append(compare(pair, Measure(f"application_{name}", growth, limit, "ppm", what)))
     return checks
@@ -650,6 +416,7 @@ HOST_CHECKS: tuple[Callable[[Pair], list[Check]], ...] = (
     judge_host_load,
     judge_application,
     judge_expectation,
+    gate_witness.witness_checks,
 )
 
 
@@ -697,7 +464,7 @@ def _why(pair: Pair, feature: str) -> str:
 
 
 def judge_feature_cpu(pair: Pair, feature: str) -> list[Check]:
-    spent = millicores(pair, feature_run_ns(pair, feature))
+    spent = feature_millicores(pair, feature)
     limit = budget_of(pair, feature, "cpu_millicores")
     return [compare(pair, Measure("feature_cpu", spent, limit, "millicores", "CPU of its programs", feature))]
 
@@ -822,7 +589,7 @@ def rates(pair: Pair) -> dict[str, Any]:
             key + "_delta": counter_delta(pair, name, key)
             for key in ("produced", "delivered", "dropped", "sampled_out")
         }
-        cpu = millicores(pair, feature_run_ns(pair, name))
+        cpu = feature_millicores(pair, name)
         features[name] = dict(counters, cpu_millicores=cpu)
     return {
         "window_ns": number(pair.after, "window_ns"),

@@ -27,7 +27,7 @@ BUDGET_NS = 500_000_000
 _MAP_IDS = 64
 
 # Offsets in struct bpf_prog_info.
-_NR_MAP_IDS, _RUN_TIME_NS, _RUN_CNT = 52, 192, 200
+_NR_MAP_IDS, _RUN_TIME_NS = 52, 192
 
 Reader = Callable[[int], "dict[str, Any]"]
 
@@ -108,11 +108,22 @@ def _read(by_id: int, number: int, read: Reader) -> dict[str, Any] | None:
         os.close(fd)
 
 
+def run_statistics(info: bytes) -> tuple[int, int]:
+    """(run time in ns, number of runs) out of struct bpf_prog_info; zero also where the kernel does not count."""
+    run_time, run_count = struct.unpack_from("=QQ", info, _RUN_TIME_NS)
+    return run_time, run_count
+
+
+def program_type_name(number: int) -> str:
+    """The kernel's number of a program type as a name."""
+    return _name(PROGRAM_TYPES, number)
+
+
 def _program(fd: int, stats_on: bool) -> dict[str, Any]:
     ids = bpfsys.id_buffer(_MAP_IDS)
     info = bpfsys.object_info(fd, bpfsys.map_ids_request(ids))
     one = bpfsys.program_from(info)
-    run_time, run_count = struct.unpack_from("=QQ", info, _RUN_TIME_NS)
+    run_time, run_count = run_statistics(info)
     # Zero may mean that nobody counts; only with statistics on is it a measured zero.
     measured = stats_on or run_count > 0
     count = min(struct.unpack_from("=I", info, _NR_MAP_IDS)[0], _MAP_IDS)

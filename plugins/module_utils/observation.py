@@ -7,7 +7,6 @@ What was not measured is None. Nothing here judges; that is the gate's work.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -15,27 +14,42 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import bounded, status_schema, witness
 from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import read_text
+from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 
-SCHEMA = "ebpf.fleet/observation/v1"
-STATUS_SCHEMA = "ebpf.fleet/status/v1"
+SCHEMA = status_schema.OBSERVATION_SCHEMA
+STATUS_SCHEMA = status_schema.STATUS_SCHEMA
 UNIT = "ebpf-fleet-loader.service"
+COLLECTOR_UNIT = "ebpf-fleet-bcc.service"
+INSTALLED_LOADER = "var/lib/ebpf-fleet/current/ebpf-loader"
+COLLECTOR_EXE = "usr/bin/python3"
 
 STATUS_LIMIT_BYTES = 4 << 20
 APPLICATION_LIMIT_BYTES = 64 << 10
 SYSTEMCTL_TIMEOUT_SECONDS = 10
+# A loader publishes each change; within these its word and the kernel's lists meet, or they disagree.
+MEETINGS = 5
+SECONDS_BETWEEN_MEETINGS = 0.4
 
 _PSI_TOTAL = re.compile(r"^some .*total=([0-9]+)", re.MULTILINE)
 
 
 class Places(NamedTuple):
-    """Where a host keeps what is read; `root` stands before proc."""
+    """Where a host keeps what is read; `root` stands before proc.
+
+    `loader_cgroup` or `loader_pids` (the first is the main process) stand in the place of what systemd
+    says of the loader's unit, for a loader that systemd did not start.
+    """
 
     root: Path = Path("/")
     state_dir: Path = Path("/run/ebpf-fleet-loader")
     collector_dir: Path = Path("/run/ebpf-fleet-bcc")
     application_file: Path | None = None
     unit: str = UNIT
+    collector_unit: str = COLLECTOR_UNIT
+    loader_cgroup: Path | None = None
+    loader_pids: tuple[int, ...] | None = None
 
 
 def parse_cpu(text: str, ticks_per_second: int) -> dict[str, int | None]:
@@ -88,6 +102,7 @@ def parse_unit(text: str) -> dict[str, Any] | None:
         "n_restarts": _number(found.get("NRestarts")),
         "main_pid": _number(found.get("MainPID")),
         "exit_status": _number(found.get("ExecMainStatus")),
+        "control_group": found.get("ControlGroup") or None,
     }
 
 
@@ -106,10 +121,10 @@ def read_host(root: Path) -> dict[str, int | None]:
     return host
 
 
-def read_unit(unit: str) -> dict[str, Any] | None:
-    """Ask systemd for the unit; None without systemd or unit."""
-    properties = "LoadState,ActiveState,NRestarts,MainPID,ExecMainStatus"
-    command = ["systemctl", "show", "--property=" + properties, "--", unit]
+def read_units(*units: str) -> list[dict[str, Any] | None]:
+    """Ask systemd for units, at once; None for each without systemd or unit."""
+    properties = "LoadState,ActiveState,NRestarts,MainPID,ExecMainStatus,ControlGroup"
+    command = ["systemctl", "show", "--property=" + properties, "--", *units]
     try:
         done = subprocess.run(
             command,
@@ -119,36 +134,32 @@ def read_unit(unit: str) -> dict[str, Any] | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return parse_unit(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else None
-
-
-def read_json(path: Path, limit_bytes: int) -> tuple[Any, str | None]:
-    """(document, None), (None, None) for a file that is not there, (None, what is wrong with it)."""
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(limit_bytes + 1)
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        return None, f"{path}: {error.strerror}"
-    if len(raw) > limit_bytes:
-        return None, f"{path}: larger than {limit_bytes} bytes"
-    try:
-        return json.loads(raw.decode("utf-8")), None
-    except ValueError as error:
-        return None, f"{path}: no JSON: {error}"
+        return [None] * len(units)
+    # One block of lines for each unit, in the order of the names, with an empty line between them.
+    blocks = done.stdout.decode("utf-8", "replace").strip().split("\n\n")
+    if done.returncode != 0 or len(blocks) != len(units):
+        return [None] * len(units)
+    return [parse_unit(block) for block in blocks]
 
 
 def read_status(state_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """(status.json or None, why not or None)."""
+    """(status.json or None, why not or None).
+
+    The loader's user owns the folder: the file is read bounded and without blocking, and nothing of
+    it is used unless every field is what the schema says. The reason names the field.
+    """
     path = state_dir / "status.json"
-    document, wrong = read_json(path, STATUS_LIMIT_BYTES)
+    try:
+        document = bounded.read_json(path, STATUS_LIMIT_BYTES)
+    except bounded.BoundedReadError as error:
+        return None, printable(error)
     if document is None:
-        return None, wrong
-    if not isinstance(document, dict) or document.get("schema") != STATUS_SCHEMA:
-        return None, f"{path}: is no {STATUS_SCHEMA}"
-    return document, None
+        return None, None
+    wrong = status_schema.status_fault(document)
+    return (document, None) if wrong is None else (None, f"{path}: {printable(wrong)}")
+
+
+COLLECTOR_KEYS = ("engine", "pid", "started_boottime_ns", "state", "boot_id", "boottime_ns")
 
 
 def merge_collector(
@@ -158,14 +169,20 @@ def merge_collector(
 
     A collector of another boot or bundle has no say. Its CPU time and memory are added to the
     loader's, so that the same limits hold for both together; where one of the two was not
-    measured the sum was not either. `collector` tells which process was added.
+    measured the sum was not either. `collector` tells which process was added, `loader` and `cost` in it
+    what each of the two told of itself, `features` whose account is the collector's.
     """
     if status is None or collector is None or not _belongs(status, collector):
         return status
     merged = dict(status)
     merged["features"] = _merged_features(status["features"], collector["features"])
     merged["loader"] = _added_cost(status.get("loader") or {}, collector.get("loader") or {})
-    merged["collector"] = {key: collector.get(key) for key in ("engine", "pid", "started_boottime_ns", "state")}
+    merged["collector"] = {key: collector.get(key) for key in COLLECTOR_KEYS}
+    merged["collector"]["loader"] = status.get("loader")
+    merged["collector"]["cost"] = collector.get("loader")
+    merged["collector"]["features"] = sorted(
+        name for name, one in merged["features"].items() if one is not status["features"][name]
+    )
     return merged
 
 
@@ -211,7 +228,10 @@ def read_application(path: Path | None) -> dict[str, int | None] | None:
     """{"p95_ns", "p99_ns"} of the application's own measurement, or None where there is none."""
     if path is None:
         return None
-    document, _wrong = read_json(path, APPLICATION_LIMIT_BYTES)
+    try:
+        document = bounded.read_json(path, APPLICATION_LIMIT_BYTES)
+    except bounded.BoundedReadError:
+        return None
     if not isinstance(document, dict):
         return None
     return {key: _whole(document.get(key)) for key in ("p95_ns", "p99_ns")}
@@ -240,23 +260,112 @@ def read_boot_id(root: Path) -> str | None:
     return None if text is None else text.strip()
 
 
+def loader_unit(places: Places, told: Mapping[str, Any] | None) -> witness.Unit | None:
+    """The loader's unit for the witness; None where systemd knows none and no place stands for it."""
+    exe = places.root / INSTALLED_LOADER
+    if places.loader_pids is not None:
+        return witness.Unit(places.unit, places.loader_pids[0], None, exe, pids=places.loader_pids)
+    if places.loader_cgroup is not None:
+        first = (read_text(places.loader_cgroup / "cgroup.procs") or "").split()[:1]
+        return witness.Unit(places.unit, int(first[0]) if first else None, None, exe, places.loader_cgroup)
+    return _unit_of(places.unit, told, exe)
+
+
+def collector_unit(places: Places, told: Mapping[str, Any] | None) -> witness.Unit | None:
+    """The BCC collector's unit where it runs; None elsewhere."""
+    if told is None or not told.get("main_pid"):
+        return None
+    return _unit_of(places.collector_unit, told, places.root / COLLECTOR_EXE)
+
+
+def _unit_of(name: str, told: Mapping[str, Any] | None, exe: Path) -> witness.Unit | None:
+    return None if told is None else witness.Unit(name, told["main_pid"], told["control_group"], exe)
+
+
+class Told(NamedTuple):
+    """What loader and collector say: the merged status, what is wrong with it, and their program ids."""
+
+    status: dict[str, Any] | None
+    wrong: str | None
+    programs: set[int]
+    read_at: int
+
+
+def read_told(places: Places) -> Told:
+    """Read both status files."""
+    status, wrong = read_status(places.state_dir)
+    collector = read_collector(places)
+    ids = told_ids(status) | told_ids(collector)
+    return Told(merge_collector(status, collector), wrong, ids, boottime_ns())
+
+
+def told_ids(status: Mapping[str, Any] | None) -> set[int]:
+    """Ids of all programs that a status names."""
+    features = ((status or {}).get("features") or {}).values()
+    return {one["id"] for feature in features for one in feature["programs"] if one["id"] is not None}
+
+
+class Meeting(NamedTuple):
+    """One reading of what is told and of what root sees."""
+
+    told: Told
+    unit: dict[str, Any] | None
+    seen: dict[str, Any]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether what is told is what is seen, or there is nothing to compare."""
+        if self.told.status is None or self.seen["loader"] is None:
+            return True
+        same_pid = self.told.status["pid"] == self.seen["loader"]["main_pid"]
+        held = held_ids(self.seen)
+        return same_pid and (held is None or held == self.told.programs)
+
+
+def held_ids(seen: Mapping[str, Any]) -> set[int] | None:
+    """Ids of all programs that the units hold by the kernel's account; None where it is not known."""
+    units = [seen[name] for name in ("loader", "collector") if seen[name] is not None]
+    if any(one["programs"] is None for one in units):
+        return None
+    return {program["id"] for one in units for program in one["programs"]}
+
+
+def meet_once(places: Places) -> Meeting:
+    """Read systemd, both status files and the kernel, one right after the other."""
+    unit, collector = read_units(places.unit, places.collector_unit)
+    told = read_told(places)
+    units = loader_unit(places, unit), collector_unit(places, collector)
+    return Meeting(told, unit, witness.read_witness(places.root, units[0], units[1], boottime_ns()))
+
+
+def meet(places: Places) -> Meeting:
+    """A reading at which what is told and what is seen agree, or the last of MEETINGS.
+
+    A feature that is attached, or a loader that is restarted, between two readings would look like a lie.
+    """
+    for _attempt in range(MEETINGS - 1):
+        found = meet_once(places)
+        if found.agrees:
+            return found
+        time.sleep(SECONDS_BETWEEN_MEETINGS)
+    return meet_once(places)
+
+
 def snapshot(places: Places) -> dict[str, Any]:
     """One SNAPSHOT of docs/interfaces.md."""
-    # The counters of host and loader come first and together; asking systemd takes longest.
     at, wall = boottime_ns(), time.time_ns()
     host = read_host(places.root)
-    status, wrong = read_status(places.state_dir)
-    status = merge_collector(status, read_collector(places))
-    read_at = boottime_ns()
+    found = meet(places)
     return {
         "time_unix_ns": wall,
         "boottime_ns": at,
         "host": host,
-        "unit": read_unit(places.unit),
-        "status": status,
-        "status_error": wrong,
-        "status_age_ns": status_age(status, read_boot_id(places.root), read_at),
+        "unit": found.unit,
+        "status": found.told.status,
+        "status_error": found.told.wrong,
+        "status_age_ns": status_age(found.told.status, read_boot_id(places.root), found.told.read_at),
         "application": read_application(places.application_file),
+        "witness": found.seen,
     }
 
 

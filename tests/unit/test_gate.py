@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate, ranktest
+from ansible_collections.ebpf.fleet.plugins.module_utils import gate, gate_arguments, ranktest
+from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import Inputs
 
 SECOND = 10**9
 
@@ -29,7 +30,8 @@ def feature() -> dict[str, Any]:
         "state": "attached",
         "profile": "full",
         "reason": "attached",
-        "programs": [{"id": 1, "name": "ef_exec", "run_time_ns": 0}],
+        "programs": [{"id": 1, "name": "ef_exec", "tag": "aa", "run_cnt": 0, "run_time_ns": 0}],
+        "links": [5],
         "maps": [
             {"name": "ef_events", "type": "ringbuf", "max_entries": 4096, "entries": None, "memory_bytes": 600},
             {"name": "ef_seen", "type": "hash", "max_entries": 100, "entries": 10, "memory_bytes": 300},
@@ -41,6 +43,8 @@ def feature() -> dict[str, Any]:
 
 def status(at: int) -> dict[str, Any]:
     return {
+        "schema": "ebpf.fleet/status/v1",
+        "boot_id": "boot",
         "boottime_ns": at,
         "pid": 7,
         "started_boottime_ns": 1,
@@ -48,8 +52,35 @@ def status(at: int) -> dict[str, Any]:
         "bundle": {"digest": "d" * 64},
         "kills": [],
         "desired_error": None,
-        "loader": {"cpu_ns": 0},
+        "loader": {"cpu_ns": 0, "rss_bytes": 4 << 20, "map_memory_bytes": 900},
         "features": {"exec_events": feature()},
+    }
+
+
+def witness(at: int) -> dict[str, Any]:
+    """Root's own view at the very moment of the status."""
+    main = {"pid": 7, "state": "S", "cpu_ns": 0, "children_cpu_ns": 0, "started_boottime_ns": 1, "rss_bytes": 4 << 20}
+    program = {"id": 1, "name": "ef_exec", "tag": "aa", "type": "tracing", "links": [5], "run_cnt": 0, "run_time_ns": 0}
+    loader = {
+        "unit": "ebpf-fleet-loader.service",
+        "main_pid": 7,
+        "pids": [7],
+        "main": {**main, "uids": [990, 990, 990, 990], "exe": "/x/ebpf-loader", "exe_is_installed": True},
+        "cpu_ns": 0,
+        "cpu_source": "cgroup",
+        "rss_bytes": 4 << 20,
+        "memory_bytes": 6 << 20,
+        "programs": [program],
+        "links": [5],
+        "why": {},
+    }
+    return {
+        "boottime_ns": at,
+        "boot_id": "boot",
+        "installed_digest": "d" * 64,
+        "loader": loader,
+        "collector": None,
+        "why": {},
     }
 
 
@@ -61,6 +92,7 @@ def snapshot(at: int) -> dict[str, Any]:
         "status": status(at),
         "status_age_ns": SECOND,
         "application": None,
+        "witness": witness(at),
     }
 
 
@@ -73,9 +105,19 @@ def observation(start: int = 100 * SECOND) -> dict[str, Any]:
         "end": snapshot(start + 10 * SECOND),
     }
     end = found["end"]["status"]
-    end["loader"]["cpu_ns"] = 10_000_000
-    end["features"]["exec_events"]["programs"][0]["run_time_ns"] = 1_000_000
+    spend(found, 10_000_000, 1_000_000)
+    end["features"]["exec_events"]["programs"][0]["run_cnt"] = 900
     end["features"]["exec_events"]["counters"].update(produced=900, delivered=900)
+    found["end"]["witness"]["loader"]["programs"][0]["run_cnt"] = 900
+    return found
+
+
+def spend(found: dict[str, Any], loader_ns: int, programs_ns: int) -> dict[str, Any]:
+    """CPU time within the window, by the status and by the kernel's account."""
+    told, seen = found["end"]["status"], found["end"]["witness"]["loader"]
+    told["loader"]["cpu_ns"] = seen["cpu_ns"] = seen["main"]["cpu_ns"] = loader_ns
+    for programs in (told["features"]["exec_events"]["programs"], seen["programs"]):
+        programs[0]["run_time_ns"] = programs_ns
     return found
 
 
@@ -87,15 +129,15 @@ def judge(after: Any, before: Any = None, **more: Any) -> dict[str, Any]:
 
 def judge_all(changed: dict[str, Any], **more: Any) -> dict[str, Any]:
     return gate.judge(
-        gate.Inputs(
+        Inputs(
             changed=changed,
             controls=more.get("controls", {}),
-            limits=gate.check_limits(more.get("limits")),
-            contracts=gate.check_contracts(more.get("contracts", CONTRACTS)),
-            expected=gate.check_expected(more.get("expected", {"*": {"exec_events": "full"}})),
+            limits=gate_arguments.check_limits(more.get("limits")),
+            contracts=gate_arguments.check_contracts(more.get("contracts", CONTRACTS)),
+            expected=gate_arguments.check_expected(more.get("expected", {"*": {"exec_events": "full"}})),
             digest=more.get("digest"),
-            on_inconclusive=gate.check_policies(more.get("on_inconclusive")),
-            expressions=gate.check_expressions(more.get("extra_checks")),
+            on_inconclusive=gate_arguments.check_policies(more.get("on_inconclusive")),
+            expressions=gate_arguments.check_expressions(more.get("extra_checks")),
             search=more.get("search"),
         )
     )
@@ -113,8 +155,8 @@ def test_a_healthy_host_passes_every_check() -> None:
     assert verdict["verdict"] == "pass", verdict["sentence"]
     assert {one["verdict"] for one in verdict["checks"]} == {"pass"}
     judged = {one["check"] for one in verdict["checks"]}
-    never_here = {"observation", "application_p95", "application_p99", "host_cpu_shift"}
-    assert judged == set(gate.CHECKS) - never_here
+    never_here = {"observation", "witness", "application_p95", "application_p99", "host_cpu_shift"}
+    assert judged == set(gate_arguments.CHECKS) - never_here
 
 
 def test_measured_values_are_exact() -> None:
@@ -153,7 +195,6 @@ EXEC = "status/features/exec_events/"
         (EXEC + "counters", dict(produced=900, delivered=890, dropped=10, sampled_out=0, in_flight=0), "drop_ratio"),
         (EXEC + "counters", dict(produced=1900, delivered=1900, dropped=0, sampled_out=0, in_flight=0), "event_rate"),
         (EXEC + "counters", dict(produced=900, delivered=899, dropped=0, sampled_out=0, in_flight=0), "accounting"),
-        (EXEC + "counters", dict(produced=900, delivered=901, dropped=0, sampled_out=0, in_flight=-1), "accounting"),
         (EXEC + "maps/1/entries", 91, "map_fill"),
         (EXEC + "maps/1/memory_bytes", 401, "map_memory"),
         (EXEC + "consumer", {"lag_bytes": 4000, "ring_bytes": 4096}, "consumer_lag"),
@@ -183,10 +224,7 @@ def test_each_check_can_fail(path: str, value: Any, name: str) -> None:
     ("path", "value", "name"),
     [
         ("status/loader/cpu_ns", None, "loader_cpu"),
-        ("status/loader/cpu_ns", "0", "loader_cpu"),
         (EXEC + "programs/0/run_time_ns", None, "bpf_cpu"),
-        (EXEC + "programs", None, "feature_cpu"),
-        (EXEC + "programs/0/id", 2, "feature_cpu"),
         ("host/cpu_busy_ns", None, "host_cpu_delta"),
         ("host/memory_available_bytes", None, "host_memory_delta"),
         (EXEC + "counters", None, "drop_ratio"),
@@ -209,7 +247,7 @@ def test_what_was_not_measured_holds(path: str, value: Any, name: str) -> None:
     assert name in held
 
 
-@pytest.mark.parametrize("after", [None, {}, [], "gone", {"start": {}, "end": {}}, {"start": None, "end": {}}])
+@pytest.mark.parametrize("after", [None, {}, [], "gone"])
 def test_a_host_that_was_not_observed_holds(after: Any) -> None:
     verdict = judge(after)
     assert verdict["verdict"] == "inconclusive"
@@ -459,7 +497,7 @@ class TestOwnChecks:
     ],
 )
 def test_bad_arguments_are_refused_by_name(more: dict[str, Any], message: str) -> None:
-    with pytest.raises(gate.GateInputError, match=message):
+    with pytest.raises(gate_arguments.GateInputError, match=message):
         judge(observation(), **more)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import observation as obs
 
+from tests.unit.test_gate import status as status_of
+
 STAT = "cpu  100 10 50 800 20 5 15 30 0 0\ncpu0 50 5 25 400 10 2 8 15 0 0\ncpu1 50 5 25 400 10 3 7 15 0 0\nintr 1\n"
 
 
@@ -37,8 +39,9 @@ def test_pressure_and_load() -> None:
 
 
 def test_unit_states() -> None:
-    text = "LoadState=loaded\nActiveState=active\nNRestarts=2\nMainPID=7\nExecMainStatus=0\n"
-    assert obs.parse_unit(text) == {"active_state": "active", "n_restarts": 2, "main_pid": 7, "exit_status": 0}
+    text = "LoadState=loaded\nActiveState=active\nNRestarts=2\nMainPID=7\nExecMainStatus=0\nControlGroup=/a/b\n"
+    known = {"active_state": "active", "n_restarts": 2, "main_pid": 7, "exit_status": 0, "control_group": "/a/b"}
+    assert obs.parse_unit(text) == known
     assert obs.parse_unit("LoadState=not-found\nActiveState=inactive\n") is None
     partial = obs.parse_unit("LoadState=loaded\nActiveState=failed\nNRestarts=\n")
     assert partial is not None
@@ -50,7 +53,7 @@ class TestStatus:
         assert obs.read_status(tmp_path) == (None, None)
 
     def test_read(self, tmp_path: Path) -> None:
-        status = {"schema": obs.STATUS_SCHEMA, "boot_id": "b", "boottime_ns": 5}
+        status = status_of(5)
         (tmp_path / "status.json").write_text(json.dumps(status))
         assert obs.read_status(tmp_path) == (status, None)
 

@@ -1,0 +1,177 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""What the gate's checks share: its inputs, a judgement, and how a value is compared with a limit. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
+
+Json = Mapping[str, Any]
+# Evaluates a user's expression over the document of one host; raises ValueError if it cannot.
+Search = Callable[[str, Any], Any]
+
+PASS, FAIL, INCONCLUSIVE, NOT_EXERCISED = "pass", "fail", "inconclusive", "not_exercised"
+
+
+class Expectation(NamedTuple):
+    """The least profile that is enough; one that does not bind counts only where the feature is wanted."""
+
+    profile: str
+    binding: bool
+
+
+class Inputs(NamedTuple):
+    """All that a verdict depends on."""
+
+    changed: Mapping[str, Json]
+    controls: Mapping[str, Json]
+    limits: Mapping[str, Any]
+    contracts: Mapping[str, Json]
+    expected: Mapping[str, Mapping[str, Expectation]]
+    digest: str | None
+    on_inconclusive: Mapping[str, str]
+    expressions: Sequence[Json]
+    search: Search | None
+
+
+class Check(NamedTuple):
+    """One judgement; `measured` and `limit` are null where there is nothing to compare."""
+
+    host: str | None
+    feature: str | None
+    check: str
+    verdict: str
+    measured: Any
+    limit: Any
+    unit: str | None
+    sentence: str
+
+
+class Pair(NamedTuple):
+    """The observations of one changed host, and the view that the checks share."""
+
+    host: str
+    before: Json | None
+    after: Json
+    inputs: Inputs
+
+    @property
+    def start(self) -> Json:
+        return get(self.after, "start") or {}
+
+    @property
+    def end(self) -> Json:
+        return get(self.after, "end") or {}
+
+    def limit(self, name: str) -> Any:
+        return self.inputs.limits[name]
+
+
+def get(document: Any, *path: str) -> Any:
+    """The value at a path of keys, or None where any step is missing."""
+    for key in path:
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(key)
+    return document
+
+
+def number(document: Any, *path: str) -> int | None:
+    """The whole number at a path of keys; anything else is None."""
+    value = get(document, *path)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def ratio_up(part: int, whole: int, scale: int) -> int:
+    """part / whole in units of 1/scale, rounded up, so that value <= limit is exact."""
+    return -((-part * scale) // whole)
+
+
+def expected_features(pair: Pair) -> Mapping[str, Expectation] | None:
+    """{feature: expectation} of this host; None if nobody said."""
+    expected = pair.inputs.expected
+    return expected.get(pair.host, expected.get("*"))
+
+
+class Measure(NamedTuple):
+    """A measured value against its upper limit."""
+
+    check: str
+    measured: int | None
+    limit: int | None
+    unit: str
+    what: str
+    feature: str | None = None
+
+
+def compare(pair: Pair, measure: Measure) -> Check:
+    """Pass or fail by an upper limit; inconclusive if either side is missing."""
+    about = pair.host if measure.feature is None else f"{pair.host}, {measure.feature}"
+    if measure.measured is None:
+        verdict, sentence = INCONCLUSIVE, f"{about}: {measure.what} was not measured"
+    elif measure.limit is None:
+        verdict, sentence = (
+            INCONCLUSIVE,
+            f"{about}: {measure.what} has no limit; set one or pass the contracts",
+        )
+    else:
+        good = measure.measured <= measure.limit
+        verdict = PASS if good else FAIL
+        relation = "within" if good else "over"
+        sentence = (
+            f"{about}: {measure.what} {measure.measured} {measure.unit}, "
+            f"{relation} the limit of {measure.limit}"
+        )
+    return Check(
+        pair.host,
+        measure.feature,
+        measure.check,
+        verdict,
+        measure.measured,
+        measure.limit,
+        measure.unit,
+        sentence,
+    )
+
+
+def status_span_ns(pair: Pair) -> int | None:
+    """Time between the two statuses, which is not the window: the loader writes at its own pace."""
+    first = number(pair.start, "status", "boottime_ns")
+    last = number(pair.end, "status", "boottime_ns")
+    same_life = get(pair.start, "status", "pid") == get(pair.end, "status", "pid")
+    if first is None or last is None or last <= first or not same_life:
+        return None
+    return last - first
+
+
+def millicores(pair: Pair, spent_ns: int | None) -> int | None:
+    """CPU time between the two statuses as millicores."""
+    span = status_span_ns(pair)
+    if spent_ns is None or span is None or spent_ns < 0:
+        return None
+    return ratio_up(spent_ns, span, 1000)
+
+
+def difference(pair: Pair, *path: str) -> int | None:
+    """How much a status counter grew within the window."""
+    first, last = number(pair.start, "status", *path), number(pair.end, "status", *path)
+    return None if first is None or last is None else last - first
+
+
+def first_set(*values: int | None) -> int | None:
+    """The first value that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+def attached_features(pair: Pair) -> list[str]:
+    """Features with programs in the kernel at the end of the window."""
+    features = get(pair.end, "status", "features") or {}
+    return sorted(name for name in features if get(features[name], "state") == "attached")
+
+
+def programs_of(snapshot: Json, feature: str) -> list[Json]:
+    """The feature's programs in a snapshot."""
+    programs = get(snapshot, "status", "features", feature, "programs")
+    return (
+        [one for one in programs if isinstance(one, Mapping)] if isinstance(programs, (list, tuple)) else []
+    )
