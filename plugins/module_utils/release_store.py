@@ -12,11 +12,9 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import json
 import os
 import shutil
 import stat
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
@@ -24,10 +22,15 @@ from typing import Any, Iterator, NamedTuple, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bounded import BoundedReadError, read_bytes, read_json
+from ansible_collections.ebpf.fleet.plugins.module_utils.confined import run_confined
+from ansible_collections.ebpf.fleet.plugins.module_utils.confinement import FOLDER, Bounds, Copy, Place
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features, parse_desired, parse_fallbacks
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
+from ansible_collections.ebpf.fleet.plugins.module_utils.loader_verdict import judge_verdict
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Installed
+from ansible_collections.ebpf.fleet.plugins.module_utils.signature import MAX_TRUST
 
 LOADER = "ebpf-loader"
 COLLECTOR = "collector/bcc.py"  # in the bundle
@@ -35,6 +38,11 @@ TEMPORARY = ".tmp-"
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 SECONDS_FOR_LOADER = 120
+CPU_SECONDS_FOR_LOADER = 60
+# Beside what it reads of the bundle.
+MEMORY_FOR_LOADER = 128 * 1024 * 1024
+MAX_VERDICT, MAX_MESSAGES = 64 * 1024, 16 * 1024
+MAX_STATUS = 4 * 1024 * 1024
 SECONDS_FOR_LOCK = 60
 SPARE_BYTES = 256 * 1024
 
@@ -208,8 +216,8 @@ def read_status(layout: Layout) -> dict[str, Any] | None:
 def read_status_of(path: Path) -> dict[str, Any] | None:
     """A status document; None if there is none to read."""
     try:
-        doc = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        doc = read_json(path, MAX_STATUS)
+    except ValueError:
         return None
     return doc if isinstance(doc, dict) else None
 
@@ -427,42 +435,39 @@ def _sync_tree(folder: Path) -> None:
 
 
 def verify_with_loader(layout: Layout, release: Path, digest: str) -> None:
-    """Let the release's own loader, the second implementation, judge its bundle."""
-    command = [
-        str(release / LOADER),
-        "verify",
-        str(release / "bundle"),
-        "--self",
-        "--trust",
-        str(layout.signers),
-    ]
-    if layout.revoked.exists():
+    """Let the release's own loader, the second implementation, judge its bundle.
+
+    It is the signer's code: it runs confined, and what it says is data (see ``loader_verdict``).
+    """
+    place = Place(release / LOADER, release / "bundle", release, tuple(_trust_copies(layout)))
+    command = [LOADER, "verify", FOLDER, "--self", "--trust", str(layout.signers)]
+    if any(copy.path == str(layout.revoked) for copy in place.copies):
         command += ["--revoked", str(layout.revoked)]
-    done = _run_loader(command)
-    try:
-        verdict = json.loads(done.stdout)
-    except ValueError:
-        verdict = None
-    if not isinstance(verdict, dict):
-        said = done.stderr.decode("utf-8", "replace").strip()[-500:] or f"exit {done.returncode}"
-        raise FleetError("EF_UNKNOWN", f"the bundle's loader gave no verdict ({said}); use another bundle")
-    if done.returncode != 0 or verdict.get("ok") is not True:
-        code, reason = str(verdict.get("reason_code", "EF_UNKNOWN")), verdict.get("reason")
-        raise FleetError(code, f"the bundle's loader refuses it: {reason}", verdict.get("file"))
-    if verdict.get("digest") != digest:
-        raise FleetError("EF_UNKNOWN", f"the bundle's loader verified {verdict.get('digest')}, not {digest}")
+    memory = MEMORY_FOR_LOADER + 2 * _bytes_below(release / "bundle")
+    bounds = Bounds(SECONDS_FOR_LOADER, CPU_SECONDS_FOR_LOADER, memory, MAX_VERDICT, MAX_MESSAGES)
+    found = run_confined(place, command, bounds)
+    refusal = judge_verdict(found.stdout, found.stderr, found.ended, found.status, digest)
+    if refusal is not None:
+        raise refusal
 
 
-def _run_loader(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=SECONDS_FOR_LOADER)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FleetError(
-            "EF_LOADER_ARCH",
-            f"the bundle's loader does not run here ({error}); check its architecture and that /var/lib is not "
-            "mounted noexec",
-            command[0],
-        ) from error
+def _trust_copies(layout: Layout) -> Iterator[Copy]:
+    """The trust files for the confined loader: it must be able to read them, and judges owner and who can write."""
+    for path in (layout.signers, layout.revoked):
+        try:
+            data = read_bytes(path, MAX_TRUST)
+        except BoundedReadError as error:
+            raise FleetError("EF_TRUST_MALFORMED", f"{error}; put the plain file there", str(path)) from error
+        if data is None:
+            continue
+        file, folder = path.stat(), path.parent.stat()
+        yield Copy(str(path), data, file.st_uid, 0o444 | file.st_mode & 0o222,
+                      folder.st_uid, 0o555 | folder.st_mode & 0o1222)  # fmt: skip
+
+
+def _bytes_below(folder: Path) -> int:
+    """What the files below a folder of root's take."""
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
 
 
 # One step of a plan each
