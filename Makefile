@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench fuzz soak privileges help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
+.PHONY: bench differential fuzz soak privileges help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-molecule: build lab-up ## the roles' Molecule scenarios on the lab
 fuzz: export EBPF_FLEET_FUZZ_SECONDS := $(or $(FUZZ_SECONDS),300)
 fuzz: build ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each; the loader under valgrind
 	@$(SUDO) $(PYTHON) -m tools.run_tests fuzz valgrind
+
+differential: build ## both verifiers and ssh-keygen over MUTANTS=40 of each class, the loader under ASan
+	@$(SUDO) env EBPF_FLEET_MUTANTS=$(or $(MUTANTS),40) $(PYTHON) -m tools.run_tests verifiers
 
 bench: build ## ours beside peers, here and in a VM: build/bench/results.json, docs/benchmarks/; some 10 minutes
 	@$(SUDO) $(PYTHON) -m tools.bench

@@ -80,6 +80,10 @@ static int check_signature(const struct blob *manifest, const struct blob *sig,
 	uint8_t key[EF_ED25519_KEY];
 	const char *principal;
 
+	if (!sig->size)
+		return ef_refuse(why, "EF_SIG_MISSING", EF_MANIFEST_SIG,
+				 EF_MANIFEST_SIG
+				 ": empty; sign the bundle with ssh-keygen -Y sign");
 	if (ef_sshsig_verify(sig->data, sig->size, manifest->data, manifest->size, EF_MANIFEST_SIG,
 			     key, why))
 		return -1;

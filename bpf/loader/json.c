@@ -20,6 +20,24 @@ json_t *ef_json_parse(const void *data, size_t size, char *why, size_t why_size)
 	return doc;
 }
 
+size_t ef_json_depth(const void *data, size_t size) {
+	const char *at = data, *end = at + size;
+	size_t depth = 0, deepest = 0;
+	bool in_string = false;
+
+	for (; at < end; at++) {
+		if (*at == '\\')
+			at++; /* what it escapes is not a quote */
+		else if (*at == '"')
+			in_string = !in_string;
+		else if (!in_string && (*at == '[' || *at == '{') && ++depth > deepest)
+			deepest = depth;
+		else if (!in_string && (*at == ']' || *at == '}') && depth)
+			depth--;
+	}
+	return deepest;
+}
+
 /* The code point at *at, which moves behind it. jansson holds only valid UTF-8. */
 static uint32_t next_code_point(const unsigned char **at, const unsigned char *end) {
 	uint32_t point = *(*at)++;

@@ -21,6 +21,9 @@ static inline void ef_cleanup_json(json_t **doc) {
  */
 json_t *ef_json_parse(const void *data, size_t size, char *why, size_t why_size);
 
+/* How deep brackets are nested in the text, those within strings left out; of any bytes. */
+size_t ef_json_depth(const void *data, size_t size);
+
 /*
  * The canonical form of docs/interfaces.md, equal byte for byte to Python's
  * json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=True) + "\n".

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "digest.h"
 #include "json.h"
@@ -73,8 +74,7 @@ static bool is_name(const char *text) {
 	return matches(text, LOWER, LOWER DIGITS "_", 32);
 }
 
-/* YYYY-MM-DDTHH:MM:SSZ by shape; nothing depends on its being a real date. */
-static bool is_time(const char *text) {
+static bool has_shape_of_time(const char *text) {
 	static const char shape[] = "dddd-dd-ddTdd:dd:ddZ";
 
 	if (!text || strlen(text) != strlen(shape))
@@ -83,6 +83,19 @@ static bool is_time(const char *text) {
 		if (shape[i] == 'd' ? !strchr(DIGITS, text[i]) : text[i] != shape[i])
 			return false;
 	return true;
+}
+
+/* YYYY-MM-DDTHH:MM:SSZ, a moment that was or will be, from 1970 on. */
+static bool is_time(const char *text) {
+	struct tm asked = {0}, found;
+
+	if (!has_shape_of_time(text) || !strptime(text, "%Y-%m-%dT%H:%M:%SZ", &asked))
+		return false;
+	found = asked;
+	if (timegm(&found) < 0)
+		return false;
+	return found.tm_mday == asked.tm_mday && found.tm_hour == asked.tm_hour &&
+	       found.tm_min == asked.tm_min && found.tm_sec == asked.tm_sec;
 }
 
 static const char *string_of(const json_t *object, const char *key) {
@@ -116,13 +129,17 @@ static int parse_identity(const json_t *object, struct ef_bundle *bundle, struct
 	return copy_string(&bundle->created, created, why);
 }
 
+static bool is_head(const char *path) {
+	return !strcmp(path, EF_MANIFEST) || !strcmp(path, EF_MANIFEST_SIG);
+}
+
 /* The largest size of that file, in bytes. */
 static json_int_t limit_of(const char *path) {
 	const char *name = strrchr(path, '/');
 
-	if (!strncmp(path, "loader/", 7))
-		return EF_LOADER_MAX;
-	return name && !strcmp(name, "/contract.json") ? EF_CONTRACT_MAX : EF_OBJECT_MAX;
+	if (name && !strcmp(name, "/contract.json"))
+		return EF_CONTRACT_MAX;
+	return strncmp(path, "loader/", 7) ? EF_OBJECT_MAX : EF_LOADER_MAX;
 }
 
 static int parse_file(const char *path, const json_t *entry, struct ef_file *file,
@@ -130,7 +147,7 @@ static int parse_file(const char *path, const json_t *entry, struct ef_file *fil
 	const char *digest = string_of(entry, "sha256"), *mode = string_of(entry, "mode");
 	json_int_t size = json_integer_value(json_object_get(entry, "size"));
 
-	if (!ef_path_is_plain(path) || !strcmp(path, EF_MANIFEST) || !strcmp(path, EF_MANIFEST_SIG))
+	if (!ef_path_is_plain(path) || is_head(path))
 		return ef_refuse(why, "EF_MANIFEST_SCHEMA", path,
 				 EF_MANIFEST ": files: %.128s is not a plain relative path; build "
 					     "the bundle again",
@@ -154,6 +171,26 @@ static int compare_files(const void *left, const void *right) {
 	return strcmp(((const struct ef_file *)left)->path, ((const struct ef_file *)right)->path);
 }
 
+/* A file cannot also be a folder that holds another. */
+static bool lies_in_a_file(const struct ef_bundle *bundle, const char *path) {
+	char folder[EF_PATH_MAX];
+
+	for (const char *slash = path; (slash = strchr(slash, '/')); slash++) {
+		snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
+		if (is_head(folder) || ef_manifest_find(bundle, folder))
+			return true;
+	}
+	return false;
+}
+
+static int check_folders(const struct ef_bundle *bundle, struct ef_refusal *why) {
+	for (size_t i = 0; i < bundle->n_files; i++)
+		if (lies_in_a_file(bundle, bundle->files[i].path))
+			return wrong_field(why, bundle->files[i].path,
+					   "a part of its path is a file of the bundle");
+	return 0;
+}
+
 static int parse_files(const json_t *files, struct ef_bundle *bundle, struct ef_refusal *why) {
 	const char *path;
 	json_t *entry;
@@ -171,7 +208,7 @@ static int parse_files(const json_t *files, struct ef_bundle *bundle, struct ef_
 		bundle->n_files++;
 	}
 	qsort(bundle->files, bundle->n_files, sizeof(*bundle->files), compare_files);
-	return 0;
+	return check_folders(bundle, why);
 }
 
 struct ef_file *ef_manifest_find(const struct ef_bundle *bundle, const char *path) {
@@ -316,10 +353,17 @@ bool ef_manifest_is_of_feature(const struct ef_bundle *bundle, const struct ef_f
 
 static json_t *parse_canonical(const void *data, size_t size, struct ef_refusal *why) {
 	char fault[256];
-	_cleanup_json_ json_t *doc = ef_json_parse(data, size, fault, sizeof(fault));
+	_cleanup_json_ json_t *doc = NULL;
 	_cleanup_free_ char *canonical = NULL;
 	size_t canonical_size;
 
+	if (ef_json_depth(data, size) > EF_MANIFEST_DEPTH) {
+		ef_refuse(why, "EF_MANIFEST_MALFORMED", EF_MANIFEST,
+			  EF_MANIFEST ": nested deeper than %d; build the bundle again",
+			  EF_MANIFEST_DEPTH);
+		return NULL;
+	}
+	doc = ef_json_parse(data, size, fault, sizeof(fault));
 	if (!doc) {
 		ef_refuse(why, "EF_MANIFEST_MALFORMED", EF_MANIFEST,
 			  EF_MANIFEST ": not JSON: %s; build the bundle again", fault);

@@ -14,10 +14,11 @@
 #define EF_OBJECT_MAX (8 * 1024 * 1024)
 #define EF_LOADER_MAX (32 * 1024 * 1024)
 #define EF_FILES_MAX 1024
+#define EF_MANIFEST_DEPTH 32 /* of nested brackets */
 
 /*
  * Fill *bundle from the bytes of a manifest whose signature is good. It must
- * be canonical JSON and follow docs/interfaces.md to the letter. Every file
+ * be canonical JSON and follow docs/trust-formats.md to the letter. Every file
  * has its path, size, mode and sha256, and no data yet. -1: *why is
  * EF_MANIFEST_MALFORMED or EF_MANIFEST_SCHEMA; the caller still frees what
  * *bundle holds, with ef_bundle_free().

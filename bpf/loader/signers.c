@@ -7,7 +7,7 @@
 
 #include "util.h"
 
-#define BLANKS " \t\r"
+#define BLANKS " \t"
 
 /* Only the last `*` is ever tried again, so that no pattern takes longer than its length by the
  * text's. */
@@ -93,6 +93,10 @@ static bool parse_time(const char *text, int64_t *seconds) {
 	return same_moment(&asked, &found) && *seconds > 0;
 }
 
+static bool is_plain(char letter) {
+	return letter >= ' ' && letter <= '~';
+}
+
 /* The text between the quotes at *at, a copy; *at moves behind the closing one. */
 static char *take_quoted(const char **at) {
 	const char *end;
@@ -101,8 +105,11 @@ static char *take_quoted(const char **at) {
 	if (**at != '"')
 		return NULL;
 	end = strchr(*at + 1, '"');
-	if (!end || memchr(*at, '\\', (size_t)(end - *at)))
+	if (!end)
 		return NULL;
+	for (const char *letter = *at + 1; letter < end; letter++)
+		if (!is_plain(*letter) || *letter == '\\')
+			return NULL;
 	text = strndup(*at + 1, (size_t)(end - *at - 1));
 	*at = end + 1;
 	return text;
@@ -117,29 +124,28 @@ static bool take_name(const char **at, const char *name) {
 	return true;
 }
 
-static enum ef_signer_line say(enum ef_signer_line kind, const char **why, const char *sentence) {
+static enum ef_signer_line unusable(const char **why, const char *sentence) {
 	*why = sentence;
-	return kind;
+	return EF_SIGNER_UNUSABLE;
 }
 
 static enum ef_signer_line parse_time_option(const char **at, int64_t *seconds, const char **why) {
 	_cleanup_free_ char *text = take_quoted(at);
 
 	if (*seconds)
-		return say(EF_SIGNER_MALFORMED, why, "an option is given twice");
+		return unusable(why, "an option is given twice");
 	if (!text || !parse_time(text, seconds))
-		return say(EF_SIGNER_MALFORMED, why,
-			   "a time is not \"YYYYMMDD[HHMM[SS]][Z]\" in quotes");
+		return unusable(why, "a time is not \"YYYYMMDD[HHMM[SS]][Z]\" in quotes");
 	return EF_SIGNER_OK;
 }
 
 static enum ef_signer_line parse_namespaces(const char **at, struct ef_signer *signer,
 					    const char **why) {
 	if (signer->namespaces)
-		return say(EF_SIGNER_MALFORMED, why, "an option is given twice");
+		return unusable(why, "an option is given twice");
 	signer->namespaces = take_quoted(at);
 	if (!signer->namespaces)
-		return say(EF_SIGNER_MALFORMED, why, "namespaces= has no value in quotes");
+		return unusable(why, "namespaces= has no value in quotes");
 	return EF_SIGNER_OK;
 }
 
@@ -151,8 +157,8 @@ static enum ef_signer_line parse_option(const char **at, struct ef_signer *signe
 		return parse_time_option(at, &signer->valid_after, why);
 	if (take_name(at, "valid-before="))
 		return parse_time_option(at, &signer->valid_before, why);
-	return say(EF_SIGNER_UNUSABLE, why,
-		   "it has an option other than namespaces, valid-after and valid-before");
+	return unusable(why,
+			"it has an option other than namespaces, valid-after and valid-before");
 }
 
 static enum ef_signer_line parse_options(const char *at, struct ef_signer *signer,
@@ -165,11 +171,21 @@ static enum ef_signer_line parse_options(const char *at, struct ef_signer *signe
 		if (!*at || strchr(BLANKS, *at))
 			break;
 		if (*at++ != ',')
-			return say(EF_SIGNER_MALFORMED, why, "its options are not comma-separated");
+			return unusable(why, "its options are not comma-separated");
 	}
 	if (signer->valid_before && signer->valid_before <= signer->valid_after)
-		return say(EF_SIGNER_MALFORMED, why, "valid-before is not later than valid-after");
+		return unusable(why, "valid-before is not later than valid-after");
 	return EF_SIGNER_OK;
+}
+
+/* Of visible ASCII and spaces, and no name between the commas is empty. */
+static bool is_list_of_names(const char *names) {
+	char before = ',';
+
+	for (; *names; before = *names++)
+		if (!is_plain(*names) || (*names == ',' && before == ','))
+			return false;
+	return before != ',';
 }
 
 /*
@@ -185,11 +201,10 @@ static enum ef_signer_line parse_principal(const char *field, size_t length,
 		length -= 2;
 	}
 	names = strndup(field, length);
-	if (!names || !*names || *names == ',' || strpbrk(names, "\"\\"))
-		return say(EF_SIGNER_MALFORMED, why, "its principals cannot be read");
+	if (!names || !is_list_of_names(names) || strpbrk(names, "\"\\"))
+		return unusable(why, "its principals cannot be read");
 	if (strpbrk(names, "*?!"))
-		return say(EF_SIGNER_UNUSABLE, why,
-			   "its principals hold a pattern; name the signer in full");
+		return unusable(why, "its principals hold a pattern; name the signer in full");
 	names[strcspn(names, ",")] = 0;
 	signer->principal = TAKE_PTR(names);
 	return EF_SIGNER_OK;
@@ -204,11 +219,11 @@ static enum ef_signer_line parse_key(const char *rest, struct ef_signer *signer,
 		const char *text = ef_sshkey_skip_field(rest);
 
 		if (!text || ef_sshkey_parse(text, &key))
-			return say(EF_SIGNER_MALFORMED, why, "it holds no readable public key");
+			return unusable(why, "it holds no readable public key");
 		kind = parse_options(rest, signer, why);
 	}
 	if (kind == EF_SIGNER_OK && !key.is_ed25519)
-		return say(EF_SIGNER_UNUSABLE, why, "its key is not of type ssh-ed25519");
+		return unusable(why, "its key is not of type ssh-ed25519");
 	memcpy(signer->key, key.ed25519, EF_ED25519_KEY);
 	return kind;
 }
@@ -220,11 +235,11 @@ enum ef_signer_line ef_signer_parse(const char *line, struct ef_signer *signer, 
 
 	*signer = (struct ef_signer){0};
 	if (!rest || !*rest)
-		return say(EF_SIGNER_MALFORMED, why, "it is not PRINCIPALS [OPTIONS] KEY");
+		return unusable(why, "it is not PRINCIPALS [OPTIONS] KEY");
 	for (length = (size_t)(rest - line); length && strchr(BLANKS, line[length - 1]);)
 		length--;
 	if (!length)
-		return say(EF_SIGNER_MALFORMED, why, "it begins with a blank and names nobody");
+		return unusable(why, "it begins with a blank and names nobody");
 	kind = parse_key(rest, signer, why);
 	if (kind == EF_SIGNER_OK)
 		kind = parse_principal(line, length, signer, why);

@@ -9,13 +9,12 @@
 
 enum ef_signer_line {
 	EF_SIGNER_OK,
-	EF_SIGNER_UNUSABLE,  /* OpenSSH would read it, we do not use it */
-	EF_SIGNER_MALFORMED, /* nobody can read it */
+	EF_SIGNER_UNUSABLE, /* left out: that can only narrow what is trusted */
 };
 
 /*
- * Parse one line of allowed_signers (ssh-keygen(1), ALLOWED SIGNERS) that is
- * neither empty nor a comment. EF_SIGNER_OK: the strings in *signer are the
+ * Parse one line of allowed_signers (docs/trust-formats.md) that is neither
+ * empty nor a comment. EF_SIGNER_OK: the strings in *signer are the
  * caller's to free. Otherwise *signer is zero and *why a literal that
  * says what is wrong.
  */

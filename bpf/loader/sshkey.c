@@ -7,18 +7,9 @@
 
 #include "util.h"
 
-#define BLANKS " \t\r"
-
-static const char *const plain_key_types[] = {
-    "ssh-ed25519",
-    "ssh-rsa",
-    "ssh-dss",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ssh-ed25519@openssh.com",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-};
+#define BLANKS " \t"
+#define TYPE_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789@.-"
+#define TYPE_MAX 64
 
 int ef_wire_u32(struct ef_wire *wire, uint32_t *value) {
 	if (wire->left < 4)
@@ -82,31 +73,33 @@ uint8_t *ef_base64_decode(const char *text, size_t length, const char *ignore, s
 	return TAKE_PTR(data);
 }
 
-static const char *find_key_type(const char *text, size_t length) {
-	for (size_t i = 0; i < EF_ARRAY_SIZE(plain_key_types); i++)
-		if (strlen(plain_key_types[i]) == length &&
-		    !strncmp(plain_key_types[i], text, length))
-			return plain_key_types[i];
-	return NULL;
+static bool is_plain_type(const char *type, size_t length) {
+	return length && length <= TYPE_MAX && strspn(type, TYPE_LETTERS) >= length &&
+	       !memmem(type, length, "-cert-", strlen("-cert-"));
 }
 
 int ef_sshkey_parse(const char *text, struct ef_sshkey *key) {
 	size_t type_length = strcspn(text, BLANKS), size;
-	const char *type = find_key_type(text, type_length);
 	const char *body = text + type_length + strspn(text + type_length, BLANKS);
 	_cleanup_free_ uint8_t *data = NULL;
-	struct ef_wire blob, type_in_blob;
+	struct ef_wire blob, type;
 
-	if (!type)
+	if (!is_plain_type(text, type_length))
 		return -1;
 	data = ef_base64_decode(body, strcspn(body, BLANKS), "", &size);
 	if (!data)
 		return -1;
 	blob = (struct ef_wire){data, size};
-	*key = (struct ef_sshkey){.is_ed25519 = !strcmp(type, "ssh-ed25519")};
-	if (key->is_ed25519)
-		return ef_wire_ed25519(blob, key->ed25519, EF_ED25519_KEY);
-	if (ef_wire_string(&blob, &type_in_blob) || !ef_wire_equals(&type_in_blob, type))
+	*key = (struct ef_sshkey){0};
+	if (!ef_wire_ed25519(blob, key->ed25519, EF_ED25519_KEY)) {
+		key->is_ed25519 = true;
+		return type_length == strlen("ssh-ed25519") &&
+			       !strncmp(text, "ssh-ed25519", type_length)
+			   ? 0
+			   : -1;
+	}
+	if (ef_wire_string(&blob, &type) || type.left != type_length ||
+	    memcmp(type.at, text, type_length) || ef_wire_equals(&type, "ssh-ed25519"))
 		return -1;
 	return blob.left ? 0 : -1;
 }

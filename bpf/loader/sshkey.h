@@ -39,8 +39,9 @@ struct ef_sshkey {
 };
 
 /*
- * Parse "TYPE BASE64 [COMMENT]". 0 with *key, or -1: TYPE is no plain public
- * key type of OpenSSH, or BASE64 is no blob of that type.
+ * Parse "TYPE BASE64 [COMMENT]". 0 with *key, or -1: TYPE is not the name of a
+ * plain public key's type (a certificate is another thing), or BASE64 is not a
+ * blob of that type. Types that we do not know yet pass: they are not ed25519.
  */
 int ef_sshkey_parse(const char *text, struct ef_sshkey *key);
 

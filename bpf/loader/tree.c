@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -60,29 +61,51 @@ static int check_entry(struct walk *walk, int dir_fd, const char *name, const ch
 	    walk, openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), path);
 }
 
-/* Takes dir_fd over. `folder` is "" for the bundle itself. */
-static int walk_folder(struct walk *walk, int dir_fd, const char *folder) {
-	_cleanup_closedir_ DIR *dir = dir_fd < 0 ? NULL : fdopendir(dir_fd);
-	const struct dirent *entry;
+static int refuse_folder(struct walk *walk, const char *folder) {
+	return ef_refuse(walk->why, "EF_FILE_TYPE", folder,
+			 "%s/: the folder cannot be read; fetch the bundle again", folder);
+}
+
+static int is_entry(const struct dirent *entry) {
+	return strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+}
+
+static int compare_entries(const struct dirent **left, const struct dirent **right) {
+	return strcmp((*left)->d_name, (*right)->d_name);
+}
+
+static int check_entries(struct walk *walk, int dir_fd, const char *folder,
+			 struct dirent *const *entries, int count) {
 	char path[EF_PATH_MAX + NAME_MAX + 1];
 
-	if (!dir) {
-		if (dir_fd >= 0)
-			close(dir_fd);
-		return ef_refuse(walk->why, "EF_FILE_TYPE", folder,
-				 "%s/: the folder cannot be read; fetch the bundle again", folder);
-	}
-	while ((errno = 0, entry = readdir(dir))) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		snprintf(path, sizeof(path), "%s%s%s", folder, *folder ? "/" : "", entry->d_name);
-		if (check_entry(walk, dirfd(dir), entry->d_name, path))
+	for (int i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), "%s%s%s", folder, *folder ? "/" : "",
+			 entries[i]->d_name);
+		if (check_entry(walk, dir_fd, entries[i]->d_name, path))
 			return -1;
 	}
-	if (errno)
-		return ef_refuse(walk->why, "EF_FILE_TYPE", folder,
-				 "%s/: the folder cannot be read; fetch the bundle again", folder);
 	return 0;
+}
+
+/*
+ * Takes dir_fd over. `folder` is "" for the bundle itself. In the order of the
+ * names, so that of two faults every verifier names the same one.
+ */
+static int walk_folder(struct walk *walk, int dir_fd, const char *folder) {
+	_cleanup_close_ int owned = dir_fd;
+	struct dirent **entries;
+	int count, refused;
+
+	if (dir_fd < 0)
+		return refuse_folder(walk, folder);
+	count = scandirat(dir_fd, ".", &entries, is_entry, compare_entries);
+	if (count < 0)
+		return refuse_folder(walk, folder);
+	refused = check_entries(walk, dir_fd, folder, entries, count);
+	for (int i = 0; i < count; i++)
+		free(entries[i]);
+	free(entries);
+	return refused;
 }
 
 int ef_tree_check(int dir_fd, const struct ef_bundle *bundle, struct ef_refusal *why) {

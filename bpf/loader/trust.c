@@ -13,8 +13,12 @@
 #define TRUST_FILE_MAX (1024 * 1024)
 #define KRL_MAGIC "SSHKRL\n"
 #define KRL_MAGIC_SIZE 8 /* with the final 0 */
+#define BLANKS " \t"
+#define BOM "\xef\xbb\xbf"
+#define KEY_BEGINS "AAAA" /* the base64 of each public key's blob */
+#define SAID_MAX 10	  /* unusable lines that are said one by one */
 
-/* Called for each line that is neither empty nor a comment. 0, or -1 with *why. */
+/* Called for each line that is not empty, without its line end. 0, or -1 with *why. */
 typedef int (*line_reader)(struct ef_trust *trust, const char *path, unsigned number,
 			   const char *line, struct ef_refusal *why);
 
@@ -66,6 +70,22 @@ static int check_text(const char *path, const char *text, size_t size, struct ef
 	return 0;
 }
 
+/* A line ends with LF or CR LF; a CR that stands elsewhere is a character of the line. */
+static void end_line(char *line) {
+	size_t length = strlen(line);
+
+	if (length && line[length - 1] == '\r')
+		line[length - 1] = 0;
+}
+
+/* Where one program sees the end of a line, another sees a character of a comment. */
+static bool has_control(const char *line) {
+	for (; *line; line++)
+		if ((*line > 0 && *line < ' ' && *line != '\t') || *line == 0x7f)
+			return true;
+	return false;
+}
+
 static int read_lines(struct ef_trust *trust, const char *path, bool required, line_reader reader,
 		      struct ef_refusal *why) {
 	_cleanup_free_ char *text = NULL;
@@ -81,8 +101,9 @@ static int read_lines(struct ef_trust *trust, const char *path, bool required, l
 		return -1;
 	for (rest = text; (line = strsep(&rest, "\n"));) {
 		number++;
-		line += strspn(line, " \t\r");
-		if (*line && *line != '#' && reader(trust, path, number, line, why))
+		end_line(line);
+		line += strspn(line, BLANKS);
+		if (*line && reader(trust, path, number, line, why))
 			return -1;
 	}
 	return 0;
@@ -92,22 +113,24 @@ static int refuse_memory(const char *path, struct ef_refusal *why) {
 	return ef_refuse(why, "EF_UNKNOWN", path, "%s: out of memory while reading it", path);
 }
 
+/* One odd line must not stop every loader of a fleet, and leaving it out trusts nobody more. */
+static int leave_out(struct ef_trust *trust, const char *path, unsigned number, const char *fault) {
+	if (++trust->n_unusable <= SAID_MAX)
+		ef_warn("%s:%u: this line is not used: %s", path, number, fault);
+	return 0;
+}
+
 static int read_signer(struct ef_trust *trust, const char *path, unsigned number, const char *line,
 		       struct ef_refusal *why) {
 	struct ef_signer signer, *grown;
 	const char *fault;
 
-	switch (ef_signer_parse(line, &signer, &fault)) {
-	case EF_SIGNER_OK:
-		break;
-	case EF_SIGNER_UNUSABLE:
-		ef_warn("%s:%u: this line is not used: %s", path, number, fault);
-		trust->n_unusable++;
+	if (has_control(line))
+		return leave_out(trust, path, number, "it holds a control character");
+	if (*line == '#')
 		return 0;
-	default:
-		return ef_refuse(why, "EF_TRUST_MALFORMED", path, "%s:%u: %s; correct the line",
-				 path, number, fault);
-	}
+	if (ef_signer_parse(line, &signer, &fault) != EF_SIGNER_OK)
+		return leave_out(trust, path, number, fault);
 	grown = reallocarray(trust->signers, trust->n_signers + 1, sizeof(*grown));
 	if (!grown) {
 		ef_signer_clear(&signer);
@@ -118,20 +141,42 @@ static int read_signer(struct ef_trust *trust, const char *path, unsigned number
 	return 0;
 }
 
+/* How many words of the line are public keys: of two, one would be read as a comment. */
+static unsigned count_keys(const char *line) {
+	unsigned count = 0;
+
+	for (; *line; line += strcspn(line, BLANKS), line += strspn(line, BLANKS))
+		count += !strncmp(line, KEY_BEGINS, strlen(KEY_BEGINS));
+	return count;
+}
+
 /* A key may have options before it, as in authorized_keys; they revoke nothing less. */
+static int parse_revoked(const char *line, struct ef_sshkey *key) {
+	const char *behind;
+
+	if (has_control(line) || count_keys(line) != 1)
+		return -1;
+	if (!ef_sshkey_parse(line, key))
+		return 0;
+	behind = ef_sshkey_skip_field(line);
+	return behind ? ef_sshkey_parse(behind, key) : -1;
+}
+
+/* A line that is left out here would trust a key that somebody meant to revoke. */
 static int read_revoked(struct ef_trust *trust, const char *path, unsigned number, const char *line,
 			struct ef_refusal *why) {
 	struct ef_sshkey key;
 	void *grown;
 
-	if (ef_sshkey_parse(line, &key)) {
-		const char *behind = ef_sshkey_skip_field(line);
-
-		if (!behind || ef_sshkey_parse(behind, &key))
-			return ef_refuse(why, "EF_TRUST_MALFORMED", path,
-					 "%s:%u: not a public key; write TYPE BASE64 on the line",
-					 path, number);
-	}
+	if (number == 1 && !strncmp(line, BOM, strlen(BOM)))
+		line += strlen(BOM) + strspn(line + strlen(BOM), BLANKS);
+	if (!*line || (*line == '#' && !has_control(line)))
+		return 0;
+	if (parse_revoked(line, &key))
+		return ef_refuse(why, "EF_TRUST_MALFORMED", path,
+				 "%s:%u: not one public key; write TYPE BASE64 on each line, with "
+				 "LF at its end",
+				 path, number);
 	if (!key.is_ed25519)
 		return 0;
 	grown = reallocarray(trust->revoked, trust->n_revoked + 1, sizeof(*trust->revoked));
@@ -147,6 +192,9 @@ int ef_trust_load(const struct ef_trust_paths *paths, struct ef_trust *trust,
 	*trust = (struct ef_trust){0};
 	if (read_lines(trust, paths->allowed_signers, true, read_signer, why))
 		return -1;
+	if (trust->n_unusable > SAID_MAX)
+		ef_warn("%s: %zu lines in all are not used", paths->allowed_signers,
+			trust->n_unusable);
 	if (!trust->n_signers)
 		return ef_refuse(
 		    why, "EF_TRUST_MALFORMED", paths->allowed_signers,
@@ -186,6 +234,12 @@ static int judge_line(const struct ef_signer *signer, const char *namespace, int
 	return 0;
 }
 
+/* Of several lines of a key, the reason of the one that came nearest to allowing it. */
+static void keep_nearest(struct ef_refusal *why, const struct ef_refusal *fault) {
+	if (strcmp(why->code, "EF_SIG_EXPIRED"))
+		*why = *fault;
+}
+
 int ef_trust_judge(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KEY],
 		   const char *namespace, int64_t now, const char *file, const char **principal,
 		   struct ef_refusal *why) {
@@ -199,11 +253,14 @@ int ef_trust_judge(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KE
 		  trust->n_unusable);
 	for (size_t i = 0; i < trust->n_signers; i++) {
 		const struct ef_signer *signer = &trust->signers[i];
+		struct ef_refusal fault;
 
 		if (memcmp(signer->key, key, EF_ED25519_KEY))
 			continue;
-		if (judge_line(signer, namespace, now, file, why))
+		if (judge_line(signer, namespace, now, file, &fault)) {
+			keep_nearest(why, &fault);
 			continue;
+		}
 		*why = (struct ef_refusal){0};
 		*principal = signer->principal;
 		return 0;

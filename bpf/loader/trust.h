@@ -36,9 +36,11 @@ struct ef_trust {
 };
 
 /*
- * Read both files. Each must be a regular file that only root or we can
- * write, in a folder of which the same holds. Whatever cannot be understood is
- * a refusal (EF_TRUST_MISSING, EF_TRUST_MALFORMED). Call ef_trust_clear() in
+ * Read both files, of the grammar of docs/trust-formats.md. Each must be a
+ * regular file that only root or we can write, in a folder of which the same
+ * holds. A line of allowed_signers that cannot be used is left out and said in
+ * the log; whatever else cannot be understood is a refusal (EF_TRUST_MISSING,
+ * EF_TRUST_MALFORMED), a line of revoked_keys included. Call ef_trust_clear() in
  * either case.
  */
 int ef_trust_load(const struct ef_trust_paths *paths, struct ef_trust *trust,

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import as_tar, load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle, write_tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
         answer = self.execute(arguments, task_vars)
         if not answer.pop("needs_archive", False):
             return answer
-        arguments["archive"] = self.send(as_tar(bundle))
+        arguments["archive"] = self.send(bundle)
         return self.execute(arguments, task_vars)
 
     def bundle_path(self, path):
@@ -67,15 +67,15 @@ class ActionModule(ActionBase):
         """Run the module once on the host."""
         return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars, wrap_async=False)
 
-    def send(self, archive):
-        """Copy the archive into the host's temporary folder of this task; return its path there."""
+    def send(self, bundle):
+        """Copy the bundle as a tar into the host's temporary folder of this task; return its path there."""
         if not self._connection._shell.tmpdir:
             self._make_tmp_path()
         remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "bundle.tar")
         fd, local = tempfile.mkstemp(prefix="ebpf-fleet-", suffix=".tar")
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(archive)
+                write_tar(bundle, file)
             self._transfer_file(local, remote)
         finally:
             Path(local).unlink()

@@ -79,7 +79,7 @@ def parse_json(data: bytes | str, depth_limit: int = DEPTH_LIMIT) -> Any:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
         raise ValueError("is not UTF-8") from error
-    if _deepest(text) > depth_limit:
+    if nesting(text) > depth_limit:
         raise ValueError(f"is nested deeper than {depth_limit}")
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_int=_whole, parse_float=_fraction)
@@ -106,7 +106,7 @@ def _fraction(digits: str) -> float:
     return value
 
 
-def _deepest(text: str) -> int:
+def nesting(text: str) -> int:
     """How deep brackets are nested, those within strings left out; one pass, whatever the text is."""
     depth = deepest = 0
     in_string = False

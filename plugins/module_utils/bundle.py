@@ -7,118 +7,51 @@ Nothing here follows a symlink or trusts a name or a size that an archive claims
 
 from __future__ import annotations
 
-import calendar
 import hashlib
 import io
-import os
-import stat
 import tarfile
-import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Callable, Iterable, Mapping, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import btf_index
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import (
+    LISTED_SEPARATELY,
+    FolderSource,
+    Member,
+    MemberGuard,
+    Members,
+    check_source,
+    member_limit,
+    open_source,
+    tar_members,
+    verify,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import refuse as _refuse
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE as CONTRACT_CODE
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, raise_all
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MANIFEST, SIGNATURE, Manifest
+from ansible_collections.ebpf.fleet.plugins.module_utils.signature import open_seal
 
 CREATED_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-LISTED_SEPARATELY = (MANIFEST, SIGNATURE)
-
-
-class Member(NamedTuple):
-    """One regular file of a bundle: its path inside, permission bits and bytes."""
-
-    path: str
-    mode: int
-    data: bytes
+__all__ = [
+    "LISTED_SEPARATELY", "Bundle", "Member", "MemberGuard", "as_tar", "check_contract", "check_files", "epoch_of",
+    "find_damage", "load_bundle", "member_limit", "tar_bytes", "tar_members", "verify", "write_tar",
+]  # fmt: skip
 
 
 class Bundle(NamedTuple):
-    """A bundle whose files are all as its manifest says; the signature is not judged yet."""
+    """A bundle whose files are all as its manifest says; who signed it is not judged yet.
+
+    ``members`` reads a file when it is asked for it, and holds it to the manifest again.
+    """
 
     manifest: Manifest
     signature: bytes
-    members: dict[str, Member]
+    members: Mapping[str, Member]
     contracts: dict[str, dict[str, Any]]
     btf_index: list[dict[str, Any]]
-
-
-def member_limit(path: str) -> int:
-    """The largest size of that member in bytes, also for the manifest and its signature."""
-    limit: int = {MANIFEST: mf.MAX_MANIFEST, SIGNATURE: mf.MAX_SIGNATURE}.get(path) or mf.file_limit(path)
-    return limit
-
-
-def _refuse(code: str, file: str, problem: str, remedy: str = "use the bundle as it was signed") -> NoReturn:
-    raise FleetError(code, f"{file}: {problem}; {remedy}", file)
-
-
-class MemberGuard:
-    """What every member must pass before a byte of it is read."""
-
-    def __init__(self) -> None:
-        self.seen: set[str] = set()
-
-    def admit(self, path: str, regular: bool, size: int) -> None:
-        if not mf.safe_path(path):
-            _refuse("EF_FILE_TYPE", path, "is not a path that a bundle may hold")
-        if not regular:
-            _refuse("EF_FILE_TYPE", path, "is not a regular file")
-        if path in self.seen:
-            _refuse("EF_FILE_EXTRA", path, "is in the bundle twice")
-        if size > member_limit(path):
-            _refuse("EF_FILE_SIZE", path, f"has {size} bytes; at most {member_limit(path)} are allowed")
-        self.seen.add(path)
-        if len(self.seen) > mf.MAX_FILES + len(LISTED_SEPARATELY):
-            _refuse("EF_FILE_EXTRA", path, f"is one file too many; at most {mf.MAX_FILES} are allowed")
-
-
-def tar_members(archive: str) -> Iterator[Member]:
-    """The members of an uncompressed tar, each read only after it was found safe."""
-    guard = MemberGuard()
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            for info in tar:
-                guard.admit(info.name, info.type in tarfile.REGULAR_TYPES and not info.issparse(), info.size)
-                file = tar.extractfile(info)
-                data = file.read() if file else b""
-                if len(data) != info.size:
-                    problem = f"the archive ends after {len(data)} of its {info.size} bytes"
-                    _refuse("EF_FILE_SIZE", info.name, problem)
-                yield Member(info.name, stat.S_IMODE(info.mode), data)
-    except tarfile.TarError as error:
-        _refuse("EF_FILE_TYPE", archive, f"is not a readable uncompressed tar ({error})")
-
-
-def folder_members(folder: str) -> Iterator[Member]:
-    """The files below a folder; a symlink, a device or an empty folder is a refusal."""
-    guard = MemberGuard()
-    for path in sorted(_paths_below(folder, "")):
-        try:
-            fd = os.open(Path(folder, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            _refuse("EF_FILE_TYPE", path, f"cannot be opened as a regular file ({error.strerror})")
-        with os.fdopen(fd, "rb") as file:
-            info = os.fstat(fd)
-            guard.admit(path, stat.S_ISREG(info.st_mode), info.st_size)
-            yield Member(path, stat.S_IMODE(info.st_mode), file.read(member_limit(path) + 1))
-
-
-def _paths_below(folder: str, prefix: str) -> Iterator[str]:
-    empty = True
-    with os.scandir(Path(folder, prefix)) as entries:
-        for entry in entries:
-            empty = False
-            path = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from _paths_below(folder, path + "/")
-            else:
-                yield path
-    if empty and prefix:
-        _refuse("EF_FILE_EXTRA", prefix, "is a folder that holds nothing named")
 
 
 def check_member(manifest: Manifest, member: Member) -> None:
@@ -166,51 +99,63 @@ def check_contract(manifest: Manifest, feature: str, data: bytes) -> dict[str, A
     return dict(doc)
 
 
-def load_bundle(source: str) -> Bundle:
-    """Read a bundle from a tar or a folder and check all but the signature.
+def _judge_seal(manifest: bytes, signature: bytes) -> None:
+    """Who signed is for each host to judge; that the key in the signature signed these bytes is known here."""
+    try:
+        open_seal(manifest, signature)
+    except FleetError as error:
+        if error.code != "EF_NO_SSH_KEYGEN":
+            raise
 
-    Raises FleetError with the reason code of the first thing that is wrong.
+
+def load_bundle(source: str) -> Bundle:
+    """Read a bundle from a tar or a folder and check all but whose signature it is.
+
+    Raises FleetError with the reason code of the first thing that is wrong. The members stay where they are.
     """
-    members: dict[str, Member] = {}
-    for member in open_members(source):
-        members[member.path] = member
-    if MANIFEST not in members:
-        _refuse("EF_MANIFEST_MISSING", MANIFEST, f"is not in {source}", "give the path of a bundle")
-    if SIGNATURE not in members:
-        _refuse("EF_SIG_MISSING", SIGNATURE, f"is not in {source}", "sign the bundle with ssh-keygen -Y sign")
-    manifest = mf.load_manifest(members[MANIFEST].data)
-    check_files(manifest, members.values(), lambda _member: None)
+    opened = open_source(source)
+    manifest, signature, _verdict = check_source(opened, _judge_seal)
+    members = Members(opened, manifest, signature)
     contracts = {
         name: check_contract(manifest, name, members[entry["contract"]].data)
         for name, entry in manifest.features.items()
     }
     index = members.get(btf_index.PATH)
-    entries = btf_index.parse_index(index.data, members) if index else []
-    return Bundle(manifest, members[SIGNATURE].data, members, contracts, entries)
-
-
-def open_members(source: str) -> Iterator[Member]:
-    """The members of a bundle at a path, whichever form it has."""
-    if not Path(source).exists():
-        _refuse("EF_MANIFEST_MISSING", source, "does not exist", "build it with playbooks/release.yml")
-    return folder_members(source) if Path(source).is_dir() else tar_members(source)
+    entries_of = btf_index.parse_index(index.data, members) if index else []
+    return Bundle(manifest, signature, members, contracts, entries_of)
 
 
 def epoch_of(created: str) -> int:
     """The seconds since 1970 of a manifest's ``created``; a date that does not exist is a refusal."""
-    try:
-        return calendar.timegm(time.strptime(created, CREATED_FORMAT))
-    except ValueError:
+    seconds = mf.seconds_of(created)
+    if seconds is None:
         _refuse("EF_MANIFEST_SCHEMA", MANIFEST, f"bundle.created: {created!r} is not a UTC time", "build it again")
+    return int(seconds)
 
 
-def tar_bytes(members: dict[str, Member], mtime: int) -> bytes:
-    """The one tar of these members: sorted, owned by root, of one time, without folders."""
+def tar_bytes(members: Mapping[str, Member], mtime: int) -> bytes:
+    """The one tar of these members, as :func:`write_members` makes it."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
-        for path in sorted(members):
-            tar.addfile(_tar_info(members[path], mtime), io.BytesIO(members[path].data))
+    write_members(buffer, members, mtime)
     return buffer.getvalue()
+
+
+def write_members(file: BinaryIO, members: Mapping[str, Member], mtime: int) -> None:
+    """Write the one tar of these members: sorted, owned by root, of one time, without folders; one member at a time."""
+    with tarfile.open(fileobj=file, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(members):
+            member = members[path]
+            info = _tar_info(member, mtime)
+            tar.format = tarfile.USTAR_FORMAT if _fits_ustar(info) else tarfile.GNU_FORMAT
+            tar.addfile(info, io.BytesIO(member.data))
+
+
+def _fits_ustar(info: tarfile.TarInfo) -> bool:
+    try:
+        info.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError:
+        return False
+    return True
 
 
 def _tar_info(member: Member, mtime: int) -> tarfile.TarInfo:
@@ -222,16 +167,26 @@ def _tar_info(member: Member, mtime: int) -> tarfile.TarInfo:
 
 
 def as_tar(bundle: Bundle) -> bytes:
-    """The wire form of a bundle, whatever form it was read from."""
+    """The wire form of a bundle, whatever form it was read from; the whole of it in memory."""
     return tar_bytes(bundle.members, epoch_of(bundle.manifest.doc["bundle"]["created"]))
+
+
+def write_tar(bundle: Bundle, file: BinaryIO) -> None:
+    """Write the wire form of a bundle; one member is in memory at a time."""
+    write_members(file, bundle.members, epoch_of(bundle.manifest.doc["bundle"]["created"]))
 
 
 def find_damage(manifest: Manifest, folder: str) -> FleetError | None:
     """What is wrong with an unpacked bundle; None if every file is as signed."""
+    if not Path(folder).is_dir():
+        return FleetError("EF_FILE_MISSING", f"{folder}: is not a folder", folder)
     try:
-        check_files(manifest, folder_members(folder), lambda _member: None)
+        source = FolderSource(folder)
+        source.head(MANIFEST, mf.MAX_MANIFEST, "EF_MANIFEST_MISSING", "EF_MANIFEST_MALFORMED")
+        source.head(SIGNATURE, mf.MAX_SIGNATURE, "EF_SIG_MISSING", "EF_SIG_MALFORMED")
+        for path in sorted(manifest.files):
+            source.check(manifest.files[path])
+        source.check_extra(manifest.files)
     except FleetError as error:
         return error
-    except OSError as error:
-        return FleetError("EF_FILE_MISSING", f"{folder}: cannot be read ({error.strerror})", folder)
     return None

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import calendar
+import datetime
 import hashlib
 import json
 import re
 from typing import Any, NamedTuple, NoReturn
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.bounded import nesting
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 
 SCHEMA = "ebpf.fleet/manifest/v1"
@@ -19,11 +22,14 @@ MAX_MANIFEST, MAX_SIGNATURE = MIB, 16 * KIB
 MAX_CONTRACT, MAX_OBJECT, MAX_LOADER = 64 * KIB, 8 * MIB, 32 * MIB
 MAX_FILES = 1024
 MAX_SEQUENCE = 2**63 - 1
+MAX_DEPTH = 32
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 BUNDLE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}\Z")
-CREATED = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z\Z")
+CREATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")
 PATH = re.compile(r"[A-Za-z0-9._/-]{1,255}\Z")
+UNREADABLE = re.compile("[\0\ud800-\udfff]")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 TOP_KEYS = ("schema", "bundle", "loader", "features", "files", "provenance", "compatibility")
 
@@ -71,6 +77,12 @@ def safe_path(path: Any) -> bool:
     return all(part not in ("", ".", "..") for part in path.split("/"))
 
 
+def folders_of(path: str) -> list[str]:
+    """The folders that a path of a bundle lies in, the outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
 def file_limit(path: str) -> int:
     """The largest size of that file, in bytes."""
     if path.endswith("/contract.json"):
@@ -78,30 +90,80 @@ def file_limit(path: str) -> int:
     return MAX_LOADER if path.startswith("loader/") else MAX_OBJECT
 
 
-def parse_canonical(data: bytes, file: str, code: str = "EF_MANIFEST_MALFORMED") -> Any:
-    """Parse a document that must be canonical JSON; any other byte is a refusal with ``code``."""
-
-    def refuse(problem: str) -> NoReturn:
-        raise FleetError(code, f"{file}: {problem}; build and sign the bundle again", file)
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _value in items]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            refuse(f"key {twice[0]!r} is there twice")
-        return dict(items)
-
-    def constant(text: str) -> NoReturn:
-        refuse(f"holds the number {text}, but only integers are allowed")
-
+def seconds_of(created: str) -> int | None:
+    """The seconds since 1970 of a ``created``; None where it is not a moment from 1970 to 9999 in the one form."""
+    if not CREATED.match(created):
+        return None
     try:
-        doc = json.loads(data.decode("ascii"), object_pairs_hook=pairs, parse_float=constant,
-                         parse_constant=constant)  # fmt: skip
+        year, month, day, hour, minute, second = (int(part) for part in re.split(r"[-T:]", created[:-1]))
+        moment = datetime.datetime(year, month, day, hour, minute, second)
+    except ValueError:
+        return None
+    seconds = calendar.timegm(moment.timetuple())
+    return seconds if seconds >= 0 else None
+
+
+def parse_canonical(data: bytes, file: str, code: str = "EF_MANIFEST_MALFORMED") -> Any:
+    """Parse a document that must be canonical JSON; any other byte is a refusal with ``code``.
+
+    Nested at most 32 deep, integers of 64 bits with sign, no U+0000 and no lone surrogate: what the
+    loader's library reads, Python reads, and nothing else.
+    """
+    try:
+        doc = _parse_strict(data)
     except (ValueError, RecursionError) as error:
-        refuse(f"is not JSON in ASCII ({error})")
-    if canonical_json(doc).encode("ascii") != data:
-        refuse("is not in canonical form")
+        raise FleetError(code, f"{file}: {error}; build and sign the bundle again", file) from error
     return doc
+
+
+def _parse_strict(data: bytes) -> Any:
+    """The document; raises ValueError with the fault."""
+    try:
+        text = data.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise ValueError("is not JSON in ASCII") from error
+    if nesting(text) > MAX_DEPTH:
+        raise ValueError(f"is nested deeper than {MAX_DEPTH}")
+    try:
+        doc = json.loads(text, object_pairs_hook=_pairs, parse_int=_integer, parse_float=_constant,
+                         parse_constant=_constant)  # fmt: skip
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON in ASCII ({error})") from error
+    _refuse_unreadable(doc)
+    if canonical_json(doc).encode("ascii") != data:
+        raise ValueError("is not in canonical form (sorted keys, no white space, integers only, one newline)")
+    return doc
+
+
+def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) != len(items):
+        seen: set[str] = set()
+        twice = next(key for key, _value in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {twice[:80]!r} is there twice")
+    return found
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not MIN_INTEGER <= int(text) <= MAX_INTEGER:
+        raise ValueError(f"holds the number {text[:40]}, which does not fit in 64 bits with sign")
+    return int(text)
+
+
+def _constant(text: str) -> NoReturn:
+    raise ValueError(f"holds the number {text[:40]}, but only integers are allowed")
+
+
+def _refuse_unreadable(value: Any) -> None:
+    if isinstance(value, str) and UNREADABLE.search(value):
+        raise ValueError("holds U+0000 or half of a surrogate pair in a text")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_unreadable(key)
+            _refuse_unreadable(item)
+    if isinstance(value, list):
+        for item in value:
+            _refuse_unreadable(item)
 
 
 class Manifest:
@@ -139,7 +201,7 @@ class Manifest:
 def load_manifest(data: bytes, file: str = MANIFEST) -> Manifest:
     """Parse and validate; raises FleetError (EF_MANIFEST_MALFORMED, EF_MANIFEST_SCHEMA)."""
     if len(data) > MAX_MANIFEST:
-        raise FleetError("EF_MANIFEST_SCHEMA", f"{file}: is {len(data)} bytes; at most {MAX_MANIFEST} are allowed",
+        raise FleetError("EF_MANIFEST_MALFORMED", f"{file}: is {len(data)} bytes; at most {MAX_MANIFEST} are allowed",
                          file)  # fmt: skip
     doc = parse_canonical(data, file)
     _Validator(file).check(doc)
@@ -196,6 +258,8 @@ class _Validator:
         self.match("bundle.version", bundle["version"], VERSION)
         self.integer("bundle.sequence", bundle["sequence"], 1, MAX_SEQUENCE)
         self.match("bundle.created", bundle["created"], CREATED)
+        if seconds_of(bundle["created"]) is None:
+            self.refuse("bundle.created", f"{bundle['created']!r} is not a moment of the calendar since 1970")
 
     def check_files(self, files: Any) -> None:
         if not isinstance(files, dict) or not files:
@@ -211,6 +275,8 @@ class _Validator:
             self.integer(field + ".size", files[path]["size"], 0, file_limit(path))
             if files[path]["mode"] not in ("0644", "0755"):
                 self.refuse(field + ".mode", "is not 0644 or 0755")
+            if any(folder in files or folder in (MANIFEST, SIGNATURE) for folder in folders_of(path)):
+                self.refuse(field, "lies in a folder that is a file of the bundle")
 
     def named(self, field: str, path: Any, files: dict[str, Any]) -> None:
         if not isinstance(path, str) or path not in files:

@@ -228,7 +228,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
     needs_collector,
     read_state,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust, verify_signature
+from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
+    read_trust,
+    unusable_lines,
+    verify_signature,
+)
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
@@ -294,6 +298,8 @@ def judge_bundle(module, layout):
         module.warn(f"{layout.etc} does not exist: the signature can be verified once the host is prepared")
     else:
         trust = read_trust(str(layout.signers), str(layout.revoked))
+        for note in unusable_lines(trust)[:10]:
+            module.warn(note)
         signer = verify_signature(data, signature, trust, time.time())
     manifest = load_manifest(data)
     manifest.loader_path(platform.machine())

@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import Members, check_source, open_source
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 
 CONTENT = {
@@ -148,7 +149,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_read_like_a_tar(tmp_path: Path) -> None:
     assert bd.find_damage(manifest(), str(folder(tmp_path))) is None
-    assert {member.path: member for member in bd.folder_members(str(tmp_path / "b"))} == whole()
+    manifest_, signature, _verdict = check_source(open_source(str(tmp_path / "b")), lambda *_heads: None)
+    assert dict(Members(open_source(str(tmp_path / "b")), manifest_, signature)) == whole()
 
 
 def test_links_pipes_and_empty_folders_are_damage(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import time
 from pathlib import Path
@@ -71,7 +72,9 @@ def test_options_of_a_signer(key: Path, options: str, expected: str) -> None:
 def test_other_data_and_other_keys_are_bad(key: Path) -> None:
     line = f"me@x {public(key)}"
     assert code(key, line, data=DATA + b"x") == "EF_SIG_BAD"
-    assert code(key, "me@x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA") == "EF_SIG_UNKNOWN_SIGNER"
+    other = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode()
+    assert code(key, f"me@x ssh-ed25519 {other}") == "EF_SIG_UNKNOWN_SIGNER"
+    assert code(key, "me@x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA") == "EF_TRUST_MALFORMED"
     assert code(key, "me@x ssh-rsa AAAAB3NzaC1yc2E=") == "EF_TRUST_MALFORMED"
     assert code(key, "") == "EF_TRUST_MALFORMED"
 
@@ -82,8 +85,8 @@ def test_a_revoked_key_is_named_and_ssh_keygen_agrees(key: Path) -> None:
     assert code(key, line, b"# nobody\n") == "EF_OK"
     fingerprint = subprocess.run(["ssh-keygen", "-l", "-f", f"{key}.pub"], check=True, capture_output=True).stdout
     by_hash = b"hash: " + fingerprint.split()[1] + b"\n"
-    assert code(key, line, by_hash) == "EF_SIG_BAD"
-    assert code(key, line, b"no key at all\n") == "EF_SIG_BAD"
+    assert code(key, line, by_hash) == "EF_TRUST_MALFORMED"
+    assert code(key, line, b"no key at all\n") == "EF_TRUST_MALFORMED"
 
 
 def test_another_namespace_is_refused(key: Path) -> None:
@@ -129,6 +132,13 @@ def test_trust_files_are_read_with_suspicion(tmp_path: Path) -> None:
     assert refusal() == "EF_TRUST_MALFORMED"
     signers.chmod(0o644)
     assert sg.read_trust(str(signers), str(revoked)).revoked is None
-    revoked.write_bytes(sg.KRL_MAGIC)
-    revoked.chmod(0o644)
+    tmp_path.chmod(0o777)
     assert refusal() == "EF_TRUST_MALFORMED"
+    tmp_path.chmod(0o755)
+    signers.rename(tmp_path / "real")
+    signers.symlink_to("real")
+    assert refusal() == "EF_TRUST_MALFORMED"
+
+
+def test_a_binary_krl_is_refused(key: Path) -> None:
+    assert code(key, f"me@x {public(key)}", sg.KRL_MAGIC) == "EF_TRUST_MALFORMED"

@@ -1,0 +1,5 @@
+"""The loader under test, as for its own tests."""
+
+from tests.loader.conftest import loader
+
+__all__ = ["loader"]
