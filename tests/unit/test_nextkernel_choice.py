@@ -262,8 +262,8 @@ class TestSystemdBoot:
 def test_versions_are_compared_as_the_specification_lists_them() -> None:
     """The ordered list of UAPI.10."""
     listed = [
-        "122.1", "123~rc1-1", "123", "123-a", "123-a.1", "123-1", "123-1.1", "123^post1", "123.a-1", "123.1-1", "123a-1",
-        "124-1",
+        "122.1", "123~rc1-1", "123", "123-a", "123-a.1", "123-1", "123-1.1", "123^post1", "123.a-1", "123.1-1",
+        "123a-1", "124-1",
     ]  # fmt: skip
     for earlier, later in zip(listed, listed[1:]):
         assert bootentries.compare_versions(earlier, later) < 0, (earlier, later)
