@@ -86,11 +86,11 @@ static int no_entry(enum fit best, const struct ef_kernel *kernel, struct ef_rea
 		    kernel->release, kernel->build_id);
 	else
 		ef_reason_set(
-		    why, "EF_NO_BTF",
-		    "the kernel's types are not at " EF_KERNEL_BTF
-		    ", and the bundle has no BTF of kernel %s (build id %s); add it and build "
-		    "the release again",
-		    kernel->release, kernel->build_id[0] ? kernel->build_id : "unknown");
+		    why, kernel->own_btf_why.code,
+		    "the kernel's own types cannot be had (%s), and the bundle has no BTF of "
+		    "kernel %s (build id %s); add it and build the release again",
+		    kernel->own_btf_why.code, kernel->release,
+		    kernel->build_id[0] ? kernel->build_id : "unknown");
 	return -1;
 }
 

@@ -87,10 +87,10 @@ static enum ef_answer need_type(const struct ef_kernel *kernel, const struct hoo
 				const char *prefix, unsigned kind, int *id, struct ef_reason *why) {
 	if (kernel->btf == EF_BTF_VMLINUX)
 		return find_type(hook, prefix, kind, id, why);
-	ef_reason_set(why, "EF_NO_BTF",
-		      "'%s' needs the kernel's own types at " EF_KERNEL_BTF
-		      ", which are not there; no other BTF can stand in for them",
-		      hook->spec);
+	ef_reason_set(
+	    why, kernel->own_btf_why.code,
+	    "'%s' needs the kernel's own types, and no other BTF can stand in for them: %s",
+	    hook->spec, kernel->own_btf_why.text);
 	return EF_ANSWER_NO;
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "kernel.h"
 
+#include <bpf/btf.h>
 #include <elf.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -81,6 +83,28 @@ bool ef_kernel_is_confidential(void) {
 	return file && fgets(line, sizeof(line), file) && strstr(line, "[confidentiality]");
 }
 
+/* Can libbpf read the kernel's types to their end? Else every load would fail for it. */
+static bool has_usable_btf(struct ef_reason *why) {
+	struct btf *btf;
+
+	if (access(EF_KERNEL_BTF, R_OK)) {
+		ef_reason_set(why, "EF_NO_BTF",
+			      "the kernel's types are not at " EF_KERNEL_BTF
+			      "; it needs a kernel built with CONFIG_DEBUG_INFO_BTF");
+		return false;
+	}
+	btf = btf__parse_raw(EF_KERNEL_BTF);
+	if (btf) {
+		btf__free(btf);
+		return true;
+	}
+	ef_reason_set(why, "EF_BTF_UNREADABLE",
+		      EF_KERNEL_BTF " cannot be read as BTF: %s (%d); it is damaged, or newer than "
+				    "this loader: update the release",
+		      strerror(errno), errno);
+	return false;
+}
+
 void ef_kernel_read(struct ef_kernel *kernel) {
 	struct utsname uts;
 	char distro[32];
@@ -97,11 +121,8 @@ void ef_kernel_read(struct ef_kernel *kernel) {
 			 kernel->family);
 	read_build_id(kernel->build_id);
 	kernel->btf_fd = -1;
-	kernel->btf = access(EF_KERNEL_BTF, R_OK) ? EF_BTF_MISSING : EF_BTF_VMLINUX;
-	if (kernel->btf == EF_BTF_MISSING)
-		ef_reason_set(&kernel->btf_why, "EF_NO_BTF",
-			      "the kernel's types are not at " EF_KERNEL_BTF
-			      "; it needs a kernel built with CONFIG_DEBUG_INFO_BTF");
+	kernel->btf = has_usable_btf(&kernel->own_btf_why) ? EF_BTF_VMLINUX : EF_BTF_MISSING;
+	kernel->btf_why = kernel->own_btf_why;
 }
 
 void ef_kernel_clear(struct ef_kernel *kernel) {

@@ -24,10 +24,11 @@ struct ef_kernel {
 	unsigned major, minor;
 	char build_id[EF_BUILD_ID_HEX]; /* lower-case hex; "" when it cannot be read */
 	enum ef_kernel_btf btf;
-	struct ef_reason btf_why; /* EF_BTF_MISSING: why, and why not the bundle's */
-	char btf_file[256];	  /* EF_BTF_BUNDLED: its path in the bundle */
-	char btf_path[32];	  /* EF_BTF_BUNDLED: where its verified bytes are opened */
-	int btf_fd;		  /* what keeps btf_path there; -1: none */
+	struct ef_reason own_btf_why; /* but EF_BTF_VMLINUX: why not the kernel's own */
+	struct ef_reason btf_why;     /* EF_BTF_MISSING: that, and why not the bundle's */
+	char btf_file[256];	      /* EF_BTF_BUNDLED: its path in the bundle */
+	char btf_path[32];	      /* EF_BTF_BUNDLED: where its verified bytes are opened */
+	int btf_fd;		      /* what keeps btf_path there; -1: none */
 };
 
 /*

@@ -170,13 +170,7 @@ static enum ef_answer require_btf(const struct ef_kernel *kernel, const char *na
 		return EF_ANSWER_UNKNOWN;
 	if (kernel->btf == EF_BTF_VMLINUX || (any && kernel->btf == EF_BTF_BUNDLED))
 		return EF_ANSWER_YES;
-	if (any) {
-		*why = kernel->btf_why;
-		return EF_ANSWER_NO;
-	}
-	ef_reason_set(why, "EF_NO_BTF",
-		      "the kernel's own types are not at " EF_KERNEL_BTF
-		      "; it needs a kernel built with CONFIG_DEBUG_INFO_BTF");
+	*why = any ? kernel->btf_why : kernel->own_btf_why;
 	return EF_ANSWER_NO;
 }
 

@@ -7,12 +7,19 @@ Reads files only. Where they do not agree or do not say, the answer is None and 
 
 from __future__ import annotations
 
-import fnmatch
 import os
+import platform
 import re
 from pathlib import Path
-from typing import Mapping, NamedTuple
+from typing import Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.bootentries import (
+    Entry,
+    Wishes,
+    parse_entry,
+    parse_fields,
+    select,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import read_text
 
 _RELEASE = re.compile(r"[0-9]+\.[0-9]+[A-Za-z0-9.+~_-]*")
@@ -77,37 +84,119 @@ def _by_kexec(root: Path) -> Choice | None:
     return Choice(None, "a kernel is loaded for kexec, and the host does not say which")
 
 
+# Where the boot partition (XBOOTLDR) and the EFI system partition are mounted.
+_PARTITIONS = ("boot", "efi", "boot/efi")
+_LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
+
 def _by_loader_entries(root: Path) -> Choice | None:
     """Boot Loader Specification entries, as Fedora's grub and systemd-boot read them."""
-    entries = {path.stem: _entry_fields(path) for path in _listed(root / "boot/loader/entries")}
-    entries = {name: fields for name, fields in entries.items() if _release_of_entry(fields)}
+    entries = _loader_entries(root)
     if not entries:
         return None
+    loader = _loader_info(root)
     grub = _grub_environment(root)
-    once, saved = grub.get("next_entry"), grub.get("saved_entry")
-    for how, name in (("next_entry", once), ("saved_entry", saved)):
-        if name and name in entries:
-            return _entry_choice(entries[name], f"{how} of grubenv names loader entry {name}")
-    if once or saved:
-        return Choice(None, f"grubenv names {once or saved!r}, which is no loader entry")
-    pattern = _entry_fields(root / "boot/loader/loader.conf").get("default")
-    if pattern:
-        entries = {name: entries[name] for name in entries if fnmatch.fnmatch(name + ".conf", pattern)} or entries
-    newest = max(entries, key=lambda name: release_order(_release_of_entry(entries[name]) or ""))
-    among = f" of default {pattern}" if pattern else ""
-    return _entry_choice(entries[newest], f"loader entry {newest}, the newest{among}")
+    if not loader.lower().startswith("systemd-boot") and (grub.get("next_entry") or grub.get("saved_entry")):
+        return _by_grub_environment(grub, entries)
+    counts = any(entry.tries is not None for entry in entries)  # as only systemd-boot does
+    if loader.lower().startswith("systemd-boot") or counts or _loader_conf(root) is not None:
+        return _agreed(root, loader, _by_systemd_boot(root, entries))
+    newest = max(entries, key=lambda entry: release_order(_release_of_entry(entry.fields) or ""))
+    return _entry_choice(newest.fields, f"loader entry {_stem(newest)}, the newest")
 
 
-def _entry_fields(path: Path) -> dict[str, str]:
-    text = read_text(path) if path.suffix == ".conf" else None
-    pairs = [line.strip().partition(" ") for line in (text or "").splitlines() if not line.startswith("#")]
-    return {key: value.strip() for key, _space, value in pairs if key}
+def _stem(entry: Entry) -> str:
+    identity: str = entry.identity
+    return identity[: -len(".conf")]
+
+
+def _by_grub_environment(grub: Mapping[str, str], entries: Sequence[Entry]) -> Choice:
+    by_name = {_stem(entry): entry for entry in entries}
+    for how in ("next_entry", "saved_entry"):
+        name = grub.get(how)
+        if name and name in by_name:
+            return _entry_choice(by_name[name].fields, f"{how} of grubenv names loader entry {name}")
+    named = grub.get("next_entry") or grub.get("saved_entry")
+    return Choice(None, f"grubenv names {named!r}, which is no loader entry")
+
+
+def _by_systemd_boot(root: Path, entries: Sequence[Entry]) -> Choice:
+    """The entry that systemd-boot starts; unknown where something that it reads cannot be read here."""
+    images = [path for part in _PARTITIONS for path in _listed(root / part / "EFI/Linux") if path.suffix == ".efi"]
+    if images:
+        return Choice(None, f"{images[0]} is a unified kernel image, and which release it holds was not read")
+    variables = root / "sys/firmware/efi/efivars"
+    if (root / "sys/firmware/efi").is_dir() and not _listed(variables):
+        return Choice(None, f"{variables} cannot be read, and a variable there may name another loader entry")
+    conf = _loader_conf(root) or {}
+    names = ("LoaderEntryOneShot", "LoaderEntryDefault", "LoaderEntryLastBooted")
+    oneshot, default, last = (_efi_variable(root, name) for name in names)
+    entry, how = select(entries, Wishes(oneshot, default, conf.get("default"), last))
+    return Choice(None, how) if entry is None else _entry_choice(entry.fields, how)
+
+
+def _agreed(root: Path, loader: str, choice: Choice) -> Choice:
+    """With nothing that says which of two boot loaders starts, both must choose the same."""
+    grub = None if loader else _by_grub(root)
+    if grub is None or grub.release == choice.release:
+        return choice
+    return Choice(
+        None,
+        f"systemd-boot would start {choice.release} ({choice.chosen_by}), grub {grub.release} ({grub.chosen_by}), "
+        "and nothing here says which of them the host boots with",
+    )
+
+
+def _loader_entries(root: Path) -> list[Entry]:
+    """The Linux entries of this machine's architecture whose kernel is there, of every partition, each name once."""
+    found: dict[str, Entry] = {}
+    for part in _PARTITIONS:
+        paths = [path for path in _listed(root / part / "loader/entries") if path.suffix == ".conf"]
+        entries = [parse_entry(path.name, read_text(path) or "") for path in paths]
+        entries = [entry for entry in entries if _release_of_entry(entry.fields) and _of_this_machine(entry)]
+        there = [entry for entry in entries if (root / part / entry.fields["linux"].lstrip("/")).exists()]
+        # systemd-boot leaves out an entry without its kernel; where no kernel is to be seen, nothing is known of that.
+        for entry in there or entries:
+            found.setdefault(entry.identity, entry)
+    return list(found.values())
+
+
+# The names of UAPI.1 for what uname calls the machine.
+_ARCHITECTURES = {"x86_64": "x64", "aarch64": "aa64", "riscv64": "riscv64", "loongarch64": "loongarch64"}
+
+
+def _of_this_machine(entry: Entry) -> bool:
+    named = entry.fields.get("architecture")
+    return named is None or named.lower() in (_ARCHITECTURES.get(platform.machine()), platform.machine().lower())
+
+
+def _loader_conf(root: Path) -> dict[str, str] | None:
+    for part in _PARTITIONS:
+        text = read_text(root / part / "loader/loader.conf")
+        if text is not None:
+            fields: dict[str, str] = parse_fields(text)
+            return fields
+    return None
+
+
+def _loader_info(root: Path) -> str:
+    """Which boot loader started the host, by its own word; empty where it does not say."""
+    return _efi_variable(root, "LoaderInfo") or ""
+
+
+def _efi_variable(root: Path, name: str) -> str | None:
+    """A variable of the boot loader: four bytes of attributes, then UTF-16 with a closing zero."""
+    try:
+        raw = (root / f"sys/firmware/efi/efivars/{name}-{_LOADER_GUID}").read_bytes()
+    except OSError:
+        return None
+    return raw[4:].decode("utf-16-le", "replace").rstrip("\0") or None
 
 
 def _release_of_entry(fields: Mapping[str, str]) -> str | None:
     named = _release_of(fields.get("linux", "").rpartition("/")[2])
     release = fields.get("version") or named
-    return release if release and _RELEASE.fullmatch(release) else named
+    return release if release and "linux" in fields and _RELEASE.fullmatch(release) else named
 
 
 def _entry_choice(fields: Mapping[str, str], how: str) -> Choice:
@@ -125,7 +214,7 @@ def _grub_environment(root: Path) -> dict[str, str]:
     return {}
 
 
-class Entry(NamedTuple):
+class MenuEntry(NamedTuple):
     """One menu entry of grub.cfg: index path as in `1>0`, title path, id path, release and command line."""
 
     path: str
@@ -144,7 +233,7 @@ class _Menu:
     """Reads a grub.cfg line by line; knows in which menu it stands."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[MenuEntry] = []
         self._counts = [0]
         self._inside: list[tuple[str, str, str]] = []
 
@@ -167,7 +256,7 @@ class _Menu:
             return
         path = ">".join(str(count) for count in self._counts)
         titles, identities = (">".join(one[at] for one in self._inside) for at in (1, 2))
-        self.entries.append(Entry(path, titles, identities, None, None))
+        self.entries.append(MenuEntry(path, titles, identities, None, None))
 
     def _close(self) -> None:
         if self._inside.pop()[0] == "submenu":
@@ -181,7 +270,7 @@ class _Menu:
             self.entries[-1] = self.entries[-1]._replace(release=release, command_line=linux.group(2))
 
 
-def grub_entries(text: str) -> list[Entry]:
+def grub_entries(text: str) -> list[MenuEntry]:
     """The menu entries of a grub.cfg, those in submenus too, in order."""
     menu = _Menu()
     for line in text.splitlines():
@@ -204,7 +293,7 @@ def _by_grub(root: Path) -> Choice | None:
     return Choice(None, f"{how} {wanted!r}, which is no entry of grub.cfg")
 
 
-def _grub_choice(entry: Entry, how: str) -> Choice:
+def _grub_choice(entry: MenuEntry, how: str) -> Choice:
     if entry.release is None:
         return Choice(None, f"{how}: entry {entry.title!r} boots no Linux image with a release in its name")
     return Choice(entry.release, f"{how}: entry {entry.title!r}", entry.command_line)

@@ -52,10 +52,14 @@ def _sections(blob: bytes) -> tuple[memoryview, bytes]:
     if len(blob) < 24 or struct.unpack_from("=H", blob)[0] != MAGIC:
         raise BtfError("no BTF header")
     header, type_at, type_len, string_at, string_len = struct.unpack_from("=IIIII", blob, 4)
+    if header < 24 or type_at % 4 or type_at + type_len > string_at:
+        raise BtfError("BTF header whose sections do not follow each other")
     types = blob[header + type_at : header + type_at + type_len]
     strings = blob[header + string_at : header + string_at + string_len]
     if len(types) != type_len or len(strings) != string_len or type_len % 4:
         raise BtfError("BTF is cut off")
+    if not strings.startswith(b"\0") or not strings.endswith(b"\0"):
+        raise BtfError("BTF strings that do not begin and end with a zero")
     return memoryview(types).cast("I"), strings
 
 
@@ -75,6 +79,8 @@ def _walk(words: memoryview, wanted: dict[int, str]) -> list[tuple[int, int, int
     steps: dict[int, int] = {}
     position, number, end = 0, 1, len(words)
     while position < end:
+        if position + 3 > end:
+            raise BtfError("a BTF type that is cut off")
         info = words[position + 1]
         if words[position] in wanted:
             found.append((number, info >> 24 & 0x1F, words[position]))
@@ -82,6 +88,8 @@ def _walk(words: memoryview, wanted: dict[int, str]) -> list[tuple[int, int, int
             steps[info] = _step(info)
         position += steps[info]
         number += 1
+    if position != end:
+        raise BtfError("a BTF type that is cut off")
     return found
 
 

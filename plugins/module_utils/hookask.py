@@ -91,7 +91,8 @@ class KernelTypes:
         try:
             self.ids = btf.type_ids(blob, wanted)
         except btf.BtfError as error:
-            return said("unknown", f"{path}: {error}")
+            # libbpf cannot use it either: it counts as missing, and the bundle's may stand in.
+            return said("no", f"{path} cannot be read as BTF: {error}", "EF_BTF_UNREADABLE")
         return said("yes", f"{path}, {len(blob)} bytes")
 
     def find(self, kind: int, name: str) -> int:
@@ -132,7 +133,7 @@ class HookAsker:
 
     def _load_typed(self, spec: bpfsys.ProgramSpec, what: str, kind: int, name: str) -> Answer:
         if not is_yes(self.types.answer):
-            code = "EF_NO_BTF" if self.types.answer["answer"] == "no" else None
+            code = self.types.answer.get("reason_code", "EF_NO_BTF") if self.types.answer["answer"] == "no" else None
             return said(self.types.answer["answer"], self.types.answer["evidence"], code)
         number = self.types.find(kind, name)
         if not number:

@@ -7,12 +7,12 @@ Every reader takes the root that stands before the paths; what cannot be read is
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import platform
 import resource
 import time
+import zlib
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -57,8 +57,8 @@ _CONFIG_OPTIONS = (
     "CONFIG_SECURITY_LOCKDOWN_LSM",
     "CONFIG_UPROBE_EVENTS",
 )
-# Ids of lsm_list_modules(2).
-_LSM_NAMES = {
+# Ids of lsm_list_modules(2): LSM_ID_* of linux/lsm.h.
+LSM_NAMES = {
     100: "capability",
     101: "selinux",
     102: "smack",
@@ -68,8 +68,8 @@ _LSM_NAMES = {
     106: "loadpin",
     107: "safesetid",
     108: "lockdown",
-    109: "landlock",
-    110: "bpf",
+    109: "bpf",
+    110: "landlock",
     111: "ima",
     112: "evm",
     113: "ipe",
@@ -145,7 +145,7 @@ def read_lsms(root: Path) -> list[str] | None:
 def list_lsms() -> list[str] | None:
     """The active LSMs as the kernel lists them (6.8 on), where securityfs is not mounted."""
     try:
-        return [_LSM_NAMES.get(number, f"lsm_{number}") for number in bpfsys.active_lsms()]
+        return [LSM_NAMES.get(number, f"lsm_{number}") for number in bpfsys.active_lsms()]
     except (OSError, bpfsys.UnsupportedMachineError):
         return None
 
@@ -161,14 +161,34 @@ def read_lockdown(root: Path) -> dict[str, str | None]:
 
 def read_config(root: Path, release: str) -> dict[str, Any] | None:
     """Build options of the running kernel, an option that is not set as "n"; None if not readable."""
-    for place in ("proc/config.gz", "boot/config-" + release):
-        try:
-            raw = (root / place).read_bytes()
-            text = (gzip.decompress(raw) if place.endswith(".gz") else raw).decode("ascii", "replace")
-        except (OSError, EOFError):
-            continue
-        return {"source": place, "options": {name: _option(text, name) for name in _CONFIG_OPTIONS}}
+    for place in CONFIG_PLACES:
+        text = read_config_text(root / place.format(release))
+        if text is not None:
+            return {"source": place.format(release), "options": {name: _option(text, name) for name in _CONFIG_OPTIONS}}
     return None
+
+
+# The kernel's own copy; then where distributions put it (Debian and its kin; Fedora and image-based systems).
+CONFIG_PLACES = ("proc/config.gz", "boot/config-{}", "lib/modules/{}/config", "usr/lib/modules/{}/config")
+_LARGEST_CONFIG = 4 << 20  # bytes; a distribution's has some 300 KB
+
+
+def read_config_text(path: Path) -> str | None:
+    """A kernel configuration, plain or gzip; None where it cannot be read whole, or does not read like one.
+
+    Of a part of one, every option behind the cut would seem to be off.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST_CONFIG + 1)
+        if raw[:2] == b"\x1f\x8b":
+            inflater = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            raw = inflater.decompress(raw, _LARGEST_CONFIG) if len(raw) <= _LARGEST_CONFIG else b""
+            raw = raw if inflater.eof else b""
+    except (OSError, zlib.error):
+        return None
+    text = raw.decode("utf-8", "replace") if len(raw) <= _LARGEST_CONFIG else ""
+    return text if text.startswith("CONFIG_") or "\nCONFIG_" in text else None
 
 
 def _option(text: str, name: str) -> str:

@@ -8,10 +8,8 @@ From the image's BTF come the program types, map types and helpers (enums), trac
 
 from __future__ import annotations
 
-import gzip
 import platform
 import struct
-import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
@@ -23,8 +21,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import kernel
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernelimage import ImageError, read_kernel
 
 Json = Mapping[str, Any]
-# Bytes; a distribution's configuration has some 300 KB.
-MAX_CONFIG = 4 << 20
 
 
 class Source(NamedTuple):
@@ -104,16 +100,13 @@ def _text(strings: bytes, at: int) -> str:
 
 
 def read_config(root: Path, release: str) -> dict[str, str] | None:
-    """Every option of boot/config-RELEASE; None where there is none."""
-    for place in (f"boot/config-{release}", f"lib/modules/{release}/config", f"usr/lib/modules/{release}/config"):
-        try:
-            with (root / place).open("rb") as file:
-                raw = file.read(MAX_CONFIG)
-            text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-        except (OSError, EOFError, zlib.error):
-            continue
-        lines = text.decode("utf-8", "replace").splitlines()
-        return dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_") and "=" in line)
+    """Every option of an installed kernel's configuration; None where there is none."""
+    for place in kernelfacts.CONFIG_PLACES:
+        # proc/config.gz is that of the kernel that runs.
+        text = None if place.startswith("proc/") else kernelfacts.read_config_text(root / place.format(release))
+        if text is not None:
+            lines = text.splitlines()
+            return dict(line.split("=", 1) for line in lines if line.startswith("CONFIG_") and "=" in line)
     return None
 
 

@@ -176,7 +176,8 @@ def _btf_answer(key: str, btf: Any) -> Answer:
     bundled = _read(btf.get("bundled"))
     if bundled.answer == "yes":
         return bundled
-    return bundled._replace(evidence=f"{own.evidence}; {bundled.evidence}")
+    code = bundled.reason_code or own.reason_code
+    return bundled._replace(evidence=f"{own.evidence}; {bundled.evidence}", reason_code=code)
 
 
 _TABLES = {

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
@@ -316,3 +318,67 @@ def test_btf_that_lacks_what_an_object_reads_does_not_fit(loader: Path, tmp_path
     found = check(loader, bundle, trust, prefix=elsewhere(HIDE_BTF))
     assert reached(found, "fits") == ("full", "EF_OK")
     assert reached(found, "lacks") == ("disabled", "EF_LOAD_REJECTED")
+
+
+# ---- a BTF that is there and is none ----
+
+
+def broken_btf(kind: str) -> bytes:
+    whole = Path("/sys/kernel/btf/vmlinux").read_bytes()
+    if kind == "unknown kind":
+        # The first type (an int) becomes of a kind that no loader knows.
+        at = struct.unpack_from("=I", whole, 4)[0]
+        return whole[: at + 4] + struct.pack("=I", 31 << 24) + whole[at + 8 :]
+    return {"cut": whole[: len(whole) // 2], "empty": b"", "zeros": bytes(4096), "short": whole[:20],
+            "text": b"not BTF" * 99, "no strings": whole[:-1] + b"x"}[kind]  # fmt: skip
+
+
+def instead_of_btf(path: Path) -> str:
+    return f"{HIDE_BTF} && cp '{path}' /sys/kernel/btf/vmlinux"
+
+
+def predicted(path: Path, bundle: Bundle, name: str, indexed: bool) -> dict[str, Any]:
+    """The prediction of the module's own code, behind the same mount."""
+    script = (
+        "import json, sys; from pathlib import Path; sys.path.insert(0, 'collections');"
+        "from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile;"
+        "contract, index = json.loads(sys.stdin.read());"
+        "facts = capabilities.gather(profile.requirements([contract]), btf_index=index);"
+        "print(json.dumps([facts['btf'], profile.predict(contract, facts, '2026-01-01')]))"
+    )
+    contract_text = (bundle.root / f"features/{name}/contract.json").read_text()
+    entries = [entry()] if indexed else None
+    done = subprocess.run(
+        [*elsewhere(instead_of_btf(path)), sys.executable, "-c", script],
+        input=f"[{contract_text}, {json.dumps(entries)}]",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer, prediction = json.loads(done.stdout)
+    return {"btf": answer, **prediction}
+
+
+@pytest.mark.parametrize("kind", ["unknown kind", "cut", "empty", "zeros", "short", "text", "no strings"])
+def test_unreadable_btf_counts_as_missing_with_a_reason_of_its_own(
+    loader: Path, bundle: Bundle, trust: Trust, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(broken_btf(kind))
+    found = check(loader, bundle, trust, "--attach", prefix=elsewhere(instead_of_btf(path)))
+    assert (found["btf"], found["kernel"]["btf"]) == ("missing", "missing")
+    prediction = predicted(path, bundle, "runqlat", indexed=False)
+    assert reached(found) == ("disabled", "EF_BTF_UNREADABLE")
+    assert (prediction["profile"], prediction["reason_code"]) == reached(found)
+    assert (prediction["btf"]["answer"], prediction["btf"]["state"]) == ("no", "missing")
+
+
+def test_the_bundles_btf_stands_in_for_one_that_cannot_be_read(
+    loader: Path, bundle: Bundle, trust: Trust, tmp_path: Path
+) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(broken_btf("unknown kind"))
+    bundle.replace(INDEX, index(entry()))
+    found = check(loader, bundle, trust, "--attach", prefix=elsewhere(instead_of_btf(path)))
+    assert (found["btf"], found["btf_file"]) == ("bundled", FILE)
+    assert reached(found) == ("reduced", "EF_BTF_UNREADABLE")
+    prediction = predicted(path, bundle, "runqlat", indexed=True)
+    assert (prediction["profile"], prediction["reason_code"]) == reached(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -65,6 +66,33 @@ class TestHostFiles:
         found = kernelfacts.read_config(tmp_path, "6.1")
         assert found is not None
         assert (found["options"]["CONFIG_BPF_LSM"], found["options"]["CONFIG_KPROBES"]) == ("y", "n")
+
+    @pytest.mark.parametrize(
+        "place", ["proc/config.gz", "boot/config-6.1", "lib/modules/6.1/config", "usr/lib/modules/6.1/config"]
+    )
+    def test_every_place_of_a_configuration(self, tmp_path: Path, place: str) -> None:
+        (tmp_path / place).parent.mkdir(parents=True)
+        text = b"# Linux\nCONFIG_BPF_LSM=y\n"
+        (tmp_path / place).write_bytes(gzip.compress(text) if place.endswith(".gz") else text)
+        found = kernelfacts.read_config(tmp_path, "6.1")
+        assert found is not None and (found["source"], found["options"]["CONFIG_BPF_LSM"]) == (place, "y")
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            gzip.compress(b"CONFIG_BPF_LSM=y\n" * 9000)[:-30],
+            gzip.compress(b"CONFIG_BPF_LSM=y\n" * 300_000),
+            b"CONFIG_BPF_LSM=y\n" * 300_000,
+            b"<html>not found</html>",
+            b"",
+        ],
+        ids=["cut", "bomb", "giant", "page", "empty"],
+    )
+    def test_part_of_a_configuration_is_not_one(self, tmp_path: Path, raw: bytes) -> None:
+        """Else every option behind the cut would be a no."""
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/config.gz").write_bytes(raw)
+        assert kernelfacts.read_config(tmp_path, "6.1") is None
 
     def test_a_broken_config_is_passed_over(self, tmp_path: Path) -> None:
         (tmp_path / "proc").mkdir()
