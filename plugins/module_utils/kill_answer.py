@@ -25,6 +25,8 @@ DETAIL_LIMIT = 300
 DEPTH_LIMIT = 4
 DAY_MS = 24 * 60 * 60 * 1000
 
+_ID = host_document.whole(0, 2**32 - 1)
+_HOLDER = host_document.record({"pid": _ID, "uid": _ID}, needed=("pid", "uid"))
 _FIELDS: dict[str, host_document.Rule] = {
     "ok": host_document.truth(),
     "changed": host_document.truth(null=True),
@@ -32,6 +34,9 @@ _FIELDS: dict[str, host_document.Rule] = {
     "left": host_document.whole(0, 1_000_000, null=True),
     "persisted": host_document.truth(null=True),
     "escalated": host_document.truth(null=True),
+    # By what the host was searched, and who else holds what is still there.
+    "witness": host_document.word("", "kallsyms", "python3", "bpftool", "descriptors", null=True),
+    "holders": host_document.many(_HOLDER, 100, null=True),
     "digest": host_document.text(64, r"[0-9a-f]{64}|", null=True),
     "detail": host_document.text(LINE_LIMIT),
 }

@@ -30,7 +30,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetErro
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
 from ansible_collections.ebpf.fleet.plugins.module_utils.loader_verdict import judge_verdict
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Installed
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import MAX_TRUST
+from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import MAX_TRUST
 
 LOADER = "ebpf-loader"
 COLLECTOR = "collector/bcc.py"  # in the bundle
