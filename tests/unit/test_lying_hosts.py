@@ -198,3 +198,24 @@ def test_a_stored_census_that_was_spoiled_is_an_error_that_names_host_and_field(
                 assert "host z: " in str(error)
     with pytest.raises(AnsibleFilterError, match="host z: stratum: is a list"):
         names["census_html"](spoil(good, ("hosts", "z", "stratum"), []))
+
+
+def test_a_spoiled_matrix_is_a_page_or_an_error_that_names_the_host(real: dict[str, Any]) -> None:
+    reached = real["profiles"]["runqlat"]
+    programs = [{"name": "ef_x", "insns": 1, "processed_insns": 2, "stack_bytes": None}]
+    tried = {"loads": True, "attaches": None, "reason_code": "EF_OK", "reason": "fine", "programs": programs}
+    found = {"predicted": reached, "reached": reached, "equal": False, "variants": {"full": tried}}
+    host = {"kernel": {"release": "6.1.9"}, "family": "6.1", "flavour": "cloud", "distro": "debian 12",
+            "btf": "vmlinux", "features": {"runqlat": found}}  # fmt: skip
+    differs = [{"host": "z", "feature": "runqlat", "predicted": reached, "reached": None}]
+    good = {"bundle": TARGET["bundle"], "digest": "ab" * 32, "hosts": {"a": host, "z": host}, "differences": differs}
+    names = filters.FilterModule().filters()
+    chance = random.Random(5)
+    assert "6.1 cloud · z" in names["matrix_html"](good)
+    for path in [one for one in places(host) if one] * 3:
+        bad = spoil(good, ("hosts", "z", *path), chance.choice(SPOILS))
+        for render in (names["matrix_html"], names["matrix_markdown"]):
+            try:
+                assert all(line.isprintable() for line in render(bad).splitlines())
+            except AnsibleFilterError as error:
+                assert "host z: " in str(error)
