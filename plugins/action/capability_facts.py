@@ -1,10 +1,17 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
-"""Run the module capability_facts, and say it clearly when the host's Python is too old to start it."""
+"""Run the module capability_facts, and hand on only what its format knows.
+
+What a host returns is judged before Ansible stores it: a document that is not one never becomes a
+variable, and neither do facts, hosts or warnings that a hostile host adds to its result.
+"""
 
 from __future__ import annotations
 
-from ansible.plugins.action import ActionBase
+from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.guarded import GuardedAction
 
 # What an interpreter before 3.8 says when it meets ansible-core's own wrapper.
 OLD_PYTHON_WORDS = (
@@ -18,22 +25,77 @@ REMEDY = (
     "install a newer one and name it in ansible_python_interpreter. The kill switch needs no Python."
 )
 
+UNPRIVILEGED = "Not privileged: the kernel answers few questions; use become to have them all answered"
 
-class ActionModule(ActionBase):
-    """Passes everything through; only the message of one failure is its own."""
+MESSAGE_LIMIT = 1000
+
+
+class ActionModule(GuardedAction):
+    """Thin: the module's result goes through `believed`."""
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        result.update(self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val))
-        if is_old_python(result):
-            # The wrapper's own words are pages of encoded archive, which would bury the remedy.
-            return {"failed": True, "changed": False, "msg": REMEDY}
-        return result
+        host = (task_vars or {}).get("inventory_hostname", "this host")
+        try:
+            answer = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
+        except AnsibleConnectionFailure as error:
+            return {"unreachable": True, "changed": False, "msg": printable(one_line(str(error)), MESSAGE_LIMIT)}
+        except RecursionError:
+            # ansible-core's own reader of a module's JSON, on a document of thousands of levels.
+            return failure(f"no usable answer from {host}: the answer: is nested too deep")
+        if self._task.async_val:
+            return {**result, **answer}
+        return {**result, **believed(host, answer, asked_about(self._task.args.get("contracts")))}
+
+
+def asked_about(contracts):
+    """Names of the features that were asked about; none where the argument is not a list of contracts."""
+    if not isinstance(contracts, (list, tuple)):
+        return []
+    return [one["feature"] for one in contracts if isinstance(one, dict) and isinstance(one.get("feature"), str)]
+
+
+def believed(host, answer, features):
+    """The part of a module's result that its format knows, or a failure that says why it is not believed."""
+    if is_old_python(answer):
+        # The wrapper's own words are pages of encoded archive, which would bury the remedy.
+        return failure(REMEDY)
+    if answer.get("failed") or answer.get("unreachable"):
+        kind = {"unreachable": True} if answer.get("unreachable") else {"failed": True}
+        return {**kind, "changed": False, "msg": printable(failure_words(answer), MESSAGE_LIMIT)}
+    if answer.get("skipped"):
+        return {"skipped": True, "changed": False, "msg": printable(answer.get("msg", ""), MESSAGE_LIMIT)}
+    read = capability_document.read(host, answer, features)
+    if read.capabilities is None:
+        return failure(read.problem or f"no usable answer from {host}: capabilities: is missing")
+    return {
+        "changed": False,
+        "capabilities": read.capabilities,
+        "profiles": read.profiles,
+        "ansible_facts": {"ebpf_fleet_capabilities": read.capabilities},
+        **({"warnings": [UNPRIVILEGED]} if read.capabilities.get("privileged") is False else {}),
+    }
+
+
+def failure(message):
+    """A failed result with a printable message."""
+    return {"failed": True, "changed": False, "msg": message}
+
+
+def failure_words(answer):
+    """What a failed module said, in one line: its message, then the end of what it wrote."""
+    words = [answer.get(key) for key in ("msg", "module_stderr", "module_stdout")]
+    return ": ".join(one_line(one)[-MESSAGE_LIMIT:] for one in words if isinstance(one, str) and one.strip())
+
+
+def one_line(words):
+    """Lines joined, as the printable form would show each break as an escape."""
+    return " ".join(words.split())
 
 
 def is_old_python(result):
     """Did the module fail before its first line because of the interpreter's age?"""
     if not result.get("failed"):
         return False
-    said = " ".join(str(result.get(key, "")) for key in ("msg", "module_stderr", "module_stdout"))
+    said = " ".join(str(result.get(key, ""))[:100_000] for key in ("msg", "module_stderr", "module_stdout"))
     return any(words in said for words in OLD_PYTHON_WORDS)

@@ -24,14 +24,14 @@ def rollout_hosts(hostvars, last_census=None):
         raise AnsibleFilterError(f"rollout_hosts: {error}") from error
 
 
-def _page(name, render):
-    """A filter that makes a page of a census; one that cannot be read is an error that names host and field."""
+def _page(name, render, faults_of=capability_document.census_faults):
+    """A filter that makes a page of a document; one that cannot be read is an error that names host and field."""
 
-    def page(census_document):
-        faults = capability_document.census_faults(census_document)
+    def page(document):
+        faults = faults_of(document)
         if faults:
-            raise AnsibleFilterError(f"{name}: the census cannot be used: {faults}")
-        return render(census_document)
+            raise AnsibleFilterError(f"{name}: the document cannot be used: {faults}")
+        return render(document)
 
     return page
 
@@ -64,8 +64,8 @@ class FilterModule:
             "capability_census": census.capability_census,
             "census_markdown": _page("census_markdown", report.census_markdown),
             "census_html": _page("census_html", report.census_html),
-            "matrix_markdown": report.matrix_markdown,
-            "matrix_html": report.matrix_html,
+            "matrix_markdown": _page("matrix_markdown", report.matrix_markdown, capability_document.matrix_faults),
+            "matrix_html": _page("matrix_html", report.matrix_html, capability_document.matrix_faults),
             "policy_refusals": policy_refusals,
             "report_paths": report_paths,
         }

@@ -33,10 +33,10 @@ _ANSWER = doc.record(
 _ANSWERS = doc.table(_ANSWER)
 _VARIANT = doc.text(64, r"[A-Za-z0-9_.-]+", null=True)
 _REACHED = {"profile": doc.word(*PROFILES), "variant": _VARIANT}
-_PREDICTION = doc.record(
-    {**_REACHED, "reason_code": doc.text(pattern=_CODE), "reason": doc.text(), "sentence": doc.text()},
-    needed=("profile", "variant", "reason_code", "reason"),
-)
+_PREDICTED = {**_REACHED, "reason_code": doc.text(pattern=_CODE), "reason": doc.text(), "sentence": doc.text()}
+_PREDICTION_NEEDS = ("profile", "variant", "reason_code", "reason")
+_PREDICTION = doc.record(_PREDICTED, _PREDICTION_NEEDS)
+_PREDICTION_OR_NULL = doc.record(_PREDICTED, _PREDICTION_NEEDS, null=True)
 _PREDICTIONS = doc.table(_PREDICTION, _FEATURE, 1000)
 
 _KERNEL = doc.record(
@@ -174,6 +174,53 @@ _CENSUS = {
     "silent_reasons": doc.table(doc.text(null=True), limit=100_000),
     "sentences": doc.many(doc.text(100_000), 200_000),
 }
+_PROGRAM = doc.record(
+    {"name": doc.text(64), **{key: doc.whole(null=True) for key in ("insns", "processed_insns", "stack_bytes")}}
+)
+_TRIED = doc.record(
+    {
+        "loads": doc.truth(null=True),
+        "attaches": doc.truth(null=True),
+        "reason_code": doc.text(64, null=True),
+        "reason": doc.text(null=True),
+        "programs": doc.many(_PROGRAM, 1000, null=True),
+    }
+)
+_MATRIX_HOST = doc.record(
+    {
+        "kernel": _KERNEL,
+        **{name: doc.text(64, null=True) for name in ("family", "flavour", "distro", "btf")},
+        "features": doc.table(
+            doc.record(
+                {
+                    "predicted": _PREDICTION_OR_NULL,
+                    "reached": _PREDICTION_OR_NULL,
+                    "equal": doc.truth(null=True),
+                    "variants": doc.table(_TRIED, null=True),
+                }
+            )
+        ),
+    },
+    needed=("features",),
+)
+_MATRIX_RULE = doc.record(
+    {
+        "bundle": doc.record({}, null=True),
+        "digest": doc.text(128, null=True),
+        "differences": doc.many(
+            doc.record(
+                {
+                    "host": doc.text(300),
+                    "feature": doc.text(64),
+                    "predicted": _PREDICTION_OR_NULL,
+                    "reached": _PREDICTION_OR_NULL,
+                },
+                ("host", "feature", "predicted", "reached"),
+            ),
+            null=True,
+        ),
+    }
+)
 _CENSUS_RULE = doc.record(_CENSUS, ("schema", "strata", "features", "silent"))
 
 
@@ -228,11 +275,20 @@ def census_faults(census: Any) -> str | None:
 
     Each host is judged by itself; a fleet's size is no fault.
     """
-    if not isinstance(census, Mapping) or not isinstance(census.get("hosts"), Mapping):
+    return _faults_by_host(census, _CENSUS_HOST, _CENSUS_RULE)
+
+
+def matrix_faults(matrix: Any) -> str | None:
+    """As `census_faults`, of a capability matrix (ebpf.fleet/matrix/v1)."""
+    return _faults_by_host(matrix, _MATRIX_HOST, _MATRIX_RULE)
+
+
+def _faults_by_host(document: Any, host_rule: Rule, rule: Rule) -> str | None:
+    if not isinstance(document, Mapping) or not isinstance(document.get("hosts"), Mapping):
         return "it has no hosts"
-    for name, host in census["hosts"].items():
-        judged = doc.usable(host, _CENSUS_HOST)
+    for name, host in document["hosts"].items():
+        judged = doc.usable(host, host_rule)
         if judged.faults:
             return f"host {printable(name, 100)}: {doc.told(judged.faults)}"
-    faults = [one for _turn, one in zip(range(doc.FAULTS_TOLD), _CENSUS_RULE("", census))]
+    faults = [one for _turn, one in zip(range(doc.FAULTS_TOLD), rule("", document))]
     return doc.told(faults) if faults else None

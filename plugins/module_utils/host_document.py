@@ -50,7 +50,7 @@ def usable(document: Any, rule: Rule) -> Judged:
     faults = list(_first(misshapen(document), 1)) or list(_first(rule("", document), FAULTS_TOLD))
     if faults:
         return Judged(None, faults)
-    return Judged(printable_document(document, TEXT_LIMIT), [])
+    return Judged(printable_document(document, TEXT_LIMIT, DEPTH_LIMIT, NODES_LIMIT), [])
 
 
 def no_usable_answer(host: str, faults: Sequence[Fault]) -> str:

@@ -41,8 +41,8 @@ def _letter(letter: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{{{number:x}}}"
 
 
-def printable_document(value: Any, limit: int = TEXT_LIMIT, depth: int = DEPTH_LIMIT) -> Any:
-    """A JSON-like value with every text and key made printable, bounded in depth and in items."""
+def printable_document(value: Any, limit: int = TEXT_LIMIT, depth: int = DEPTH_LIMIT, items: int = ITEMS_LIMIT) -> Any:
+    """A JSON-like value with every text and key made printable, bounded in depth and in items of each container."""
     if isinstance(value, str):
         return printable(value, limit)
     if value is None or isinstance(value, (bool, int, float)):
@@ -50,8 +50,8 @@ def printable_document(value: Any, limit: int = TEXT_LIMIT, depth: int = DEPTH_L
     if depth == 0:
         return "…"
     if isinstance(value, dict):
-        some = list(value.items())[:ITEMS_LIMIT]
-        return {printable(key, KEY_LIMIT): printable_document(one, limit, depth - 1) for key, one in some}
+        some = list(value.items())[:items]
+        return {printable(key, KEY_LIMIT): printable_document(one, limit, depth - 1, items) for key, one in some}
     if isinstance(value, (list, tuple)):
-        return [printable_document(one, limit, depth - 1) for one in value[:ITEMS_LIMIT]]
+        return [printable_document(one, limit, depth - 1, items) for one in value[:items]]
     return printable(value, limit)

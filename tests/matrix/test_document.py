@@ -281,6 +281,8 @@ def test_the_document_is_what_the_pages_are_made_of() -> None:
     doc = whole(FULL, DISABLED)
     doc["bundle"] = {"name": "b", "version": "1", "sequence": 1}
     before = copy.deepcopy(doc)
+    rules = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.capability_document")
+    assert rules.matrix_faults(doc) is None
     assert "k61a" in report.matrix_markdown(doc)
     assert "k61a" in report.matrix_html(doc)
     assert doc == before

@@ -65,7 +65,7 @@ def test_a_hostile_answer_is_refused_for_that_host_only(name: str) -> None:
     assert (found["confirmed"], found["missing"], found["slowest_ms"]) == (["a", "z"], ["evil"], 9)
     assert found["hosts"]["evil"]["detail"].startswith("no usable answer from evil: ")
     assert why in found["hosts"]["evil"]["detail"]
-    assert found["hosts"]["a"] == {**FIELDS, "host_ms": 7, "digest": None}
+    assert found["hosts"]["a"] == {**FIELDS, "host_ms": 7, "digest": None, "witness": None, "holders": None}
     assert "NOT confirmed: evil (no usable answer from evil: " in found["sentence"]
     json.dumps(found, allow_nan=False)
 
@@ -152,7 +152,7 @@ def test_answers_that_chance_mutates_never_raise_and_never_touch_a_neighbour() -
             )
         found = census({"a": result(good), "m": result("".join(letters), chance.choice([0, 0, 1, None, "x"]))})
         assert "a" in found["confirmed"] and "m" in found["hosts"]
-        assert found["hosts"]["a"] == {**FIELDS, "digest": None}
+        assert found["hosts"]["a"] == {**FIELDS, "digest": None, "witness": None, "holders": None}
         assert found["sentence"].isprintable()
         assert set(found["hosts"]["m"]) == {"ok", "detail", *kill_answer._NOTHING}
         assert isinstance(found["hosts"]["m"]["ok"], bool)
