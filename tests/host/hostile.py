@@ -148,16 +148,17 @@ def wait_for(condition: Any, seconds: float, otherwise: str) -> None:
 
 
 class Other:
-    """A process of another user on the host, outside of the unit. Ends with the context."""
+    """A process of another user on the host, outside of the unit, by whatever name. Ends with the context."""
 
-    def __init__(self, host: SysHost, binary: Path, *arguments: str) -> None:
-        place = host.path("/run/other/ebpf-loader")
+    def __init__(self, host: SysHost, binary: Path, *arguments: str, name: str = "ebpf-loader") -> None:
+        host.run("rm -rf /run/other")
+        place = host.path(f"/run/other/{name}")
         place.parent.mkdir(exist_ok=True)
         place.parent.chmod(0o1777)
         if not place.exists():
             shutil.copy(binary, place)
         words = " ".join(shlex.quote(word) for word in arguments)
-        as_user = f"setpriv --reuid={NOT_ROOT} --regid={NOT_ROOT} --clear-groups /run/other/ebpf-loader {words}"
+        as_user = f"setpriv --reuid={NOT_ROOT} --regid={NOT_ROOT} --clear-groups /run/other/{name} {words}"
         self.host = host
         self.process = subprocess.Popen(
             host.enter("/bin/sh", "-c", f"ulimit -n $(ulimit -Hn); exec {as_user}"),
@@ -177,7 +178,7 @@ class Other:
                 group, link = (process / "cgroup").read_text(), str((process / "exe").readlink())
             except OSError:
                 continue
-            if f"/{self.host.cgroup.name}/" in group and link.endswith("/other/ebpf-loader"):
+            if f"/{self.host.cgroup.name}/" in group and "/run/other/" in link:
                 found.append(int(process.name))
         return found
 

@@ -47,6 +47,9 @@ TRICKS = {
 
 @pytest.fixture
 def host(deployed: SysHost) -> Iterator[SysHost]:
+    """The prepared host with its own loader stopped: what is attached now is a stranger's, on the shared kernel."""
+    deployed.must(f"systemctl stop {hostile.UNIT}", 60)
+    hostile.wait_for(lambda: not our_programs(), 20, f"programs of another run on this kernel: {our_programs()}")
     yield deployed
     hostile.remove(deployed)
     hostile.wait_for(lambda: not our_programs(), 10, f"left over: {our_programs()}")
@@ -104,7 +107,7 @@ def test_a_loader_that_is_hostile_at_each_start_stays_off(host: SysHost, evil: P
 @pytest.mark.parametrize("role", ["collude", "blind"])
 def test_a_link_given_to_another_user_is_never_called_off(host: SysHost, evil: Path, role: str) -> None:
     """Root kills nobody else's process for it, and does not say that it is off."""
-    with Other(host, evil, role, "/run/other/door") as other:
+    with Other(host, evil, role, "/run/other/door", name="colluder") as other:
         assert other.line() == "listens\n"
         hostile.install(host, evil, "give", "/run/other/door")
         started = time.monotonic()
@@ -119,7 +122,6 @@ def test_a_link_given_to_another_user_is_never_called_off(host: SysHost, evil: P
         if role == "collude":
             assert killed.answer is not None
             assert any(pid in killed.answer["detail"] for pid in holders), (killed.answer, holders)
-    host.must("rm -f /run/other/door")
 
 
 def inside(pid: int) -> str:
@@ -181,7 +183,7 @@ def test_a_process_that_is_only_named_like_ours_survives(host: SysHost, evil: Pa
 def test_flood_of_systemd_by_a_local_user_does_not_save_a_frozen_loader(host: SysHost, evil: Path) -> None:
     """systemd answers late or never: the kill must not need its answer."""
     freeze_real_loader(host)
-    with Other(host, evil, "flood", "8") as flood:
+    with Other(host, evil, "flood", "8", name="flooder") as flood:
         hostile.wait_for(lambda: len(flood.family()) >= 8, 10, "the flood does not run")
         killed = hostile.kill(host)
         left = hostile.names()
