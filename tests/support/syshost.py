@@ -63,7 +63,8 @@ def _why_no_overlay() -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         script = (
             'mount -t tmpfs tmpfs "$1" && mkdir "$1/u" "$1/w" "$1/r" && '
-            'mount -t overlay -o "lowerdir=/,upperdir=$1/u,workdir=$1/w" overlay "$1/r" && mount -t proc proc "$1/r/proc"'
+            'mount -t overlay -o "lowerdir=/,upperdir=$1/u,workdir=$1/w" overlay "$1/r" && '
+            'mount -t proc proc "$1/r/proc"'
         )
         done = _call([*UNSHARE, "sh", "-c", script, "sh", folder])
     return None if done.returncode == 0 else f"no namespaces with an overlay over / here: {done.stderr.strip()}"
@@ -247,10 +248,9 @@ def _greets(address: str, port: int) -> bool:
 def _free_address() -> tuple[str, int]:
     """A loopback address of the host's own on which the port is free."""
     for last in range(1, 255):
-        with socket.socket() as attempt:
-            with contextlib.suppress(OSError):
-                attempt.bind((f"{NETWORK}.{last}", PORT))
-                return f"{NETWORK}.{last}", PORT
+        with socket.socket() as attempt, contextlib.suppress(OSError):
+            attempt.bind((f"{NETWORK}.{last}", PORT))
+            return f"{NETWORK}.{last}", PORT
     raise SysHostError(f"no free address in {NETWORK}.0/24 for port {PORT}")
 
 

@@ -1,0 +1,186 @@
+# shellcheck shell=sh disable=SC2034,SC2154,SC2317  # a part of a script: names and calls are in the others
+
+grace=@GRACE@
+persistent=@PERSISTENT@
+unit=@UNIT@
+
+# Every order into folder $1, or a failure.
+place() {
+	mkdir -p "$1" 2>/dev/null || return 1
+	for order in $orders; do
+		[ -e "$1/$order" ] && continue
+		{ true >"$1/$order"; } 2>/dev/null || return 1
+		changed=true
+	done
+}
+
+# Are all orders on disk? It is tried for some time.
+are_on_disk() {
+	attempts=0
+	while [ "$attempts" -lt 100 ]; do
+		missing=false
+		for order in $orders; do
+			[ -e "$etc/$order" ] || missing=true
+		done
+		[ "$missing" = true ] || return 0
+		[ "$persistent" = true ] || return 1
+		attempts=$((attempts + 1))
+		nap
+	done
+	return 1
+}
+
+# The timer of the escalation: a process of its own, which nothing that the search does can hold up.
+# The unit is killed as a whole. A new loader that systemd starts is held back by the order; where it
+# is not, and takes programs up again, it is killed again.
+escalate() {
+	sleep "$grace"
+	[ "$whole" = true ] || [ -n "$features" ] || is_of_families || return
+	find_groups
+	kill_our_processes
+	[ -n "$features" ] && [ "$whole" = false ] && return
+	rounds_left=$((deadline / 3 + 2))
+	while [ "$rounds_left" -gt 0 ]; do
+		rounds_left=$((rounds_left - 1))
+		sleep 3
+		find_groups
+		find_group_pids
+		find_held "$pids"
+		[ -z "$held_ids" ] || kill_our_processes
+	done
+}
+
+kill_our_processes() {
+	find_group_pids
+	[ -z "$pids" ] || tell_escalated
+	kill_groups
+	find_uid
+	find_user_pids
+	[ -n "$pids" ] || return 0
+	tell_escalated
+	for pid in $pids; do
+		kill -9 "$pid"
+	done
+}
+
+# Before the kill, so that whoever sees its effect knows of it.
+tell_escalated() {
+	kill -USR1 "$me" "$main"
+}
+
+# No order can be placed anywhere: what is left is to stop the service, which no order then holds.
+stop_without_order() {
+	[ "$whole" = true ] || answer false "no order can be placed, in run or in etc; nothing is off"
+	systemctl stop --no-block "$unit" </dev/null >/dev/null 2>&1 &
+	set_up_search
+	find_group_pids
+	[ -z "$pids" ] || escalated=true
+	kill_groups
+	find_uid
+	find_user_pids
+	for pid in $pids; do
+		kill -9 "$pid" && escalated=true
+	done
+	sleep 1
+	look
+	count
+	note="; the service was stopped and killed, but nothing holds it"
+	answer false "no order can be placed, in run or in etc"
+}
+
+not_off() {
+	[ "$searched" = true ] || who=
+	if [ "$complete" = false ]; then
+		left=null
+		answer false "not confirmed within @DEADLINE@ s"
+	fi
+	count
+	note="$note$who"
+	[ "$disk" = answers ] && persisted=true
+	answer false "still in the kernel after $((cs / 100)) s: programs$shown"
+}
+
+work() {
+	begin_work
+	if [ "$placed" = false ]; then
+		succeeds_within 20 place "$etc" || stop_without_order
+		changed=true
+	fi
+	escalate </dev/null >/dev/null 2>&1 &
+	killer=$!
+	if [ "$whole" = false ] && [ -z "$features" ]; then
+		judge_families
+	fi
+	detail="off; nothing of it is left"
+	set_up_search
+	find_off
+	kill -9 "$killer" 2>/dev/null
+	elapsed
+	off_ms=$((cs * 10))
+	[ "$escalated" = true ] && detail="off; the loader did not obey and was killed"
+	left=0
+	finish
+}
+
+# Everything is to be off if this host is of such a family; else the order does not concern it.
+judge_families() {
+	case $families in
+	*-*)
+		succeeds_within 10 find_distro ||
+			answer false "cannot tell whether the order concerns this host: its disk does not answer"
+		;;
+	esac
+	if is_of_families; then
+		whole=true
+		return
+	fi
+	kill -9 "$killer" 2>/dev/null
+	detail="the order is placed; this host is of family $family, which it does not concern"
+	finish
+}
+
+# Returns when nothing is left; answers by itself when it is not to be waited for any longer. Twice in a
+# row: a list that changes while it is read can lack what is in it.
+find_off() {
+	clean=0
+	while [ "$clean" -lt 2 ]; do
+		still_tags=
+		look
+		if [ -z "$still" ] && [ "$complete" = true ]; then
+			clean=$((clean + 1))
+			[ "$clean" = 2 ] && look_at_users
+			[ -z "$still" ] || clean=0
+			continue
+		fi
+		clean=0
+		elapsed
+		[ "$cs" -lt "$soft" ] || not_off
+		# What outlives our processes is held by somebody else.
+		if [ "$searched" = false ] && [ -z "$pids" ] && [ "$cs" -ge $((grace * 100 + 100)) ]; then
+			find_holders
+		fi
+		nap
+	done
+}
+
+# The order on disk may come a little later than the effect; half a second is its due.
+finish() {
+	note=
+	persisted=false
+	if [ "$persistent" = true ]; then
+		succeeds_within 10 are_on_disk && persisted=true
+	else
+		succeeds_within 2 are_on_disk && persisted=true
+	fi
+	answer true "$detail"
+}
+
+# The order comes first: nothing is read before it, as whatever is read can be made to hang.
+placed=false
+place "$run" && placed=true
+if [ "$placed" = true ] && [ "$persistent" = true ]; then
+	# On its own, so that a disk that hangs does not hold up the kill.
+	place "$etc" </dev/null >/dev/null 2>&1 &
+fi
+need_root
+supervise

@@ -1,0 +1,67 @@
+# shellcheck shell=sh disable=SC2034,SC2154,SC2317  # a part of a script: names and calls are in the others
+
+# The deadline has come, whatever the work is stuck in.
+give_up() {
+	kill -9 "$worker" 2>/dev/null
+	answer false "not confirmed within @DEADLINE@ s: the search on this host did not end in time"
+}
+
+# Runs work, which answers, and answers in its place at the deadline. This process touches nothing
+# that could hold it up. The signal comes more than once: one that arrives just before wait is not seen.
+supervise() {
+	trap "escalated=true" USR1
+	trap give_up USR2
+	main=$$
+	(
+		sleep "$deadline"
+		tries=0
+		while [ "$tries" -lt 20 ] && kill -USR2 "$main" 2>/dev/null; do
+			tries=$((tries + 1))
+			nap
+		done
+	) </dev/null >/dev/null 2>&1 &
+	watch=$!
+	work 2>/dev/null &
+	worker=$!
+	while :; do
+		wait "$worker"
+		code=$?
+		# A signal ends wait, too.
+		kill -0 "$worker" 2>/dev/null || break
+	done
+	trap "" USR1 USR2
+	kill "$watch" 2>/dev/null
+	case $code in
+	10) exit 0 ;;
+	11) exit 1 ;;
+	esac
+	answer false "not confirmed: the search on this host ended by itself with status $code"
+}
+
+# The first steps of work: how it answers, and its own pid for those that signal it.
+begin_work() {
+	exit_yes=10
+	exit_no=11
+	disk=silent
+	trap "escalated=true" USR1
+	trap "disk=answers" ALRM
+	trap - USR2
+	read -r me _ </proc/self/stat
+	elapsed
+	# Some time before the deadline, so that what was found by then is told.
+	soft=$((deadline * 90))
+}
+
+# TENTHS COMMAND…: does the command succeed within that time? It may touch a disk that hangs: then it
+# cannot even be killed, so it is not waited for. The command says by a signal that it is through.
+succeeds_within() {
+	disk=silent
+	tries=$(($1 * 2))
+	shift
+	("$@" && kill -ALRM "$me") </dev/null >/dev/null 2>&1 &
+	while [ "$disk" = silent ] && [ "$tries" -gt 0 ]; do
+		tries=$((tries - 1))
+		nap
+	done
+	[ "$disk" = answers ]
+}
