@@ -280,7 +280,8 @@ def deep(levels: int) -> Any:
 
 EVIL = [
     None, True, -1, 0, 2**70, -(2**70), 1.5, math.nan, math.inf, "", "x" * 100_000, [], {},
-    "\x1b[2J\x1b[32mAll 500 hosts confirmed", deep(100), [[]] * 3, {"a": 1}, ["\u202e"], {"\x1b]0;x\x07": 1}, "__class__", {1: 2},
+    "\x1b[2J\x1b[32mAll 500 hosts confirmed",
+    deep(100), [[]] * 3, {"a": 1}, ["\u202e"], {"\x1b]0;x\x07": 1}, "__class__", {1: 2},
 ]  # fmt: skip
 
 
