@@ -88,7 +88,7 @@ options:
       - Checks of your own, over the document C({before, after, rates}) of each host.
       - C(name), C(expression) (JMESPath), one of C(max) and C(min), and optionally C(unit).
       - An expression that gives no number is inconclusive.
-      - An expression that is long, deep or made of many parts is refused. It is evaluated in a process of its own for at
+      - An expression that is long, deep or made of many parts is refused. It is evaluated in a process of its own, at
         most 3 seconds a host and 15 in all, with 1 GiB of memory; one that is stopped is inconclusive.
       - Needs the Python library jmespath on the controller.
     type: list
