@@ -25,9 +25,9 @@ BRACKETS_LIMIT = 20
 NODES_LIMIT = 150
 DEPTH_LIMIT = 40
 FUNCTIONS_LIMIT = 10
-PROJECTIONS_LIMIT = 6
+PROJECTIONS_LIMIT = 12
 # Projections within one another multiply the work.
-NESTED_PROJECTIONS_LIMIT = 3
+NESTED_PROJECTIONS_LIMIT = 5
 
 SECONDS_EACH = 3.0
 # All hosts together: an expression that is slow on one host is slow on a thousand.

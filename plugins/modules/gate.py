@@ -15,6 +15,9 @@ description:
     limits, and returns a verdict per check and one over all.
   - The verdict is C(pass), C(fail) or C(inconclusive). What is missing, stale or unmeasured is inconclusive.
   - The task itself fails only on bad arguments. The playbook must assert that the verdict is C(pass).
+  - What a host's status says is compared with root's own view of kernel and systemd, which
+    M(ebpf.fleet.observation_info) takes along (checks C(witness_*)). A disagreement is a C(fail) with both values.
+  - A malformed observation fails the check C(observation) of its host and hides no other host.
   - Runs on the controller and opens no connection. Put C(run_once) on the task.
 author: The ebpf.fleet authors (@ebpf-fleet)
 options:
@@ -85,6 +88,8 @@ options:
       - Checks of your own, over the document C({before, after, rates}) of each host.
       - C(name), C(expression) (JMESPath), one of C(max) and C(min), and optionally C(unit).
       - An expression that gives no number is inconclusive.
+      - An expression that is long, deep or made of many parts is refused. It is evaluated in a process of its own, at
+        most 3 seconds a host and 15 in all, with 1 GiB of memory; one that is stopped is inconclusive.
       - Needs the Python library jmespath on the controller.
     type: list
     elements: dict

@@ -14,6 +14,10 @@ description:
   - Takes two snapshots of a host's own counters and of the loader's status, O(window) seconds apart.
   - Two snapshots make rates, which M(ebpf.fleet.gate) judges.
   - What could not be measured is null, never 0. A host on which nothing is installed has a null status.
+  - C(witness) in each snapshot is root's own view of the loader's unit by kernel and systemd, with which
+    M(ebpf.fleet.gate) compares the status.
+  - The status is used only if it is a regular file of bounded size whose fields are what the schema says; otherwise
+    C(status) is null and C(status_error) names the field and why.
   - Reads only; asks systemd, C(/proc) and the loader's C(status.json).
 author: The ebpf.fleet authors (@ebpf-fleet)
 options:
@@ -46,6 +50,10 @@ options:
     description: The loader's systemd unit.
     type: str
     default: ebpf-fleet-loader.service
+  collector_unit:
+    description: The BCC collector's systemd unit.
+    type: str
+    default: ebpf-fleet-bcc.service
 attributes:
   check_mode:
     description: Reads the same in check mode.
@@ -113,6 +121,7 @@ def main():
             "state_dir": {"type": "path", "default": "/run/ebpf-fleet-loader"},
             "collector_state_dir": {"type": "path", "default": "/run/ebpf-fleet-bcc"},
             "unit": {"type": "str", "default": "ebpf-fleet-loader.service"},
+            "collector_unit": {"type": "str", "default": "ebpf-fleet-bcc.service"},
         },
         supports_check_mode=True,
     )
@@ -125,6 +134,7 @@ def main():
         collector_dir=Path(module.params["collector_state_dir"]),
         application_file=Path(application) if application else None,
         unit=module.params["unit"],
+        collector_unit=module.params["collector_unit"],
     )
     time.sleep(module.params["bake"])
     found = observe(places, platform.node(), module.params["window"], time.sleep)

@@ -54,6 +54,28 @@ def test_own_expressions_run(tmp_path: Path) -> None:
     assert found["psi"]["verdict"] == "inconclusive"
 
 
+def test_an_expression_that_would_take_minutes_is_stopped_and_the_check_says_so(tmp_path: Path) -> None:
+    own = [{"name": "mine", "expression": " | ".join(["[@, @]"] * 30) + " | length(to_string(@))", "max": 1}]
+    begin = time.monotonic()
+    result = run_one(tmp_path, "gate", changed=changed(), expected=EXPECTED, contracts=CONTRACTS, extra_checks=own)
+    assert time.monotonic() - begin < 90, "mostly the start of ansible-playbook"
+    found = {one["check"]: one for one in result["checks"]}
+    assert (result["failed"], result["verdict"], found["mine"]["verdict"]) == (False, "inconclusive", "inconclusive")
+    assert "h1: mine: the expression could not be evaluated" in found["mine"]["sentence"]
+    assert "make it simpler" in found["mine"]["sentence"]
+
+
+def test_a_hosts_malformed_answer_is_said_of_it_alone(tmp_path: Path) -> None:
+    bad = observation()
+    bad["end"]["status"]["features"] = {"exec_events": 7}
+    given = {**changed(), "h2": {"before": None, "after": bad}}
+    result = run_one(tmp_path, "gate", changed=given, expected=EXPECTED, contracts=CONTRACTS)
+    assert (result["failed"], result["verdict"]) == (False, "fail")
+    said = [one["sentence"] for one in result["checks"] if one["host"] == "h2"]
+    assert len(said) == 1 and "no usable answer from h2: after: end.status.features.exec_events" in said[0]
+    assert {one["verdict"] for one in result["checks"] if one["host"] == "h1"} == {"pass"}
+
+
 def collect(tmp_path: Path, variables: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     """A gate over the variables of localhost."""
     facts = {"ansible.builtin.set_fact": variables}
@@ -101,6 +123,13 @@ class TestHostVariables:
         assert result["verdict"] == "inconclusive"
         assert "ghost" in result["sentence"]
 
+    @pytest.mark.parametrize("wanted", [{"exec_events": {"profile": [1]}}, ["exec_events"], {"\x1b[2J": "full"}])
+    def test_predictions_that_are_none_are_said_of_their_host(self, tmp_path: Path, wanted: Any) -> None:
+        variables = {**self.VARIABLES, "wanted": wanted}
+        result = collect(tmp_path, variables, hosts=["localhost"], expected_var="wanted", contracts=CONTRACTS)
+        assert (result["failed"], result["verdict"]) == (False, "fail")
+        assert "no usable answer from localhost: expected.localhost" in result["sentence"]
+
     def test_no_hosts_hold(self, tmp_path: Path) -> None:
         assert collect(tmp_path, self.VARIABLES, hosts=[])["verdict"] == "inconclusive"
 
@@ -116,6 +145,10 @@ class TestHostVariables:
         (
             {"changed": {}, "extra_checks": [{"name": "a", "expression": "a[", "max": 1}]},
             "extra_checks.a.expression: is no JMESPath",
+        ),
+        (
+            {"changed": {}, "extra_checks": [{"name": "a", "expression": "(" * 30 + "b" + ")" * 30, "max": 1}]},
+            "extra_checks.a.expression: is nested deeper than 20 brackets; split it",
         ),
     ],
 )
@@ -149,7 +182,8 @@ def test_a_real_loader_is_judged(tmp_path: Path, loader: Path, feature_objects: 
                     "host_memory_delta_bytes": 10**12,
                     "loader_cpu_millicores": 500,
                 },
-                "on_inconclusive": {"loader_active": "pass", "loader_restarts": "pass"},
+                # Systemd did not start this loader; tests/loader/test_witness.py has the witness.
+                "on_inconclusive": {"loader_active": "pass", "loader_restarts": "pass", "witness": "pass"},
             },
             "register": "gate",
         },

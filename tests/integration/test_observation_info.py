@@ -23,6 +23,9 @@ def test_a_host_on_which_nothing_is_installed(tmp_path: Path) -> None:
         assert observation[end]["status"] is None
         assert observation[end]["status_age_ns"] is None
         assert observation[end]["host"]["cpus"] >= 1
+        assert observation[end]["witness"]["boot_id"] == observation["boot_id"]
+        assert observation[end]["witness"]["installed_digest"] is None
+        assert "manifest.json: is not there" in observation[end]["witness"]["why"]["installed_digest"]
 
 
 def test_bake_comes_before_the_window(tmp_path: Path) -> None:

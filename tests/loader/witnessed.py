@@ -118,10 +118,18 @@ class Forger:
 
 
 def failures(verdict: Json) -> dict[str, str]:
-    """{name of a failed check: its sentence}."""
-    return {one["check"]: one["sentence"] for one in verdict["checks"] if one["verdict"] == "fail"}
+    """{name of a failed check: its sentences}."""
+    return _sentences(verdict, "fail")
 
 
 def held(verdict: Json) -> dict[str, str]:
-    """{name of a check that could not be judged: its sentence}."""
-    return {one["check"]: one["sentence"] for one in verdict["checks"] if one["verdict"] == "inconclusive"}
+    """{name of a check that could not be judged: its sentences}."""
+    return _sentences(verdict, "inconclusive")
+
+
+def _sentences(verdict: Json, kind: str) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for one in verdict["checks"]:
+        if one["verdict"] == kind:
+            found.setdefault(one["check"], []).append(one["sentence"])
+    return {name: "; ".join(said) for name, said in found.items()}
