@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import as_tar, load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import as_tar, check_planned, load_bundle
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
@@ -17,7 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import ex
 MODULE = "ebpf.fleet.release"
 PUBLIC = (
     "state", "bundle", "features", "fallbacks", "keep", "allow_downgrade", "from_digest", "service", "wait", "root",
-    "lease",
+    "lease", "digest",
 )  # fmt: skip
 
 
@@ -46,7 +46,10 @@ class ActionModule(ActionBase):
                 raise FleetError("EF_ARGUMENT", f"{key}: is not an option; {did_you_mean(key, PUBLIC)}")
         if arguments.get("state", "present") != "present":
             return self.execute(arguments, task_vars)
-        bundle = load_bundle(self.bundle_path(arguments.get("bundle")))
+        path = self.bundle_path(arguments.get("bundle"))
+        # Read once: what is judged here is what is sent, whatever becomes of the file.
+        bundle = load_bundle(path)
+        check_planned(bundle.manifest.digest, arguments.get("digest"), path)
         arguments["features"] = resolve_features(arguments.get("features"), bundle.contracts)
         arguments["manifest"] = bundle.manifest.data.decode("ascii")
         arguments["signature"] = bundle.signature.decode("ascii", "replace")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import calendar
 import hashlib
 import io
+import itertools
 import os
 import stat
 import tarfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, NoReturn
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, NamedTuple, NoReturn
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import btf_index
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
@@ -26,6 +27,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MANIFES
 
 CREATED_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 LISTED_SEPARATELY = (MANIFEST, SIGNATURE)
+# A bundle on its way, in either form; what is larger is not read.
+MAX_BUNDLE = 512 * mf.MIB
+MAX_ENTRIES = mf.MAX_FILES + len(LISTED_SEPARATELY)
 
 
 class Member(NamedTuple):
@@ -61,6 +65,7 @@ class MemberGuard:
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self.bytes = 0
 
     def admit(self, path: str, regular: bool, size: int) -> None:
         if not mf.safe_path(path):
@@ -71,8 +76,11 @@ class MemberGuard:
             _refuse("EF_FILE_EXTRA", path, "is in the bundle twice")
         if size > member_limit(path):
             _refuse("EF_FILE_SIZE", path, f"has {size} bytes; at most {member_limit(path)} are allowed")
+        self.bytes += max(0, size)
+        if self.bytes > MAX_BUNDLE:
+            _refuse("EF_FILE_SIZE", path, f"makes the bundle larger than {MAX_BUNDLE} bytes")
         self.seen.add(path)
-        if len(self.seen) > mf.MAX_FILES + len(LISTED_SEPARATELY):
+        if len(self.seen) > MAX_ENTRIES:
             _refuse("EF_FILE_EXTRA", path, f"is one file too many; at most {mf.MAX_FILES} are allowed")
 
 
@@ -80,11 +88,11 @@ def tar_members(archive: str) -> Iterator[Member]:
     """The members of an uncompressed tar, each read only after it was found safe."""
     guard = MemberGuard()
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with _open_archive(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 guard.admit(info.name, info.type in tarfile.REGULAR_TYPES and not info.issparse(), info.size)
-                file = tar.extractfile(info)
-                data = file.read() if file else b""
+                member = tar.extractfile(info) if info.size > 0 else None
+                data = member.read() if member else b""
                 if len(data) != info.size:
                     problem = f"the archive ends after {len(data)} of its {info.size} bytes"
                     _refuse("EF_FILE_SIZE", info.name, problem)
@@ -93,12 +101,34 @@ def tar_members(archive: str) -> Iterator[Member]:
         _refuse("EF_FILE_TYPE", archive, f"is not a readable uncompressed tar ({error})")
 
 
+def _open_archive(archive: str) -> BinaryIO:
+    """A regular file of a bundle's size, opened without waiting for anybody; a symlink to one is fine."""
+    _refuse_special(Path(archive).stat(), archive)  # before it is opened: to open a device can be an act
+    fd = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    file = os.fdopen(fd, "rb")
+    try:
+        info = os.fstat(fd)
+        _refuse_special(info, archive)
+        if info.st_size > MAX_BUNDLE:
+            _refuse("EF_FILE_SIZE", archive, f"has {info.st_size} bytes; at most {MAX_BUNDLE} are read")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_special(info: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        _refuse("EF_FILE_TYPE", path, "is not a regular file", "give the path of a bundle, a tar or a folder")
+
+
 def folder_members(folder: str) -> Iterator[Member]:
     """The files below a folder; a symlink, a device or an empty folder is a refusal."""
     guard = MemberGuard()
-    for path in sorted(_paths_below(folder, "")):
+    for path in sorted(_bounded(_paths_below(folder, ""), folder)):
         try:
-            fd = os.open(Path(folder, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            _refuse_irregular(Path(folder, path), path)
+            fd = os.open(Path(folder, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         except OSError as error:
             _refuse("EF_FILE_TYPE", path, f"cannot be opened as a regular file ({error.strerror})")
         with os.fdopen(fd, "rb") as file:
@@ -107,7 +137,23 @@ def folder_members(folder: str) -> Iterator[Member]:
             yield Member(path, stat.S_IMODE(info.st_mode), file.read(member_limit(path) + 1))
 
 
+def _refuse_irregular(file: Path, path: str) -> None:
+    """Before it is opened: to open a device can be an act. What it is after that is looked at once more."""
+    if not stat.S_ISREG(file.lstat().st_mode):
+        _refuse("EF_FILE_TYPE", path, "cannot be opened as a regular file (it is none)")
+
+
+def _bounded(paths: Iterator[str], folder: str) -> list[str]:
+    """All paths, unless there are more than a bundle can have: the folder is then something else."""
+    found = list(itertools.islice(paths, MAX_ENTRIES + 1))
+    if len(found) > MAX_ENTRIES:
+        _refuse("EF_FILE_EXTRA", folder, f"holds more than {MAX_ENTRIES} files", "give the path of a bundle")
+    return found
+
+
 def _paths_below(folder: str, prefix: str) -> Iterator[str]:
+    if prefix and not mf.safe_path(prefix[:-1]):
+        _refuse("EF_FILE_TYPE", prefix[:80], "is not a path that a bundle may hold")
     empty = True
     with os.scandir(Path(folder, prefix)) as entries:
         for entry in entries:
@@ -167,13 +213,15 @@ def check_contract(manifest: Manifest, feature: str, data: bytes) -> dict[str, A
 
 
 def load_bundle(source: str) -> Bundle:
-    """Read a bundle from a tar or a folder and check all but the signature.
+    """Read a bundle from a tar or a folder, once, and check all but the signature.
 
+    What it returns are the bytes that were checked; whatever becomes of ``source`` meanwhile, they stay.
     Raises FleetError with the reason code of the first thing that is wrong.
     """
-    members: dict[str, Member] = {}
-    for member in open_members(source):
-        members[member.path] = member
+    try:
+        members = {member.path: member for member in open_members(source)}
+    except OSError as error:
+        _refuse("EF_FILE_TYPE", source, f"cannot be read ({error.strerror or error})", "give the path of a bundle")
     if MANIFEST not in members:
         _refuse("EF_MANIFEST_MISSING", MANIFEST, f"is not in {source}", "give the path of a bundle")
     if SIGNATURE not in members:
@@ -193,7 +241,29 @@ def open_members(source: str) -> Iterator[Member]:
     """The members of a bundle at a path, whichever form it has."""
     if not Path(source).exists():
         _refuse("EF_MANIFEST_MISSING", source, "does not exist", "build it with playbooks/release.yml")
-    return folder_members(source) if Path(source).is_dir() else tar_members(source)
+    if not Path(source).is_dir():
+        return tar_members(source)
+    if not stat.S_ISREG(_mode_of(Path(source, MANIFEST))):
+        _refuse("EF_MANIFEST_MISSING", MANIFEST, f"is not a file in {source}", "give the path of a bundle")
+    return folder_members(source)
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def check_planned(digest: str, planned: str | None, source: str) -> None:
+    """Refuse a bundle of another digest than was planned; ``planned`` is None where none was named."""
+    if planned is not None and digest != planned:
+        raise FleetError(
+            "EF_NOT_PLANNED",
+            f"{source}: its digest is {digest}, but the bundle that was planned has {planned}; "
+            "put the planned bundle back, or plan again with this one",
+            MANIFEST,
+        )
 
 
 def epoch_of(created: str) -> int:
