@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle, write_tar
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import check_planned, load_bundle, write_tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
@@ -17,7 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import ex
 MODULE = "ebpf.fleet.release"
 PUBLIC = (
     "state", "bundle", "features", "fallbacks", "keep", "allow_downgrade", "from_digest", "service", "wait", "root",
-    "lease",
+    "lease", "digest",
 )  # fmt: skip
 
 
@@ -29,24 +29,39 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = True
 
     def run(self, tmp=None, task_vars=None):
+        try:
+            # Before the host is as much as connected to: a refusal concerns the controller alone.
+            bundle = self.judge()
+        except (OSError, FleetError) as error:
+            return dict(explain(error).as_result(), failed=True, changed=False)
         result = super().run(tmp, task_vars)
         try:
-            result.update(self.release(task_vars))
+            result.update(self.release(bundle, task_vars))
         except (OSError, FleetError) as error:
             result.update(explain(error).as_result(), failed=True, changed=False)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
 
-    def release(self, task_vars):
-        """Return the module's result."""
-        arguments = dict(self._task.args)
+    def judge(self):
+        """Check the options; return the bundle that is to be deployed, None where the state needs none."""
+        arguments = self._task.args
         for key in arguments:
             if key not in PUBLIC:
                 raise FleetError("EF_ARGUMENT", f"{key}: is not an option; {did_you_mean(key, PUBLIC)}")
         if arguments.get("state", "present") != "present":
+            return None
+        path = self.bundle_path(arguments.get("bundle"))
+        # What is judged here is what is sent: each file is held to this manifest once more when it is.
+        bundle = load_bundle(path)
+        check_planned(bundle.manifest.digest, arguments.get("digest"), path)
+        return bundle
+
+    def release(self, bundle, task_vars):
+        """Return the module's result."""
+        arguments = dict(self._task.args)
+        if bundle is None:
             return self.execute(arguments, task_vars)
-        bundle = load_bundle(self.bundle_path(arguments.get("bundle")))
         arguments["features"] = resolve_features(arguments.get("features"), bundle.contracts)
         arguments["manifest"] = bundle.manifest.data.decode("ascii")
         arguments["signature"] = bundle.signature.decode("ascii", "replace")

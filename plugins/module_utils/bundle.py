@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import btf_index
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import (
     LISTED_SEPARATELY,
+    MAX_BUNDLE,
     FolderSource,
     Member,
     MemberGuard,
@@ -36,8 +37,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.signature import open_s
 
 CREATED_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 __all__ = [
-    "LISTED_SEPARATELY", "Bundle", "Member", "MemberGuard", "as_tar", "check_contract", "check_files", "epoch_of",
-    "find_damage", "load_bundle", "member_limit", "tar_bytes", "tar_members", "verify", "write_tar",
+    "LISTED_SEPARATELY", "MAX_BUNDLE", "Bundle", "Member", "MemberGuard", "as_tar", "check_contract", "check_files",
+    "check_planned", "epoch_of", "find_damage", "load_bundle", "member_limit", "tar_bytes", "tar_members", "verify",
+    "write_tar",
 ]  # fmt: skip
 
 
@@ -123,6 +125,17 @@ def load_bundle(source: str) -> Bundle:
     index = members.get(btf_index.PATH)
     entries_of = btf_index.parse_index(index.data, members) if index else []
     return Bundle(manifest, signature, members, contracts, entries_of)
+
+
+def check_planned(digest: str, planned: str | None, source: str) -> None:
+    """Refuse a bundle of another digest than was planned; ``planned`` is None where none was named."""
+    if planned is not None and digest != planned:
+        raise FleetError(
+            "EF_NOT_PLANNED",
+            f"{source}: its digest is {digest}, but the bundle that was planned has {planned}; "
+            "put the planned bundle back, or plan again with this one",
+            MANIFEST,
+        )
 
 
 def epoch_of(created: str) -> int:

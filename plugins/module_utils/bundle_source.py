@@ -25,6 +25,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.signature import Trust,
 from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import parse_trust
 
 LISTED_SEPARATELY = (MANIFEST, SIGNATURE)
+# A bundle on its way, in either form; what is larger is not read.
+MAX_BUNDLE = 512 * mf.MIB
 PIECE = 1024 * 1024  # bytes of a file that are in memory at a time
 
 
@@ -51,6 +53,7 @@ class MemberGuard:
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self.bytes = 0
 
     def admit(self, path: str, regular: bool, size: int) -> None:
         if not mf.safe_path(path):
@@ -61,6 +64,9 @@ class MemberGuard:
             refuse("EF_FILE_EXTRA", path, "is in the bundle twice")
         if size > member_limit(path):
             refuse("EF_FILE_SIZE", path, f"has {size} bytes; at most {member_limit(path)} are allowed")
+        self.bytes += size
+        if self.bytes > MAX_BUNDLE:
+            refuse("EF_FILE_SIZE", path, f"makes the bundle larger than {MAX_BUNDLE} bytes")
         self.seen.add(path)
         if len(self.seen) > mf.MAX_FILES + len(LISTED_SEPARATELY):
             refuse("EF_FILE_EXTRA", path, f"is one file too many; at most {mf.MAX_FILES} are allowed")
@@ -80,9 +86,33 @@ def tar_entries(file: BinaryIO, archive: str) -> list[Entry]:
 
 def tar_members(archive: str) -> Iterator[Member]:
     """The members of an uncompressed tar, each read only after the whole archive's headers were found safe."""
-    with open(archive, "rb") as file:
+    with open_archive(archive) as file:
         for entry in tar_entries(file, archive):
             yield read_entry(file, entry)
+
+
+def open_archive(archive: str) -> BinaryIO:
+    """A regular file of a bundle's size, opened without waiting for anybody; a symlink to one is fine."""
+    try:
+        _refuse_special(Path(archive).stat(), archive)  # before it is opened: to open a device can be an act
+        fd = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        refuse("EF_FILE_TYPE", archive, f"cannot be read ({error.strerror or error})", "give the path of a bundle")
+    file = os.fdopen(fd, "rb")
+    try:
+        info = os.fstat(fd)
+        _refuse_special(info, archive)
+        if info.st_size > MAX_BUNDLE:
+            refuse("EF_FILE_SIZE", archive, f"has {info.st_size} bytes; at most {MAX_BUNDLE} are read")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_special(info: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        refuse("EF_FILE_TYPE", path, "is not a regular file", "give the path of a bundle, a tar or a folder")
 
 
 def read_entry(file: BinaryIO, entry: Entry) -> Member:
@@ -229,7 +259,7 @@ class TarSource(Source):
     """A bundle in an uncompressed tar; only headers are read until a file is asked for."""
 
     def __init__(self, archive: str) -> None:
-        self.file = open(archive, "rb")  # noqa: SIM115
+        self.file = open_archive(archive)
         self.entries = {entry.name: entry for entry in tar_entries(self.file, archive)}
 
     def __del__(self) -> None:

@@ -62,7 +62,9 @@ REMEDIES = {
     errno.EACCES: "run it on the host itself, not within a container that lacks CAP_SYS_ADMIN",
     errno.ENOSYS: "use a kernel with namespaces and seccomp",
 }
-OTHER_REMEDY = "use a kernel with namespaces and seccomp whose root is not the initramfs"
+OTHER_REMEDY = (
+    "use a kernel with namespaces and seccomp, a root that is not the initramfs, and no user namespace that lacks ids"
+)
 
 
 def run_confined(place: Place, arguments: list[str], bounds: Bounds) -> Ended:
@@ -86,7 +88,8 @@ def run_confined(place: Place, arguments: list[str], bounds: Bounds) -> Ended:
             # The program is the keeper's child: it dies with it, and it is the first of its namespace.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(keeper, signal.SIGKILL)
-            os.waitpid(keeper, 0)
+            with contextlib.suppress(ChildProcessError):  # a module may have been started with SIGCHLD ignored
+                os.waitpid(keeper, 0)
             _await_end(pipes)
     finally:
         pipes.close()
@@ -208,6 +211,7 @@ def _keep(parent: int, place: Place, arguments: list[str], bounds: Bounds, pipes
     """Start the confined process, wait for it and report how it ended; never returns."""
     report = pipes.report_far
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         prctl("tie to the module", PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)

@@ -199,16 +199,20 @@ def _bind(fd: int, target: str) -> None:
     place.mkdir() if folder else place.touch()
     _mount(f"show {target[-64:]}", f"/proc/self/fd/{fd}", target, None, MS_BIND)
     # What its file system forbids stays forbidden: where /var/lib is noexec the loader could not run either.
-    noexec = MS_NOEXEC if folder or os.fstatvfs(fd).f_flag & os.ST_NOEXEC else 0
+    executable = target.endswith(PROGRAM) and not os.fstatvfs(fd).f_flag & os.ST_NOEXEC
+    noexec = 0 if executable else MS_NOEXEC
     _mount("seal what it is shown", None, target, None, MS_REMOUNT | MS_BIND | SEALED | noexec)
 
 
 def _open_program() -> None:
-    """The program as EXEC_FD, which is closed as it is executed."""
+    """The program as EXEC_FD, which is closed as it is executed. Its name is taken away, so that there
+    is nothing left that could be executed by name: execveat(2) ignores the descriptor for an absolute path.
+    """
     program = os.open(PROGRAM, os.O_RDONLY | os.O_CLOEXEC)
     resource.setrlimit(resource.RLIMIT_NOFILE, (EXEC_FD + 1, EXEC_FD + 1))
     os.dup2(program, EXEC_FD, inheritable=False)
     os.close(program)
+    _call("take the program's name away", _LIBC.umount2(os.fsencode(PROGRAM), MNT_DETACH))
 
 
 def _limit(bounds: Bounds) -> None:

@@ -9,8 +9,9 @@ module: release
 short_description: Install, activate, roll back or remove a signed bundle of eBPF programs
 version_added: 0.1.0
 description:
-  - Verifies a bundle's signature with the trust files of the host, every file against the manifest, and the
-    whole by the bundle's own loader, installs it beside the others and activates it by one C(rename(2)).
+  - Verifies a bundle's signature with the trust files of the host, every file against the manifest, and the whole by
+    the bundle's own loader, which runs confined, an unprivileged process that sees nothing but the bundle. Installs it
+    beside the others and activates it by one C(rename(2)).
   - Restarts the loader and waits until it confirms the release. If it does not, the former release is
     activated again and the module fails with the loader's reason.
   - Asks the host first and sends the bundle only to a host that lacks it.
@@ -29,6 +30,13 @@ options:
     default: present
   bundle:
     description: Path on the controller of the bundle, a tar or a folder. Required if O(state=present).
+    type: str
+  digest:
+    description:
+      - The digest of the bundle that was planned, as the lookup P(ebpf.fleet.bundle#lookup) returns it. Another bundle
+        at that path is refused (C(EF_NOT_PLANNED)), on the controller before anything is sent and on the host before
+        anything is unpacked.
+      - Left out, whatever bundle is at the path is taken.
     type: str
   features:
     description:
@@ -117,6 +125,12 @@ EXAMPLES = r"""
 - name: Deploy a release with all of its features
   ebpf.fleet.release:
     bundle: build/release/ebpf-fleet-1.0.0.tar
+  become: true
+
+- name: Deploy the release that was planned, or nothing
+  ebpf.fleet.release:
+    bundle: build/release/ebpf-fleet-1.0.0.tar
+    digest: 3f1c2a9b8d7e6f504132a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f8
   become: true
 
 - name: Deploy it with one feature, sampled
@@ -208,10 +222,11 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import check_planned
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import check_fallbacks, check_resolved, render_desired
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import check_grant
-from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import SHA256, load_manifest
+from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import SHA256, digest_of, load_manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import Host, apply_plan, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import Request, plan_release
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import (
@@ -237,6 +252,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
     "bundle": {"type": "str"},
+    "digest": {"type": "str"},
     "features": {"type": "dict"},
     "fallbacks": {"type": "list", "elements": "str", "default": []},
     "keep": {"type": "int", "default": 3},
@@ -266,6 +282,10 @@ def check_arguments(params):
         wrong.append("service: the running systemd knows nothing of another root; set it to an empty string")
     if params["from_digest"] is not None and not SHA256.match(params["from_digest"]):
         wrong.append("from_digest: is not a SHA-256 in hex; give the digest that a deployment returned")
+    if params["digest"] is not None and not SHA256.match(params["digest"]):
+        wrong.append("digest: is not a SHA-256 in hex; give the digest that the lookup ebpf.fleet.bundle returned")
+    if params["digest"] is not None and params["state"] != "present":
+        wrong.append("digest: belongs to 'state: present'; remove it")
     if params["from_digest"] is not None and params["state"] != "rolled_back":
         wrong.append("from_digest: belongs to 'state: rolled_back'; remove it")
     if params["lease"] is not None and params["state"] != "present":
@@ -293,6 +313,7 @@ def judge_bundle(module, layout):
         raise FleetError("EF_ARGUMENT", "bundle: is missing; give the path of a bundle on the controller")
     data = params["manifest"].encode("utf-8")
     signature = params["signature"].encode("utf-8")
+    check_planned(digest_of(data), params["digest"], params["bundle"] or "the bundle")
     signer = None
     if module.check_mode and not layout.etc.exists():
         module.warn(f"{layout.etc} does not exist: the signature can be verified once the host is prepared")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
+import shutil
+import signal
+import socket
 import tarfile
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils import bundle_source
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import Members, check_source, open_source
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
@@ -176,3 +181,120 @@ def test_a_contract_that_no_longer_fits_is_refused() -> None:
 def test_a_time_that_does_not_exist_is_refused() -> None:
     assert bd.epoch_of("1970-01-02T00:00:00Z") == 86400
     assert code_of(lambda: bd.epoch_of("2026-13-41T00:00:00Z")) == "EF_MANIFEST_SCHEMA"
+
+
+# What may be named as a bundle and is not one: refused at once, and not opened
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail instead of waiting for ever."""
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise AssertionError(f"it still waits after {seconds} s")
+
+    former = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+def refused_at_once(path: Path) -> FleetError:
+    with within(10), pytest.raises(FleetError) as refused:
+        check_source(open_source(str(path)), lambda _manifest, _signature: None)
+    assert str(path) in refused.value.message or path.name in refused.value.message or mf.MANIFEST in str(refused.value)
+    return refused.value
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("kind", ["fifo", "zero", "socket"])
+def test_what_is_not_a_file_is_refused_at_once(tmp_path: Path, kind: str, linked: bool) -> None:
+    path = tmp_path / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        path = Path("/dev/zero")
+    if linked:
+        (tmp_path / "link").symlink_to(path)
+        path = tmp_path / "link"
+    assert refused_at_once(path).code == "EF_FILE_TYPE"
+
+
+def test_links_in_a_circle_and_folders_of_something_else_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert refused_at_once(tmp_path / "a").code == "EF_MANIFEST_MISSING"
+    assert refused_at_once(Path("/proc")).code == "EF_MANIFEST_MISSING"
+    os.mkfifo(tmp_path / mf.MANIFEST)
+    assert refused_at_once(tmp_path).code == "EF_FILE_TYPE"
+
+
+def test_a_folder_within_itself_is_not_followed(tmp_path: Path) -> None:
+    base = folder(tmp_path)
+    (base / "features/again").symlink_to(base)
+    assert refused_at_once(base).code == "EF_FILE_TYPE"
+
+
+def test_a_folder_that_is_too_deep_or_too_full_is_refused(tmp_path: Path) -> None:
+    base = folder(tmp_path)
+    deep = base
+    os.chdir(base)
+    try:
+        for _ in range(40):
+            (deep := Path("a" * 200)).mkdir()
+            (deep / "file").touch()
+            os.chdir(deep)
+    finally:
+        os.chdir(tmp_path)
+    assert refused_at_once(base).code == "EF_FILE_EXTRA"
+    shutil.rmtree(base / ("a" * 200))
+    for number in range(mf.MAX_FILES + 2):
+        (base / f"file{number}").touch()
+    assert refused_at_once(base).code == "EF_FILE_EXTRA"
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "large.tar"
+    with path.open("wb") as file:
+        file.truncate(bd.MAX_BUNDLE + 1)
+    refused = refused_at_once(path)
+    assert refused.code == "EF_FILE_SIZE" and str(bd.MAX_BUNDLE) in refused.message
+
+
+def test_files_that_are_too_large_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(len(member.data) for member in whole().values())
+    archive = io.BytesIO(bd.tar_bytes(whole(), 0))
+    (path := tmp_path / "t.tar").write_bytes(archive.getvalue())
+    with path.open("rb") as file:
+        monkeypatch.setattr(bundle_source, "MAX_BUNDLE", size - 1)
+        with pytest.raises(FleetError) as refused:
+            bundle_source.tar_entries(file, str(path))
+        assert refused.value.code == "EF_FILE_SIZE"
+        monkeypatch.setattr(bundle_source, "MAX_BUNDLE", size)
+        assert bundle_source.tar_entries(file, str(path))
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read every file")
+    (tmp_path / "t.tar").write_bytes(b"x")
+    (tmp_path / "t.tar").chmod(0)
+    assert refused_at_once(tmp_path / "t.tar").code == "EF_FILE_TYPE"
+
+
+def test_only_the_planned_digest_passes() -> None:
+    good = manifest()
+    bd.check_planned(good.digest, None, "x.tar")
+    bd.check_planned(good.digest, good.digest, "x.tar")
+    with pytest.raises(FleetError) as refused:
+        bd.check_planned(good.digest, "0" * 64, "x.tar")
+    assert refused.value.code == "EF_NOT_PLANNED"
+    for word in ("x.tar", good.digest, "0" * 64):
+        assert word in refused.value.message
+    assert code_of(lambda: bd.check_planned(good.digest, "", "x.tar")) == "EF_NOT_PLANNED"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import TICK_NS, judge_status
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import MAX_STATUS, read_status_of
 
 DIGEST, SINCE, BOOT = "a" * 64, 5_000_000_000, "boot"
 GOOD: dict[str, Any] = {
@@ -62,3 +66,23 @@ def test_a_refusal_is_final_and_keeps_the_loaders_reason() -> None:
 def test_a_desired_state_that_the_loader_does_not_take_is_a_refusal() -> None:
     found = judge_status({**GOOD, "desired_error": "line 1"}, DIGEST, SINCE, BOOT)
     assert (found.verdict, found.code) == ("refused", "EF_DESIRED_MALFORMED")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless", "deep", "large", "list", "absent"])
+def test_a_status_that_cannot_be_used_counts_as_absent_and_holds_nothing_up(tmp_path: Path, kind: str) -> None:
+    """The folder belongs to the loader's user, who may put anything there."""
+    path = tmp_path / "status.json"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind != "absent":
+        path.write_text({"deep": "[" * 10**6, "large": " " * (MAX_STATUS + 1), "list": "[]"}[kind])
+    signal.alarm(20)  # a reader that blocks ends the test
+    try:
+        assert read_status_of(path) is None
+        path.unlink(missing_ok=True)
+        path.write_text('{"state": "running"}')
+        assert read_status_of(path) == {"state": "running"}
+    finally:
+        signal.alarm(0)
