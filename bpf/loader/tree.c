@@ -96,12 +96,12 @@ static int walk_folder(struct walk *walk, int dir_fd, const char *folder) {
 	struct dirent **entries;
 	int count, refused;
 
-	if (dir_fd < 0)
+	if (owned < 0)
 		return refuse_folder(walk, folder);
-	count = scandirat(dir_fd, ".", &entries, is_entry, compare_entries);
+	count = scandirat(owned, ".", &entries, is_entry, compare_entries);
 	if (count < 0)
 		return refuse_folder(walk, folder);
-	refused = check_entries(walk, dir_fd, folder, entries, count);
+	refused = check_entries(walk, owned, folder, entries, count);
 	for (int i = 0; i < count; i++)
 		free(entries[i]);
 	free(entries);

@@ -218,7 +218,8 @@ def _parse_options(text: str) -> dict[str, str]:
     while True:
         option = OPTION.match(text, at)
         if not option:
-            raise ValueError('it has an option other than namespaces="", valid-after="" and valid-before=""')
+            word = re.split(f"[{BLANKS}]", text[at:], maxsplit=1)[0]
+            raise ValueError(f'its option {word[:40]!a} is not namespaces="", valid-after="" or valid-before=""')
         name = option.group("name").lower()
         if name in options:
             raise ValueError("an option is given twice")
