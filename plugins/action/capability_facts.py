@@ -97,5 +97,5 @@ def is_old_python(result):
     """Did the module fail before its first line because of the interpreter's age?"""
     if not result.get("failed"):
         return False
-    said = " ".join(str(result.get(key, ""))[:100_000] for key in ("msg", "module_stderr", "module_stdout"))
+    said = " ".join(str(result.get(key, ""))[-100_000:] for key in ("msg", "module_stderr", "module_stdout"))
     return any(words in said for words in OLD_PYTHON_WORDS)

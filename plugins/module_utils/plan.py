@@ -155,14 +155,14 @@ def doubts(hosts: Sequence[Host]) -> list[Doubt]:
 
 _DOUBT_WORDS = {
     DISPUTED: (
-        "{count} claim another stratum than the inventory says; they come last: {named}; "
+        "{count} another stratum than the inventory says, and come last: {named}; "
         f"correct {EXPECTED_VARIABLE} where the host is right, else find out why it says so"
     ),
     ALONE: (
-        "{count} claim a stratum that no other host has; they come last and are no canaries: {named}; "
+        "{count} a stratum that no other host has; they come last and are not canaries: {named}; "
         f"where that is right, say so in the inventory with {EXPECTED_VARIABLE}"
     ),
-    CHANGED: "{count} claim another stratum than in the last census: {named}",
+    CHANGED: "{count} another stratum than in the last census: {named}",
 }
 
 
@@ -171,7 +171,7 @@ def _doubt_sentences(found: Sequence[Doubt]) -> list[str]:
     for kind, words in _DOUBT_WORDS.items():
         mine = [one for one in found if one.kind == kind]
         if mine:
-            count = f"{len(mine)} host" + ("" if len(mine) == 1 else "s")
+            count = "1 host claims" if len(mine) == 1 else f"{len(mine)} hosts claim"
             lines.append(words.format(count=count, named=_doubt_names(mine)))
     return lines
 

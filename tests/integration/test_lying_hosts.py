@@ -173,7 +173,7 @@ def test_a_host_that_stands_alone_is_named_in_the_plan_and_changes_against_the_l
     options = (*rollout_options(bundle)[:2], "-e", "ebpf_fleet_last_census=last.json", "--check")
     status, said = run("rollout", tmp_path, "-i", "hosts.ini", "-i", str(folder / "l.ini"), *options)
     told = " ".join(said.split())
-    assert "1 host claim a stratum that no other host has; they come last and are no canaries: a1 (9.99/" in told
+    assert "1 host claims a stratum that no other host has; they come last and are not canaries: a1 (9.99/" in told
     assert f"than in the last census: w1 ({stratum}, not 5.10/x86_64/debian)" in told
     assert "canary: 1 hosts in batches of 1: d1" in told, said
 

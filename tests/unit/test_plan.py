@@ -228,7 +228,7 @@ def test_a_host_that_left_its_stratum_of_the_last_census_is_named_and_its_canary
     fleet[0]["before"] = "5.10/x86_64/debian"
     found = plan(fleet)
     assert stages_of(found)["canary"] == ["h001", "h002", "h003"]
-    assert any("1 host claim" in line and "h000 (6.0/x86_64/debian, not 5.10" in line for line in found["sentences"])
+    assert any("1 host claims" in line and "h000 (6.0/x86_64/debian, not 5.10" in line for line in found["sentences"])
     upgraded = plan([{**one, "before": "5.10/x86_64/debian"} for one in HONEST])
     assert stages_of(upgraded)["canary"] == ["h000", "h001", "h002"] and len(upgraded["doubts"]) == 60
 
