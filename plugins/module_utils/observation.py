@@ -319,7 +319,7 @@ class Meeting(NamedTuple):
             return True
         same_pid = self.told.status["pid"] == self.seen["loader"]["main_pid"]
         held = held_ids(self.seen)
-        return same_pid and (held is None or held == self.told.programs)
+        return same_pid and held == self.told.programs
 
 
 def held_ids(seen: Mapping[str, Any]) -> set[int] | None:

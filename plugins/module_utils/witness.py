@@ -240,9 +240,12 @@ def _hold(found: Holdings, task: Path, number: str) -> None:
     try:
         if not os.readlink(task / "fd" / number).startswith("anon_inode:bpf"):
             return
-        numbers = dict(_FDINFO_NUMBER.findall(read_kernel(task / "fdinfo" / number)))
-    except (OSError, UnseenError):
+        text = read_bounded(task / "fdinfo" / number, KERNEL_FILE_LIMIT)
+    except (FileNotFoundError, ProcessLookupError):
         return
+    except (OSError, BoundedReadError) as error:
+        raise UnseenError(f"{task}/fd/{number}: {error}") from error
+    numbers = dict(_FDINFO_NUMBER.findall(text or ""))
     link = int(numbers["link_id"]) if "link_id" in numbers else None
     if link is not None:
         found.links.add(link)
@@ -276,8 +279,14 @@ def describe_program(number: int, links: set[int]) -> dict[str, Any] | None:
 
 
 def read_programs(proc: Path, pids: list[int]) -> dict[str, Any]:
-    """{"programs", "links"} that the unit holds, as the kernel tells them."""
+    """{"programs", "links"} that the unit holds, as the kernel tells them.
+
+    A process that ended meanwhile seems to hold nothing; that is not a measurement.
+    """
     held = holdings(proc, pids)
+    for pid in pids:
+        if read_process(proc, pid)["state"] in "ZXx":
+            raise UnseenError(f"process {pid} has ended, and holds nothing any more")
     if len(held.programs) > PROGRAMS_LIMIT:
         raise UnseenError(f"holds {len(held.programs)} programs, more than the {PROGRAMS_LIMIT} that are read")
     try:

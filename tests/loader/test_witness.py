@@ -112,8 +112,9 @@ def test_features_that_come_and_go_are_no_disagreement(host: Witnessed) -> None:
         order = host.service.order("feature.exec_events")
         after = host.observe(4)
         found = host.judge(after)
-        assert not {name for name in failures(found) if name.startswith("witness")}, (turn, failures(found))
         order.unlink()
+        disagree = {name: said for name, said in failures(found).items() if name.startswith("witness")}
+        assert not disagree, (turn, disagree, after["end"]["witness"], host.service.journal()[-2000:])
     host.service.want("runqlat")
     found = host.judge(host.observe(4))
     assert not failures(found), failures(found)
@@ -151,7 +152,7 @@ def test_a_forged_lower_cost_fails_and_the_kernels_is_judged(host: Witnessed) ->
         burn.kill()
         burn.wait()
     loader = next(one for one in verdict["checks"] if one["check"] == "loader_cpu")
-    assert loader["measured"] > 200, "the kernel's count of the unit's CPU time was not judged"
+    assert loader["measured"] > 100, "the kernel's count of the unit's CPU time was not judged"
     assert "witness_programs" not in failures(verdict), failures(verdict)
 
 
@@ -202,9 +203,10 @@ def test_events_that_are_told_without_a_run_fail(host: Witnessed) -> None:
         feature = status["features"]["exec_events"]
         feature["counters"]["produced"] += int(seconds * 100)
         feature["programs"][0]["run_cnt"] += 10**6
+        feature["programs"][0]["run_time_ns"] += 10**9
 
     said = failures(forged(host, claim, frozen=False))["witness_runs"]
-    assert "runs of its programs is told as" in said and "the kernel counted" in said
+    assert "exec_events: run time of its programs is told as" in said and "the kernel counted" in said
 
 
 @pytest.mark.parametrize(
