@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -123,9 +124,12 @@ def test_each_host_has_its_own_result_in_the_given_order():
     assert found["web, blue"]["rc"] == -9
 
 
-def test_what_a_command_leaves_behind_with_our_pipes_holds_up_nothing():
-    found = run({"a": launch("sleep 1000 & echo done", connect=20, run=20)})["a"]
+def test_what_a_command_leaves_behind_with_our_pipes_holds_up_nothing_and_is_ended():
+    mark = f"sleep 10{os.getpid()}"
+    found = run({"a": launch(f"{mark} & echo done", connect=20, run=20)})["a"]
     assert found["rc"] == 0 and found["stdout"] == "done\n" and found["seconds"] < 10
+    shown = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    assert mark not in shown.splitlines()
 
 
 def test_a_command_that_closes_its_pipes_and_hangs_is_ended_at_its_bound():
