@@ -4,10 +4,10 @@
  * TasksMax= of the unit demands, also where no pids controller enforces that.
  *
  *   ebpf-loader run TRICK [ARGUMENT]       in the unit
- *   ebpf-loader collude|blind SOCKET       another user: takes and keeps what is passed; or never receives
- *   ebpf-loader bomb PROCESSES DESCRIPTORS another user: processes with our name and one table
- *   ebpf-loader innocent                   another user: only named like ours
- *   ebpf-loader flood PROCESSES            another user: messages to systemd without end
+ *   ebpf-loader collude|blind SOCKET       another user: takes and keeps what is passed; or never
+ * receives ebpf-loader bomb PROCESSES DESCRIPTORS another user: processes with our name and one
+ * table ebpf-loader innocent                   another user: only named like ours ebpf-loader flood
+ * PROCESSES            another user: messages to systemd without end
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -42,43 +42,39 @@
 
 static const char *argument;
 
-static void fail(const char *what)
-{
+static void fail(const char *what) {
 	fprintf(stderr, "evil: %s: %s\n", what, strerror(errno));
 	exit(9);
 }
 
-static int bpf(int command, union bpf_attr *attr)
-{
+static int bpf(int command, union bpf_attr *attr) {
 	return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
 }
 
 /* --- what it holds ------------------------------------------------------------------------- */
 
-static int load(int type, int expected, int answer, const char *name)
-{
+static int load(int type, int expected, int answer, const char *name) {
 	struct bpf_insn code[] = {
-		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = answer},
-		{.code = BPF_JMP | BPF_EXIT},
+	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = answer},
+	    {.code = BPF_JMP | BPF_EXIT},
 	};
 	union bpf_attr attr = {
-		.prog_type = type,
-		.expected_attach_type = expected,
-		.insns = (uintptr_t)code,
-		.insn_cnt = 2,
-		.license = (uintptr_t)"GPL",
+	    .prog_type = type,
+	    .expected_attach_type = expected,
+	    .insns = (uintptr_t)code,
+	    .insn_cnt = 2,
+	    .license = (uintptr_t) "GPL",
 	};
 	strncpy(attr.prog_name, name, sizeof(attr.prog_name) - 1);
 	return bpf(BPF_PROG_LOAD, &attr);
 }
 
-static int attach(void)
-{
+static int attach(void) {
 	int program = load(BPF_PROG_TYPE_RAW_TRACEPOINT, 0, 0, "ef_evil");
 	if (program < 0)
 		fail("load");
 	union bpf_attr attr = {
-		.raw_tracepoint = {.name = (uintptr_t)"task_newtask", .prog_fd = program},
+	    .raw_tracepoint = {.name = (uintptr_t) "task_newtask", .prog_fd = program},
 	};
 	int link = bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
 	if (link < 0)
@@ -89,23 +85,21 @@ static int attach(void)
 
 /* --- sockets ------------------------------------------------------------------------------- */
 
-static struct sockaddr_un address(const char *path)
-{
+static struct sockaddr_un address(const char *path) {
 	struct sockaddr_un to = {.sun_family = AF_UNIX};
 	strncpy(to.sun_path, path, sizeof(to.sun_path) - 1);
 	return to;
 }
 
 /* Sends text, and a descriptor if it is not -1. */
-static int pass(int socket, const struct sockaddr_un *to, const char *text, int descriptor)
-{
+static int pass(int socket, const struct sockaddr_un *to, const char *text, int descriptor) {
 	char room[CMSG_SPACE(sizeof(int))] = {0};
 	struct iovec part = {.iov_base = (void *)text, .iov_len = strlen(text)};
 	struct msghdr message = {
-		.msg_name = (void *)to,
-		.msg_namelen = to ? sizeof(*to) : 0,
-		.msg_iov = &part,
-		.msg_iovlen = 1,
+	    .msg_name = (void *)to,
+	    .msg_namelen = to ? sizeof(*to) : 0,
+	    .msg_iov = &part,
+	    .msg_iovlen = 1,
 	};
 	if (descriptor >= 0) {
 		message.msg_control = room;
@@ -119,8 +113,7 @@ static int pass(int socket, const struct sockaddr_un *to, const char *text, int 
 	return (int)sendmsg(socket, &message, MSG_NOSIGNAL);
 }
 
-static void notify_with(const char *text, int descriptor)
-{
+static void notify_with(const char *text, int descriptor) {
 	int out = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_un to = address(NOTIFY);
 	if (out < 0 || pass(out, &to, text, descriptor) < 0)
@@ -128,75 +121,66 @@ static void notify_with(const char *text, int descriptor)
 	close(out);
 }
 
-static void notify(const char *text)
-{
+static void notify(const char *text) {
 	notify_with(text, -1);
 }
 
 /* --- ways to live on ----------------------------------------------------------------------- */
 
-static void idle(void)
-{
+static void idle(void) {
 	for (;;)
 		pause();
 }
 
-static void ready(void)
-{
+static void ready(void) {
 	notify("READY=1\nSTATUS=evil");
 }
 
-static void ready_and_idle(void)
-{
+static void ready_and_idle(void) {
 	ready();
 	idle();
 }
 
-static void put(const char *path, const char *text)
-{
+static void put(const char *path, const char *text) {
 	int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (file < 0 || write(file, text, strlen(text)) < 0)
 		fail(path);
 	close(file);
 }
 
-static void deaf(void)
-{
+static void deaf(void) {
 	attach();
 	ready_and_idle();
 }
 
-static void list_fifo(void)
-{
+static void list_fifo(void) {
 	if (mkfifo(PROGRAMS, 0644))
 		fail(PROGRAMS);
 	deaf();
 }
 
-static void list_zero(void)
-{
+static void list_zero(void) {
 	if (symlink("/dev/zero", PROGRAMS))
 		fail(PROGRAMS);
 	deaf();
 }
 
-static void list_giant(void)
-{
+static void list_giant(void) {
 	put(PROGRAMS, "");
 	if (truncate(PROGRAMS, 1L << 36))
 		fail(PROGRAMS);
 	deaf();
 }
 
-static void list_odd(void)
-{
+static void list_odd(void) {
 	static const char *lines[] = {
-		"$(touch /run/evil-was-root) `touch /run/evil-was-root` ;touch,/run/evil-was-root global",
-		"1 ' \" global ../../../etc/shadow",
-		"\033[2J\033[H\033]0;All 500 hosts confirmed\007 x global *",
-		"-e -n -9 $$ ef_ $(id)",
-		"99999999999999999999 0 runqlat ef_x\\",
-		"0;reboot * runqlat ef_%s%n",
+	    "$(touch /run/evil-was-root) `touch /run/evil-was-root` ;touch,/run/evil-was-root "
+	    "global",
+	    "1 ' \" global ../../../etc/shadow",
+	    "\033[2J\033[H\033]0;All 500 hosts confirmed\007 x global *",
+	    "-e -n -9 $$ ef_ $(id)",
+	    "99999999999999999999 0 runqlat ef_x\\",
+	    "0;reboot * runqlat ef_%s%n",
 	};
 	FILE *file = fopen(PROGRAMS, "w");
 	if (!file)
@@ -208,33 +192,30 @@ static void list_odd(void)
 }
 
 /* Every small number is one of our programs, says the list: systemd's own are among them. */
-static void list_frames(void)
-{
+static void list_frames(void) {
 	FILE *file = fopen(PROGRAMS, "w");
 	if (!file)
 		fail(PROGRAMS);
 	for (int id = 1; id < 3000; id++)
-		fprintf(file, "%d 0123456789abcdef runqlat %s\n", id, id % 2 ? "ef_rql_switch" : "sd_devices");
+		fprintf(file, "%d 0123456789abcdef runqlat %s\n", id,
+			id % 2 ? "ef_rql_switch" : "sd_devices");
 	fclose(file);
 	deaf();
 }
 
-static void status_fifo(void)
-{
+static void status_fifo(void) {
 	if (mkfifo(STATUS, 0644) || mkfifo(FOLDER "/metrics.prom", 0644))
 		fail(STATUS);
 	deaf();
 }
 
-static void status_zero(void)
-{
+static void status_zero(void) {
 	if (symlink("/dev/zero", STATUS))
 		fail(STATUS);
 	deaf();
 }
 
-static void extend(void)
-{
+static void extend(void) {
 	attach();
 	ready();
 	for (;;) {
@@ -243,17 +224,16 @@ static void extend(void)
 	}
 }
 
-static void frozen(void)
-{
+static void frozen(void) {
 	attach();
 	ready();
 	raise(SIGSTOP);
 	idle();
 }
 
-/* Runs on from a memfd with the name of a kernel thread, so that name, path and arguments are not ours. */
-static void renamed(void)
-{
+/* Runs on from a memfd with the name of a kernel thread, so that name, path and arguments are not
+ * ours. */
+static void renamed(void) {
 	char buffer[65536];
 	ssize_t got;
 	int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -268,8 +248,7 @@ static void renamed(void)
 	fail("fexecve");
 }
 
-static void renamed_goes_on(void)
-{
+static void renamed_goes_on(void) {
 	prctl(PR_SET_NAME, "kworker/u4:1");
 	deaf();
 }
@@ -278,8 +257,7 @@ static void renamed_goes_on(void)
 
 static _Atomic pid_t *family;
 
-static void hydra_head(int me)
-{
+static void hydra_head(int me) {
 	setsid();
 	attach();
 	family[me] = getpid();
@@ -303,8 +281,7 @@ static void hydra_head(int me)
 }
 
 /* Double forks, sessions of their own; a sibling that dies is born again and attaches. */
-static void hydra(void)
-{
+static void hydra(void) {
 	family = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	attach();
 	for (int i = 1; i < TASKS_MAX - 1; i++) {
@@ -319,9 +296,9 @@ static void hydra(void)
 	ready_and_idle();
 }
 
-/* Each process lives for microseconds and hands its link on to the next: whoever reads a pid is too late. */
-static void storm(void)
-{
+/* Each process lives for microseconds and hands its link on to the next: whoever reads a pid is too
+ * late. */
+static void storm(void) {
 	attach();
 	ready();
 	signal(SIGCHLD, SIG_IGN);
@@ -337,8 +314,7 @@ static void storm(void)
 	idle();
 }
 
-static void *hold(void *unused)
-{
+static void *hold(void *unused) {
 	(void)unused;
 	attach();
 	ready();
@@ -347,8 +323,7 @@ static void *hold(void *unused)
 }
 
 /* The leader is a zombie, whose descriptors are not to be seen; a thread goes on. */
-static void leaderless(void)
-{
+static void leaderless(void) {
 	pthread_t thread;
 	if (pthread_create(&thread, NULL, hold, NULL))
 		fail("thread");
@@ -356,11 +331,11 @@ static void leaderless(void)
 }
 
 /* A chain of parents that wait uninterruptibly for a child that never ends. */
-static void vforks(void)
-{
+static void vforks(void) {
 	attach();
 	ready();
-	/* What vfork() is, without its promises about the stack: each child calls on and never returns. */
+	/* What vfork() is, without its promises about the stack: each child calls on and never
+	 * returns. */
 	for (volatile int depth = 0; depth < TASKS_MAX - 2; depth++)
 		if (syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, 0))
 			idle();
@@ -368,8 +343,7 @@ static void vforks(void)
 	idle();
 }
 
-static void *fork_for_ever(void *unused)
-{
+static void *fork_for_ever(void *unused) {
 	(void)unused;
 	for (;;) {
 		pid_t child = fork();
@@ -380,23 +354,28 @@ static void *fork_for_ever(void *unused)
 	return NULL;
 }
 
-/* Whoever reads its arguments waits: for a page that never comes, or for a lock that a fork holds. */
-static void unreadable(void)
-{
+/* Whoever reads its arguments waits: for a page that never comes, or for a lock that a fork holds.
+ */
+static void unreadable(void) {
 	extern char **environ;
 	attach();
 	int fault = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 	uintptr_t page = (uintptr_t)environ[0] & ~4095UL;
 	struct uffdio_api api = {.api = UFFD_API};
-	struct uffdio_register where = {.range = {.start = page, .len = 4096}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-	if (fault >= 0 && ioctl(fault, UFFDIO_API, &api) == 0 && ioctl(fault, UFFDIO_REGISTER, &where) == 0) {
+	struct uffdio_register where = {.range = {.start = page, .len = 4096},
+					.mode = UFFDIO_REGISTER_MODE_MISSING};
+	if (fault >= 0 && ioctl(fault, UFFDIO_API, &api) == 0 &&
+	    ioctl(fault, UFFDIO_REGISTER, &where) == 0) {
 		madvise((void *)page, 4096, MADV_DONTNEED);
 		ready_and_idle();
 	}
-	fprintf(stderr, "evil: no userfaultfd (%s): the lock of the address space is held instead\n", strerror(errno));
+	fprintf(stderr,
+		"evil: no userfaultfd (%s): the lock of the address space is held instead\n",
+		strerror(errno));
 	/* Sixty thousand mappings to copy under the lock, again and again. */
 	for (int i = 0; i < 30000; i++)
-		mmap(NULL, 8192, i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		mmap(NULL, 8192, i % 2 ? PROT_READ : PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	pthread_t thread;
 	for (int i = 0; i < 2; i++)
 		if (pthread_create(&thread, NULL, fork_for_ever, NULL))
@@ -404,8 +383,7 @@ static void unreadable(void)
 	ready_and_idle();
 }
 
-static void rob(void)
-{
+static void rob(void) {
 	attach();
 	ready();
 	if (fork() == 0)
@@ -422,8 +400,7 @@ static void rob(void)
 
 /* --- descriptors elsewhere ----------------------------------------------------------------- */
 
-static int reach(const char *path)
-{
+static int reach(const char *path) {
 	int out = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_un to = address(path);
 	if (out < 0 || connect(out, (struct sockaddr *)&to, sizeof(to)))
@@ -431,17 +408,16 @@ static int reach(const char *path)
 	return out;
 }
 
-static void give(void)
-{
+static void give(void) {
 	int out = reach(argument);
 	if (pass(out, NULL, "x", attach()) < 0)
 		fail("pass");
 	ready_and_idle();
 }
 
-/* The link is in no table of descriptors at all: it lies in a socket whose ends are one process's. */
-static void in_flight(void)
-{
+/* The link is in no table of descriptors at all: it lies in a socket whose ends are one process's.
+ */
+static void in_flight(void) {
 	int ends[2], link = attach();
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) || pass(ends[0], NULL, "x", link) < 0)
 		fail("pass");
@@ -452,8 +428,7 @@ static void in_flight(void)
 	ready_and_idle();
 }
 
-static void store(void)
-{
+static void store(void) {
 	int link = attach();
 	ready();
 	for (int i = 0; i < 10; i++)
@@ -461,8 +436,7 @@ static void store(void)
 	idle();
 }
 
-static void pin(void)
-{
+static void pin(void) {
 	static const char *places[] = {"/sys/fs/bpf/ef_evil", FOLDER "/ef_evil", "/tmp/ef_evil"};
 	int link = attach();
 	for (int i = 0; i < 3; i++) {
@@ -474,17 +448,16 @@ static void pin(void)
 }
 
 /* An attachment that is no descriptor's: it stays with the cgroup, whoever dies. */
-static void stuck(void)
-{
+static void stuck(void) {
 	int program = load(BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE, 1, "ef_evil_stuck");
 	int group = open("/sys/fs/cgroup/system.slice", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (program < 0 || group < 0)
 		fail("cgroup program");
 	union bpf_attr attr = {
-		.target_fd = group,
-		.attach_bpf_fd = program,
-		.attach_type = BPF_CGROUP_DEVICE,
-		.attach_flags = BPF_F_ALLOW_MULTI,
+	    .target_fd = group,
+	    .attach_bpf_fd = program,
+	    .attach_type = BPF_CGROUP_DEVICE,
+	    .attach_flags = BPF_F_ALLOW_MULTI,
 	};
 	if (bpf(BPF_PROG_ATTACH, &attr))
 		fail("attach to cgroup");
@@ -493,16 +466,14 @@ static void stuck(void)
 
 /* --- systemd ------------------------------------------------------------------------------- */
 
-static void flood_systemd(void)
-{
+static void flood_systemd(void) {
 	int out = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_un to = address(NOTIFY);
 	for (;;)
 		pass(out, &to, "STATUS=busy\nEXTEND_TIMEOUT_USEC=3600000000\nWATCHDOG=1\n", -1);
 }
 
-static void flood_inside(void)
-{
+static void flood_inside(void) {
 	attach();
 	ready();
 	for (int i = 0; i < TASKS_MAX - 2; i++)
@@ -512,8 +483,7 @@ static void flood_inside(void)
 }
 
 /* Another process is the main one, says systemd, and not ours to kill. */
-static void main_pid(void)
-{
+static void main_pid(void) {
 	attach();
 	ready();
 	notify("MAINPID=1");
@@ -530,11 +500,11 @@ static void main_pid(void)
 
 /* --- other users --------------------------------------------------------------------------- */
 
-static void collude(int takes)
-{
+static void collude(int takes) {
 	struct sockaddr_un here = address(argument);
 	int door = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (bind(door, (struct sockaddr *)&here, sizeof(here)) || chmod(argument, 0666) || listen(door, 4))
+	if (bind(door, (struct sockaddr *)&here, sizeof(here)) || chmod(argument, 0666) ||
+	    listen(door, 4))
 		fail(argument);
 	puts("listens");
 	fflush(stdout);
@@ -542,16 +512,17 @@ static void collude(int takes)
 	if (takes) {
 		char letter, room[CMSG_SPACE(sizeof(int))];
 		struct iovec part = {.iov_base = &letter, .iov_len = 1};
-		struct msghdr message = {
-			.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
+		struct msghdr message = {.msg_iov = &part,
+					 .msg_iovlen = 1,
+					 .msg_control = room,
+					 .msg_controllen = sizeof(room)};
 		if (recvmsg(peer, &message, 0) < 0)
 			fail("recvmsg");
 	}
 	idle();
 }
 
-static void bomb(int processes, int descriptors)
-{
+static void bomb(int processes, int descriptors) {
 	int opened = 0;
 	while (opened < descriptors && open("/dev/null", O_RDONLY) >= 0)
 		opened++;
@@ -567,28 +538,47 @@ static const struct {
 	const char *name;
 	void (*live)(void);
 } tricks[] = {
-	{"deaf", deaf}, {"list_fifo", list_fifo}, {"list_zero", list_zero}, {"list_giant", list_giant},
-	{"list_odd", list_odd}, {"list_frames", list_frames}, {"status_fifo", status_fifo},
-	{"status_zero", status_zero}, {"extend", extend}, {"frozen", frozen}, {"renamed", renamed},
-	{"hydra", hydra}, {"storm", storm}, {"leaderless", leaderless}, {"vforks", vforks},
-	{"unreadable", unreadable}, {"rob", rob}, {"give", give}, {"in_flight", in_flight}, {"store", store},
-	{"pin", pin}, {"stuck", stuck}, {"flood_inside", flood_inside}, {"main_pid", main_pid}, {"again", deaf},
+    {"deaf", deaf},
+    {"list_fifo", list_fifo},
+    {"list_zero", list_zero},
+    {"list_giant", list_giant},
+    {"list_odd", list_odd},
+    {"list_frames", list_frames},
+    {"status_fifo", status_fifo},
+    {"status_zero", status_zero},
+    {"extend", extend},
+    {"frozen", frozen},
+    {"renamed", renamed},
+    {"hydra", hydra},
+    {"storm", storm},
+    {"leaderless", leaderless},
+    {"vforks", vforks},
+    {"unreadable", unreadable},
+    {"rob", rob},
+    {"give", give},
+    {"in_flight", in_flight},
+    {"store", store},
+    {"pin", pin},
+    {"stuck", stuck},
+    {"flood_inside", flood_inside},
+    {"main_pid", main_pid},
+    {"again", deaf},
 };
 
-/* A process is compromised, not the installed file: what systemd starts again is the real loader. */
-static void only_once(void)
-{
+/* A process is compromised, not the installed file: what systemd starts again is the real loader.
+ */
+static void only_once(void) {
 	int mark = open(WAS_HERE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (mark >= 0) {
 		close(mark);
 		return;
 	}
-	execl(CURRENT "/ebpf-loader", "ebpf-loader", "run", "--bundle", CURRENT "/bundle", "--interval", "1", NULL);
+	execl(CURRENT "/ebpf-loader", "ebpf-loader", "run", "--bundle", CURRENT "/bundle",
+	      "--interval", "1", NULL);
 	fail("the real loader");
 }
 
-static void run(const char *trick)
-{
+static void run(const char *trick) {
 	for (int number = 1; number < 32; number++)
 		if (number != SIGCHLD)
 			signal(number, SIG_IGN);
@@ -600,8 +590,7 @@ static void run(const char *trick)
 	fail("no such trick");
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
 	if (argc > 0 && argv[0][0] == '[')
 		renamed_goes_on();
 	argument = argc > 3 ? argv[3] : argc > 2 ? argv[2] : NULL;

@@ -40,7 +40,7 @@ class Killed(NamedTuple):
 
 def script(state: str = "engaged") -> str:
     """The kill script as the playbook renders it."""
-    return command(render(["global"], state, deadline_seconds=DEADLINE))
+    return str(command(render(["global"], state, deadline_seconds=DEADLINE)))
 
 
 def kill(host: SysHost, ssh: bool = False) -> Killed:
