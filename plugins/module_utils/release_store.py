@@ -208,13 +208,15 @@ def _loader_damage(path: Path, manifest: mf.Manifest, machine: str) -> str | Non
     return None
 
 
+
+
 def read_status(layout: Layout) -> dict[str, Any] | None:
     """The loader's last status document; None if there is none to read."""
     return read_status_of(layout.status)
 
 
 def read_status_of(path: Path) -> dict[str, Any] | None:
-    """A status document; None if there is none to read."""
+    """A status document; None if there is none to read. Its writer is not root, so it is read bounded."""
     try:
         doc = read_json(path, MAX_STATUS)
     except ValueError:

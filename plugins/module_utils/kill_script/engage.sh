@@ -92,7 +92,9 @@ stop_without_order() {
 
 not_off() {
 	[ "$searched" = true ] || who=
-	if [ "$complete" = false ]; then
+	if [ "$complete" = false ] && [ -n "$last_still" ]; then
+		still=$last_still
+	elif [ "$complete" = false ]; then
 		left=null
 		answer false "not confirmed within @DEADLINE@ s"
 	fi
@@ -108,7 +110,7 @@ work() {
 		succeeds_within 20 place "$etc" || stop_without_order
 		changed=true
 	fi
-	escalate </dev/null >/dev/null 2>&1 &
+	(escalate) </dev/null >/dev/null 2>&1 &
 	killer=$!
 	if [ "$whole" = false ] && [ -z "$features" ]; then
 		judge_families
@@ -146,9 +148,11 @@ judge_families() {
 # row: a list that changes while it is read can lack what is in it.
 find_off() {
 	clean=0
+	last_still=
 	while [ "$clean" -lt 2 ]; do
 		still_tags=
 		look
+		[ "$complete" = false ] || last_still=$still
 		if [ -z "$still" ] && [ "$complete" = true ]; then
 			clean=$((clean + 1))
 			[ "$clean" = 2 ] && look_at_users
@@ -183,7 +187,7 @@ placed=false
 place "$run" && placed=true
 if [ "$placed" = true ] && [ "$persistent" = true ]; then
 	# On its own, so that a disk that hangs does not hold up the kill.
-	place "$etc" </dev/null >/dev/null 2>&1 &
+	(place "$etc") </dev/null >/dev/null 2>&1 &
 fi
 need_root
 supervise
