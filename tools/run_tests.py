@@ -96,6 +96,13 @@ def run_budgets() -> Count:
     return (Count(passed=1) if booted else Count(failed=1)).plus(found)
 
 
+def run_flood() -> Count:
+    """A flood of executions by one user, and fifty of another, on two kernels: `make test-lab`."""
+    booted = lab("up", "k510", "k612").returncode == 0
+    found = run_pytest("flood", "tests/lab/test_flood.py")
+    return (Count(passed=1) if booted else Count(failed=1)).plus(found)
+
+
 # Every parser, and the service through attach, kill, detach and its files.
 SANITIZED = ("verify", "desired", "contract", "inspect", "control", "metrics")
 
@@ -176,7 +183,11 @@ SLOW: dict[str, Callable[[], Count]] = {
     "oracles": lambda: run_oracle("here,k510,k61a,k612,k73"),
     "valgrind": lambda: run_pytest("valgrind", "tests/fuzz/test_valgrind.py"),
     "budgets": run_budgets,
+<<<<<<< ours
     "verifiers": run_verifiers,
+=======
+    "flood": run_flood,
+>>>>>>> theirs
     "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
 }
 

@@ -25,7 +25,7 @@ enum ef_counter {
 
 struct ef_config {
 	__u32 sample_every; /* 1: every event; 0 is taken as 1 */
-	__u32 reserved;
+	__u32 quota;	    /* events that may pass in a window; 0: all. See ef_fair.h */
 };
 
 struct {
@@ -73,6 +73,13 @@ static __always_inline bool ef_sampled(void) {
 		return 1;
 	return ((__u64)bpf_get_prandom_u32() * config->sample_every) >> 32 == 0;
 }
+
+/*
+ * The kernel's fields, through whatever name and place this kernel has for
+ * them. EF_READ probes (raw_tp: the pointer is only a number to the verifier),
+ * and is right for tp_btf too.
+ */
+#define EF_READ(src, field, ...) BPF_CORE_READ(src, field, ##__VA_ARGS__)
 
 /*
  * Keeps a struct in the object's BTF, by which the loader decodes records and
@@ -252,13 +259,6 @@ static __always_inline bool ef_produce(void) {
 	return 0;
 }
 
-/*
- * The kernel's fields, through whatever name and place this kernel has for
- * them. EF_READ probes (raw_tp: the pointer is only a number to the verifier),
- * and is right for tp_btf too.
- */
-#define EF_READ(src, field, ...) BPF_CORE_READ(src, field, ##__VA_ARGS__)
-
 static __always_inline long ef_task_state(struct task_struct *task) {
 	struct task_struct___before_5_14 *old = (void *)task;
 
@@ -328,5 +328,48 @@ static __always_inline bool ef_syscall_compat(void) {
 #endif
 	return 0;
 }
+
+/* The control group of a task in the hierarchy of version 2. */
+static __always_inline struct cgroup *ef_task_cgroup(struct task_struct *task) {
+	return EF_READ(task, cgroups, dfl_cgrp);
+}
+
+/* The number of a control group, which is the inode of its folder. */
+static __always_inline __u64 ef_cgroup_id(struct cgroup *group) {
+	return EF_READ(group, kn, id);
+}
+
+/* The number of its ancestor at that level, or its own where it is less deep; 0: not known. */
+static __always_inline __u64 ef_cgroup_ancestor(struct cgroup *group, int level) {
+	struct cgroup___before_6_1 *old = (void *)group;
+	struct cgroup *ancestor = (void *)0;
+	__u64 id = 0;
+
+	if (EF_READ(group, level) <= level)
+		return ef_cgroup_id(group);
+	if (bpf_core_field_exists(group->ancestors)) {
+		bpf_probe_read_kernel(&ancestor, sizeof(ancestor), &group->ancestors[level]);
+		return ef_cgroup_id(ancestor);
+	}
+	if (bpf_core_field_exists(old->ancestor_ids))
+		bpf_probe_read_kernel(&id, sizeof(id), &old->ancestor_ids[level]);
+	return id;
+}
+
+#ifdef EF_FAIR
+
+#include "ef_fair.h"
+
+/* The same as ef_produce(), and then fair to the source that the task is: see ef_fair.h. */
+static __always_inline bool ef_produce_fairly(struct task_struct *task) {
+	if (!ef_produce())
+		return 0;
+	if (ef_fair_pass(task))
+		return 1;
+	ef_count(EF_SAMPLED_OUT);
+	return 0;
+}
+
+#endif /* EF_FAIR */
 
 #endif

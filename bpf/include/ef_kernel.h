@@ -69,8 +69,35 @@ typedef struct {
 	unsigned int val;
 } kuid_t;
 
+struct user_namespace {
+	struct user_namespace *parent;
+	int level; /* 0: the initial one */
+	kuid_t owner;
+} __ksym_struct;
+
 struct cred {
 	kuid_t uid;
+	struct user_namespace *user_ns;
+} __ksym_struct;
+
+struct kernfs_node {
+	__u64 id;
+} __ksym_struct;
+
+struct cgroup {
+	struct kernfs_node *kn;
+	int level;
+	struct cgroup *ancestors[];
+} __ksym_struct;
+
+/* Before 6.1 (7f203bc89eb6) a control group held its ancestors' numbers, itself included. */
+struct cgroup___before_6_1 {
+	int level; /* a flexible array does not stand alone */
+	__u64 ancestor_ids[];
+} __ksym_struct;
+
+struct css_set {
+	struct cgroup *dfl_cgrp;
 } __ksym_struct;
 
 /* x86: bit 1 of "status" is set while a 32-bit system call is served (TS_COMPAT). */
@@ -86,6 +113,7 @@ struct task_struct {
 	pid_t tgid;
 	struct task_struct *real_parent;
 	const struct cred *cred;
+	struct css_set *cgroups;
 	char comm[16];
 } __ksym_struct;
 
@@ -142,14 +170,6 @@ enum {
 };
 
 #define EF_IPPROTO_TCP 6
-
-struct kernfs_node {
-	__u64 id;
-} __ksym_struct;
-
-struct cgroup {
-	struct kernfs_node *kn;
-} __ksym_struct;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;

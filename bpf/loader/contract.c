@@ -109,9 +109,27 @@ static int read_backpressure(const struct reader *in, const json_t *doc, struct 
 	return by && !signal->aggregate_by ? -1 : 0;
 }
 
+/* By what sources are told apart is compiled into the object: there is one way. */
+static int read_fairness(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
+	static const char *const by[] = {"uid", "cgroup"};
+	json_t *list = json_object_get(doc, "fairness"), *item;
+	size_t i;
+
+	if (!list)
+		return 0;
+	if (json_array_size(list) != 2)
+		return malformed(in, "signals.fairness", "must be [uid, cgroup]");
+	json_array_foreach(list, i, item) if (choose(json_string_value(item), &by[i],
+						     1)) return malformed(in, "signals.fairness",
+									  "must be [uid, cgroup]");
+	signal->fair = true;
+	return 0;
+}
+
 static int read_events(const struct reader *in, const json_t *doc, struct ef_signal *signal) {
 	signal->event = need_string(in, doc, "event");
-	if (!signal->event || may_string(in, doc, "perf_map", &signal->perf_map))
+	if (!signal->event || may_string(in, doc, "perf_map", &signal->perf_map) ||
+	    read_fairness(in, doc, signal))
 		return -1;
 	if (signal->perf_map && !strcmp(signal->perf_map, signal->map))
 		return malformed(in, "signals.perf_map", "must be another map than signals.map");

@@ -29,6 +29,7 @@ struct ef_signal {
 	uint32_t sample_every;
 	enum ef_backpressure_kind backpressure;
 	const json_t *aggregate_by; /* events: names of fields; NULL: not said */
+	bool fair;		    /* events: no user and control group takes the others' room */
 };
 
 struct ef_contract_variant {

@@ -212,16 +212,38 @@ static size_t plain_run(const unsigned char *s, size_t left) {
 	return n;
 }
 
-/* One character that does not: escaped, whole UTF-8, or a byte of neither. Returns its bytes. */
-static size_t add_odd(struct ef_text *text, const unsigned char *s, size_t left) {
-	size_t n = s[0] < 0x80 ? 1 : ef_utf8_length(s, left);
+/* The character of a well-formed sequence of n bytes. */
+static uint32_t decode(const unsigned char *s, size_t n) {
+	static const unsigned char first[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+	uint32_t character = s[0] & first[n];
 
-	if (n == 1 && (s[0] < ' ' || s[0] == 0x7f))
-		ef_text_add(text, "\\u%04x", s[0]);
-	else if (n == 1)
-		ef_text_add(text, "\\%c", s[0]);
+	for (size_t i = 1; i < n; i++)
+		character = character << 6 | (s[i] & 0x3f);
+	return character;
+}
+
+/* As JSON writes what is not ASCII: two halves beyond the first 65536. */
+static void add_escape(struct ef_text *text, uint32_t character) {
+	if (character < 0x10000) {
+		ef_text_add(text, "\\u%04x", character);
+		return;
+	}
+	character -= 0x10000;
+	ef_text_add(text, "\\u%04x\\u%04x", 0xd800 | character >> 10, 0xdc00 | (character & 0x3ff));
+}
+
+/*
+ * One character that does not. A line is all ASCII: a user chooses the name of a
+ * program, and a terminal that shows the file must not obey it (C0, C1, directions
+ * of text, characters that cannot be seen). Returns its bytes.
+ */
+static size_t add_odd(struct ef_text *text, const unsigned char *s, size_t left) {
+	size_t n = ef_utf8_length(s, left);
+
+	if (*s == '"' || *s == '\\')
+		ef_text_add(text, "\\%c", *s);
 	else if (n)
-		ef_text_add_bytes(text, s, n);
+		add_escape(text, decode(s, n));
 	else
 		ef_text_add_bytes(text, "\\ufffd", 6);
 	return n ? n : 1;

@@ -70,8 +70,8 @@ void ef_text_add_bytes(struct ef_text *text, const void *bytes, size_t n);
 /* A number in decimal; what printf would take most of a record's time for. */
 void ef_text_add_uint(struct ef_text *text, uint64_t value);
 
-/* Adds at most size bytes of a string that ends at its first 0, quoted; what is not UTF-8 becomes
- * U+FFFD. */
+/* Adds at most size bytes of a string that ends at its first 0, quoted and all ASCII: other
+ * characters are escaped, what is not UTF-8 becomes U+FFFD. */
 void ef_text_add_string(struct ef_text *text, const char *string, size_t size);
 
 /*

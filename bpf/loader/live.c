@@ -21,7 +21,7 @@
 /* As in bpf/include/ef.h. */
 struct config {
 	uint32_t sample_every;
-	uint32_t reserved;
+	uint32_t quota;
 };
 
 /* Links are attached by the loop and detached by the loop or the guard. */
@@ -48,7 +48,7 @@ static bool has_config(const struct ef_live *live) {
 }
 
 static int write_config(const struct ef_live *live) {
-	struct config config = {.sample_every = live->sample_every};
+	struct config config = {.sample_every = live->sample_every, .quota = live->quota};
 	uint32_t zero = 0;
 	int fd = map_fd(live, "ef_config");
 
@@ -177,6 +177,9 @@ static int prepare(struct ef_live *live, struct ef_sink *sink, struct ef_reason 
 	int err = write_config(live);
 
 	if (!err && live->contract.counted && map_fd(live, "ef_counters") < 0)
+		err = -ENOENT;
+	if (!err && ef_live_is_fair(live) &&
+	    (map_fd(live, EF_FAIRNESS_MAP) < 0 || map_fd(live, EF_FAIRNESS_ALL) < 0))
 		err = -ENOENT;
 	if (!err)
 		err = check_hist(live);
@@ -390,6 +393,12 @@ static const struct bpf_map *hist_map(const struct ef_live *live) {
 	return signal && live->object ? find_map(live, signal->map) : NULL;
 }
 
+static void read_fairness(struct ef_live *live) {
+	if (live->object)
+		ef_fairness_read(&live->fairness, map_fd(live, EF_FAIRNESS_MAP),
+				 map_fd(live, EF_FAIRNESS_ALL));
+}
+
 static void keep_counters(struct ef_live *live) {
 	struct ef_counters total;
 	const struct bpf_map *hist = hist_map(live);
@@ -400,6 +409,9 @@ static void keep_counters(struct ef_live *live) {
 	live->past = total;
 	live->past_lost = ef_live_lost(live);
 	live->past_aggregated = ef_live_aggregated(live);
+	if (ef_live_is_fair(live))
+		read_fairness(live);
+	ef_fairness_forget(&live->fairness);
 	memset(&live->tally, 0, sizeof(live->tally));
 	memset(&live->aggregated, 0, sizeof(live->aggregated));
 	if (hist && ef_hist_add(hist, live->past_hist))
@@ -426,6 +438,29 @@ int ef_live_sample(struct ef_live *live, uint32_t sample_every) {
 	if (!live->object)
 		return 0;
 	return has_config(live) ? write_config(live) : sample_every > 1 ? -EOPNOTSUPP : 0;
+}
+
+bool ef_live_is_fair(const struct ef_live *live) {
+	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_EVENTS);
+
+	return signal && signal->fair;
+}
+
+int ef_live_limit(struct ef_live *live, int64_t rate) {
+	uint32_t quota = rate < 0 ? 0 : ef_fairness_quota(rate);
+
+	live->rate = rate;
+	if (quota == live->quota)
+		return 0;
+	live->quota = quota;
+	return live->object ? write_config(live) : 0;
+}
+
+enum ef_fairness_change ef_live_look_fair(struct ef_live *live, int64_t now_ns) {
+	if (!ef_live_is_fair(live))
+		return EF_FAIRNESS_SAME;
+	read_fairness(live);
+	return ef_fairness_look(&live->fairness, now_ns);
 }
 
 /* In the kernel and at the sink, in this attachment. */

@@ -13,6 +13,7 @@
 #include "bundle.h"
 #include "contract.h"
 #include "degrade.h"
+#include "fairness.h"
 #include "feed.h"
 #include "kernel.h"
 #include "reason.h"
@@ -33,6 +34,8 @@ struct ef_live {
 	struct ef_contract contract;	/* owned */
 	bool wanted;			/* desired.json says so */
 	uint32_t sample_every;
+	uint32_t quota; /* events that may pass in a window; 0: all. See fairness.h */
+	int64_t rate;	/* that the quota was made of, a second; -1: none */
 	enum ef_state state;
 	bool due; /* should be attached and was not tried yet */
 	struct ef_reason reason;
@@ -44,6 +47,8 @@ struct ef_live {
 	struct ef_account account;
 	struct ef_amounts limits; /* in force */
 	struct ef_backpressure backpressure;
+	struct ef_fairness fairness;
+	int64_t thinned_from; /* events a second when a budget began to thin; -1: not measured */
 	int64_t looked_ns, told_ns;		 /* CLOCK_MONOTONIC; see ef_live_look() */
 	struct ef_fall fall;			 /* how far its budgets took it down */
 	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
@@ -103,6 +108,18 @@ bool ef_live_stale(const struct ef_live *live);
 /* Set the sampling; takes effect at once when attached. 0 or -errno;
  * -EOPNOTSUPP: the object knows no sampling. */
 int ef_live_sample(struct ef_live *live, uint32_t sample_every);
+
+/*
+ * Does its contract say that no source takes the others' room? Then a budget thins
+ * by the rate that may pass, which the loudest feel first, and not by sampling.
+ */
+bool ef_live_is_fair(const struct ef_live *live);
+
+/* Set the rate that may pass, a second (-1: any); takes effect at once. 0 or -errno. */
+int ef_live_limit(struct ef_live *live, int64_t rate);
+
+/* Read who was thinned, and say whether that begins or ends. */
+enum ef_fairness_change ef_live_look_fair(struct ef_live *live, int64_t now_ns);
 
 /*
  * See how far its reader is behind, and do what the contract says of that:

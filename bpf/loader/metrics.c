@@ -192,6 +192,52 @@ static void put_aggregated(FILE *out, const struct ef_service *service) {
 			    service->lives[i].files->name, ef_live_aggregated(&service->lives[i]));
 }
 
+static void put_thinned(FILE *out, const struct ef_service *service) {
+	ef_prom_head(out, "events_thinned_total", "counter",
+		     "Events of loud sources, passed over so that the others find room; they are "
+		     "among the sampled out.");
+	for (size_t i = 0; i < service->n; i++) {
+		const struct ef_live *live = &service->lives[i];
+
+		if (ef_live_is_fair(live))
+			fprintf(out,
+				"ebpf_fleet_events_thinned_total{feature=\"%s\"} %" PRIu64 "\n",
+				live->files->name, live->fairness.past + live->fairness.thinned);
+	}
+}
+
+/* A uid of many control groups is one series. */
+static void put_thinned_uids(FILE *out, const char *feature, const struct ef_fairness *fairness) {
+	for (unsigned i = 0; i < fairness->n_top; i++) {
+		uint64_t thinned = 0;
+		bool again = false;
+
+		for (unsigned j = 0; j < fairness->n_top; j++) {
+			bool same = fairness->top[i].uid == fairness->top[j].uid;
+
+			again |= same && j < i;
+			thinned += same ? fairness->top[j].thinned : 0;
+		}
+		if (!again)
+			fprintf(out,
+				"ebpf_fleet_source_thinned_events{feature=\"%s\",uid=\"%" PRIu32
+				"\"} %" PRIu64 "\n",
+				feature, fairness->top[i].uid, thinned);
+	}
+	fprintf(out, "ebpf_fleet_source_thinned_events{feature=\"%s\",uid=\"other\"} %" PRIu64 "\n",
+		feature, fairness->others_thinned);
+}
+
+static void put_thinned_sources(FILE *out, const struct ef_service *service) {
+	ef_prom_head(out, "source_thinned_events", "gauge",
+		     "Thinned events of the users that are thinned most, while their source is in "
+		     "the table.");
+	for (size_t i = 0; i < service->n; i++)
+		if (ef_live_is_fair(&service->lives[i]))
+			put_thinned_uids(out, service->lives[i].files->name,
+					 &service->lives[i].fairness);
+}
+
 /* One series for each scope; the same order may be in both folders. */
 static void put_kills(FILE *out, const struct ef_orders *orders) {
 	ef_prom_head(out, "kill_engaged", "gauge", "1 while a kill order of this scope holds.");
@@ -342,6 +388,8 @@ char *ef_metrics_text(const struct ef_service *service, const json_t *status, si
 	put_lag_age(out, features);
 	put_backpressure(out, features);
 	put_aggregated(out, service);
+	put_thinned(out, service);
+	put_thinned_sources(out, service);
 	put_kills(out, &service->orders);
 	put_control(out, status);
 	put_loader(out, status);

@@ -154,6 +154,8 @@ static void step_down(struct ef_service *service, struct ef_live *live, enum ef_
 	const struct ef_amounts *limits = of_host ? &service->policy.host : &live->limits;
 	struct ef_reason why;
 
+	if (live->fall.thinning <= 1)
+		live->thinned_from = live->account.used.of[EF_BUDGET_EVENT_RATE];
 	ef_fall_down(&live->fall, step);
 	live->fall.of_host = of_host;
 	live->fall.budget = budget;

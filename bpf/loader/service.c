@@ -30,6 +30,7 @@
 #include "util.h"
 #include "watch.h"
 
+#define FAIR_FLOOR 100 /* events a second; as a fair contract allows at least */
 #define TRIM_TICKS 12  /* a minute at the usual interval */
 #define POLL_MS 100    /* how long an event may wait in its ring */
 #define QUIET_POLLS 50 /* in a row that found nothing, before they are fewer */
@@ -305,15 +306,61 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 	return true;
 }
 
+/* The feature's limit in force, or the host's where that is smaller; -1: there is neither. */
+static int64_t rate_allowed(const struct ef_service *service, const struct ef_live *live) {
+	struct ef_amounts limits =
+	    ef_policy_limits(&service->policy, live->files->name, &live->contract.budget);
+	int64_t rate = limits.of[EF_BUDGET_EVENT_RATE];
+	int64_t of_host = service->policy.host.of[EF_BUDGET_EVENT_RATE];
+
+	return rate < 0 || (of_host >= 0 && of_host < rate) ? of_host : rate;
+}
+
+static int64_t thinned_rate(int64_t rate, uint64_t thinning, int64_t allowed) {
+	int64_t thinned = rate / (int64_t)thinning;
+
+	if (thinned < FAIR_FLOOR)
+		thinned = FAIR_FLOOR;
+	return allowed >= 0 && allowed < thinned ? allowed : thinned;
+}
+
+/*
+ * What a budget or a reader that is behind takes from a fair feature it takes from
+ * the loudest first: of the rate that there was, or that is allowed, only a part may
+ * pass, and never less than FAIR_FLOOR: with fewer places there is no share for a quiet
+ * source. False: neither rate is known.
+ */
+static bool apply_limit(struct ef_service *service, struct ef_live *live, uint64_t thinning) {
+	int64_t allowed = rate_allowed(service, live), rate = allowed;
+	int64_t from = live->fall.thinning > 1 ? live->thinned_from : -1;
+	int err;
+
+	if (from >= 0 && (rate < 0 || from < rate))
+		rate = from;
+	if (thinning > 1 && rate < 0)
+		return false;
+	if (thinning > 1)
+		rate = thinned_rate(rate, thinning, allowed);
+	err = ef_live_limit(live, rate);
+	if (err)
+		ef_err("feature %s: its rate cannot be limited: %s", live->files->name,
+		       strerror(-err));
+	return true;
+}
+
 static bool apply_sampling(struct ef_service *service, struct ef_live *live) {
 	const struct ef_wish *wish = ef_desired_find(&service->desired, live->files->name);
 	uint32_t asked =
 	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
-	uint64_t thinned = (uint64_t)asked * (live->fall.thinning ? live->fall.thinning : 1) *
-			   ef_backpressure_thinning(&live->backpressure);
-	uint32_t every = thinned > UINT32_MAX ? UINT32_MAX : (uint32_t)thinned;
+	uint64_t thinning = (uint64_t)(live->fall.thinning ? live->fall.thinning : 1) *
+			    ef_backpressure_thinning(&live->backpressure);
+	uint64_t thinned = asked * thinning;
+	uint32_t every;
 	int err;
 
+	if (ef_live_is_fair(live) && apply_limit(service, live, thinning))
+		thinned = asked;
+	every = thinned > UINT32_MAX ? UINT32_MAX : (uint32_t)thinned;
 	if (every == live->sample_every)
 		return false;
 	err = ef_live_sample(live, every);
@@ -530,11 +577,25 @@ static void trim_memory(struct ef_service *service) {
 		malloc_trim(0);
 }
 
+/* Who was thinned is read as often as it is told. */
+static void look_at_fairness(struct ef_service *service) {
+	int64_t now_ns = ef_clock_ns(CLOCK_MONOTONIC);
+
+	for (size_t i = 0; i < service->n; i++) {
+		struct ef_live *live = &service->lives[i];
+		enum ef_fairness_change change = ef_live_look_fair(live, now_ns);
+
+		if (change != EF_FAIRNESS_SAME)
+			ef_trail_fairness(service, live, change);
+	}
+}
+
 static void on_tick(struct ef_service *service) {
 	clear_timer(service->tick_fd);
 	trim_memory(service);
 	if (rescan(service, false))
 		service->settled = false;
+	look_at_fairness(service);
 	ef_status_publish_interval(service);
 	if (ef_pressure_act(service) && rescan(service, false))
 		service->settled = false;
@@ -690,6 +751,7 @@ static int open_features(struct ef_service *service) {
 		live->files = &bundle->features[i];
 		live->audit = service->audit;
 		live->sample_every = live->contract.sample_every;
+		live->rate = live->thinned_from = -1;
 		service->n++;
 	}
 	return 0;

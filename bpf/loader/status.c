@@ -102,16 +102,20 @@ static json_t *series_json(const struct ef_live *live) {
 			 (json_int_t)series->totals.max, "unkept", (json_int_t)series->unkept);
 }
 
+static json_t *fairness_json(const struct ef_live *live) {
+	return ef_live_is_fair(live) ? ef_fairness_json(&live->fairness, live->rate) : json_null();
+}
+
 static json_t *feature_json(const struct ef_live *live, bool with_stats) {
 	return json_pack(
-	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
+	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
 	    live->wanted, "state", state_names[live->state], "profile", ef_live_profile(live),
 	    "variant", text_or_null(live->variant ? live->variant->name : NULL), "reason_code",
 	    live->reason.code, "reason", live->reason.text, "sample_every",
 	    (json_int_t)ef_live_sample_every(live), "programs", programs_json(live, with_stats),
 	    "links", ef_live_links_json(live), "maps", maps_json(live), "counters",
 	    counters_json(live), "consumer", consumer_json(live), "series", series_json(live),
-	    "degraded", ef_pressure_degraded_json(live));
+	    "degraded", ef_pressure_degraded_json(live), "fairness", fairness_json(live));
 }
 
 static bool in_bundle(const struct ef_service *service, const char *feature) {

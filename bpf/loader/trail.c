@@ -235,6 +235,30 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 	ef_audit_feature(service->audit, begun ? "degrade" : "recover", live, &why, &who);
 }
 
+void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
+		       enum ef_fairness_change change) {
+	const struct ef_who who = {.source = "fairness", .uid = -1};
+	bool begun = change == EF_FAIRNESS_BEGUN;
+	struct ef_reason why;
+	char loudest[256];
+
+	ef_fairness_sentence(&live->fairness, loudest, sizeof(loudest));
+	if (begun)
+		ef_reason_set(&why, "EF_FAIRNESS_THINNED",
+			      "more than the %" PRId64
+			      " events a second that may pass; the loudest sources are thinned: %s",
+			      live->rate, loudest);
+	else
+		ef_reason_set(&why, "EF_OK", "no source was thinned for %d s", EF_FAIRNESS_CALM_S);
+	if (begun)
+		ef_warn("feature %s: fairness begins: %s (%s)", live->files->name, why.text,
+			why.code);
+	else
+		ef_notice("feature %s: fairness ends: %s (%s)", live->files->name, why.text,
+			  why.code);
+	ef_audit_feature(service->audit, begun ? "degrade" : "recover", live, &why, &who);
+}
+
 void ef_trail_rest(struct ef_service *service, struct ef_live *live, const struct ef_reason *why,
 		   bool was_attached, bool changed) {
 	struct ef_who who = ef_trail_who(service, live, why->code);

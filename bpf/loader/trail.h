@@ -35,6 +35,10 @@ void ef_trail_desired(struct ef_service *service, const struct ef_desired *befor
 void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 			   enum ef_backpressure_change change);
 
+/* A signal whose loudest sources begin to be thinned, or are no more; also to the journal. */
+void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
+		       enum ef_fairness_change change);
+
 void ef_trail_attached(struct ef_service *service, struct ef_live *live);
 
 /* A feature that came to rest, or is about to be attached anew; why may be a contract's expiry. */

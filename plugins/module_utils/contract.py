@@ -16,6 +16,10 @@ SCHEMA = "ebpf.fleet/contract/v1"
 CODE = "EF_CONTRACT_MALFORMED"
 MAX_SERIES = 16384
 MAX_AGGREGATE_FIELDS = 8
+FAIRNESS = ["uid", "cgroup"]
+FAIR_MAPS = ("ef_fair", "ef_fair_all")
+# Below this a window of the programs (268 ms) has too few places to share them.
+MIN_FAIR_RATE = 100
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 SIGNAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 KERNEL_NAME = re.compile(r"ef_[a-z0-9_]{1,12}\Z")
@@ -51,7 +55,11 @@ SIGNAL_MAP_TYPES: dict[str, tuple[str, ...]] = {
     "counters": COUNTER_TYPES,
 }
 PATH_KINDS = {"metrics": ("histogram", "counters"), "events": ("events",), "policy": ("events", "counters")}
-KIND_KEYS = {"histogram": ("scale",), "events": ("event", "perf_map", "aggregate_by"), "counters": ("key",)}
+KIND_KEYS = {
+    "histogram": ("scale",),
+    "events": ("event", "perf_map", "aggregate_by", "fairness", "retention"),
+    "counters": ("key",),
+}
 # What a hook makes certain: the program type, and whether the kernel's own BTF is needed to find it.
 HOOKS = {
     "tp_btf": ("tracing", True), "fentry": ("tracing", True), "fexit": ("tracing", True), "lsm": ("lsm", True),
@@ -138,6 +146,10 @@ def _fields(value: Any) -> str | None:
     return None if good else f"give a list of 1 to {MAX_AGGREGATE_FIELDS} different fields of the event's struct"
 
 
+def _fairness(value: Any) -> str | None:
+    return None if value == FAIRNESS else "write [uid, cgroup]: sources are told apart by both"
+
+
 KERNEL_NAME_REMEDY = "use 'ef_' and at most 12 of [a-z0-9_] (the kernel keeps 15 characters)"
 TOP: dict[str, Check] = {
     "schema": _choice(SCHEMA),
@@ -179,6 +191,8 @@ SIGNAL: dict[str, Check] = {
     "sample_every": _integer(1, U32_MAX),
     "backpressure": _choice("drop", "sample", "aggregate"),
     "aggregate_by": _fields,
+    "fairness": _fairness,
+    "retention": _choice("host", "shipper"),
 }
 CONSUMER: dict[str, Check] = {"alert": _text, "runbook": _text}
 MAP: dict[str, Check] = {
@@ -198,6 +212,7 @@ VARIANT: dict[str, Check] = {
     "requires": _list,
 }
 BCC: dict[str, Check] = {"programs": _list, "requires": _list}
+SIGNAL_OPTIONAL = frozenset(key for keys in KIND_KEYS.values() for key in keys)
 # Names in objects that others compiled are free.
 FREE_NAME_CHECK = _pattern(FREE_NAME, "use the name in the object, a C identifier")
 FREE_MAP_CHECK = _pattern(FREE_MAP_NAME, "use the name in the object, as 'ebpf-loader inspect' prints it")
@@ -358,7 +373,7 @@ def _signals(findings: Findings, doc: dict[str, Any]) -> None:
 def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:
     kind, path = signal.get("kind"), doc.get("data_path")
     spec = FREE_SIGNAL if is_third_party(doc) else SIGNAL
-    _keys(findings, field, signal, spec, optional={"scale", "event", "perf_map", "key", "aggregate_by"})
+    _keys(findings, field, signal, spec, optional=SIGNAL_OPTIONAL)
     _keys(findings, _at(field, "consumer"), signal.get("consumer"), CONSUMER)
     if not isinstance(kind, str) or kind not in KIND_KEYS:
         return
@@ -366,13 +381,14 @@ def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[st
         for key in keys:
             if owner != kind and key in signal:
                 findings.add(_at(field, key), f"is given for kind {kind!r}", "remove it")
-    for key in ("scale", "event"):
+    for key in ("scale", "event", "retention"):
         if key in KIND_KEYS[kind] and key not in signal:
             findings.add(_at(field, key), "is missing", f"a signal of kind {kind!r} needs it")
     if isinstance(path, str) and path in PATH_KINDS and kind not in PATH_KINDS[path]:
         fitting = " or ".join(repr(word) for word in PATH_KINDS[path])
         findings.add(_at(field, "kind"), f"is {kind!r} on the {path} path", f"use {fitting}")
     _backpressure(findings, field, signal, doc)
+    _fair(findings, field, signal, doc)
     if kind == "counters" and str(signal.get("name")).endswith("_total"):
         findings.add(_at(field, "name"), f"is {signal['name']!r}", "leave '_total' out: the metric's name gets it")
 
@@ -394,6 +410,25 @@ def _backpressure(findings: Findings, field: str, signal: dict[str, Any], doc: d
     if policy in ("sample", "aggregate") and "bcc" in doc:
         findings.add(_at(field, "backpressure"), f"is {policy!r}, and there is a bcc fallback",
                      "set 'drop', the only one that the BCC collector knows, or remove 'bcc'")  # fmt: skip
+
+
+def _fair(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:
+    """What a signal needs in which no source takes the room of the others."""
+    if "fairness" not in signal:
+        return
+    field = _at(field, "fairness")
+    if is_third_party(doc):
+        findings.add(field, "is given for an object that others compiled",
+                     "remove it: fairness is in programs that include ef.h with EF_FAIR")  # fmt: skip
+    budget = doc.get("budget")
+    rate = budget.get("event_rate_per_second") if isinstance(budget, dict) else None
+    if isinstance(rate, int) and rate < MIN_FAIR_RATE:
+        findings.add(field, f"is given with {rate} events a second", f"set event_rate_per_second to {MIN_FAIR_RATE} "
+                     "or more: less cannot be shared")  # fmt: skip
+    maps = {str(entry.get("name")) for entry in _mappings(doc, "maps")}
+    for name in FAIR_MAPS:
+        if name not in maps:
+            findings.add(field, f"is given, but {name!r} is not in maps", "declare it, as docs/contract.md says")
 
 
 def _signal_maps(findings: Findings, field: str, signal: dict[str, Any], doc: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import (
+    FAIR_MAPS,
     HOOKS,
     Findings,
     is_third_party,
@@ -49,6 +50,12 @@ class _Shape(NamedTuple):
 COUNTERS = _Shape("percpu_array", 4, 8, 4)
 CONFIG = _Shape("array", 4, 8, 1)
 HISTOGRAM = _Shape("percpu_array", 4, 8, 65)
+# Of any number of entries: the contract says how many.
+FAIR_SOURCES = _Shape("lru_hash", 16, 104, 0)
+FAIR_ALL = _Shape("array", 4, 104, 1)
+# What one host keeps of all its events where the policy says nothing: 8 files of 16 MiB (sink_policy.c).
+HOST_EVENT_BYTES = 8 * 16 * 1024 * 1024
+LINE_BYTES = 96  # time, feature and event of a line, at most
 
 
 def compare_with_objects(contract: dict[str, Any], inspected: Inspected, file: str) -> list[FleetError]:
@@ -265,6 +272,8 @@ def _compare_signal(
     if signal["kind"] == "events":
         _compare_event(findings, f"{field}.event", contract, signal["event"], variant, found)
         _compare_backpressure(findings, field, signal, variant, found)
+        _compare_fairness(findings, field, contract, signal, variant, found)
+        _compare_retention(findings, field, contract, signal, variant, found)
     elif source is not None and signal["kind"] == "histogram":
         _compare_shape(findings, f"{field}.map", signal["map"], source, HISTOGRAM, variant,
                        "64 slots of powers of two and one sum, as in ef.h")  # fmt: skip
@@ -293,6 +302,56 @@ def _compare_event(
     if (first.get("name"), first.get("offset"), first.get("size")) != ("ktime_ns", 0, 8):
         findings.add(field, f"struct {struct!r} of variant {variant!r} does not start with "
                      "a 64-bit ktime_ns", "make 'u64 ktime_ns' its first member")  # fmt: skip
+
+
+def _compare_fairness(
+    findings: Findings,
+    field: str,
+    contract: dict[str, Any],
+    signal: dict[str, Any],
+    variant: str,
+    found: Mapping[str, Any],
+) -> None:
+    """Contract and object agree on fairness: the loader believes the contract."""
+    maps = {str(built["name"]): built for built in found["maps"]}
+    field += ".fairness"
+    if "fairness" not in signal:
+        if set(FAIR_MAPS) & set(maps) and not is_third_party(contract):
+            findings.add(field, f"is missing, but variant {variant!r} is fair to its sources",
+                         "add 'fairness: [uid, cgroup]': without it the loader sets no rate")  # fmt: skip
+        return
+    remedy = "define EF_FAIR before ef.h is included, and call ef_produce_fairly()"
+    sources = maps.get(FAIR_MAPS[0])
+    shape = FAIR_SOURCES._replace(max_entries=sources["max_entries"] if sources else 0)
+    _compare_shape(findings, field, FAIR_MAPS[0], sources, shape, variant, remedy)
+    _compare_shape(findings, field, FAIR_MAPS[1], maps.get(FAIR_MAPS[1]), FAIR_ALL, variant, remedy)
+
+
+def _line_bytes(members: list[dict[str, Any]]) -> int:
+    """Bytes of a record's line at most: each byte of a text may be escaped, to six characters."""
+    of_kind = {"chars": 6, "bytes": 2}
+    texts = sum(of_kind.get(str(member["kind"]), 0) * int(member["size"]) for member in members)
+    return LINE_BYTES + texts + sum(len(str(member["name"])) + 26 for member in members)
+
+
+def _compare_retention(
+    findings: Findings,
+    field: str,
+    contract: dict[str, Any],
+    signal: dict[str, Any],
+    variant: str,
+    found: Mapping[str, Any],
+) -> None:
+    """A host keeps what fits on it: a promise beyond that belongs to the log shipper."""
+    members = found.get("structs", {}).get(signal["event"])
+    if signal["retention"] != "host" or members is None:
+        return
+    rate, days = contract["budget"]["event_rate_per_second"], signal["retention_days"]
+    need = _line_bytes(members) * rate * days * 86400
+    if need > HOST_EVENT_BYTES:
+        findings.add(f"{field}.retention", f"is 'host' for {days} days of {rate} events a second, which are up to "
+                     f"{need} bytes of variant {variant!r}; a host keeps {HOST_EVENT_BYTES}",
+                     "set 'shipper', or lower retention_days or event_rate_per_second")  # fmt: skip
 
 
 def _compare_backpressure(

@@ -269,6 +269,17 @@ def test_a_name_that_is_no_text_still_gives_json(start: Callable[..., Service], 
     assert wait_for(mine, "the event")[0] == 'a"\\\n\ufffd\u00e9'
 
 
+def test_a_name_cannot_act_on_the_terminal_that_shows_the_file(start: Callable[..., Service], tmp_path: Path) -> None:
+    """Escape sequences of both kinds, directions of text and what cannot be seen are written as escapes."""
+    service = start()
+    name = "ef\x1b[2J\x7f\u009b\u202e\U000e0041"
+    path = os.path.join(os.fsencode(tmp_path), name.encode())
+    shutil.copy(b"/bin/true", path)
+    subprocess.run([path], check=True)
+    wait_for(lambda: [each for each in service.events() if each["filename"].endswith(name)], "the event")
+    assert all(byte == 0x0A or 0x20 <= byte < 0x7F for byte in service.events_path.read_bytes())
+
+
 def test_every_exec_of_a_storm_is_delivered_and_counted(start: Callable[..., Service], tmp_path: Path) -> None:
     service = start()
     program = own_true(tmp_path)

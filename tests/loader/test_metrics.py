@@ -29,6 +29,8 @@ LOADER_ONLY = {
     "ebpf_fleet_backpressure_active",
     "ebpf_fleet_consumer_lag_seconds",
     "ebpf_fleet_events_aggregated_total",
+    "ebpf_fleet_events_thinned_total",
+    "ebpf_fleet_source_thinned_events",
     "ebpf_fleet_lease_left_seconds",
     "ebpf_fleet_audit_lost_total",
     "ebpf_fleet_series_unkept_total",
@@ -147,6 +149,7 @@ def test_series_stay_below_the_bound_that_the_page_gives(service: Service) -> No
     bounds = {"1": 1, "F": len(status["features"]), "3 F": 3 * len(status["features"])}
     bounds["4"] = 4
     bounds["9 F"] = 9 * len(status["features"])
+    bounds["6 F"] = 6 * len(status["features"])
     bounds["5 F"] = 5 * len(status["features"])
     bounds["F + 3"] = len(status["features"]) + 3
     bounds["P"] = sum(len(each["programs"]) for each in status["features"].values())

@@ -70,7 +70,7 @@ EVENTS["data_path"] = "events"
 EVENTS["budget"]["event_rate_per_second"] = 100
 EVENTS["signals"][0] = {**GOOD["signals"][0], "kind": "events", "map": "ef_events", "event": "ef_exec_event"}
 del EVENTS["signals"][0]["scale"]
-EVENTS["signals"][0].update(perf_map="ef_perf_events", backpressure="drop")
+EVENTS["signals"][0].update(perf_map="ef_perf_events", backpressure="drop", retention="shipper")
 EVENTS["maps"] = [
     GOOD["maps"][0],
     {**GOOD["maps"][1], "name": "ef_events", "type": "ringbuf", "scope": "global", "variants": ["full"]},
@@ -104,6 +104,12 @@ THIRD_PARTY["maps"] = [{**EVENTS["maps"][1], "name": "rb"}, {**GOOD["maps"][0], 
 THIRD_PARTY["maps"][0].pop("variants")
 THIRD_PARTY["maps"][1]["type"] = "array"
 THIRD_PARTY["variants"] = [{**GOOD["variants"][0], "programs": ["handle_exec", "a_name_that_the_kernel_cuts_off"]}]
+FAIR = copy.deepcopy(EVENTS)
+FAIR["signals"][0]["fairness"] = ["uid", "cgroup"]
+FAIR["maps"] += [
+    {**GOOD["maps"][1], "name": "ef_fair", "type": "lru_hash", "max_entries": 64, "scope": "global", "eviction": "lru"},
+    {**GOOD["maps"][1], "name": "ef_fair_all", "type": "array", "max_entries": 1, "scope": "global"},
+]
 REMOVE = object()
 
 
@@ -127,7 +133,7 @@ def messages(document: Any, **options: Any) -> list[str]:
     return [error.message for error in found]
 
 
-@pytest.mark.parametrize("document", [GOOD, COUNTERS, EVENTS, POLICY, THIRD_PARTY])
+@pytest.mark.parametrize("document", [GOOD, COUNTERS, EVENTS, FAIR, POLICY, THIRD_PARTY])
 def test_a_good_contract_has_no_error(document: dict[str, Any]) -> None:
     assert messages(document, folder="runqlat", today="2026-11-23") == []
 
@@ -204,6 +210,14 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (EVENTS, "signals.0.aggregate_by", [], ["signals[0].aggregate_by", "1 to 8 different fields"]),
         (EVENTS, "signals.0.aggregate_by", ["pid", "pid"], ["signals[0].aggregate_by", "different"]),
         (EVENTS, "signals.0.aggregate_by", ["a b"], ["signals[0].aggregate_by", "fields of the event's struct"]),
+        (EVENTS, "signals.0.retention", REMOVE, ["signals[0].retention", "needs it"]),
+        (EVENTS, "signals.0.retention", "shiper", ["signals[0].retention", "shipper"]),
+        (GOOD, "signals.0.retention", "host", ["signals[0].retention", "is given for kind 'histogram'", "remove it"]),
+        (FAIR, "signals.0.fairness", ["uid"], ["signals[0].fairness", "[uid, cgroup]"]),
+        (FAIR, "budget.event_rate_per_second", 99, ["signals[0].fairness", "99 events a second", "100 or more"]),
+        (FAIR, "maps.4.name", "ef_fair_al", ["signals[0].fairness", "'ef_fair_all' is not in maps"]),
+        (COUNTERS, "signals.0.fairness", ["uid", "cgroup"], ["signals[0].fairness", "remove it"]),
+        (THIRD_PARTY, "signals.0.fairness", ["uid", "cgroup"], ["signals[0].fairness", "others compiled", "remove it"]),
         (EVENTS, "signals.0.event", REMOVE, ["signals[0].event", "needs it"]),
         (EVENTS, "signals.0.perf_map", "ef_perf_event", ["signals[0].perf_map", "did you mean 'ef_perf_events'?"]),
         (EVENTS, "signals.0.perf_map", REMOVE, ["signals[0].map", "variant 'perf' does not hold ef_events"]),

@@ -15,7 +15,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import
     needed_by_program,
 )
 
-from tests.unit.test_contract import COUNTERS, EVENTS, GOOD, POLICY, REMOVE, THIRD_PARTY, changed
+from tests.unit.test_contract import COUNTERS, EVENTS, FAIR, GOOD, POLICY, REMOVE, THIRD_PARTY, changed
 
 COUNTER_MAP = {"name": "ef_counters", "type": "percpu_array", "key_size": 4, "value_size": 8, "max_entries": 4}
 CONFIG_MAP = {"name": "ef_config", "type": "array", "key_size": 4, "value_size": 8, "max_entries": 1}
@@ -165,6 +165,34 @@ def test_what_backpressure_needs_is_in_the_object() -> None:
     sampled = changed(changed(OTHERS, "bcc", REMOVE), "signals.0.backpressure", "sample")
     said = compared(sampled, full=OTHERS_OBJECT)
     assert "signals[0].backpressure: is 'sample', but variant 'full' holds no ef_config" in said
+
+
+FAIR_MAP = {"name": "ef_fair", "type": "lru_hash", "key_size": 16, "value_size": 104, "max_entries": 64}
+FAIR_ALL_MAP = {"name": "ef_fair_all", "type": "array", "key_size": 4, "value_size": 104, "max_entries": 1}
+
+
+def test_contract_and_object_agree_on_fairness() -> None:
+    """A contract that promises what the object lacks, and an object whose promise the loader would not keep."""
+    contract = changed(with_config(FAIR), "variants.0.requires", RECORDS["variants"][0]["requires"])
+    full = {**RECORDING, "maps": [*RECORDING["maps"], FAIR_MAP, FAIR_ALL_MAP]}
+    perf = {**PERF_OBJECT, "maps": [*PERF_OBJECT["maps"], FAIR_MAP, FAIR_ALL_MAP]}
+    assert compared(contract, full=full, perf=perf) == ""
+    said = compared(changed(contract, "signals.0.fairness", REMOVE), full=full, perf=perf)
+    assert "signals[0].fairness: is missing, but variant 'full' is fair to its sources" in said
+    small = changed(full, "maps.3.value_size", 8)
+    said = compared(contract, full=small, perf=perf)
+    assert "signals[0].fairness: 'ef_fair' of variant 'full' is not a lru_hash of 64 values of 104 bytes" in said
+    said = compared(contract, full=full, perf=PERF_OBJECT)
+    assert "signals[0].fairness: variant 'perf' holds no 'ef_fair'" in said and "define EF_FAIR" in said
+
+
+def test_a_host_promises_only_what_it_can_keep() -> None:
+    """100 events a second for 30 days are more than a host's files hold; two a second for one day are not."""
+    kept = changed(RECORDS, "signals.0.retention", "host")
+    said = compared(kept, full=RECORDING, perf=PERF_OBJECT)
+    assert "signals[0].retention: is 'host' for 30 days of 100 events a second" in said and "set 'shipper'" in said
+    few = changed(changed(kept, "signals.0.retention_days", 1), "budget.event_rate_per_second", 2)
+    assert compared(few, full=RECORDING, perf=PERF_OBJECT) == ""
 
 
 def test_a_map_of_some_variants_must_be_in_just_these() -> None:

@@ -11,6 +11,7 @@
 #elif !defined(EF_RING_BYTES)
 #define EF_RING_BYTES (256 * 1024)
 #endif
+#define EF_FAIR
 #include "ef.h"
 
 #define EF_FILENAME_BYTES 128
@@ -98,7 +99,7 @@ SEC("raw_tp/sched_process_exec")
 #endif
 int ef_exec(__u64 *ctx) {
 	EF_KEEP_TYPE(struct ef_exec_event);
-	if (ef_produce())
+	if (ef_produce_fairly((void *)ctx[0]))
 		report(ctx, (void *)ctx[0], (void *)ctx[2]);
 	return 0;
 }

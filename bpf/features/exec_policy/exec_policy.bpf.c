@@ -9,6 +9,7 @@
 #ifndef EF_RING_BYTES
 #define EF_RING_BYTES (64 * 1024)
 #endif
+#define EF_FAIR
 #include "ef.h"
 
 struct ef_epl_event {
@@ -43,7 +44,7 @@ static __always_inline void on_exec(struct linux_binprm *bprm) {
 	EF_KEEP_TYPE(struct ef_epl_event);
 	if (EF_READ(file, f_inode, i_nlink))
 		return;
-	if (ef_produce())
+	if (ef_produce_fairly((void *)bpf_get_current_task()))
 		report(bprm, file);
 }
 

@@ -11,6 +11,7 @@
 #ifndef EF_RING_BYTES
 #define EF_RING_BYTES (64 * 1024)
 #endif
+#define EF_FAIR
 #include "ef.h"
 
 #if defined(EF_VARIANT_FULL) || defined(EF_VARIANT_REDUCED)
@@ -67,7 +68,7 @@ static __always_inline int on_kill(void *what) {
 	struct ef_oom_event *event;
 
 	EF_KEEP_TYPE(struct ef_oom_event);
-	if (!ef_produce())
+	if (!ef_produce_fairly((void *)bpf_get_current_task()))
 		return 0;
 	event = ef_reserve(sizeof(*event));
 	if (!event)
