@@ -48,6 +48,9 @@ AT_EMPTY_PATH = 0x1000
 PIVOT_ROOT, CAPSET = (155, 41), (126, 91)  # by the column of syscall_filter
 
 PROGRAM, FOLDER, EXECUTABLE = "/program", "/bundle", "/proc/self/exe"
+# What the kernel calls a program that is executed by descriptor. TOMOYO (part of Debian's kernels) asks
+# that the name exist, and nothing more: it is an empty file.
+EXEC_NAME = f"/dev/fd/{EXEC_FD}"
 
 
 class Copy(NamedTuple):
@@ -149,7 +152,7 @@ def _make_root(place: Place) -> None:
     size = 65536 + sum(len(copy.data) + 65536 for copy in place.copies)
     options = f"size={size},nr_inodes=64,mode=0755"
     _mount("a root of its own", "tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
-    for copy in place.copies:
+    for copy in (*place.copies, Copy(EXEC_NAME, b"", 0, 0o444, 0, 0o555)):
         _put_copy(root, copy)
     for fd, targets in sources:
         for target in targets:
@@ -161,7 +164,8 @@ def _make_root(place: Place) -> None:
     _call("leave the host's root", _syscall(PIVOT_ROOT[column], b".", b"."))
     _call("leave the host's mounts", _LIBC.umount2(b".", MNT_DETACH))
     os.chdir("/")
-    _prove_root({path.split("/")[1] for path in (PROGRAM, FOLDER, EXECUTABLE, *(copy.path for copy in place.copies))})
+    shown = (PROGRAM, FOLDER, EXECUTABLE, EXEC_NAME, *(copy.path for copy in place.copies))
+    _prove_root({path.split("/")[1] for path in shown})
 
 
 def _prove_root(meant: set[str]) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -31,24 +30,25 @@ def test_a_bundle_that_is_swapped_between_two_batches_is_not_installed(fleet, fi
     path = tmp_path / "release.tar"
     shutil.copy(first.bundle, path)
     swapped: list[str] = []
+    over = threading.Event()
 
     def swap_when_the_canary_runs() -> None:
-        for _attempt in range(600):
+        while not over.wait(0.5):
             canary = [host for host, version in everywhere(running, HOSTS).items() if version == first.version]
             if canary:
                 shutil.copy(second.bundle, tmp_path / "next")
                 (tmp_path / "next").replace(path)
                 swapped.extend(canary)
                 return
-            time.sleep(0.5)
 
     watcher = threading.Thread(target=swap_when_the_canary_runs)
     watcher.start()
     try:
         done = fleet.roll_out(first._replace(bundle=path), *LIMIT, ebpf_fleet_stages=STAGES, ebpf_fleet_bake=15)
     finally:
+        over.set()
         watcher.join()
-    assert len(swapped) == 1, "the file was not swapped between the batches; nothing was tested"
+    assert len(swapped) == 1, f"the file was not swapped between the batches; nothing was tested\n{done.text}"
     assert done.rc != 0 and "no later batch was started" in done.text, done.text
     assert "EF_NOT_PLANNED" in done.text and first.digest in done.text and second.digest in done.text
     (other,) = set(HOSTS) - set(swapped)
