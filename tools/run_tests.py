@@ -183,12 +183,10 @@ SLOW: dict[str, Callable[[], Count]] = {
     "oracles": lambda: run_oracle("here,k510,k61a,k612,k73"),
     "valgrind": lambda: run_pytest("valgrind", "tests/fuzz/test_valgrind.py"),
     "budgets": run_budgets,
-<<<<<<< ours
     "verifiers": run_verifiers,
-=======
     "flood": run_flood,
->>>>>>> theirs
     "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
+    "planned": lambda: run_pytest("planned", "tests/faults/test_planned.py"),
 }
 
 
