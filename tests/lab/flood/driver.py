@@ -68,7 +68,8 @@ def flood(base: Path, folder: Path) -> dict[str, Any]:
     load = [str(base / "ef-flood"), str(SECONDS * 1000), str(PROCESSES), "0", "0", str(FLOODER)]
     flooder = subprocess.Popen(load, stdout=subprocess.PIPE)
     pause = str(int((SECONDS - 2) * 1000000 / MARKS))
-    marks = subprocess.Popen([str(base / "ef-marked"), "0", "1", pause, str(MARKS), str(MARKED)], stdout=subprocess.PIPE)
+    marking = [str(base / "ef-marked"), "0", "1", pause, str(MARKS), str(MARKED)]
+    marks = subprocess.Popen(marking, stdout=subprocess.PIPE)
     statuses = []
     while flooder.poll() is None:
         statuses.append(status_of(folder))
