@@ -253,7 +253,7 @@ def test_the_end_of_thinning_is_told_and_what_was_thinned_stays_counted(
 def test_a_budget_thins_the_loudest_first(
     loader: Path, feature_objects: Path, tmp_path: Path, trust: Trust, programs: tuple[Path, Path]
 ) -> None:
-    """This host allows a CPU budget that the flood exceeds: less of the flood passes, yet 100 a second, and all marks."""
+    """A CPU budget that the flood exceeds: less of the flood passes, yet 100 a second, and all marks."""
     flood, marked = programs
     tight = make_service(loader, tmp_path, trust, {NAME: feature_of(feature_objects, NAME)}, budgets=True)
     tight.allow({"schema": "ebpf.fleet/policy/v1", "features": {NAME: {"cpu_millicores": CPU_EXCEEDED}}})
