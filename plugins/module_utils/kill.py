@@ -8,14 +8,22 @@ hold. What cannot be looked at counts as left.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple, Sequence
+
+from ansible_collections.ebpf.fleet.plugins.module_utils import bounded
 
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FAMILY = re.compile(r"(?:[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*-)?[0-9]+\.[0-9]+")
 _PROG_ID = re.compile(r"^prog_id:\s*([0-9]+)$", re.MULTILINE)
 
+# As the loader writes it: id, tag, feature, name.
+_LISTED = re.compile(r"([0-9]{1,10}) ([0-9a-f]{1,16}) ([a-z][a-z0-9_]{0,31}) ([A-Za-z0-9_.]{1,127})")
+
+LIST_LIMIT_BYTES = 32 << 10
+CONTRACT_LIMIT_BYTES = 1 << 20
 OWN_PREFIX = "ef_"
 KERNEL_NAME_BYTES = 15
 
@@ -59,9 +67,7 @@ def parse_scopes(texts: object) -> list[Scope]:
 
 def concerns_all(scopes: Sequence[Scope], families: Sequence[str | None]) -> bool:
     """Do the scopes turn everything off on a host of these families?"""
-    return any(
-        scope.kind == "global" or (scope.kind == "family" and scope.name in families) for scope in scopes
-    )
+    return any(scope.kind == "global" or (scope.kind == "family" and scope.name in families) for scope in scopes)
 
 
 def features_of(scopes: Sequence[Scope]) -> list[str]:
@@ -79,12 +85,57 @@ class Attached(NamedTuple):
 
 
 def parse_programs(text: str) -> list[Attached]:
-    """The loader's list of programs; a line that is cut off is left out."""
-    lines = [line.split() for line in text.splitlines()]
+    """The loader's list of programs; a line that is cut off, or is not one that a loader writes, is left out."""
+    found = (_LISTED.fullmatch(line) for line in text.split("\n"))
+    return [Attached(int(one[1]), one[2], one[3], one[4]) for one in found if one]
+
+
+def read_listed(paths: Iterable[Path]) -> list[Attached] | None:
+    """The programs on these lists; None where there is no list that can be used.
+
+    Whoever owns their folder can put anything there, so they are read bounded.
+    """
+    texts = []
+    for path in paths:
+        with contextlib.suppress(bounded.BoundedReadError):
+            texts.append(bounded.read_text(path, LIST_LIMIT_BYTES))
+    usable = [text for text in texts if text is not None]
+    return [one for text in usable for one in parse_programs(text)] if usable else None
+
+
+def contract_programs(lib_dir: Path, features: Sequence[str]) -> set[str]:
+    """Names of the features' programs by the contracts of the current and the previous release."""
+    names: set[str] = set()
+    for release in ("current", "previous"):
+        for feature in features:
+            path = lib_dir / release / "bundle/features" / feature / "contract.json"
+            with contextlib.suppress(bounded.BoundedReadError):
+                names |= _names_in(bounded.read_json(path, CONTRACT_LIMIT_BYTES))
+    return names
+
+
+def _names_in(document: Any) -> set[str]:
+    """Every name in a list `programs`, wherever it stands."""
+    if isinstance(document, list):
+        return {name for one in document for name in _names_in(one)}
+    if not isinstance(document, dict):
+        return set()
+    listed = document.get("programs")
+    here = {one for one in listed if isinstance(one, str)} if isinstance(listed, list) else set()
+    return here | {name for one in document.values() for name in _names_in(one)}
+
+
+def left_of(
+    programs: Iterable[Any], features: Sequence[str], names: set[str], listed: Sequence[Attached], has_list: bool
+) -> list[Any]:
+    """Those of our `programs` that are, or may be, of the features.
+
+    By contract where there is one. Else what the list does not have as another feature's counts.
+    """
+    of_feature = {one.id for one in listed if one.feature in features}
+    of_others = {one.id for one in listed if one.feature not in features} if has_list else set()
     return [
-        Attached(int(words[0]), words[1], words[2], words[3])
-        for words in lines
-        if len(words) == 4 and words[0].isdigit()
+        one for one in programs if one.id in of_feature or one.name in names or (not names and one.id not in of_others)
     ]
 
 

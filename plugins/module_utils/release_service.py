@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import unitcgroup
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
     Layout,
@@ -20,7 +22,10 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SYSTEMD_RUNS = Path("/run/systemd/system")
 COLLECTOR_UNIT = "ebpf-fleet-bcc.service"
-SECONDS_FOR_SYSTEMCTL = 120
+SECONDS_FOR_SYSTEMCTL = 20
+# As long as the units' TimeoutStopSec= and a little more; a service can have systemd wait longer.
+SECONDS_TO_STOP = 12
+SECONDS_TO_DIE = 5
 SECONDS_FOR_JOURNAL = 10
 SECONDS_BETWEEN_LOOKS = 0.2
 LOOKS_PER_UNIT_QUERY = 5
@@ -153,8 +158,50 @@ def _must(arguments: list[str], unit: str) -> None:
 
 
 def stop(unit: str) -> None:
-    """Stop the loader; nothing of ours outlives it."""
-    _must(["stop"], unit)
+    """Stop the unit within a limit; nothing of ours outlives it.
+
+    A service can ignore SIGTERM and ask systemd for ever more time, and systemd itself may not
+    answer: after the limit the unit's cgroup is killed.
+    """
+    unanswered = _ask_to_stop(unit)
+    if not _is_gone(unit, 0 if unanswered else SECONDS_TO_STOP):
+        unitcgroup.kill(unitcgroup.find(unit), SECONDS_TO_DIE)
+        unanswered = _ask_to_stop(unit)
+    if unanswered:
+        raise unanswered
+    if not _is_gone(unit, SECONDS_TO_DIE):
+        raise FleetError("EF_SERVICE", f"{unit} does not stop, and is not to be killed; see systemctl status {unit}")
+
+
+def _ask_to_stop(unit: str) -> FleetError | None:
+    try:
+        _must(["stop", "--no-block"], unit)
+    except FleetError as error:
+        return error
+    return None
+
+
+def _is_gone(unit: str, seconds: float) -> bool:
+    """Whether no process of the unit is left, by the kernel and by systemd, within that time."""
+    until = time.monotonic() + seconds
+    while unitcgroup.pids(unitcgroup.find(unit)) or not _is_inactive(unit):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def _is_inactive(unit: str) -> bool:
+    try:
+        return _properties(unit, ["ActiveState"]).get("ActiveState") in ("inactive", "failed")
+    except FleetError:
+        return False
+
+
+def _forget(path: Path) -> None:
+    """Remove a status of a service that was stopped, so that it cannot speak for the next one."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def restart_and_confirm(layout: Layout, unit: str, digest: str, wait: int) -> None:
@@ -162,9 +209,11 @@ def restart_and_confirm(layout: Layout, unit: str, digest: str, wait: int) -> No
 
     Zero does not wait. Raises FleetError with the loader's own reason if it refuses.
     """
+    stop(unit)
+    _forget(layout.status)
     since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     _systemctl(["reset-failed", "--", unit])
-    _must(["restart", "--no-block"], unit)
+    _must(["start", "--no-block"], unit)
     if wait > 0:
         await_confirmation(layout, unit, digest, since_ns, wait)
 
@@ -181,9 +230,11 @@ def need_collector_unit() -> None:
 
 def start_collector(layout: Layout, digest: str, wait: int) -> None:
     """Let the BCC collector run that bundle and wait until it says so; what it compiles comes later."""
+    if collecting_digest(layout) not in (None, digest):
+        stop(COLLECTOR_UNIT)
+        _forget(layout.collector_status)
     _systemctl(["reset-failed", "--", COLLECTOR_UNIT])
-    other = collecting_digest(layout) not in (None, digest)
-    _must(["restart" if other else "start", "--no-block"], COLLECTOR_UNIT)
+    _must(["start", "--no-block"], COLLECTOR_UNIT)
     if wait > 0:
         _await_collector(layout, digest, wait)
 

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import bounded, filesteps
 from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features, parse_desired, parse_fallbacks
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
@@ -200,16 +200,19 @@ def _loader_damage(path: Path, manifest: mf.Manifest, machine: str) -> str | Non
     return None
 
 
+STATUS_LIMIT_BYTES = 4 << 20
+
+
 def read_status(layout: Layout) -> dict[str, Any] | None:
     """The loader's last status document; None if there is none to read."""
     return read_status_of(layout.status)
 
 
 def read_status_of(path: Path) -> dict[str, Any] | None:
-    """A status document; None if there is none to read."""
+    """A status document; None if there is none to read. Its writer is not root, so it is read bounded."""
     try:
-        doc = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        doc = bounded.read_json(path, STATUS_LIMIT_BYTES)
+    except ValueError:
         return None
     return doc if isinstance(doc, dict) else None
 

@@ -56,6 +56,10 @@ options:
     description: The BCC collector's state directory.
     type: path
     default: /run/ebpf-fleet-bcc
+  lib_dir:
+    description: Folder of the releases, whose contracts say which programs a feature has.
+    type: path
+    default: /var/lib/ebpf-fleet
 attributes:
   check_mode:
     description: Says what would change and changes nothing; confirms nothing.
@@ -130,10 +134,10 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill
 from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import (
     kernel_family,
     read_os_release,
-    read_text,
 )
 
 POLL_SECONDS = 0.02
+NOTED_LIMIT = 5000
 LONGEST_WAIT_SECONDS = 600
 
 
@@ -151,10 +155,16 @@ class Switch:
             "etc": Path(parameters["etc_dir"]) / "kill.d",
         }
         self.lists = [Path(parameters[name]) / "programs" for name in ("state_dir", "collector_state_dir")]
+        self.lib_dir = Path(parameters["lib_dir"])
         self.features = kill.features_of(scopes)
-        self.whole = kill.concerns_all(scopes, host_families())
-        # Before any order: the loader takes what it detaches off its list.
-        self.known = self.listed()
+        self.whole = None
+        self.names = set()
+        self.noted = []
+
+    def prepare_search(self):
+        """What must be read to tell what is left; after the order, as whatever is read can be made to hang."""
+        self.whole = kill.concerns_all(self.scopes, host_families())
+        self.names = kill.contract_programs(self.lib_dir, self.features)
 
     @property
     def applies(self):
@@ -164,28 +174,19 @@ class Switch:
         """{folder: names}; null for a folder that cannot be read, which must not hold up a kill."""
         return {name: readable_orders(folder) for name, folder in self.folders.items()}
 
-    def listed(self):
-        """The programs that the scopes name, by the lists of loader and collector; None where there is none."""
-        texts = [text for text in map(read_text, self.lists) if text is not None]
-        if not texts:
-            return None
-        found = [one for text in texts for one in kill.parse_programs(text)]
-        return [one for one in found if self.whole or one.feature in self.features]
-
     def left(self):
         """Programs in the kernel that the scopes turn off."""
         try:
             everything = bpfsys.own_programs("")
         except (OSError, bpfsys.UnsupportedMachineError) as error:
             raise CannotLookError(f"the kernel does not list its programs: {error}") from error
-        now = self.listed()
-        listed = [*(now or []), *(self.known or [])]
-        own = kill.ours(everything, listed)
-        if self.whole or (now is None and self.known is None):
-            # Without a list any program may be the feature's.
+        listed = kill.read_listed(self.lists)
+        # The loader takes off its list what it detaches, so what it once had is kept.
+        self.noted = list(dict.fromkeys([*self.noted, *(listed or [])]))[:NOTED_LIMIT]
+        own = kill.ours(everything, self.noted)
+        if self.whole:
             return own
-        suspects = {one.id for one in listed}
-        return [one for one in own if one.id in suspects]
+        return kill.left_of(own, self.features, self.names, self.noted, listed is not None)
 
 
 def readable_orders(folder):
@@ -203,29 +204,38 @@ def host_families():
 
 
 def planned(orders, switch, state, persistent):
-    """The orders as they will be."""
+    """The orders as they will be, for check mode."""
     names = {scope.order for scope in switch.scopes}
+    if state == "query":
+        return orders
     if state == "released":
         return {folder: sorted(set(held or ()) - names) for folder, held in orders.items()}
     folders = ("run", "etc") if persistent else ("run",)
     return {folder: sorted(set(held or ()) | names) if folder in folders else held for folder, held in orders.items()}
 
 
+def as_before(orders, moved, state):
+    """The orders as they were: what was placed taken away again, what was removed put back."""
+    if state == "released":
+        return {name: None if held is None else sorted({*held, *moved.get(name, ())}) for name, held in orders.items()}
+    return {name: None if held is None else sorted({*held} - {*moved.get(name, ())}) for name, held in orders.items()}
+
+
 def act(switch, state, persistent):
-    """Place or remove the orders; returns what a folder refused, as sentences.
+    """Place or remove the orders; returns {folder: names that changed} and what a folder refused, as sentences.
 
     One folder is enough to turn off, so a full disk must not keep the order from the other.
     """
-    refused = []
+    refused, moved = [], {}
     for name, folder in switch.folders.items():
         try:
             if state == "released":
-                kill.remove(folder, switch.scopes)
+                moved[name] = [path.name for path in kill.remove(folder, switch.scopes)]
             elif name == "run" or persistent:
-                kill.place(folder, switch.scopes)
+                moved[name] = [path.name for path in kill.place(folder, switch.scopes)]
         except OSError as error:
             refused.append(f"{error.filename or folder}: {error.strerror}")
-    return refused
+    return moved, refused
 
 
 def confirm(switch, wait):
@@ -263,22 +273,16 @@ def read_scopes(module):
 
 
 def run(module, switch):
-    """The task: the result for exit_json."""
+    """The task: the result for exit_json. The orders come first, before anything is read."""
     state, persistent = module.params["state"], module.params["persistent"]
-    before = switch.orders()
-    after = before if state == "query" else planned(before, switch, state, persistent)
-    result = {
-        "changed": before != after,
-        "diff": {"before": before, "after": after},
-        "orders": after,
-        "applies": switch.applies,
-        "programs_left": None,
-        "time_to_off_ms": None,
-    }
     if module.check_mode and state != "query":
-        return result
-    refused = [] if state == "query" else act(switch, state, persistent)
-    result["orders"] = switch.orders()
+        before = switch.orders()
+        switch.prepare_search()
+        return described_change(before, planned(before, switch, state, persistent), switch)
+    moved, refused = ({}, []) if state == "query" else act(switch, state, persistent)
+    after = switch.orders()
+    switch.prepare_search()
+    result = described_change(as_before(after, moved, state), after, switch)
     if state != "released" and switch.applies:
         judge(module, switch, result)
     if refused:
@@ -286,12 +290,24 @@ def run(module, switch):
     return result
 
 
+def described_change(before, after, switch):
+    """The result as far as the orders go."""
+    return {
+        "changed": before != after,
+        "diff": {"before": before, "after": after},
+        "orders": after,
+        "applies": switch.applies,
+        "programs_left": None,
+        "time_to_off_ms": None,
+    }
+
+
 def judge(module, switch, result):
     """Look at the kernel and write into the result what is left; fails if an order has no effect."""
     state = module.params["state"]
     left, spent = confirm(switch, module.params["wait"] if state == "engaged" else 0)
     result["programs_left"] = described(left)
-    result["evidence"] = "walk of all program ids, names that start with ef_"
+    result["evidence"] = "all program ids of the kernel, names that start with ef_ and those that a list of ours had"
     if state == "engaged":
         result["time_to_off_ms"] = spent
         if left:
@@ -317,6 +333,7 @@ def main():
             "run_dir": {"type": "path", "default": "/run/ebpf-fleet"},
             "state_dir": {"type": "path", "default": "/run/ebpf-fleet-loader"},
             "collector_state_dir": {"type": "path", "default": "/run/ebpf-fleet-bcc"},
+            "lib_dir": {"type": "path", "default": "/var/lib/ebpf-fleet"},
         },
         supports_check_mode=True,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import secrets
 import signal
 import subprocess
 import time
@@ -16,6 +16,7 @@ from typing import Any, Callable, Mapping
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
 
+from tests.integration.killplace import cgroup2, remove_group
 from tests.loader.bundles import Trust
 from tests.loader.service import Service, make_service
 
@@ -37,19 +38,30 @@ class Sandbox:
         self.service.state = root / "run/ebpf-fleet-loader"
         for folder in (self.service.etc, self.service.run, self.service.state):
             folder.mkdir(parents=True)
+        current = root / "var/lib/ebpf-fleet/current"
+        current.mkdir(parents=True)
+        (current / "bundle").symlink_to(self.service.bundle.root)
+        self.group = self.make_group()
         self.process: subprocess.Popen[bytes] | None = None
         self.log = root / "loader.log"
 
-    def install_witness(self) -> None:
-        """Put the loader where the script looks for it, so that it asks `ebpf-loader left` too."""
-        place = self.root / "var/lib/ebpf-fleet/current/ebpf-loader"
+    def make_group(self) -> Path | None:
+        """A real cgroup where the scripts find the one of the loader's unit; None without cgroup v2."""
+        base = cgroup2()
+        if base is None:
+            return None
+        group = base / f"ef-test-{os.getpid()}-{secrets.token_hex(4)}"
+        group.mkdir()
+        place = self.root / "sys/fs/cgroup/unified/system.slice/ebpf-fleet-loader.service"
         place.parent.mkdir(parents=True)
-        shutil.copy(self.service.binary, place)
+        place.symlink_to(group)
+        return group
 
     def start(self, *features: str) -> None:
         """Start the loader and wait until these features are attached."""
         self.service.want(*features)
-        inner = '"$@" & wait; sleep 1000'
+        enter = "true" if self.group is None else f"echo 0 >{self.group}/cgroup.procs"
+        inner = f'({enter}; exec "$@") & wait; sleep 1000'
         isolate = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", inner, "sh"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*isolate, *self.service.command()], stdout=log, stderr=log)
@@ -101,3 +113,5 @@ class Sandbox:
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
+        if self.group is not None and self.group.exists():
+            remove_group(self.group)

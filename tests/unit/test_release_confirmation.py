@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Callable
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import release_store
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import TICK_NS, judge_status
+
+from tests.integration.killplace import HOSTILE_FILES
 
 DIGEST, SINCE, BOOT = "a" * 64, 5_000_000_000, "boot"
 GOOD: dict[str, Any] = {
@@ -62,3 +66,15 @@ def test_a_refusal_is_final_and_keeps_the_loaders_reason() -> None:
 def test_a_desired_state_that_the_loader_does_not_take_is_a_refusal() -> None:
     found = judge_status({**GOOD, "desired_error": "line 1"}, DIGEST, SINCE, BOOT)
     assert (found.verdict, found.code) == ("refused", "EF_DESIRED_MALFORMED")
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_FILES)
+def test_a_status_that_is_a_trap_is_as_if_there_were_none(tmp_path: Path, hostile: Callable[[Path], None]) -> None:
+    """The loader's user can put anything in its place; the release module reads it as root."""
+    hostile(tmp_path / "status.json")
+    assert release_store.read_status_of(tmp_path / "status.json") is None
+
+
+def test_a_status_of_many_brackets_is_as_if_there_were_none(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text("[" * 100_000)
+    assert release_store.read_status_of(tmp_path / "status.json") is None

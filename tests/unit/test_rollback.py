@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import rollback
 
+from tests.integration.killplace import cgroup2, remove_group
+
 # A stand-in for systemctl is on PATH only here: this machine has no systemd,
-# and the real one is used on the test fleet. It does what a restart does to
+# and the real one is used on the test fleet. It does what a start does to
 # the file that the script waits for.
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$CALLS"
-[ "$1" = restart ] || exit 0
+[ "$1" = start ] || exit 0
 [ -n "${LOADER_SILENT:-}" ] && exit 0
 digest=$(sha256sum <"$HOST/var/lib/ebpf-fleet/current/bundle/manifest.json" | cut -c1-64)
 printf '{"bundle": {"digest": "%s"}}' "$digest" >"$HOST/run/ebpf-fleet-loader/status.json"
@@ -50,7 +53,9 @@ def digest(host: Path, name: str) -> str:
 def run(
     host: Path, from_digest: str | None = None, shell: str = "sh", lock_seconds: int = 5, **more: str
 ) -> dict:
-    script = rollback.render_rollback(from_digest, wait_seconds=1, lock_seconds=lock_seconds, root=str(host))
+    script = rollback.render_rollback(
+        from_digest, wait_seconds=1, lock_seconds=lock_seconds, stop_seconds=2, root=str(host)
+    )
     env = {**os.environ, "PATH": f"{host / 'bin'}:{os.environ['PATH']}", "HOST": str(host),
            "CALLS": str(host / "calls"), **more}  # fmt: skip
     done = subprocess.run([*shell.split(), "-c", script], env=env, capture_output=True, text=True, check=False)
@@ -91,7 +96,7 @@ def test_a_first_release_that_failed_leaves_nothing_running(host):
     answer = run(host, digest(host, "new"))
     assert answer["ok"] and answer["changed"], answer
     assert current(host) is None
-    assert "stop ebpf-fleet-loader.service" in (host / "calls").read_text()
+    assert "stop --no-block ebpf-fleet-loader.service" in (host / "calls").read_text()
 
 
 def test_without_a_previous_release_a_plain_order_fails_and_changes_nothing(host):
@@ -160,6 +165,84 @@ def test_a_release_run_that_does_not_end_is_not_a_yes(host):
         os.close(lock)
     assert not answer["ok"] and "still works" in answer["detail"]
     assert current(host) == "releases/new"
+
+
+def put_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def put_endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def put_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def put_sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+STATUS_TRAPS = [put_fifo, put_endless, put_folder, put_sparse]
+
+
+@pytest.mark.parametrize("trap", STATUS_TRAPS)
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])
+def test_a_status_that_is_a_trap_does_not_hold_up_the_way_back(host: Path, trap, shell: str) -> None:
+    """The loader's user put it there; it is not the word of the next loader either."""
+    trap(host / "run/ebpf-fleet-loader/status.json")
+    answer = run(host, shell=shell)
+    assert answer["ok"] and current(host) == "releases/old", answer
+
+
+def test_a_status_that_becomes_a_trap_is_not_a_yes_and_holds_nothing_up(host: Path) -> None:
+    (host / "bin/systemctl").write_text(
+        '#!/bin/sh\n[ "$1" = start ] || exit 0\nmkfifo "$HOST/run/ebpf-fleet-loader/status.json"\n'
+    )
+    answer = run(host)
+    assert not answer["ok"] and "did not confirm" in answer["detail"]
+
+
+def test_a_forged_status_of_the_loader_before_does_not_confirm(host: Path) -> None:
+    forged = '{"bundle":{"digest":"%s"}}' % digest(host, "old")
+    (host / "run/ebpf-fleet-loader/status.json").write_text(forged)
+    answer = run(host, LOADER_SILENT="1")
+    assert not answer["ok"] and "did not confirm" in answer["detail"]
+
+
+def test_a_systemctl_that_hangs_is_not_waited_for(host: Path) -> None:
+    (host / "bin/systemctl").write_text("#!/bin/sh\nexec sleep 300\n")
+    start = time.monotonic()
+    answer = run(host)
+    assert not answer["ok"] and "systemctl start failed" in answer["detail"]
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("state", ["nothing", "stopped"])
+def test_a_service_that_ignores_the_stop_is_killed_by_its_cgroup(host: Path, state: str) -> None:
+    """It ignores SIGTERM; frozen it would not even hear it. A real cgroup, found where a unit's is."""
+    base = cgroup2()
+    if base is None or os.geteuid() != 0:
+        pytest.skip("making a cgroup needs root and cgroup v2")
+    group = base / f"ef-test-{os.getpid()}-{state}"
+    group.mkdir()
+    place = host / "sys/fs/cgroup/system.slice/ebpf-fleet-loader.service"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(group)
+    enter = f"echo 0 >{group}/cgroup.procs; trap '' TERM; echo in; while :; do sleep 1; done"
+    stubborn = subprocess.Popen(["bash", "-c", enter], stdout=subprocess.PIPE, text=True)
+    try:
+        assert stubborn.stdout is not None and stubborn.stdout.readline() == "in\n"
+        if state == "stopped":
+            stubborn.send_signal(signal.SIGSTOP)
+        answer = run(host)
+        assert answer["ok"] and current(host) == "releases/old", answer
+        assert stubborn.wait(5) == -signal.SIGKILL
+    finally:
+        stubborn.kill()
+        stubborn.wait()
+        remove_group(group)
 
 
 @pytest.mark.parametrize("bad", [{"from_digest": "x; rm -rf /"}, {"unit": "a b"}, {"root": "/tmp/$(id)"}])

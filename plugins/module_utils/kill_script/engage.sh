@@ -90,7 +90,9 @@ stop_without_order() {
 
 not_off() {
 	[ "$searched" = true ] || who=
-	if [ "$complete" = false ]; then
+	if [ "$complete" = false ] && [ -n "$last_still" ]; then
+		still=$last_still
+	elif [ "$complete" = false ]; then
 		left=null
 		answer false "not confirmed within @DEADLINE@ s"
 	fi
@@ -106,7 +108,7 @@ work() {
 		succeeds_within 20 place "$etc" || stop_without_order
 		changed=true
 	fi
-	escalate </dev/null >/dev/null 2>&1 &
+	(escalate) </dev/null >/dev/null 2>&1 &
 	killer=$!
 	if [ "$whole" = false ] && [ -z "$features" ]; then
 		judge_families
@@ -143,9 +145,11 @@ judge_families() {
 # row: a list that changes while it is read can lack what is in it.
 find_off() {
 	clean=0
+	last_still=
 	while [ "$clean" -lt 2 ]; do
 		still_tags=
 		look
+		[ "$complete" = false ] || last_still=$still
 		if [ -z "$still" ] && [ "$complete" = true ]; then
 			clean=$((clean + 1))
 			[ "$clean" = 2 ] && look_at_users
@@ -180,7 +184,7 @@ placed=false
 place "$run" && placed=true
 if [ "$placed" = true ] && [ "$persistent" = true ]; then
 	# On its own, so that a disk that hangs does not hold up the kill.
-	place "$etc" </dev/null >/dev/null 2>&1 &
+	(place "$etc") </dev/null >/dev/null 2>&1 &
 fi
 need_root
 supervise

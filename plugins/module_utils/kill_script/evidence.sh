@@ -298,7 +298,12 @@ look_at_descriptors() {
 	[ $# -gt 0 ] || return 0
 	found=$(search_everywhere "$@" | head -n 1000)
 	case $found in *complete*) ;; *) complete=false ;; esac
-	case $found in */proc/*) still=" $(first_id_of "$found")" ;; esac
+	case $found in
+	*/proc/*)
+		still=" $(first_id_of "$found")"
+		complete=true
+		;;
+	esac
 	[ "$complete" = true ] ||
 		note="; the search of all descriptors did not end in time, and the kernels list cannot be had: its JIT is hardened"
 }

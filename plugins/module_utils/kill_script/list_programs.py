@@ -11,12 +11,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
 
-def bpf(command, attributes):
-    result = libc.syscall(ctypes.c_long(number), ctypes.c_int(command), attributes, ctypes.c_uint(len(attributes)))
+def bpf(command: int, attributes: "ctypes.Array[ctypes.c_char]") -> int:
+    result: int = libc.syscall(ctypes.c_long(number), ctypes.c_int(command), attributes, ctypes.c_uint(len(attributes)))
     return result if result >= 0 else -ctypes.get_errno()
 
 
-def show(one):
+def show(one: int) -> None:
     attributes = ctypes.create_string_buffer(struct.pack("=III", one, 0, 0), 12)
     fd = bpf(BY_ID, attributes)
     if fd == -2:
@@ -28,8 +28,8 @@ def show(one):
     if bpf(INFO, asked) < 0:
         raise SystemExit(1)
     os.close(fd)
-    tag, name, uid = info.raw[8:16].hex(), info.raw[64:80].split(bytes(1))[0].decode("ascii", "replace"), info.raw[48:52]
-    print(tag, name or "-", one, struct.unpack("=I", uid)[0])
+    name = info.raw[64:80].split(bytes(1))[0].decode("ascii", "replace")
+    print(info.raw[8:16].hex(), name or "-", one, struct.unpack("=I", info.raw[48:52])[0])
 
 
 last = 0

@@ -21,7 +21,9 @@ supervise() {
 		done
 	) </dev/null >/dev/null 2>&1 &
 	watch=$!
-	work 2>/dev/null &
+	# In parentheses, here and elsewhere: a function that is redirected keeps the old descriptors open, and
+	# whoever waits for their end would wait for a process that hangs.
+	(work) 2>/dev/null &
 	worker=$!
 	while :; do
 		wait "$worker"

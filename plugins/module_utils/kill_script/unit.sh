@@ -4,12 +4,12 @@
 # which only root can make; what a user owns, or what lies below user.slice, is never one.
 find_groups() {
 	groups=
-	for base in "$root/sys/fs/cgroup" "$root/sys/fs/cgroup/unified" "$root/sys/fs/cgroup/systemd"; do
-		for slice in "$base"/*.slice "$base"/*.slice/*.slice; do
+	for hierarchy in "$root/sys/fs/cgroup" "$root/sys/fs/cgroup/unified" "$root/sys/fs/cgroup/systemd"; do
+		for slice in "$hierarchy"/*.slice "$hierarchy"/*.slice/*.slice; do
 			case $slice in */user.slice | */user.slice/*) continue ;; esac
-			for unit in $units; do
-				if [ -d "$slice/$unit" ] && [ -O "$slice/$unit" ] && [ -O "$slice" ]; then
-					groups="$groups $slice/$unit"
+			for one_unit in $units; do
+				if [ -d "$slice/$one_unit" ] && [ -O "$slice/$one_unit" ] && [ -O "$slice" ]; then
+					groups="$groups $slice/$one_unit"
 				fi
 			done
 		done
@@ -61,8 +61,8 @@ kill_groups() {
 
 # In the freezer of cgroup v1 a frozen process does not even take SIGKILL.
 thaw_old_freezer() {
-	for unit in $units; do
-		for file in "$root/sys/fs/cgroup/freezer"/*.slice/"$unit/freezer.state"; do
+	for one_unit in $units; do
+		for file in "$root/sys/fs/cgroup/freezer"/*.slice/"$one_unit/freezer.state"; do
 			set_group "$file" THAWED
 		done
 	done
