@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench fuzz soak privileges help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
+.PHONY: bench fuzz soak privileges help setup demo test test-unit test-loader test-integration test-host test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-loader: build ## the loader on this machine's own kernel
 
 test-integration: build ## modules and playbooks without the lab
 	@$(PYTEST) tests/integration
+
+test-host: build ## hostile loaders and users on a host with systemd in namespaces, some 3 minutes
+	@$(PYTEST) tests/host
 
 test-faults: build lab-up ## rollouts and kills on the lab under faults
 	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py tests/faults/test_lease.py

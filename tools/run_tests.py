@@ -138,6 +138,7 @@ SUITES: dict[str, Callable[[], Count]] = {
     "soak": lambda: run_pytest("soak", "tests/soak"),
     "sanitize": run_sanitized,
     "integration": lambda: run_pytest("integration", "tests/integration"),
+    "host": lambda: run_pytest("host", "tests/host"),
     "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
     "molecule": run_molecule,

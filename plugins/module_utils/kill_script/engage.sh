@@ -32,7 +32,7 @@ are_on_disk() {
 
 # The timer of the escalation: a process of its own, which nothing that the search does can hold up.
 # The unit is killed as a whole. A new loader that systemd starts is held back by the order; where it
-# is not, and takes programs up again, it is killed again.
+# is not, and takes programs up again, it is killed again, and systemd is told to start it no more.
 escalate() {
 	sleep "$grace"
 	[ "$whole" = true ] || [ -n "$features" ] || is_of_families || return
@@ -46,7 +46,9 @@ escalate() {
 		find_groups
 		find_group_pids
 		find_held "$pids"
-		[ -z "$held_ids" ] || kill_our_processes
+		[ -n "$held_ids" ] || continue
+		systemctl stop --no-block "$unit" &
+		kill_our_processes
 	done
 }
 
@@ -116,7 +118,8 @@ work() {
 	detail="off; nothing of it is left"
 	set_up_search
 	find_off
-	kill -9 "$killer" 2>/dev/null
+	# A unit that was killed starts again: the watch over it goes on behind the answer.
+	[ "$escalated" = true ] || kill -9 "$killer" 2>/dev/null
 	elapsed
 	off_ms=$((cs * 10))
 	[ "$escalated" = true ] && detail="off; the loader did not obey and was killed"

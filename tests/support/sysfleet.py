@@ -1,0 +1,79 @@
+"""Releases of this repository on namespace hosts, deployed by the collection's own roles over SSH."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple, Sequence
+
+import yaml
+
+from tests.support.syshost import SysHost
+from tools.play import Played, new_key, play
+
+DEPLOY = "../tests/support/deploy"
+# Attaching must not wait for the quota of a busy test machine.
+VARIABLES = {"ebpf_fleet_loader_cpu_quota": "100%", "ebpf_fleet_loader_interval": 1}
+
+
+class Release(NamedTuple):
+    """A built and signed release: where it is, and what hosts will call it."""
+
+    bundle: Path
+    version: str
+    digest: str
+
+
+class SysFleet:
+    """Namespace hosts with one key and one trust; `folder` holds key, bundles and inventory."""
+
+    def __init__(self, folder: Path, hosts: Sequence[SysHost]) -> None:
+        self.folder = folder
+        self.hosts = list(hosts)
+        self.key, self.trust = new_key(folder / "keys")
+
+    def release(self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events")) -> Release:
+        """Build and sign a release of some of this repository's features, or fail with what was printed."""
+        bundle = self.folder / f"{version}.tar"
+        built = play("release", {
+            "ebpf_fleet_release_version": version, "ebpf_fleet_release_sequence": sequence,
+            "ebpf_fleet_release_signing_key": str(self.key), "ebpf_fleet_release_output": str(bundle),
+            "ebpf_fleet_release_features": list(features),
+        }, inventory=None)  # fmt: skip
+        assert built.rc == 0, built.text
+        digest = next(line.split()[-1] for line in built.text.splitlines() if "digest:" in line)
+        return Release(bundle, version, digest.strip("'\""))
+
+    def inventory(self, **variables: Any) -> Path:
+        """Write an ordinary SSH inventory of these hosts, with more variables for all of them."""
+        path = self.folder / "hosts.yml"
+        hosts = {host.name: host.ssh for host in self.hosts}
+        path.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": {**VARIABLES, **variables}}}))
+        return path
+
+    def play(self, playbook: str, variables: dict[str, Any], *arguments: str, timeout: float = 300) -> Played:
+        """Run one of the collection's playbooks on these hosts."""
+        return play(playbook, variables, inventory=self.inventory(), arguments=arguments, timeout=timeout)
+
+    def try_deploy(self, release: Release, *arguments: str, **variables: Any) -> Played:
+        """Run the roles prepare and deploy on these hosts."""
+        given = {"ebpf_fleet_bundle": str(release.bundle), "ebpf_fleet_allowed_signers": self.trust, **variables}
+        return self.play(DEPLOY, given, *arguments)
+
+    def deploy(self, release: Release, *arguments: str, **variables: Any) -> None:
+        """The same, and it must succeed."""
+        played = self.try_deploy(release, *arguments, **variables)
+        assert played.rc == 0, played.text
+
+
+def status(host: SysHost) -> dict[str, Any]:
+    """The status document of a host's loader."""
+    document: dict[str, Any] = json.loads(host.must("cat /run/ebpf-fleet-loader/status.json"))
+    return document
+
+
+def our_programs() -> list[dict[str, Any]]:
+    """Every program named ef_ in the kernel that all hosts here share, by bpftool: a witness that is not ours."""
+    done = subprocess.run(["bpftool", "prog", "show", "--json"], capture_output=True, text=True, check=True)
+    return [one for one in json.loads(done.stdout) if str(one.get("name", "")).startswith("ef_")]
