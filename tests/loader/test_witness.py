@@ -116,8 +116,9 @@ def test_features_that_come_and_go_are_no_disagreement(host: Witnessed) -> None:
         disagree = {name: said for name, said in failures(found).items() if name.startswith("witness")}
         assert not disagree, (turn, disagree, after["end"]["witness"], host.service.journal()[-2000:])
     host.service.want("runqlat")
-    found = host.judge(host.observe(4))
-    assert not failures(found), failures(found)
+    after = host.observe(4)
+    found = host.judge(after)
+    assert not failures(found), (failures(found), after["end"]["witness"], host.service.journal()[-2000:])
 
 
 def test_nothing_attached_is_judged_too(host: Witnessed) -> None:
@@ -183,7 +184,7 @@ def test_a_program_that_is_detached_and_told_as_attached_fails(host: Witnessed) 
     def still(status: Json, seconds: float) -> None:
         status["features"]["exec_events"] = attached
 
-    verdict = forged(host, still, frozen=False)
+    verdict = forged(host, still, frozen=True)
     said = failures(verdict)["witness_programs"]
     number = attached["programs"][0]["id"]
     assert f"exec_events is told as attached with program {number}" in said
@@ -194,7 +195,7 @@ def test_a_program_that_is_held_and_not_told_fails(host: Witnessed) -> None:
     def hide(status: Json, seconds: float) -> None:
         status["features"]["exec_events"].update(state="off", profile="disabled", programs=[], links=[], wanted=False)
 
-    said = failures(forged(host, hide, frozen=False))["witness_programs"]
+    said = failures(forged(host, hide, frozen=True))["witness_programs"]
     assert "holds programs in the kernel that it does not tell" in said and "ef_" in said
 
 
@@ -205,7 +206,7 @@ def test_events_that_are_told_without_a_run_fail(host: Witnessed) -> None:
         feature["programs"][0]["run_cnt"] += 10**6
         feature["programs"][0]["run_time_ns"] += 10**9
 
-    said = failures(forged(host, claim, frozen=False))["witness_runs"]
+    said = failures(forged(host, claim, frozen=True))["witness_runs"]
     assert "exec_events: run time of its programs is told as" in said and "the kernel counted" in said
 
 
@@ -219,7 +220,7 @@ def test_events_that_are_told_without_a_run_fail(host: Witnessed) -> None:
     ],
 )
 def test_another_life_or_release_fails(host: Witnessed, change: Json, check: str, words: str) -> None:
-    verdict = forged(host, lambda status, seconds: status.update(change), frozen=False, seconds=3)
+    verdict = forged(host, lambda status, seconds: status.update(change), frozen=True, seconds=3)
     assert words in failures(verdict)[check]
 
 
