@@ -129,9 +129,10 @@ def test_a_process_of_a_user_that_is_only_named_like_ours_is_named_and_never_kil
     place: KillPlace, comm: str
 ) -> None:
     holder = place.hold(comm, uid=65534)
-    answer = place.switch(deadline_seconds=5)
+    answer = place.switch(deadline_seconds=10)
     assert (answer["ok"], answer["left"], answer["escalated"]) == (False, 1, False), answer
-    assert answer["holders"] == [{"pid": holder.process.pid, "uid": 65534}]
+    # Another suite on this kernel may hold the same few instructions.
+    assert {"pid": holder.process.pid, "uid": 65534} in answer["holders"]
     assert "was not killed" in answer["detail"]
     assert not holder.is_dead
 
@@ -141,9 +142,9 @@ def test_a_process_that_a_forged_list_accuses_is_named_and_never_killed(place: K
     holder = place.hold("innocent")
     place.contract.unlink()
     place.list_program(holder)
-    answer = place.switch(deadline_seconds=5)
+    answer = place.switch(deadline_seconds=10)
     assert (answer["ok"], answer["left"]) == (False, 1), answer
-    assert answer["holders"] == [{"pid": holder.process.pid, "uid": 0}]
+    assert {"pid": holder.process.pid, "uid": 0} in answer["holders"]
     assert not holder.is_dead
 
 
@@ -264,6 +265,22 @@ def test_a_search_that_hangs_delays_neither_the_kill_nor_the_answer(place: KillP
     assert "did not end in time" in answer["detail"]
     assert answer["seconds"] < 8
     assert holder.is_dead
+
+
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_a_loader_that_comes_back_is_killed_again_unless_the_order_was_taken_back(
+    place: KillPlace, taken_back: bool
+) -> None:
+    """Behind the answer the watch goes on as long as the order holds."""
+    place.hold("anything", in_unit=True).freeze()
+    assert place.switch("global", grace_seconds=0, deadline_seconds=4)["escalated"] is True
+    if taken_back:
+        place.switch("global", state="released")
+    again = place.hold("anything", in_unit=True)
+    end = time.monotonic() + 8
+    while not again.is_dead and time.monotonic() < end:
+        time.sleep(0.1)
+    assert again.is_dead is not taken_back
 
 
 def test_a_contract_on_a_disk_that_hangs_is_not_waited_for(place: KillPlace) -> None:

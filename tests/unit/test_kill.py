@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill, kill_answer, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill, kill_answer, killscript
 
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
 
@@ -209,6 +209,7 @@ class TestScript:
         script = killscript.render(scopes, root=str(root), **more)
         inner = f'{before}\nexec "$@"'
         command = ["unshare", "--pid", "--fork", "--mount-proc", "--mount", "sh", "-c", inner, "sh"]
+        others = bpfsys.own_programs()
         done = subprocess.run(
             [*command, *SHELLS[shell], "-c", script], capture_output=True, text=True, check=False, timeout=60
         )
@@ -217,6 +218,8 @@ class TestScript:
         json.loads(done.stdout[len(killscript.MARK) :])
         answer = kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
         assert (done.returncode == 0) is answer["ok"]
+        if answer["left"] and (others or bpfsys.own_programs()):
+            pytest.skip("another loader runs on this machine's kernel, and global means all")
         return answer
 
     def orders(self, root: Path) -> list[str]:

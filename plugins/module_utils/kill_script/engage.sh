@@ -43,12 +43,20 @@ escalate() {
 	while [ "$rounds_left" -gt 0 ]; do
 		rounds_left=$((rounds_left - 1))
 		sleep 3
+		# Taken back meanwhile: what runs now is wanted.
+		orders_hold || return
 		find_groups
 		find_group_pids
 		find_held "$pids"
 		[ -n "$held_ids" ] || continue
 		systemctl stop --no-block "$unit" &
 		kill_our_processes
+	done
+}
+
+orders_hold() {
+	for order in $orders; do
+		[ -e "$run/$order" ] || [ -e "$etc/$order" ] || return 1
 	done
 }
 
