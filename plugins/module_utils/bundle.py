@@ -140,7 +140,7 @@ def folder_members(folder: str) -> Iterator[Member]:
 def _refuse_irregular(file: Path, path: str) -> None:
     """Before it is opened: to open a device can be an act. What it is after that is looked at once more."""
     if not stat.S_ISREG(file.lstat().st_mode):
-        _refuse("EF_FILE_TYPE", path, "cannot be opened as a regular file (it is none)")
+        _refuse("EF_FILE_TYPE", path, "is not a regular file")
 
 
 def _bounded(paths: Iterator[str], folder: str) -> list[str]:
