@@ -174,8 +174,8 @@ def _ended(how: str, heard: dict[int, bytes], pipes: _Pipes, status: int | None 
 
 def _understand(report: str, heard: dict[int, bytes], pipes: _Pipes) -> Ended:
     """The report's first line is from before the program ran, or else from its keeper."""
-    kind, _space, rest = (report.splitlines() or ["nothing"])[0].partition(" ")
-    number, _space, step = rest.partition(" ")
+    kind, _space, detail = (report.splitlines() or ["nothing"])[0].partition(" ")
+    number, _space, step = detail.partition(" ")
     if kind == "exit":
         return _ended(f"exit status {number}", heard, pipes, int(number))
     if kind == "signal":

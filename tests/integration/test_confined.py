@@ -283,7 +283,7 @@ def test_raw_escapes_on_its_standard_error_are_made_printable(deployed: FolderHo
     assert answer["reason_code"] == "EF_UNKNOWN" and answer["msg"].isprintable()
 
 
-def test_a_yes_that_ends_badly_is_no_yes(deployed: FolderHost, hostile: Hostile) -> None:
+def test_a_yes_that_ends_badly_is_refused(deployed: FolderHost, hostile: Hostile) -> None:
     assert "ends otherwise" in deploy(deployed, hostile.compile("SAYS", '{"ok": true}', 4))["msg"]
 
 
@@ -291,7 +291,7 @@ def test_one_that_dies_is_said_to_have_died(deployed: FolderHost, hostile: Hosti
     assert f"killed by signal {int(signal.SIGSEGV)}" in deploy(deployed, hostile.compile("DIES"))["msg"]
 
 
-def test_what_is_no_static_program_of_this_machine_is_not_run(deployed: FolderHost, hostile: Hostile) -> None:
+def test_only_a_static_program_of_this_machine_is_run(deployed: FolderHost, hostile: Hostile) -> None:
     script = hostile.folder / "script"
     script.write_text(f"#!/bin/sh\ntouch {hostile.marker}\n")
     noise = hostile.folder / "noise"

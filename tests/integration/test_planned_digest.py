@@ -94,7 +94,7 @@ def test_a_release_that_is_there_already_must_be_the_planned_one(host: FolderHos
 
 
 @pytest.mark.parametrize("digest", ["", "3F" * 32, "3f" * 31, "latest"])
-def test_a_digest_that_is_none_is_refused(host: FolderHost, digest: str) -> None:
+def test_a_digest_must_be_a_sha256(host: FolderHost, digest: str) -> None:
     answer = host.deploy(make_bundle(), digest=digest)
     assert answer["failed"] and answer["reason_code"] in ("EF_ARGUMENT", "EF_NOT_PLANNED")
 
@@ -262,8 +262,9 @@ def test_a_bundle_path_that_is_not_a_file_is_refused_at_once(host: FolderHost, t
         assert answer["failed"] and answer["reason_code"] == "EF_FILE_TYPE" and str(name) in answer["msg"]
         expression = f"{{{{ lookup('ebpf.fleet.bundle', '{name}') }}}}"
         task = {"ansible.builtin.set_fact": {"x": expression}, "register": "result", "ignore_errors": True}
-        said = play(tmp_path, f"h ansible_connection=local ansible_python_interpreter={sys.executable}\n", [task])["h"]
-        assert said["failed"] and "EF_FILE_TYPE" in said["msg"]
+        inventory = f"h ansible_connection=local ansible_python_interpreter={sys.executable}\n"
+        answer = play(tmp_path, inventory, [task])["h"]
+        assert answer["failed"] and "EF_FILE_TYPE" in answer["msg"]
     assert host.listing(times=True) == before
     asked = host.questions(make_bundle().members, resolve_features(None, make_bundle().contracts))
     answer = host.module(**{**asked, "archive": str(path)})

@@ -33,7 +33,7 @@ def test_a_plain_yes_of_the_right_digest_is_the_only_yes() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\xff", b"[" * 50000, b'{"ok": true', b'{"ok": NaN}', json.dumps(YES).encode() * 2]
 )
-def test_what_is_no_document_is_no_verdict(data: bytes) -> None:
+def test_only_a_document_is_a_verdict(data: bytes) -> None:
     code, message = judge(data, stderr=b"boom\x1b[2J", ended="killed by signal 9", status=None)
     assert code == "EF_UNKNOWN" and "killed by signal 9" in message and "boom" in message
     assert message.isprintable()
@@ -50,7 +50,7 @@ def test_a_code_of_its_own_is_not_taken_over(code: object) -> None:
     assert found == "EF_UNKNOWN" and message.isprintable()
 
 
-def test_a_refusal_that_ends_like_a_yes_is_no_verdict() -> None:
+def test_a_refusal_that_ends_like_a_yes_counts_as_no_verdict() -> None:
     assert judge({"ok": False, "reason_code": "EF_SIG_BAD", "reason": "x"}, 0)[0] == "EF_UNKNOWN"
 
 
