@@ -5,8 +5,8 @@
  * in turn, until their time or count is over (0: no such end), with a pause of
  * INTERVAL_US between two (0: none). Prints "executed N": how many executions
  * succeeded. Run as root. With "--owner UID SUBUIDS" before that the users are of a
- * user namespace that this user owns: 0 is he, N is SUBUIDS + N outside. Under another name and without arguments it only ends:
- * that is what is executed.
+ * user namespace that this user owns: 0 is he, N is SUBUIDS + N outside. Under another name and
+ * without arguments it only ends: that is what is executed.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -121,7 +121,8 @@ int main(int argc, char **argv) {
 		return 0;
 	if (argc < 6 || argc - 5 > MOST_UIDS)
 		return 2;
-	load = (struct load){atol(argv[1]), atol(argv[2]), atol(argv[3]), atol(argv[4]), argc - 5, {0}};
+	load = (struct load){atol(argv[1]), atol(argv[2]), atol(argv[3]),
+			     atol(argv[4]), argc - 5,	   {0}};
 	for (int i = 0; i < load.n_uids; i++)
 		load.uids[i] = (uid_t)atol(argv[5 + i]);
 	done = mmap(NULL, (size_t)load.processes * sizeof(*done), PROT_READ | PROT_WRITE,

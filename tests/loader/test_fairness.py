@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -156,6 +157,10 @@ def cgroup_root() -> Path | None:
     return next((Path(each[1]) for each in mounts if each[2] == "cgroup2"), None)
 
 
+def is_empty(group: Path) -> bool:
+    return not (group / "cgroup.procs").read_text()
+
+
 @pytest.fixture
 def groups() -> Iterator[Path]:
     """A folder of control groups, as a service or a user's slice has them."""
@@ -167,7 +172,7 @@ def groups() -> Iterator[Path]:
     yield top
     for folder in sorted(top.rglob("*/"), key=lambda each: -len(each.parts)):
         if folder.is_dir():
-            wait_for(lambda each=folder: not (each / "cgroup.procs").read_text(), "the group is empty")
+            wait_for(functools.partial(is_empty, folder), "the group is empty")
             folder.rmdir()
     top.rmdir()
 
@@ -253,7 +258,7 @@ def test_the_end_of_thinning_is_told_and_what_was_thinned_stays_counted(
 def test_a_budget_thins_the_loudest_first(
     loader: Path, feature_objects: Path, tmp_path: Path, trust: Trust, programs: tuple[Path, Path]
 ) -> None:
-    """A CPU budget that the flood exceeds: less of the flood passes, yet 100 a second, and all marks."""
+    """The flood exceeds a CPU budget of this host: less of it passes, 100 a second at least, and all marks do."""
     flood, marked = programs
     tight = make_service(loader, tmp_path, trust, {NAME: feature_of(feature_objects, NAME)}, budgets=True)
     tight.allow({"schema": "ebpf.fleet/policy/v1", "features": {NAME: {"cpu_millicores": CPU_EXCEEDED}}})
