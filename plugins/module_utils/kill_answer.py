@@ -23,6 +23,7 @@ OUTPUT_LIMIT = 64 * 1024
 LINE_LIMIT = 4096
 DETAIL_LIMIT = 300
 DEPTH_LIMIT = 4
+ANSIBLES_WORDS = "non-zero return code"  # of raw, beside what the host printed
 DAY_MS = 24 * 60 * 60 * 1000
 
 _ID = host_document.whole(0, 2**32 - 1)
@@ -73,9 +74,10 @@ def _exit_agrees(answer: dict[str, Any], rc: Any) -> dict[str, Any]:
 
 
 def _remark(result: Json) -> str:
-    """What came instead of an answer: exit status and the end of stderr or of Ansible's message."""
-    words = result.get("stderr") or result.get("msg") or ""
-    words = words.strip()[-200:] if isinstance(words, str) else ""
+    """What came instead of an answer: exit status, and the reason that was found, else the end of what was printed."""
+    reason = result.get("msg")
+    told = [None if reason == ANSIBLES_WORDS else reason, result.get("stderr"), result.get("stdout")]
+    words = next((one.strip()[-200:] for one in told if isinstance(one, str) and one.strip()), "")
     return f" (rc {printable(result.get('rc'), 20)}{': ' + words if words else ''})"
 
 
