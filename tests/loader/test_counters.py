@@ -99,6 +99,8 @@ def test_every_call_is_in_its_series_also_over_a_kill(counting: Counting, kind: 
     counting.wait_total(1020)
     counting.caller.call(30)
     counting.wait_total(1050)
+    # The status is written behind the metrics.
+    wait_for(lambda: service.feature("counter_kinds")["counters"]["produced"] == 1050, "the status to have every call")
     series = service.feature("counter_kinds")["series"]
     assert series == {"entries": 64 if kind.endswith("ARRAY") else 5, "max_entries": 64, "unkept": 0}
     counters = service.feature("counter_kinds")["counters"]

@@ -352,7 +352,10 @@ def test_metrics_while_it_runs_name_every_map_and_program(service: Service) -> N
     maps = sum(len(status["features"][name]["maps"]) for name in BOTH)
     assert len(found["ebpf_fleet_map_memory_bytes"]) == maps
     assert len(found["ebpf_fleet_program_runs_total"]) == len(ids(status, "programs"))
-    assert [labels for labels, _ in found["ebpf_fleet_map_entries"]] == ['{feature="runqlat",map="ef_rql_start"}']
+    assert sorted(labels for labels, _ in found["ebpf_fleet_map_entries"]) == [
+        '{feature="exec_events",map="ef_fair"}',
+        '{feature="runqlat",map="ef_rql_start"}',
+    ]
 
 
 # ---- the events file ----
