@@ -248,7 +248,7 @@ def test_where_the_jit_is_hardened_another_witness_is_asked(place: KillPlace, to
 def test_what_another_process_holds_is_left_for_every_witness(place: KillPlace, tools: list[str]) -> None:
     holder = place.hold("accomplice", uid=65534)
     place.list_program(holder)
-    answer = place.switch(before=hardened(place, *tools), deadline_seconds=6)
+    answer = place.switch(before=hardened(place, *tools), deadline_seconds=10)
     assert (answer["ok"], answer["left"]) == (False, 1), answer
     assert not holder.is_dead
 

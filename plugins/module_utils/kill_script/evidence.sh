@@ -319,7 +319,7 @@ first_id_of() {
 }
 
 # grep -l with these arguments over the descriptors of all processes and threads, in portions that fit a
-# command line, until $soft; then "complete" if it came to the end.
+# command line, until shortly before $soft; then "complete" if it came to the end.
 search_everywhere() {
 	portion=
 	size=0
@@ -337,7 +337,8 @@ search_everywhere() {
 search_portion() {
 	[ -n "$portion" ] || return 0
 	elapsed
-	time_left=$(((soft - cs) / 100))
+	# One more look has its place before $soft.
+	time_left=$(((soft - cs) / 100 - 1))
 	[ "$time_left" -ge 1 ] || return 1
 	# shellcheck disable=SC2086  # a list of folders without spaces
 	grep -lsr "$@" $portion 2>/dev/null &

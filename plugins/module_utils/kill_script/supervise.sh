@@ -50,8 +50,9 @@ begin_work() {
 	trap - USR2
 	read -r me _ </proc/self/stat
 	elapsed
-	# Some time before the deadline, so that what was found by then is told.
-	soft=$((deadline * 90))
+	# Some time before the deadline, so that what was found by then is told: a look can take a second
+	# on a slow host.
+	soft=$((deadline * 80))
 }
 
 # TENTHS COMMAND…: does the command succeed within that time? It may touch a disk that hangs: then it
