@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Iterator
@@ -33,9 +35,18 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads BPF and makes c
 
 
 @pytest.fixture
-def host(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Witnessed]:
+def folder() -> Iterator[Path]:
+    """Outside pytest's own folder: each session that starts on this machine closes that to other users again."""
+    made = Path(tempfile.mkdtemp(prefix="ef-witness-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def host(loader: Path, folder: Path, signing_key: Path, feature_objects: Path) -> Iterator[Witnessed]:
     """A loader that runs as the unit's user, with two features attached."""
-    service = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in BOTH})
+    trust = Trust(folder / "trust", signing_key)
+    service = make_service(loader, folder, trust, {name: feature_of(feature_objects, name) for name in BOTH})
     give_to_the_unit(service)
     service.prefix = AS_THE_UNIT
     service.want(*BOTH)
@@ -44,7 +55,7 @@ def host(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> I
         pytest.skip("this machine has no cgroup 2 hierarchy")
     try:
         service.start_settled()
-        yield Witnessed(service, tmp_path / "root", cgroup)
+        yield Witnessed(service, folder / "root", cgroup)
     finally:
         end(service)
         cgroup.rmdir()
@@ -262,7 +273,7 @@ def zero(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-def folder(path: Path) -> None:
+def directory(path: Path) -> None:
     path.mkdir()
 
 
@@ -283,7 +294,10 @@ def negative(path: Path) -> None:
     path.write_text(json.dumps({"schema": "ebpf.fleet/status/v1", "boottime_ns": -5}))
 
 
-@pytest.mark.parametrize("lay", [fifo, zero, folder, giant, deep, not_a_number, negative], ids=lambda lay: lay.__name__)
+LAID = [fifo, zero, directory, giant, deep, not_a_number, negative]
+
+
+@pytest.mark.parametrize("lay", LAID, ids=lambda lay: lay.__name__)
 def test_what_lies_in_the_place_of_the_status_neither_hangs_nor_feeds_the_module(tmp_path: Path, lay: Any) -> None:
     """In a process of its own with little memory and a time limit, as a hang cannot be caught from within."""
     state = tmp_path / "state"
