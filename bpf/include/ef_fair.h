@@ -154,8 +154,13 @@ static __always_inline bool ef_fair_shared(struct ef_fair_node *all, struct ef_f
 /* Is it among the first events of its source, and is there a reserve for these? */
 static __always_inline bool ef_fair_first(struct ef_fair_node *all, struct ef_fair_node *domain,
 					  struct ef_fair_node *source) {
-	__u32 parts = 2 * (domain->children_before + 1); /* twice as many may come as there were */
+	__u32 now = domain->children - domain->children_at;
+	__u32 sources = now > domain->children_before ? now : domain->children_before;
+	__u32 parts = 2 * (sources + 1); /* twice as many may come as there are */
 	__u32 of_source = domain->reserve / (parts > 4 ? parts : 4);
+
+	if (!of_source)
+		of_source = 1; /* its very first event, while the reserve lasts */
 
 	if (source->produced - source->produced_at > of_source ||
 	    domain->first - domain->first_at >= domain->reserve ||

@@ -185,7 +185,7 @@ def test_a_flooder_with_many_control_groups_gains_nothing(
     mine = [groups / "user-flooder" / f"group-{number}" for number in range(40)]
     for each in [*mine, groups / "user-marked"]:
         each.mkdir(parents=True)
-    flooders = [Execs(flood, [FLOODER], SECONDS, 1, cgroup=each) for each in mine]
+    flooders = [Execs(flood, [FLOODER], SECONDS, interval=0.01, cgroup=each) for each in mine]
     found = Flood(service, flooders, marked, cgroup=groups / "user-marked")
     found.assert_fair()
     numbers = {each.stat().st_ino for each in mine}
