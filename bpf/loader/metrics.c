@@ -296,6 +296,13 @@ static void put_control(FILE *out, const json_t *status) {
 		 json_is_string(json_object_get(status, "policy_error")));
 	put_single(out, "lease_left_seconds", "gauge", "Until the lease of a rollout runs out.",
 		   json_object_get(lease, "left_ns"), 9);
+	put_single(out, "events_unshipped_bytes", "gauge",
+		   "Bytes of events in the files that the log shipper has not taken.",
+		   json_object_get(json_object_get(status, "shipping"), "unshipped_bytes"), 0);
+	put_single(out, "events_unshipped_deleted_bytes_total", "counter",
+		   "Bytes of events that were removed before the log shipper took them.",
+		   json_object_get(json_object_get(status, "shipping"), "unshipped_deleted_bytes"),
+		   0);
 	put_single(out, "audit_lost_total", "counter",
 		   "Audit records that could not be written to their file.",
 		   json_object_get(status, "audit_lost"), 0);

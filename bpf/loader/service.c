@@ -31,6 +31,7 @@
 #include "watch.h"
 
 #define FAIR_FLOOR 100 /* events a second; as a fair contract allows at least */
+#define UNSHIPPED_CALM_NS 600000000000LL
 #define TRIM_TICKS 12  /* a minute at the usual interval */
 #define POLL_MS 100    /* how long an event may wait in its ring */
 #define QUIET_POLLS 50 /* in a row that found nothing, before they are fewer */
@@ -590,12 +591,30 @@ static void look_at_fairness(struct ef_service *service) {
 	}
 }
 
+/* Records that are gone before a shipper took them: said once, until it was well for a while. */
+static void look_at_shipping(struct ef_service *service) {
+	int64_t now_ns = ef_clock_ns(CLOCK_MONOTONIC);
+	struct ef_sink_state state;
+	bool grew;
+
+	ef_sink_tell(service->sink, &state);
+	grew = state.unshipped_deleted_bytes > service->unshipped_deleted;
+	if (grew && !service->unshipped_ns)
+		ef_trail_unshipped(service, &state);
+	if (grew)
+		service->unshipped_ns = now_ns;
+	else if (now_ns - service->unshipped_ns > UNSHIPPED_CALM_NS)
+		service->unshipped_ns = 0;
+	service->unshipped_deleted = state.unshipped_deleted_bytes;
+}
+
 static void on_tick(struct ef_service *service) {
 	clear_timer(service->tick_fd);
 	trim_memory(service);
 	if (rescan(service, false))
 		service->settled = false;
 	look_at_fairness(service);
+	look_at_shipping(service);
 	ef_status_publish_interval(service);
 	if (ef_pressure_act(service) && rescan(service, false))
 		service->settled = false;

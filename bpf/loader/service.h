@@ -57,8 +57,10 @@ struct ef_service {
 	int64_t attaching_ns; /* of this process's CPU time */
 	struct ef_audit *audit;
 	struct ef_sink *sink;
-	int stats_fd; /* -1: runs are not counted */
-	bool broad;   /* CAP_SYS_ADMIN is kept, for want of CAP_BPF */
+	int64_t unshipped_deleted; /* bytes, when that was looked at last */
+	int64_t unshipped_ns;	   /* CLOCK_MONOTONIC, when it last grew; 0: it does not */
+	int stats_fd;		   /* -1: runs are not counted */
+	bool broad;		   /* CAP_SYS_ADMIN is kept, for want of CAP_BPF */
 	json_t *compatibility;
 	unsigned ticks; /* accounts so far */
 	bool stopping;

@@ -19,7 +19,7 @@ static void count_free(struct ef_sink *sink) {
 	free(sink);
 }
 
-static const struct ef_sink_ops count_ops = {count_add, count_flush, count_free};
+static const struct ef_sink_ops count_ops = {count_add, count_flush, count_free, NULL};
 
 static struct ef_sink *count_new(void) {
 	struct ef_sink *sink = ef_must(calloc(1, sizeof(*sink)));
@@ -46,6 +46,12 @@ void ef_sink_free(struct ef_sink *sink) {
 		return;
 	ef_sink_settle(sink);
 	sink->ops->free(sink);
+}
+
+void ef_sink_tell(const struct ef_sink *sink, struct ef_sink_state *state) {
+	*state = (struct ef_sink_state){-1, -1, -1, -1, -1};
+	if (sink && sink->ops->tell)
+		sink->ops->tell(sink, state);
 }
 
 bool ef_sink_only_counts(const struct ef_sink *sink) {

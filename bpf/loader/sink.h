@@ -9,13 +9,15 @@
 enum ef_sink_kind { EF_SINK_JSONL, EF_SINK_JOURNAL, EF_SINK_DATAGRAM, EF_SINK_COUNT };
 
 #define EF_SINK_FILES_MAX 16
+#define EF_SINK_PATH_BYTES 108
 
 /* Where this host wants its events; see sink_policy.h. */
 struct ef_sink_policy {
 	enum ef_sink_kind kind;
-	char path[108];	     /* datagram: the socket */
-	uint64_t file_bytes; /* jsonl: of a file before it is rotated */
-	unsigned files;	     /* jsonl: all of them, the one that is written included */
+	char path[EF_SINK_PATH_BYTES];	 /* datagram: the socket */
+	char cursor[EF_SINK_PATH_BYTES]; /* jsonl: the log shipper's file; "": none */
+	uint64_t file_bytes;		 /* jsonl: of a file before it is rotated */
+	unsigned files;			 /* jsonl: all of them, the one that is written included */
 };
 
 /* What became of one feature's records. */
@@ -26,12 +28,21 @@ struct ef_tally {
 
 struct ef_sink;
 
+/* How far the log shipper is behind, where the policy names its cursor; -1: not known. */
+struct ef_sink_state {
+	int64_t segment; /* that the file that is written will be */
+	int64_t cursor_segment, cursor_offset;
+	int64_t unshipped_bytes;
+	int64_t unshipped_deleted_bytes; /* over this process's life */
+};
+
 /* What a kind of sink does; a sink begins with a struct ef_sink. */
 struct ef_sink_ops {
 	void (*add)(struct ef_sink *sink, const char *feature, const char *line, size_t length,
 		    struct ef_tally *tally, uint64_t records);
 	void (*flush)(struct ef_sink *sink, bool all);
 	void (*free)(struct ef_sink *sink);
+	void (*tell)(const struct ef_sink *sink, struct ef_sink_state *state); /* NULL: nothing */
 };
 
 struct ef_sink {
@@ -48,6 +59,9 @@ struct ef_sink *ef_sink_socket_new(const char *path, bool journal);
 
 /* Settles and frees; NULL is fine. */
 void ef_sink_free(struct ef_sink *sink);
+
+/* What is known of the log shipper. */
+void ef_sink_tell(const struct ef_sink *sink, struct ef_sink_state *state);
 
 /* True: records are counted as written with ef_sink_count(), nobody needs to format them. */
 bool ef_sink_only_counts(const struct ef_sink *sink);

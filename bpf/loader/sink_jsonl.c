@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The sink `jsonl`: DIR/events.jsonl and its rotations, events.jsonl.1 the youngest. */
+/* The sink `jsonl`: DIR/events.jsonl, and full ones as events.jsonl.N, the highest the youngest. */
 #include "sink.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cursor.h"
 #include "log.h"
 #include "must.h"
 #include "util.h"
@@ -16,6 +19,7 @@
 #define BUFFER_BYTES (64 * 1024)
 #define MAX_RECORDS 2048
 #define NAME "events.jsonl"
+#define CURSOR_MOST 1000000000000000 /* beyond that it is no number of ours */
 
 struct record {
 	size_t end; /* offset in the buffer behind its last byte */
@@ -28,9 +32,11 @@ struct file_sink {
 	const char *dir;
 	uint64_t limit; /* bytes of a file */
 	unsigned files;
-	int fd;	      /* -1: not open */
-	off_t size;   /* bytes in the file */
-	bool failing; /* the last flush lost records; said once */
+	char cursor[EF_SINK_PATH_BYTES]; /* where the log shipper says how far it is; "": nowhere */
+	uint64_t lost;			 /* bytes that were removed before it took them */
+	int fd;				 /* -1: not open */
+	off_t size;			 /* bytes in the file */
+	bool failing;			 /* the last flush lost records; said once */
 	size_t used;
 	size_t n_records;
 	struct record records[MAX_RECORDS];
@@ -74,37 +80,102 @@ static int open_file(struct file_sink *sink) {
 	return end_torn_line(sink);
 }
 
-/* Number 0 is the file that is written. */
-static void name_file(const struct file_sink *sink, unsigned number, char *path, size_t size) {
-	if (number)
-		snprintf(path, size, "%s/" NAME ".%u", sink->dir, number);
-	else
-		snprintf(path, size, "%s/" NAME, sink->dir);
+static void name_segment(const struct file_sink *sink, uint64_t number, char *path, size_t size) {
+	snprintf(path, size, "%s/" NAME ".%" PRIu64, sink->dir, number);
 }
 
-/* Files that an earlier policy allowed; a folder that cannot be written is said elsewhere. */
-static void remove_surplus(const struct file_sink *sink) {
-	char path[4096];
+/* The number of a segment by its file's name; 0: it is something else. */
+static uint64_t number_of(const char *name) {
+	static const char prefix[] = NAME ".";
+	const char *digits = name + sizeof(prefix) - 1;
 
-	for (unsigned i = sink->files; i < EF_SINK_FILES_MAX; i++) {
-		name_file(sink, i, path, sizeof(path));
-		unlink(path);
+	if (strncmp(name, prefix, sizeof(prefix) - 1) || *digits == '0' || strlen(digits) > 18 ||
+	    digits[strspn(digits, "0123456789")])
+		return 0;
+	return strtoull(digits, NULL, 10);
+}
+
+/* The segments that are there. */
+struct segments {
+	uint64_t lowest, highest; /* 0: there are none */
+	unsigned n;
+};
+
+static struct segments list_segments(const struct file_sink *sink) {
+	_cleanup_closedir_ DIR *dir = opendir(sink->dir);
+	struct segments found = {0};
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir))) {
+		uint64_t number = number_of(entry->d_name);
+
+		if (!number)
+			continue;
+		found.n++;
+		if (!found.lowest || number < found.lowest)
+			found.lowest = number;
+		if (number > found.highest)
+			found.highest = number;
+	}
+	return found;
+}
+
+/* What the log shipper has not taken of a segment of that size. */
+static uint64_t unshipped(const struct ef_cursor *cursor, uint64_t number, uint64_t size) {
+	uint64_t taken = cursor->segment > number    ? size
+			 : cursor->segment == number ? cursor->offset
+						     : 0;
+
+	return taken < size ? size - taken : 0;
+}
+
+static void remove_segment(struct file_sink *sink, uint64_t number,
+			   const struct ef_cursor *cursor) {
+	char path[4096];
+	struct stat st;
+
+	name_segment(sink, number, path, sizeof(path));
+	if (lstat(path, &st) || unlink(path))
+		return; /* a folder that cannot be written is told elsewhere */
+	if (*sink->cursor)
+		sink->lost += unshipped(cursor, number, (uint64_t)st.st_size);
+}
+
+/* The oldest segments give way; how many there may be is the policy's. */
+static void remove_surplus(struct file_sink *sink) {
+	struct segments found = list_segments(sink);
+	struct ef_cursor cursor = {0};
+
+	if (found.n >= sink->files)
+		ef_cursor_read(sink->cursor, &cursor);
+	for (; found.n >= sink->files; found.n--) {
+		remove_segment(sink, found.lowest, &cursor);
+		found = (struct segments){list_segments(sink).lowest, found.highest, found.n};
 	}
 }
 
-/* Each file takes the next one's number; the oldest gives way. */
+/*
+ * The number that the file that is written will have. Where all segments are gone the
+ * cursor says how far the numbers were: a shipper must not take new records for old.
+ */
+static uint64_t next_number(const struct file_sink *sink) {
+	struct segments found = list_segments(sink);
+	struct ef_cursor cursor;
+
+	if (!found.n && !ef_cursor_read(sink->cursor, &cursor) && cursor.segment < CURSOR_MOST)
+		return cursor.segment;
+	return found.highest + 1;
+}
+
+/* The full file gets its number, and keeps it: a reader finds it by that until it is removed. */
 static int rotate(struct file_sink *sink) {
 	char from[4096], to[4096];
 
-	for (unsigned i = sink->files - 1; i; i--) {
-		name_file(sink, i - 1, from, sizeof(from));
-		name_file(sink, i, to, sizeof(to));
-		if (rename(from, to) && errno != ENOENT)
-			return -errno;
-	}
-	name_file(sink, 0, from, sizeof(from));
-	if (sink->files == 1 && unlink(from) && errno != ENOENT)
+	snprintf(from, sizeof(from), "%s/" NAME, sink->dir);
+	name_segment(sink, next_number(sink), to, sizeof(to));
+	if (rename(from, to) && errno != ENOENT)
 		return -errno;
+	remove_surplus(sink);
 	close_file(sink);
 	return open_file(sink);
 }
@@ -215,13 +286,44 @@ static void file_add(struct ef_sink *base, const char *feature, const char *line
 	sink->records[sink->n_records++].tally = tally;
 }
 
+/* Bytes that are in the files and were not taken yet. */
+static int64_t behind(const struct file_sink *sink, const struct ef_cursor *cursor, uint64_t now) {
+	int64_t bytes = 0;
+	char path[4096];
+	struct stat st;
+
+	for (uint64_t n = now > EF_SINK_FILES_MAX ? now - EF_SINK_FILES_MAX : 1; n <= now; n++) {
+		name_segment(sink, n, path, sizeof(path));
+		if (n == now)
+			snprintf(path, sizeof(path), "%s/" NAME, sink->dir);
+		if (!lstat(path, &st))
+			bytes += (int64_t)unshipped(cursor, n, (uint64_t)st.st_size);
+	}
+	return bytes;
+}
+
+static void file_tell(const struct ef_sink *base, struct ef_sink_state *state) {
+	const struct file_sink *sink = (const struct file_sink *)base;
+	struct ef_cursor cursor;
+
+	if (!*sink->cursor)
+		return;
+	state->segment = (int64_t)next_number(sink);
+	state->unshipped_deleted_bytes = (int64_t)sink->lost;
+	if (ef_cursor_read(sink->cursor, &cursor))
+		return;
+	state->cursor_segment = (int64_t)cursor.segment;
+	state->cursor_offset = (int64_t)cursor.offset;
+	state->unshipped_bytes = behind(sink, &cursor, (uint64_t)state->segment);
+}
+
 static void file_free(struct ef_sink *base) {
 	close_file((struct file_sink *)base);
 	free(base);
 }
 
 struct ef_sink *ef_sink_jsonl_new(const char *dir, const struct ef_sink_policy *policy) {
-	static const struct ef_sink_ops ops = {file_add, file_flush, file_free};
+	static const struct ef_sink_ops ops = {file_add, file_flush, file_free, file_tell};
 	struct file_sink *sink = ef_must(calloc(1, sizeof(*sink)));
 
 	sink->base.ops = &ops;
@@ -229,6 +331,7 @@ struct ef_sink *ef_sink_jsonl_new(const char *dir, const struct ef_sink_policy *
 	sink->fd = -1;
 	sink->limit = policy->file_bytes;
 	sink->files = policy->files;
+	memcpy(sink->cursor, policy->cursor, sizeof(sink->cursor));
 	remove_surplus(sink);
 	return &sink->base;
 }

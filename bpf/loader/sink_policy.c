@@ -12,7 +12,7 @@
 static const char *const kinds[] = {"jsonl", "journal", "datagram", "count"};
 
 static const struct ef_sink_policy defaults = {
-    .kind = EF_SINK_JSONL, .file_bytes = 16 << 20, .files = 2};
+    .kind = EF_SINK_JSONL, .file_bytes = 16 << 20, .files = 8};
 
 /* Where an error goes. */
 struct report {
@@ -45,6 +45,23 @@ static bool is_plain_path(const char *path) {
 			return false;
 	return *path == '/' && !strstr(path, "//") && !strstr(path, "/../") &&
 	       !strstr(path, "/./") && path[strlen(path) - 1] != '/';
+}
+
+/* The log shipper's word; with one file there is nothing that it could be behind of. */
+static int read_cursor(const struct report *report, const json_t *value,
+		       struct ef_sink_policy *policy) {
+	const char *path = json_string_value(value);
+
+	if (!value)
+		return 0;
+	if (policy->kind != EF_SINK_JSONL || policy->files < 2)
+		return bad(report, "cursor", "is for the kind jsonl with 2 files or more");
+	if (!path || json_string_length(value) >= sizeof(policy->cursor) || !is_plain_path(path))
+		return bad(report, "cursor",
+			   "must be the absolute path of a file: at most 107 printable "
+			   "characters, no blanks, no '//', '.' or '..'");
+	snprintf(policy->cursor, sizeof(policy->cursor), "%s", path);
+	return 0;
 }
 
 static int read_path(const struct report *report, const json_t *value,
@@ -80,10 +97,11 @@ static int check_keys(const struct report *report, const json_t *doc) {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(
-	    (json_t *)doc, key,
-	    value) if (strcmp(key, "kind") && strcmp(key, "path") && strcmp(key, "file_bytes") &&
-		       strcmp(key, "files")) return bad(report, key, "is not known here");
+	json_object_foreach((json_t *)doc, key,
+			    value) if (strcmp(key, "kind") && strcmp(key, "path") &&
+				       strcmp(key, "file_bytes") && strcmp(key, "files") &&
+				       strcmp(key, "cursor")) return bad(report, key,
+									 "is not known here");
 	return 0;
 }
 
@@ -104,7 +122,7 @@ static int read_sink(const struct report *report, const json_t *doc,
 		return -1;
 	policy->file_bytes = (uint64_t)bytes;
 	policy->files = (unsigned)files;
-	return 0;
+	return read_cursor(report, json_object_get(doc, "cursor"), policy);
 }
 
 int ef_sink_policy_read(const json_t *sink, struct ef_sink_policy *policy, char *error,

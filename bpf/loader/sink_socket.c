@@ -207,7 +207,7 @@ static void socket_free(struct ef_sink *base) {
 }
 
 struct ef_sink *ef_sink_socket_new(const char *path, bool journal) {
-	static const struct ef_sink_ops ops = {socket_add, socket_flush, socket_free};
+	static const struct ef_sink_ops ops = {socket_add, socket_flush, socket_free, NULL};
 	struct socket_sink *sink = ef_must(calloc(1, sizeof(*sink)));
 
 	sink->base.ops = &ops;

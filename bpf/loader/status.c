@@ -268,6 +268,20 @@ static void add_state(json_t *status, const struct ef_service *service) {
 	json_object_set_new(status, "privileges", ef_privilege_json());
 }
 
+/* null where the policy names no cursor of a log shipper: nothing is known of one then. */
+static json_t *shipping_json(const struct ef_service *service) {
+	struct ef_sink_state state;
+
+	ef_sink_tell(service->sink, &state);
+	if (state.segment < 0)
+		return json_null();
+	return json_pack("{s:I, s:o, s:o, s:o, s:I}", "segment", (json_int_t)state.segment,
+			 "cursor_segment", ef_json_measured(state.cursor_segment), "cursor_offset",
+			 ef_json_measured(state.cursor_offset), "unshipped_bytes",
+			 ef_json_measured(state.unshipped_bytes), "unshipped_deleted_bytes",
+			 (json_int_t)state.unshipped_deleted_bytes);
+}
+
 static json_t *status_json(const struct ef_service *service) {
 	json_t *status = json_object();
 	json_t *features = service->bundle ? features_json(service) : json_null();
@@ -280,6 +294,7 @@ static json_t *status_json(const struct ef_service *service) {
 	add_state(status, service);
 	json_object_set_new(status, "loader", loader_json(features));
 	json_object_set_new(status, "features", features);
+	json_object_set_new(status, "shipping", shipping_json(service));
 	json_object_set(status, "compatibility",
 			service->compatibility ? service->compatibility : json_null());
 	return status;

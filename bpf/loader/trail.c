@@ -235,6 +235,20 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 	ef_audit_feature(service->audit, begun ? "degrade" : "recover", live, &why, &who);
 }
 
+void ef_trail_unshipped(struct ef_service *service, const struct ef_sink_state *state) {
+	const struct ef_who who = {.source = "sink", .uid = -1};
+	struct ef_reason why;
+
+	ef_reason_set(&why, "EF_RECORDS_UNSHIPPED",
+		      "%" PRId64
+		      " bytes of events were removed before the log shipper took them: it "
+		      "is at segment %" PRId64 ", segment %" PRId64
+		      " is written; start it, or allow more with sink.files and sink.file_bytes",
+		      state->unshipped_deleted_bytes, state->cursor_segment, state->segment);
+	ef_warn("%s (%s)", why.text, why.code);
+	ef_audit_host(service->audit, "degrade", &why, &who);
+}
+
 void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
 		       enum ef_fairness_change change) {
 	const struct ef_who who = {.source = "fairness", .uid = -1};

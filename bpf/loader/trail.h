@@ -39,6 +39,9 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
 		       enum ef_fairness_change change);
 
+/* Records were removed before the log shipper took them; also to the journal. */
+void ef_trail_unshipped(struct ef_service *service, const struct ef_sink_state *state);
+
 void ef_trail_attached(struct ef_service *service, struct ef_live *live);
 
 /* A feature that came to rest, or is about to be attached anew; why may be a contract's expiry. */

@@ -93,14 +93,27 @@ def _features(value: Any) -> list[FleetError]:
 def _sink(value: Any) -> list[FleetError]:
     if not isinstance(value, dict):
         return [_wrong("sink", value, "a mapping with kind")]
-    problems = _odd_keys("sink", value, ("kind", "path", *SINK_NUMBERS)) + _numbers("sink", value, SINK_NUMBERS)
+    problems = _odd_keys("sink", value, ("kind", "path", "cursor", *SINK_NUMBERS))
+    problems += _numbers("sink", value, SINK_NUMBERS)
     kind = value.get("kind", "jsonl")
     if kind != "jsonl":
         odd = [key for key in SINK_NUMBERS if key in value]
         problems += [_wrong(f"sink.{key}", value[key], "it with the kind jsonl only") for key in odd]
     if kind not in SINKS:
         problems.append(FleetError(CODE, f"sink.kind: is {kind!r}; {did_you_mean(kind, SINKS)}"))
-    return problems + _socket(kind, value)
+    return problems + _socket(kind, value) + _cursor(kind, value)
+
+
+def _cursor(kind: Any, value: dict[str, Any]) -> list[FleetError]:
+    """Where a log shipper says how far it is: with one file there is nothing that it could be behind of."""
+    if "cursor" not in value:
+        return []
+    cursor = value["cursor"]
+    if kind != "jsonl" or value.get("files") == 1:
+        return [_wrong("sink.cursor", cursor, "it with the kind jsonl and 2 files or more only")]
+    good = isinstance(cursor, str) and len(cursor) <= SOCKET_PATH_BYTES and PLAIN_PATH.match(cursor) is not None
+    expected = f"the absolute path of a file: at most {SOCKET_PATH_BYTES} printable characters, no '..'"
+    return [] if good else [_wrong("sink.cursor", cursor, expected)]
 
 
 def _socket(kind: Any, value: dict[str, Any]) -> list[FleetError]:

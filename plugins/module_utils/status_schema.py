@@ -127,6 +127,7 @@ STATUS = having(
         "policy_error": NOTE,
         "stats_enabled": FLAG,
         "audit_lost": COUNT,
+        "shipping": maybe(having({})),
         "lease": maybe(having({}, {"expired": maybe(FLAG)})),
         "privileges": maybe(having({})),
         "collector": COLLECTOR,

@@ -237,9 +237,10 @@ class Service:
         return [int(us) for us in re.findall(r"detached (\d+) us after the order", self.journal())]
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole records, the rotated file's first; a line may be half there while it is written."""
+        """All whole records, those of the oldest segment first; a line may be half there while it is written."""
         lines: list[str] = []
-        for path in (self.log / "events.jsonl.1", self.events_path):
+        segments = sorted(self.log.glob("events.jsonl.*"), key=lambda path: int(path.suffix[1:]))
+        for path in (*segments, self.events_path):
             if path.exists():
                 lines += path.read_text().split("\n")[:-1]
         return [json.loads(line) for line in lines]

@@ -19,7 +19,7 @@ import pytest
 from tests.loader.bundles import Trust, canonical
 from tests.loader.exposition import Exposition, parse
 from tests.loader.prometheus import check_metrics, node_exporter, scrape
-from tests.loader.service import FEATURES, Service, contract_of, feature_of, make_service, wait_for
+from tests.loader.service import FEATURES, ROOMY_POLICY, Service, contract_of, feature_of, make_service, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
@@ -30,6 +30,8 @@ LOADER_ONLY = {
     "ebpf_fleet_consumer_lag_seconds",
     "ebpf_fleet_events_aggregated_total",
     "ebpf_fleet_events_thinned_total",
+    "ebpf_fleet_events_unshipped_bytes",
+    "ebpf_fleet_events_unshipped_deleted_bytes_total",
     "ebpf_fleet_source_thinned_events",
     "ebpf_fleet_lease_left_seconds",
     "ebpf_fleet_audit_lost_total",
@@ -195,6 +197,9 @@ def give_lease(service: Service, seconds: int) -> None:
 
 def test_the_page_and_the_file_name_the_same_metrics(service: Service) -> None:
     give_lease(service, 3600)
+    cursor = service.folder / "cursor"
+    cursor.write_text('{"schema": "ebpf.fleet/cursor/v1", "segment": 1, "offset": 0}')
+    service.allow({**ROOMY_POLICY, "sink": {"kind": "jsonl", "cursor": str(cursor)}})
     service.start_settled()
     work()
     service.order("feature.runqlat")

@@ -138,7 +138,8 @@ def test_a_kill_is_obeyed_in_a_storm_and_the_sum_holds(service: Service, caller:
     assert max(service.kill_times_us()) < 1000000
     assert counters["produced"] == total(counters) and counters["in_flight"] == 0
     events = service.events()
-    if not (service.log / "events.jsonl.1").exists():
+    segments = sorted(int(path.suffix[1:]) for path in service.log.glob("events.jsonl.*"))
+    if segments[:1] in ([], [1]):  # none was removed for want of room
         assert counters["delivered"] == len(events)
     caller.process.send_signal(signal.SIGKILL)
 

@@ -29,7 +29,7 @@ FEATURES = ("exec_events", "runqlat", "soak_calls")
 FILE_LIMIT = 16 << 20
 OLD_LINE = b'{"feature": "old", "pad": "' + b"x" * 4000 + b'"}\n'
 STATE_FILES = {"status.json", "metrics.prom", "programs"}
-LOG_FILES = ("events.jsonl", "events.jsonl.1", "audit.jsonl", "audit.jsonl.1")
+LOG_FILES = ("events.jsonl*", "audit.jsonl*")
 FREED_SECONDS = 5.0  # the kernel frees programs a grace period after the last descriptor is closed
 
 
@@ -195,9 +195,7 @@ class Mortal:
 
     def check_log_files(self) -> None:
         """One life may leave one torn line a file, which stands alone from the next life on."""
-        for path in (self.service.log / name for name in LOG_FILES):
-            if not path.exists():
-                continue
+        for path in (path for name in LOG_FILES for path in sorted(self.service.log.glob(name))):
             seen = self.seen_of(path)
             broken = seen.read(path)
             glued = [line for line in broken if line.endswith(b"}")]

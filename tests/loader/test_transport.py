@@ -164,8 +164,10 @@ def test_rotation_is_bounded(service: Service, generator: Generator, files: int)
     offered = generator.run(20_000, 1.0)
     assert at_rest(service, offered)["delivered"] == offered
     sizes = {each.name: each.stat().st_size for each in service.log.glob("events.jsonl*")}
-    names = {"events.jsonl", *(f"events.jsonl.{i}" for i in range(1, files))}
-    assert set(sizes) == names and max(sizes.values()) <= 65536, sizes
+    segments = sorted(int(name.rpartition(".")[2]) for name in sizes if name != "events.jsonl")
+    assert len(sizes) == files and max(sizes.values()) <= 65536, sizes
+    assert not segments or segments == list(range(segments[0], segments[0] + files - 1)), "the youngest, in a row"
+    assert files == 1 or segments[0] > 9, "numbers go on from those that are there"
     numbers = [json.loads(each)["number"] for each in service.events_path.read_text().splitlines()]
     assert numbers[-1] == offered - 1 and numbers == list(range(numbers[0], offered))
 
@@ -209,6 +211,9 @@ def test_the_age_of_what_waited_is_told(service: Service, generator: Generator) 
         ({"kind": "datagram", "path": "/run/a b"}, "path"),
         ({"kind": "count", "path": "/run/s"}, "path"),
         ({"kind": "journal", "files": 2}, "files"),
+        ({"kind": "journal", "cursor": "/run/c"}, "cursor"),
+        ({"kind": "jsonl", "files": 1, "cursor": "/run/c"}, "cursor"),
+        ({"kind": "jsonl", "cursor": "c"}, "cursor"),
         ({"kind": "jsonl", "files": 0}, "files"),
         ({"kind": "jsonl", "file_bytes": 1}, "file_bytes"),
         ({"kind": "jsonl", "size": 1}, "size"),

@@ -45,6 +45,9 @@ def test_what_is_right_is_written_as_it_is() -> None:
         ({"sink": {"kind": "datagram", "path": "/run/a b"}}, "sink.path: is '/run/a b'"),
         ({"sink": {"kind": "journal", "files": 3}}, "sink.files: is 3; give it with the kind jsonl only"),
         ({"sink": {"path": "/x"}}, "sink.path: is '/x'; give it with the kind datagram only"),
+        ({"sink": {"kind": "journal", "cursor": "/run/c"}}, "sink.cursor: is '/run/c'; give it with the kind jsonl"),
+        ({"sink": {"files": 1, "cursor": "/run/c"}}, "sink.cursor: is '/run/c'; give it with the kind jsonl"),
+        ({"sink": {"cursor": "run/c"}}, "sink.cursor: is 'run/c'"),
         ({"sink": {"files": 0}}, "sink.files: is 0; give an integer from 1 to 16"),
     ],
 )
