@@ -63,18 +63,21 @@ static int64_t grown(bool known, int64_t now, int64_t before) {
 	return known && now >= 0 && before >= 0 && now >= before ? now - before : -1;
 }
 
-/* Of what was produced; where that is not counted, of what has an outcome. -1: of nothing. */
-static int64_t drop_ratio(int64_t produced, int64_t dropped, int64_t delivered) {
-	if (produced < 0 && dropped >= 0 && delivered >= 0)
-		produced = dropped + delivered;
-	if (produced < 0 || dropped < 0 || (!produced && !dropped))
+/*
+ * Of what sampling let pass, so that thinning hides no loss; where that is not
+ * counted, of what has an outcome. -1: of nothing.
+ */
+static int64_t drop_ratio(int64_t passed, int64_t dropped, int64_t delivered) {
+	if (passed < 0 && dropped >= 0 && delivered >= 0)
+		passed = dropped + delivered;
+	if (passed < 0 || dropped < 0 || (!passed && !dropped))
 		return -1;
-	return dropped < produced ? scaled(dropped, PPM, produced) : PPM;
+	return dropped < passed ? scaled(dropped, PPM, passed) : PPM;
 }
 
 static void take_rates(struct ef_account *account, const struct ef_account *before) {
 	int64_t span = grown(before->known, account->time_ns, before->time_ns);
-	int64_t produced = grown(before->known, account->produced, before->produced);
+	int64_t passed = grown(before->known, account->passed, before->passed);
 	int64_t dropped = grown(before->known, account->dropped, before->dropped);
 	int64_t delivered = grown(before->known, account->delivered, before->delivered);
 	int64_t *used = account->used.of;
@@ -85,7 +88,7 @@ static void take_rates(struct ef_account *account, const struct ef_account *befo
 		used[EF_BUDGET_CPU] = scaled(account->cpu_delta_ns, 1000, span);
 	if (account->events_delta >= 0)
 		used[EF_BUDGET_EVENT_RATE] = scaled(account->events_delta, SECOND_NS, span);
-	used[EF_BUDGET_DROPS] = drop_ratio(produced, dropped, delivered);
+	used[EF_BUDGET_DROPS] = drop_ratio(passed, dropped, delivered);
 }
 
 void ef_budget_feature(struct ef_account *account, const json_t *feature, int64_t consumer_ns,
@@ -94,7 +97,9 @@ void ef_budget_feature(struct ef_account *account, const json_t *feature, int64_
 	const json_t *counters = json_object_get(feature, "counters");
 	const json_t *programs = json_object_get(feature, "programs");
 	int64_t run_ns = sum_of(programs, "run_time_ns");
+	int64_t produced = integer_or(json_object_get(counters, "produced"), -1);
 	int64_t sampled_out = integer_or(json_object_get(counters, "sampled_out"), -1);
+	bool counted = produced >= 0 && sampled_out >= 0;
 
 	memset(account, 0, sizeof(*account));
 	forget(&account->used);
@@ -104,12 +109,10 @@ void ef_budget_feature(struct ef_account *account, const json_t *feature, int64_
 	account->known = true;
 	account->time_ns = now_ns;
 	account->cpu_ns = run_ns < 0 ? -1 : run_ns + consumer_ns;
-	account->produced = integer_or(json_object_get(counters, "produced"), -1);
+	account->passed = counted && sampled_out <= produced ? produced - sampled_out : -1;
 	account->dropped = integer_or(json_object_get(counters, "dropped"), -1);
 	account->delivered = integer_or(json_object_get(counters, "delivered"), -1);
-	account->events = account->produced < 0 || sampled_out < 0 ? account->delivered
-			  : sampled_out > account->produced	   ? -1
-							    : account->produced - sampled_out;
+	account->events = counted ? account->passed : account->delivered;
 	account->used.of[EF_BUDGET_MAP_MEMORY] =
 	    sum_of(json_object_get(feature, "maps"), "memory_bytes");
 	account->used.of[EF_BUDGET_MAP_FILL] = fill_of(json_object_get(feature, "maps"));

@@ -14,7 +14,8 @@ struct ef_account {
 	int64_t time_ns;
 	int64_t cpu_ns; /* -1: not measured */
 	int64_t events; /* that sampling let pass; -1: not measured */
-	int64_t produced, dropped, delivered;
+	int64_t passed; /* likewise; -1 also where it is not counted apart */
+	int64_t dropped, delivered;
 	int64_t cpu_delta_ns;	/* of the last interval; -1: not measured */
 	int64_t events_delta;	/* likewise */
 	struct ef_amounts used; /* in the last interval, or at its end */

@@ -64,6 +64,7 @@ _RELEASE = doc.record(
                     "data_path": doc.text(64, null=True),
                     "produced": doc.whole(null=True),
                     "dropped": doc.whole(null=True),
+                    "sampled_out": doc.whole(null=True),
                 }
             ),
             _FEATURE,

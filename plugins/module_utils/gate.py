@@ -495,18 +495,24 @@ def uncounted(pair: Pair, feature: str, check: str, unit: str) -> list[Check]:
 
 
 def judge_drops(pair: Pair, feature: str) -> list[Check]:
-    """Dropped per produced within the window; where nothing was produced nothing is proven."""
+    """Dropped of what sampling let pass within the window; where nothing passed nothing is proven.
+
+    Not of what was produced: the more a feature is thinned, the smaller any loss would look.
+    """
     if counts_nothing(pair, feature):
         return uncounted(pair, feature, "drop_ratio", "ppm")
-    produced = counter_delta(pair, feature, "produced")
-    dropped = counter_delta(pair, feature, "dropped")
+    produced, sampled_out, dropped = (
+        counter_delta(pair, feature, key) for key in ("produced", "sampled_out", "dropped")
+    )
+    passed = None if produced is None or sampled_out is None else max(0, produced - sampled_out)
     limit = first_set(pair.limit("drop_ratio_ppm"), budget_of(pair, feature, "drop_ratio_ppm"))
-    if produced == 0 and dropped == 0:
+    if passed == 0 and dropped == 0:
         verdict = INCONCLUSIVE if pair.limit("require_events") else NOT_EXERCISED
-        said = f"{pair.host}, {feature}: no event was produced in the window, so drops were not exercised"
+        none = "no event was produced" if produced == 0 else f"sampling let none of {produced} events pass"
+        said = f"{pair.host}, {feature}: {none} in the window, so drops were not exercised"
         return [Check(pair.host, feature, "drop_ratio", verdict, None, limit, "ppm", said)]
-    ratio = ratio_up(dropped, produced, 1_000_000) if produced and dropped is not None else None
-    return [compare(pair, Measure("drop_ratio", ratio, limit, "ppm", "dropped per produced", feature))]
+    ratio = ratio_up(dropped, passed, 1_000_000) if passed and dropped is not None else None
+    return [compare(pair, Measure("drop_ratio", ratio, limit, "ppm", "dropped of what sampling let pass", feature))]
 
 
 def judge_event_rate(pair: Pair, feature: str) -> list[Check]:

@@ -268,6 +268,7 @@ def _release_feature(bundle: Path, name: str, status: Mapping[str, Any]) -> dict
         "data_path": contract.get("data_path"),
         "produced": counters.get("produced"),
         "dropped": counters.get("dropped"),
+        "sampled_out": counters.get("sampled_out"),
     }
 
 

@@ -88,15 +88,18 @@ def _features_problem(features: Json, contracts: Sequence[Json]) -> str | None:
 
 def _doubt(feature: Json, bound: int | None) -> str | None:
     """Why an attached feature proves nothing, or None. An idle one proves nothing: silence has many causes."""
-    produced, dropped = feature.get("produced"), feature.get("dropped")
-    if not isinstance(produced, int) or not isinstance(dropped, int):
-        return "was not measured (produced and dropped are not both known)"
+    produced, dropped, sampled_out = (feature.get(key) for key in ("produced", "dropped", "sampled_out"))
+    if not isinstance(produced, int) or not isinstance(dropped, int) or not isinstance(sampled_out, int):
+        return "was not measured (produced, dropped and sampled_out are not all known)"
     if produced == 0:
         return "has produced nothing yet"
+    passed = produced - sampled_out
+    if passed <= 0:
+        return f"has recorded none of {produced} events: sampling let none pass"
     if bound is None:
         return "has no contract in the bundle to judge its drops by"
-    if dropped * 1_000_000 > bound * produced:
-        return f"dropped {dropped} of {produced}; its contract allows {bound} ppm"
+    if dropped * 1_000_000 > bound * passed:
+        return f"dropped {dropped} of {passed}; its contract allows {bound} ppm"
     return None
 
 

@@ -125,7 +125,7 @@ def running_release(folder: Path, bundle: Path, **feature: Any) -> str:
     status = {
         "schema": "ebpf.fleet/status/v1", "state": "running", "bundle": {"digest": "ab" * 32},
         "features": {"runqlat": {"state": "attached", "profile": "full", "variant": "full",
-                                 "counters": {"produced": 1000, "dropped": 0}, **feature}},
+                                 "counters": {"produced": 1000, "dropped": 0, "sampled_out": 0}, **feature}},
     }  # fmt: skip
     (folder / "status.py").write_text(
         "import json, sys, time\n"
@@ -154,7 +154,7 @@ def test_a_policy_feature_is_refused_before_any_host_is_touched(tmp_path: Path, 
 
 def test_a_release_that_loses_what_it_sees_does_not_vouch_for_a_host(tmp_path: Path, bundle: Path) -> None:
     need_root()
-    within = running_release(tmp_path, bundle, counters={"produced": 1000, "dropped": 900})
+    within = running_release(tmp_path, bundle, counters={"produced": 1000, "dropped": 900, "sampled_out": 0})
     status, said = rollout(bundle, tmp_path, within, ebpf_fleet_features=NAMED)
     assert status != 0 and "EF_POLICY_NOT_READY: runqlat dropped 900 of 1000" in said
 

@@ -257,7 +257,7 @@ class TestRelease:
         (bundle / "features/runqlat/contract.json").write_text('{"data_path": "metrics"}')
         run = tmp_path / "run/ebpf-fleet-loader"
         run.mkdir(parents=True)
-        counters = {"produced": 5, "dropped": 0}
+        counters = {"produced": 5, "dropped": 0, "sampled_out": 1}
         feature = {"state": "attached", "profile": "full", "variant": "full", "counters": counters}
         status = {"time_unix_ns": 100, "state": "running", "bundle": {"digest": "d"}, "features": {"runqlat": feature}}
         (run / "status.json").write_text(json.dumps(status))
@@ -275,6 +275,7 @@ class TestRelease:
                     "data_path": "metrics",
                     "produced": 5,
                     "dropped": 0,
+                    "sampled_out": 1,
                 }
             },
         }

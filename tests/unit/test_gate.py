@@ -310,6 +310,18 @@ class TestDrops:
         assert check(verdict, "drop_ratio")["verdict"] == "pass"
         assert check(verdict, "drop_ratio")["measured"] == 20000
 
+    @pytest.mark.parametrize(("sampled_out", "measured"), [(0, 5000), (500, 10000), (900, 50000)])
+    def test_thinning_makes_no_loss_smaller(self, sampled_out: int, measured: int) -> None:
+        lost = dict(produced=1000, delivered=995 - sampled_out, dropped=5, sampled_out=sampled_out, in_flight=0)
+        found = check(judge(spoil(EXEC + "counters", lost)), "drop_ratio")
+        assert (found["measured"], found["verdict"]) == (measured, "fail" if measured > 10000 else "pass")
+
+    def test_where_sampling_let_nothing_pass_nothing_is_proven(self) -> None:
+        thinned = dict(produced=1000, delivered=0, dropped=0, sampled_out=1000, in_flight=0)
+        found = check(judge(spoil(EXEC + "counters", thinned)), "drop_ratio")
+        assert (found["measured"], found["verdict"]) == (None, "not_exercised")
+        assert "sampling let none of 1000 events pass" in found["sentence"]
+
     def test_without_any_limit_it_is_open(self) -> None:
         verdict = judge(observation(), contracts=[])
         assert check(verdict, "drop_ratio")["verdict"] == "inconclusive"

@@ -40,7 +40,7 @@ def real() -> dict[str, Any]:
     facts["release"] = {
         "version": "1.0.0", "sequence": 1, "digest": "cd" * 32, "state": "running", "status_age_ns": 5,
         "features": {"runqlat": {"state": "attached", "profile": "full", "variant": "full", "data_path": "metrics",
-                                 "produced": 1000, "dropped": 0}},
+                                 "produced": 1000, "dropped": 0, "sampled_out": 0}},
     }  # fmt: skip
     changed = {"feature": "runqlat", "from": {"profile": "full", "variant": "full"}, "sentence": "gone",
                "to": {"profile": "disabled", "variant": None}, "reason_code": "EF_NO_BTF"}  # fmt: skip

@@ -16,7 +16,7 @@ CONTRACTS = [contract("exec_events", "events"), contract("runqlat", "metrics"), 
 
 
 def running(**changes: Any) -> dict[str, Any]:
-    return {"state": "attached", "data_path": "metrics", "produced": 1000, "dropped": 0, **changes}
+    return {"state": "attached", "data_path": "metrics", "produced": 1000, "dropped": 0, "sampled_out": 0, **changes}
 
 
 def release(features: Any = None, **changes: Any) -> dict[str, Any]:
@@ -49,6 +49,10 @@ def test_one_feature_that_counts_within_its_drop_limit_is_enough() -> None:
         (release({"runqlat": running(produced=0)}), "runqlat has produced nothing yet"),
         (release({"runqlat": running(produced=None)}), "runqlat was not measured"),
         (release({"runqlat": running(dropped=None)}), "runqlat was not measured"),
+        (release({"runqlat": running(sampled_out=None)}), "runqlat was not measured"),
+        (release({"runqlat": running(sampled_out=1000)}), "runqlat has recorded none of 1000 events"),
+        # 5 of 1000 would be within 10000 ppm: thinning makes no loss smaller.
+        (release({"runqlat": running(dropped=5, sampled_out=900)}), "runqlat dropped 5 of 100; its contract allows"),
         (release({"foreign": running()}), "foreign has no contract in the bundle"),
         (release({"runqlat": running(dropped=11)}), "runqlat dropped 11 of 1000; its contract allows 10000 ppm"),
         # A good feature does not outweigh one that loses what it sees.
