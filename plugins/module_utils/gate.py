@@ -245,8 +245,7 @@ def judge_cpu(pair: Pair) -> list[Check]:
 
     Of what is told and what the kernel counted the larger is judged.
     """
-    told = millicores(pair, difference(pair, "loader", "cpu_ns"))
-    loader = gate_witness.larger(told, gate_witness.units_millicores(pair))
+    loader = loader_millicores(pair)
     programs = bpf_millicores(pair)
     total = None if loader is None or programs is None else loader + programs
     budget = attached_budget(pair)
@@ -262,6 +261,21 @@ def judge_cpu(pair: Pair) -> list[Check]:
         compare(pair, Measure("bpf_cpu", programs, bpf_limit, "millicores", "CPU of all programs")),
         compare(pair, Measure("total_cpu", total, total_limit, "millicores", "CPU of loader and programs")),
     ]
+
+
+def loader_millicores(pair: Pair) -> int | None:
+    """CPU of the loader itself: the larger of what is told and what the kernel counted."""
+    told = millicores(pair, difference(pair, "loader", "cpu_ns"))
+    found: int | None = gate_witness.larger(told, gate_witness.units_millicores(pair))
+    return found
+
+
+def ours(pair: Pair) -> str:
+    """What of the host's load is ours, for whoever looks for the cause of its growth."""
+    loader, programs = loader_millicores(pair), bpf_millicores(pair)
+    if loader is None or programs is None:
+        return "what is ours of it was not measured"
+    return f"loader and programs took {loader + programs} millicores"
 
 
 def attached_budget(pair: Pair) -> int | None:
@@ -353,7 +367,7 @@ def judge_host_load(pair: Pair) -> list[Check]:
     memory, memory_how = net_of_controls(memory_delta(record), pair.inputs, memory_delta)
     cpu_limit, memory_limit = pair.limit("host_cpu_delta_ppm"), pair.limit("host_memory_delta_bytes")
     return [
-        compare(pair, Measure("host_cpu_delta", cpu, cpu_limit, "ppm", f"host CPU growth ({cpu_how})")),
+        compare(pair, Measure("host_cpu_delta", cpu, cpu_limit, "ppm", f"host CPU growth ({cpu_how}; {ours(pair)})")),
         compare(
             pair,
             Measure("host_memory_delta", memory, memory_limit, "bytes", f"host memory growth ({memory_how})"),

@@ -10,7 +10,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import FAIL, 
 
 # So many are told in full in the one sentence, the others by name; each has its own sentence among the reasons.
 TOLD_IN_FULL = 12
-OURS = "compare with loader_cpu and bpf_cpu, which are ours"
+OURS = "the sentence has what of it is ours"
 # What to do where a check of that name failed.
 STEPS: Mapping[str, str] = {
     "loader_cpu": "sample the features with events (ebpf_fleet_features), or raise loader_cpu_millicores",
@@ -18,7 +18,7 @@ STEPS: Mapping[str, str] = {
     "total_cpu": "as loader_cpu and feature_cpu: lower what runs, or raise total_cpu_millicores",
     "feature_cpu": "sample the feature (ebpf_fleet_features), turn it off, or have its owner raise its budget",
     "host_cpu_delta": f"{OURS}: if another load grew meanwhile, wait until it is over, or raise host_cpu_delta_ppm",
-    "host_cpu_shift": f"many hosts got busier by a little: {OURS}",
+    "host_cpu_shift": "many hosts got busier by a little: compare with their loader_cpu and bpf_cpu, which are ours",
     "host_memory_delta": "look at what else grew on the host; wait until it is over, or raise host_memory_delta_bytes",
     "drop_ratio": "sample the feature (ebpf_fleet_features), or have its owner enlarge its ring or map",
     "event_rate": "sample the feature (ebpf_fleet_features), or have its owner raise its event_rate_per_second",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -92,3 +93,21 @@ def test_a_check_of_the_users_own_names_the_variable() -> None:
 
 def test_no_step_is_of_a_check_that_the_gate_does_not_have() -> None:
     assert set(gate_reasons.STEPS) <= set(CHECKS)
+
+
+def test_a_busier_host_is_told_with_what_of_it_is_ours() -> None:
+    busy = observation()
+    busy["end"]["host"]["cpu_busy_ns"] = busy["start"]["host"]["cpu_busy_ns"] + 39 * 10**9
+    verdict = judge_all({"h1": {"before": observation(50 * 10**9), "after": busy}})
+    (reason,) = [each for each in verdict["reasons"] if each["check"] == "host_cpu_delta"]
+    assert reason["verdict"] == "fail"
+    told = r"host CPU growth \(.*; loader and programs took \d+ millicores\) \d+ ppm, over"
+    assert re.search(told, reason["sentence"])
+
+
+def test_what_is_ours_is_not_zero_where_it_was_not_measured() -> None:
+    blind = observation()
+    blind["end"]["status"]["loader"]["cpu_ns"] = None
+    verdict = judge_all({"h1": {"before": observation(50 * 10**9), "after": blind}})
+    (check,) = [each for each in verdict["checks"] if each["check"] == "host_cpu_delta"]
+    assert "what is ours of it was not measured" in check["sentence"]
