@@ -319,7 +319,7 @@ int cmd_check(int argc, char **argv) {
 	int code = EF_EXIT_OK;
 
 	if (parse_options(argc, argv, &trust, &check.attach, &dir)) {
-		ef_err("usage: ebpf-loader check DIR [--attach] [--trust FILE] [--revoked FILE]");
+		ef_err("usage: ebpf-loader check " EF_USAGE_CHECK);
 		return EF_EXIT_USAGE;
 	}
 	ef_bpflog_start();

@@ -97,7 +97,6 @@ static json_t *license_json(const char *path) {
 	return license ? license : json_null();
 }
 
-/* [--all-structs] OBJECT */
 static int parse_options(int argc, char **argv, bool *all_structs, const char **path) {
 	static const struct option known[] = {{"all-structs", no_argument, NULL, 'a'}, {0}};
 	int option;
@@ -120,7 +119,7 @@ int cmd_inspect(int argc, char **argv) {
 	const char *path;
 
 	if (parse_options(argc, argv, &all_structs, &path)) {
-		ef_err("usage: ebpf-loader inspect [--all-structs] OBJECT");
+		ef_err("usage: ebpf-loader inspect " EF_USAGE_INSPECT);
 		return EF_EXIT_USAGE;
 	}
 	ef_bpflog_start();

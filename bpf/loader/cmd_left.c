@@ -140,6 +140,6 @@ int cmd_left(int argc, char **argv) {
 		return read_also(argv[2], also) ? EF_EXIT_FAILED : say_left(also);
 	if (argc == 1)
 		return say_left(also);
-	ef_err("usage: ebpf-loader %s [--also FILE]", argv[0]);
+	ef_err("usage: ebpf-loader left " EF_USAGE_LEFT);
 	return EF_EXIT_USAGE;
 }

@@ -81,8 +81,7 @@ int cmd_run(int argc, char **argv) {
 	};
 
 	if (parse_options(argc, argv, &options)) {
-		ef_err("usage: ebpf-loader run --bundle DIR [--etc DIR] [--run DIR] [--state DIR] "
-		       "[--log DIR] [--interval SECONDS] [--trust FILE] [--revoked FILE]");
+		ef_err("usage: ebpf-loader run " EF_USAGE_RUN);
 		return EF_EXIT_USAGE;
 	}
 	return ef_service_run(&options);

@@ -81,7 +81,7 @@ int cmd_status(int argc, char **argv) {
 	_cleanup_free_ char *path = NULL;
 
 	if (parse_options(argc, argv, &dir)) {
-		ef_err("usage: ebpf-loader status [--state DIR]");
+		ef_err("usage: ebpf-loader status " EF_USAGE_STATUS);
 		return EF_EXIT_USAGE;
 	}
 	path = ef_path_join(dir, "status.json");

@@ -73,7 +73,7 @@ int cmd_verify(int argc, char **argv) {
 	int refused;
 
 	if (parse_options(argc, argv, &options)) {
-		ef_err("usage: ebpf-loader verify DIR [--trust FILE] [--revoked FILE] [--self]");
+		ef_err("usage: ebpf-loader verify " EF_USAGE_VERIFY);
 		return EF_EXIT_USAGE;
 	}
 	refused = ef_bundle_open(options.dir, &options.trust,

@@ -13,6 +13,16 @@ enum ef_exit {
 	EF_EXIT_LEFT = 4,    /* programs of ours are left in the kernel */
 };
 
+/* What follows a command's name, in --help and where its arguments are refused. */
+#define EF_USAGE_VERIFY "DIR [--trust FILE] [--revoked FILE] [--self]"
+#define EF_USAGE_INSPECT "[--all-structs] OBJECT"
+#define EF_USAGE_CHECK "DIR [--attach] [--trust FILE] [--revoked FILE]"
+#define EF_USAGE_RUN                                                                               \
+	"--bundle DIR [--etc DIR] [--run DIR] [--state DIR] [--log DIR] [--interval SECONDS]"      \
+	" [--trust FILE] [--revoked FILE]"
+#define EF_USAGE_STATUS "[--state DIR]"
+#define EF_USAGE_LEFT "[--also FILE]"
+
 /*
  * One function for each command. argv[0] is the command's name, so that
  * getopt_long() works as it stands. Returns an enum ef_exit.

@@ -13,22 +13,20 @@ struct command {
 };
 
 static const struct command commands[] = {
-    {"verify", "DIR [--trust FILE] [--revoked FILE] [--self]", cmd_verify},
-    {"inspect", "OBJECT", cmd_inspect},
+    {"verify", EF_USAGE_VERIFY, cmd_verify},
+    {"inspect", EF_USAGE_INSPECT, cmd_inspect},
     {"probe", "", cmd_probe},
-    {"check", "DIR [--trust FILE] [--revoked FILE]", cmd_check},
-    {"run",
-     "--bundle DIR [--etc DIR] [--run DIR] [--state DIR] [--log DIR] [--interval SECONDS]"
-     " [--trust FILE] [--revoked FILE]",
-     cmd_run},
-    {"status", "[--state DIR]", cmd_status},
-    {"left", "[--also FILE]", cmd_left},
+    {"check", EF_USAGE_CHECK, cmd_check},
+    {"run", EF_USAGE_RUN, cmd_run},
+    {"status", EF_USAGE_STATUS, cmd_status},
+    {"left", EF_USAGE_LEFT, cmd_left},
     {"version", "", cmd_version},
 };
 
 static void print_usage(FILE *stream) {
 	for (size_t i = 0; i < EF_ARRAY_SIZE(commands); i++)
-		fprintf(stream, "%s ebpf-loader %s %s\n", i ? "      " : "usage:", commands[i].name,
+		fprintf(stream, "%s ebpf-loader %s%s%s\n",
+			i ? "      " : "usage:", commands[i].name, *commands[i].usage ? " " : "",
 			commands[i].usage);
 	fputs("JSON on stdout, messages on stderr. Exit: 0 good, 1 failed, 2 usage, 3 refused,\n"
 	      "4 programs of ours are left in the kernel.\n",

@@ -35,6 +35,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import (
     ratio_up,
     status_span_ns,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.gate_reasons import reasons_of, unproven
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable, printable_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.status_schema import observation_fault
 
@@ -61,36 +62,38 @@ def judge(inputs: Inputs) -> dict[str, Any]:
     checks += unusable + fleet_checks(inputs)
     checks = [safe(check) for check in checks]
     verdict, sentence = summarize(inputs, checks)
+    found = reasons_of(checks, held_checks(inputs, checks))
     return {
         "schema": SCHEMA,
         "verdict": verdict,
         "sentence": sentence,
+        "reasons": [check._asdict() for check in found.checks] if found else [],
+        "next": list(found.steps) if found else [],
         "checks": [check._asdict() for check in checks],
         "hosts": sorted(inputs.changed),
     }
 
 
 def summarize(inputs: Inputs, checks: Sequence[Check]) -> tuple[str, str]:
-    """(verdict, sentence) of all checks together."""
+    """(verdict, sentence) of all checks together; the sentence names every check that stands in the way."""
     if not inputs.changed:
         return INCONCLUSIVE, "no host was observed, so nothing was judged"
-    failed = [check for check in checks if check.verdict == FAIL]
-    if failed:
-        return FAIL, f"{len(failed)} of {len(checks)} checks failed; first: {failed[0].sentence}"
-    held = [check for check in checks if _holds(check, inputs.on_inconclusive)]
-    if held:
-        return (
-            INCONCLUSIVE,
-            f"{len(held)} of {len(checks)} checks could not be judged; first: {held[0].sentence}",
-        )
-    unproven = sorted(set(inputs.changed) - {check.host for check in checks if check.verdict == PASS})
-    if unproven:
-        return INCONCLUSIVE, f"no check passed on {', '.join(unproven)}, so nothing speaks for them"
+    found = reasons_of(checks, held_checks(inputs, checks))
+    if found is not None:
+        return FAIL if any(check.verdict == FAIL for check in checks) else INCONCLUSIVE, found.sentence
+    silent = unproven(list(inputs.changed), checks)
+    if silent:
+        return INCONCLUSIVE, f"no check passed on {', '.join(silent)}, so nothing speaks for them"
     passed = sum(check.verdict == PASS for check in checks)
     return (
         PASS,
         f"{passed} checks passed on {len(inputs.changed)} hosts; {len(checks) - passed} had nothing to judge",
     )
+
+
+def held_checks(inputs: Inputs, checks: Sequence[Check]) -> list[Check]:
+    """The checks that could not be judged and hold."""
+    return [check for check in checks if _holds(check, inputs.on_inconclusive)]
 
 
 def _holds(check: Check, policies: Mapping[str, str]) -> bool:
@@ -242,8 +245,7 @@ def judge_cpu(pair: Pair) -> list[Check]:
 
     Of what is told and what the kernel counted the larger is judged.
     """
-    told = millicores(pair, difference(pair, "loader", "cpu_ns"))
-    loader = gate_witness.larger(told, gate_witness.units_millicores(pair))
+    loader = loader_millicores(pair)
     programs = bpf_millicores(pair)
     total = None if loader is None or programs is None else loader + programs
     budget = attached_budget(pair)
@@ -259,6 +261,21 @@ def judge_cpu(pair: Pair) -> list[Check]:
         compare(pair, Measure("bpf_cpu", programs, bpf_limit, "millicores", "CPU of all programs")),
         compare(pair, Measure("total_cpu", total, total_limit, "millicores", "CPU of loader and programs")),
     ]
+
+
+def loader_millicores(pair: Pair) -> int | None:
+    """CPU of the loader itself: the larger of what is told and what the kernel counted."""
+    told = millicores(pair, difference(pair, "loader", "cpu_ns"))
+    found: int | None = gate_witness.larger(told, gate_witness.units_millicores(pair))
+    return found
+
+
+def ours(pair: Pair) -> str:
+    """What of the host's load is ours, for whoever looks for the cause of its growth."""
+    loader, programs = loader_millicores(pair), bpf_millicores(pair)
+    if loader is None or programs is None:
+        return "what is ours of it was not measured"
+    return f"loader and programs took {loader + programs} millicores"
 
 
 def attached_budget(pair: Pair) -> int | None:
@@ -350,7 +367,7 @@ def judge_host_load(pair: Pair) -> list[Check]:
     memory, memory_how = net_of_controls(memory_delta(record), pair.inputs, memory_delta)
     cpu_limit, memory_limit = pair.limit("host_cpu_delta_ppm"), pair.limit("host_memory_delta_bytes")
     return [
-        compare(pair, Measure("host_cpu_delta", cpu, cpu_limit, "ppm", f"host CPU growth ({cpu_how})")),
+        compare(pair, Measure("host_cpu_delta", cpu, cpu_limit, "ppm", f"host CPU growth ({cpu_how}; {ours(pair)})")),
         compare(
             pair,
             Measure("host_memory_delta", memory, memory_limit, "bytes", f"host memory growth ({memory_how})"),

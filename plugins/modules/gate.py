@@ -143,9 +143,19 @@ verdict:
   returned: success
   type: str
 sentence:
-  description: Why, in one sentence that names the first check that stands in the way.
+  description: Why, in one sentence that names every check that stands in the way, the first twelve with their own.
   returned: success
   type: str
+reasons:
+  description: The checks that stand in the way, as in C(checks), the failed ones first. Empty where nothing does.
+  returned: success
+  type: list
+  elements: dict
+next:
+  description: What to do about them, one sentence a kind of check. Empty where nothing stands in the way.
+  returned: success
+  type: list
+  elements: str
 hosts:
   description: The changed hosts that were judged, sorted.
   returned: success

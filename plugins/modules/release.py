@@ -42,7 +42,8 @@ options:
     description:
       - What shall run, a mapping of feature names to C(enabled) (default V(true)) and C(sample_every)
         (1 = every event; default is the contract's). A feature that is not named does not run.
-      - Left out, every feature of the bundle runs as its contract says.
+      - Left out, every feature of the bundle but those on the policy path runs, as its contract says. One on the policy
+        path must be named.
     type: dict
   fallbacks:
     description:
@@ -54,7 +55,7 @@ options:
     default: []
   keep:
     description:
-      - How many releases stay on the host. The current and the previous one always stay.
+      - How many releases stay on the host, 1 to 100. The current and the previous one always stay.
     type: int
     default: 3
   allow_downgrade:
@@ -116,7 +117,7 @@ attributes:
   platform:
     support: full
     platforms: linux
-    description: Linux with systemd, OpenSSH's ssh-keygen 8.2 and Python 3.8 or later.
+    description: Linux with systemd, OpenSSH's ssh-keygen 8.4 (the oldest that is tested) and Python 3.8 or later.
 requirements:
   - ssh-keygen on the host
 """
@@ -270,12 +271,15 @@ ARGUMENTS = {
     "archive": {"type": "path"},
 }
 
+# Each is a loader and its objects, some megabytes: more is a mistake, not a wish.
+KEEP_MOST = 100
+
 
 def check_arguments(params):
     """Refuse argument values that can do no good."""
     wrong = []
-    if params["keep"] < 1:
-        wrong.append(f"keep: is {params['keep']}; give 1 or more")
+    if not 1 <= params["keep"] <= KEEP_MOST:
+        wrong.append(f"keep: is {params['keep']}; give 1 to {KEEP_MOST} releases")
     if params["wait"] < 0:
         wrong.append(f"wait: is {params['wait']}; give 0 or more seconds")
     if params["service"] and params["root"] != "/":

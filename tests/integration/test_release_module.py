@@ -488,6 +488,7 @@ def test_two_runs_do_not_interleave(deployed: FolderHost) -> None:
 def test_arguments_that_do_no_good_are_refused(host: FolderHost) -> None:
     for changes, word in (
         ({"keep": 0}, "keep"),
+        ({"keep": 101}, "keep"),
         ({"wait": -1}, "wait"),
         ({"service": "x.service"}, "root"),
         ({"from_digest": "abc", "state": "rolled_back"}, "from_digest"),

@@ -18,7 +18,8 @@ from tests.lab.apt import Root
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "prometheus"
-PACKAGES = {"promtool": "prometheus", "prometheus-node-exporter": "prometheus-node-exporter"}
+PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus"}
+PACKAGES["prometheus-node-exporter"] = "prometheus-node-exporter"
 
 
 def _fetch(package: str) -> None:
@@ -53,7 +54,7 @@ def check_metrics(text: str) -> str:
     return "" if done.returncode == 0 else f"exit {done.returncode}: {done.stdout}{done.stderr}"
 
 
-def _free_address() -> str:
+def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -61,7 +62,7 @@ def _free_address() -> str:
 @contextlib.contextmanager
 def node_exporter(folder: Path) -> Iterator[str]:
     """A node_exporter with nothing but its textfile collector over `folder`; yields the URL to scrape."""
-    address = _free_address()
+    address = free_address()
     command = [str(tool("prometheus-node-exporter")), f"--web.listen-address={address}"]
     command += ["--collector.disable-defaults", "--collector.textfile", f"--collector.textfile.directory={folder}"]
     with (folder.parent / "node_exporter.log").open("wb") as log:
