@@ -90,3 +90,30 @@ def test_changes_at_next_boot_are_told_once_for_the_hosts_they_are_true_of() -> 
         "b: next boot (6.1): no change is foreseen",
         "c: next boot: unknown: two are installed",
     ]
+
+
+class Counted(str):
+    """Text that counts its comparisons: the census's work, whatever the machine."""
+
+    work = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.work += 1
+        return str.__eq__(self, other)
+
+
+def work_of(count: int) -> int:
+    """Comparisons of a census's counting where each host has a reason of its own."""
+    hosts = {
+        f"h{i:05}": {"stratum": STRATUM, "profiles": {"runqlat": {**DISABLED, "reason": Counted(f"because {i}")}}}
+        for i in range(count)
+    }
+    Counted.work = 0
+    found = census._features(hosts)
+    assert len(found["runqlat"]["reasons"][STRATUM]) == count
+    return Counted.work
+
+
+def test_the_work_of_a_census_grows_with_the_fleet_and_not_with_its_square() -> None:
+    assert work_of(1_600) <= 10 * max(work_of(400), 100)
