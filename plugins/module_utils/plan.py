@@ -145,7 +145,7 @@ def _place_problem(field: str, value: Any) -> str | None:
         return f"{field} is missing; {_PLACES[field]}"
     try:
         values.label(field, value)
-    except values.ValueFault as error:
+    except values.RefusedValueError as error:
         return str(error)
     return None
 
@@ -160,7 +160,7 @@ def _hosts_named(names: Sequence[str]) -> str:
 def _read(reader: values.Reader, name: str, value: Any) -> Any:
     try:
         return reader(name, value)
-    except values.ValueFault as error:
+    except values.RefusedValueError as error:
         raise PlanError(str(error)) from error
 
 

@@ -18,15 +18,15 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printa
 
 Reader = Callable[[str, Any], Any]
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
 _SHOWN = 100
-MOST = 10**15
+MOST = (1 << 63) - 1
 
 
-class ValueFault(ValueError):
+class RefusedValueError(ValueError):
     """A value that a variable does not take; the message names variable, value and remedy."""
 
 
@@ -53,9 +53,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def refuse(name: str, value: Any, remedy: str) -> ValueFault:
+def refuse(name: str, value: Any, remedy: str) -> RefusedValueError:
     """The one form of every refusal here."""
-    return ValueFault(f"{name}: is {told(value)}; {remedy}")
+    return RefusedValueError(f"{name}: is {told(value)}; {remedy}")
 
 
 def whole(least: int = 0, most: int = MOST) -> Reader:
@@ -73,7 +73,7 @@ def whole(least: int = 0, most: int = MOST) -> Reader:
     return read
 
 
-def decimal(least: float = 0, most: float = MOST) -> Reader:
+def decimal(least: float = 0, most: float = 10**15) -> Reader:
     """A number within bounds, fractions too, also as text."""
 
     def read(name: str, value: Any) -> float:

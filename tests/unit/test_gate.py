@@ -477,11 +477,11 @@ class TestOwnChecks:
     [
         ({"limits": {"drop_ration_ppm": 1}}, "did you mean drop_ratio_ppm"),
         ({"limits": {"xyzzy": 1}}, "known are"),
-        ({"limits": {"loader_cpu_millicores": -1}}, "limits.loader_cpu_millicores: -1"),
+        ({"limits": {"loader_cpu_millicores": -1}}, "limits.loader_cpu_millicores: is -1"),
         ({"limits": {"loader_cpu_millicores": 1.5}}, "1000 is one core"),
-        ({"limits": {"loader_cpu_millicores": None}}, "limits.loader_cpu_millicores: None"),
-        ({"limits": {"status_age_ns": "5"}}, "nanoseconds"),
-        ({"limits": {"require_events": "yes"}}, "require_events"),
+        ({"limits": {"loader_cpu_millicores": None}}, "limits.loader_cpu_millicores: is nothing"),
+        ({"limits": {"status_age_ns": "5s"}}, "nanoseconds"),
+        ({"limits": {"require_events": "maybe"}}, "require_events: is 'maybe'"),
         ({"on_inconclusive": {"bpf_cpo": "pass"}}, "did you mean bpf_cpu"),
         ({"on_inconclusive": {"bpf_cpu": "ignore"}}, "say hold or pass"),
         ({"expected": {"h1": "full"}}, "expected.h1"),
@@ -491,7 +491,7 @@ class TestOwnChecks:
         ({"extra_checks": [{"name": "a"}]}, "extra_checks: each needs"),
         ({"extra_checks": [{"name": "a", "expression": "x"}]}, "give one of max and min"),
         ({"extra_checks": [{"name": "a", "expression": "x", "max": 1, "min": 0}]}, "give one of max and min"),
-        ({"extra_checks": [{"name": "a", "expression": "x", "max": "1"}]}, "is no number"),
+        ({"extra_checks": [{"name": "a", "expression": "x", "max": "one"}]}, "max: is 'one' .*give a number"),
         ({"extra_checks": [{"name": "a", "expression": "x", "maximum": 1}]}, "did you mean max"),
         ({"extra_checks": [{"name": "bpf_cpu", "expression": "x", "max": 1}]}, "name is taken"),
     ],
@@ -537,3 +537,10 @@ def test_a_degradation_is_in_the_sentence_and_a_shed_feature_fails_whatever_was_
     found = check(verdict, "features_attached")
     assert found["verdict"] == "fail"
     assert "degraded to shed, 5 steps down, for EF_BUDGET_CPU: its cpu is over" in found["sentence"]
+
+
+def test_numbers_and_truths_as_text_are_what_they_say() -> None:
+    found = gate_arguments.check_limits({"loader_cpu_millicores": "50", "status_age_ns": "5", "require_events": "no"})
+    assert (found["loader_cpu_millicores"], found["status_age_ns"], found["require_events"]) == (50, 5, False)
+    (own,) = gate_arguments.check_expressions([{"name": "a", "expression": "x", "max": "1.5"}])
+    assert own["max"] == 1.5
