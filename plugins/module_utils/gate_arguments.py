@@ -41,6 +41,7 @@ DEFAULT_LIMITS: dict[str, int | bool | None] = {
 
 CHECKS = (
     "observation",
+    "counters_advance",
     "status_fresh",
     "release",
     "loader_active",

@@ -155,7 +155,7 @@ def test_a_healthy_host_passes_every_check() -> None:
     assert verdict["verdict"] == "pass", verdict["sentence"]
     assert {one["verdict"] for one in verdict["checks"]} == {"pass"}
     judged = {one["check"] for one in verdict["checks"]}
-    never_here = {"observation", "witness", "application_p95", "application_p99", "host_cpu_shift"}
+    never_here = {"observation", "counters_advance", "witness", "application_p95", "application_p99", "host_cpu_shift"}
     assert judged == set(gate_arguments.CHECKS) - never_here
 
 
@@ -439,6 +439,14 @@ class TestApplication:
         pair = self.with_latency(before, after)
         verdict = judge_all({"h1": pair}, limits={"application_p95_growth_ppm": 100_000})
         assert check(verdict, "application_p95")["verdict"] == expected
+
+    @pytest.mark.parametrize("limits", [{}, {"application_p95_growth_ppm": 100_000, "application_p99_growth_ppm": 1}])
+    @pytest.mark.parametrize("end", ["before", "after"])
+    def test_a_file_that_cannot_be_used_holds_and_is_told_with_its_field(self, limits: Any, end: str) -> None:
+        pair = self.with_latency(100, 100)
+        pair[end]["end"].update(application=None, application_error="/run/a.json: p95_ns: is 'x' (text)")
+        found = check(judge_all({"h1": pair}, limits=limits), "application_p95")
+        assert found["verdict"] == "inconclusive" and "/run/a.json: p95_ns: is 'x'" in found["sentence"]
 
     def test_not_judged_without_a_limit(self) -> None:
         verdict = judge_all({"h1": self.with_latency(100, 1000)})
