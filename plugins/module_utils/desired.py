@@ -8,7 +8,8 @@ import json
 from typing import Any, Dict, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import values
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import U32_MAX, default_sample_every
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import default_sample_every
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import U32_MAX
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import canonical_json
 

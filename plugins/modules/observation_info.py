@@ -35,7 +35,7 @@ options:
     description:
       - A JSON file in which an application on the host keeps its own latency, C({"p95_ns":…, "p99_ns":…}).
       - Absent, the observation's C(application) is null. A fraction of a nanosecond is rounded up.
-      - Where it cannot be used, C(application) is null too, C(application_error) names file and field, and the gate holds.
+      - Where it cannot be used, C(application) is null, C(application_error) names file and field, and the gate holds.
     type: path
   state_dir:
     description: The loader's state directory.
