@@ -122,16 +122,23 @@ static void end_trial(struct trial *trial) {
 	memset(trial, 0, sizeof(*trial));
 }
 
-static void load(struct trial *trial, const struct ef_variant *variant,
-		 const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
+/* One variant of a feature: its object and its part of the contract. */
+struct candidate {
+	const struct ef_contract *feature;
+	const struct ef_variant *variant;
+	const struct ef_contract_variant *contract;
+};
+
+static void load(struct trial *trial, const struct candidate *what, const struct ef_kernel *kernel,
 		 bool statistics) {
-	trial->object = ef_object_open(variant, contract, kernel, &trial->why);
+	trial->object = ef_object_open(what->variant, what->contract, kernel, &trial->why);
 	trial->err = -EINVAL;
-	if (!trial->object)
+	if (!trial->object ||
+	    ef_object_check_record(trial->object, what->feature, what->contract->name, &trial->why))
 		return;
 	if (statistics)
 		ask_statistics(trial);
-	trial->err = ef_object_load(trial->object, contract, kernel, &trial->why);
+	trial->err = ef_object_load(trial->object, what->contract, kernel, &trial->why);
 	trial->loads = !trial->err;
 }
 
@@ -140,14 +147,13 @@ static void load(struct trial *trial, const struct ef_variant *variant,
  * it is loaded anew, as the service loads it. -EOPNOTSUPP is a requirement that
  * was not met, and nothing was loaded.
  */
-static void load_variant(struct trial *trial, const struct ef_variant *variant,
-			 const struct ef_contract_variant *contract,
+static void load_variant(struct trial *trial, const struct candidate *what,
 			 const struct ef_kernel *kernel) {
-	load(trial, variant, contract, kernel, true);
-	if (!trial->object || trial->loads || trial->err == -EOPNOTSUPP)
+	load(trial, what, kernel, true);
+	if (!trial->object || !trial->logs || trial->loads || trial->err == -EOPNOTSUPP)
 		return;
 	end_trial(trial);
-	load(trial, variant, contract, kernel, false);
+	load(trial, what, kernel, false);
 }
 
 /* Every program at once, as the service does; all links are closed on return. */
@@ -184,15 +190,14 @@ static json_t *trial_json(const struct trial *trial, bool attach) {
 }
 
 /* *why is as the service would have it: EF_OK, or why the variant does not work. */
-static json_t *check_variant(const struct ef_variant *variant,
-			     const struct ef_contract_variant *contract, const struct check *check,
+static json_t *check_variant(const struct candidate *what, const struct check *check,
 			     struct ef_reason *why) {
 	struct trial trial = {0};
 	json_t *answer;
 
-	load_variant(&trial, variant, contract, &check->kernel);
+	load_variant(&trial, what, &check->kernel);
 	if (trial.loads && check->attach)
-		attach_variant(&trial, contract);
+		attach_variant(&trial, what->contract);
 	if (!trial.err)
 		ef_reason_set(&trial.why, "EF_OK",
 			      check->attach ? "it loads and attaches" : "it loads");
@@ -212,7 +217,8 @@ static json_t *check_feature(const struct ef_feature *feature, const struct ef_c
 
 	for (size_t i = 0; i < feature->n_variants; i++) {
 		const struct ef_contract_variant *variant = &contract->variants[i];
-		json_t *said = check_variant(&feature->variants[i], variant, check, &why);
+		const struct candidate what = {contract, &feature->variants[i], variant};
+		json_t *said = check_variant(&what, check, &why);
 
 		json_object_set_new(variants, variant->name, said);
 		if (!chosen && !strcmp(why.code, "EF_OK"))

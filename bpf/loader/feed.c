@@ -18,9 +18,8 @@
 #include "perf.h"
 #include "util.h"
 
-#define MAX_RECORD_BYTES 8192
 #define AGE_EVERY_NS 1000000
-#define LINE_BYTES (6 * MAX_RECORD_BYTES + 4096) /* a byte becomes six characters at most */
+#define LINE_BYTES (6 * EF_RECORD_BYTES + 4096) /* a byte becomes six characters at most */
 
 struct ef_feed {
 	struct ef_feed_source source;
@@ -38,13 +37,13 @@ struct ef_feed {
 	int64_t wall_minus_mono; /* ns */
 	unsigned left;		 /* records that this read may still take */
 	bool odd_said;
-	int64_t noted_ns;		  /* CLOCK_MONOTONIC, when that was looked for last */
-	int64_t oldest_ns;		  /* see ef_feed_lag_ns() */
-	int64_t second;			  /* since 1970, of stamp */
-	char stamp[32];			  /* a line's beginning up to the second */
-	char *names;			  /* owned: a line's middle, feature and event */
-	size_t names_length;		  /* bytes */
-	uint8_t record[MAX_RECORD_BYTES]; /* one that was shorter, filled with zeros */
+	int64_t noted_ns;		 /* CLOCK_MONOTONIC, when that was looked for last */
+	int64_t oldest_ns;		 /* see ef_feed_lag_ns() */
+	int64_t second;			 /* since 1970, of stamp */
+	char stamp[32];			 /* a line's beginning up to the second */
+	char *names;			 /* owned: a line's middle, feature and event */
+	size_t names_length;		 /* bytes */
+	uint8_t record[EF_RECORD_BYTES]; /* one that was shorter, filled with zeros */
 	char line[LINE_BYTES];
 };
 
@@ -179,7 +178,7 @@ static int read_format(struct ef_feed *feed) {
 
 	if (err)
 		return err;
-	if (feed->format.size > MAX_RECORD_BYTES)
+	if (feed->format.size > EF_RECORD_BYTES)
 		return -E2BIG;
 	feed->timed = !ef_format_check_event(&feed->format);
 	return feed->timed || feed->source.third_party ? 0 : -EINVAL;

@@ -7,6 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define EF_RECORD_BYTES 8192   /* the longest record that is read */
+#define EF_RING_HEADER_BYTES 8 /* BPF_RINGBUF_HDR_SZ: what the kernel's ring adds to each */
+
 enum ef_field_kind { EF_FIELD_UINT, EF_FIELD_INT, EF_FIELD_CHARS, EF_FIELD_BYTES };
 
 struct ef_field {

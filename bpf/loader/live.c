@@ -302,7 +302,10 @@ static int attach_variant(struct ef_live *live, size_t index, const struct ef_ke
 	if (!live->object)
 		return -EINVAL;
 	live->variant = variant;
-	err = ef_object_load(live->object, variant, kernel, why);
+	err =
+	    ef_object_check_record(live->object, &live->contract, variant->name, why) ? -EINVAL : 0;
+	if (!err)
+		err = ef_object_load(live->object, variant, kernel, why);
 	if (!err)
 		record_load(live);
 	if (!err)

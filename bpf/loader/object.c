@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bpflog.h"
+#include "format.h"
 #include "hook.h"
 #include "proof.h"
 #include "require.h"
@@ -76,6 +77,63 @@ static int check_kinds(const struct bpf_object *object, struct ef_reason *why) {
 	return 0;
 }
 
+/* A kind of hook, and the moment of a function or tracepoint at which its programs run. */
+struct hook_kind {
+	const char *prefix, *kind, *moment;
+};
+
+/* Of a program's section, with the function or tracepoint in *target; NULL: of no such kind. */
+static const struct hook_kind *hook_of(const struct bpf_program *program, const char **target) {
+	static const struct hook_kind kinds[] = {
+	    {"fentry/", "fentry", "entry"},	    {"fentry.s/", "fentry", "entry"},
+	    {"kprobe/", "kprobe", "entry"},	    {"fexit/", "fexit", "exit"},
+	    {"fexit.s/", "fexit", "exit"},	    {"kretprobe/", "kretprobe", "exit"},
+	    {"tp_btf/", "tp_btf", "event"},	    {"raw_tp/", "raw_tp", "event"},
+	    {"raw_tracepoint/", "raw_tp", "event"}, {"tp/", "tracepoint", "event"},
+	    {"tracepoint/", "tracepoint", "event"},
+	};
+	const char *section = bpf_program__section_name(program);
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (strncmp(section, kinds[i].prefix, strlen(kinds[i].prefix)))
+			continue;
+		*target = strrchr(section, '/') + 1;
+		return &kinds[i];
+	}
+	return NULL;
+}
+
+/* Two programs of one kind are no alternatives: no kernel takes only one of them. */
+static bool alternatives(const struct bpf_program *one, const struct bpf_program *other) {
+	const char *target, *other_target;
+	const struct hook_kind *hook = hook_of(one, &target);
+	const struct hook_kind *other_hook = hook_of(other, &other_target);
+
+	return hook && other_hook && strcmp(hook->kind, other_hook->kind) &&
+	       !strcmp(hook->moment, other_hook->moment) && !strcmp(target, other_target);
+}
+
+/* Every program is attached: alternatives for one hook would count each event twice. */
+static int check_hooks(const struct bpf_object *object, struct ef_reason *why) {
+	struct bpf_program *program, *earlier;
+
+	bpf_object__for_each_program(program, object) {
+		earlier = program;
+		while ((earlier = bpf_object__prev_program(object, earlier)))
+			if (alternatives(program, earlier))
+				break;
+		if (!earlier)
+			continue;
+		ef_reason_set(why, "EF_CONTRACT_MALFORMED",
+			      "programs '%s' (%s) and '%s' (%s) are for one hook, and both would "
+			      "attach; make variants of them",
+			      bpf_program__name(earlier), bpf_program__section_name(earlier),
+			      bpf_program__name(program), bpf_program__section_name(program));
+		return -1;
+	}
+	return 0;
+}
+
 static int check_programs(const struct bpf_object *object,
 			  const struct ef_contract_variant *contract, struct ef_reason *why) {
 	struct bpf_program *program;
@@ -116,10 +174,46 @@ struct bpf_object *ef_object_open(const struct ef_variant *variant,
 			      variant->object->path, strerror(errno), ef_bpflog_first());
 		return NULL;
 	}
-	if (!check_programs(object, contract, why) && !check_kinds(object, why))
+	if (!check_programs(object, contract, why) && !check_kinds(object, why) &&
+	    !check_hooks(object, why))
 		return object;
 	bpf_object__close(object);
 	return NULL;
+}
+
+/* The bytes of the events' struct as the ring counts them; 0: there is no such struct. */
+static uint32_t record_bytes(const struct bpf_object *object, const struct ef_signal *signal) {
+	const struct btf *btf = bpf_object__btf(object);
+	__s32 id = btf ? btf__find_by_name_kind(btf, signal->event, BTF_KIND_STRUCT) : -ENOENT;
+
+	return id > 0 ? (btf__type_by_id(btf, (__u32)id)->size + 7) / 8 * 8 : 0;
+}
+
+int ef_object_check_record(const struct bpf_object *object, const struct ef_contract *contract,
+			   const char *variant, struct ef_reason *why) {
+	const struct ef_signal *signal = ef_contract_signal(contract, EF_SIGNAL_EVENTS);
+	uint32_t bytes = signal ? record_bytes(object, signal) : 0;
+	const struct bpf_map *map =
+	    signal ? bpf_object__find_map_by_name(object, signal->map) : NULL;
+
+	if (bytes > EF_RECORD_BYTES) {
+		ef_reason_set(
+		    why, "EF_CONTRACT_MALFORMED",
+		    "struct '%s' of variant '%s' has %u bytes; this loader carries records "
+		    "of at most %d: make the record smaller",
+		    signal->event, variant, bytes, EF_RECORD_BYTES);
+		return -1;
+	}
+	if (map && bpf_map__type(map) == BPF_MAP_TYPE_RINGBUF &&
+	    bytes + EF_RING_HEADER_BYTES > bpf_map__max_entries(map)) {
+		ef_reason_set(
+		    why, "EF_CONTRACT_MALFORMED",
+		    "map '%s' of variant '%s' has %u bytes, fewer than one record and its "
+		    "header (%u): make the ring larger, or the record smaller",
+		    signal->map, variant, bpf_map__max_entries(map), bytes + EF_RING_HEADER_BYTES);
+		return -1;
+	}
+	return 0;
 }
 
 /* Requirements that hold without loading anything. */

@@ -21,6 +21,14 @@ struct bpf_object *ef_object_open(const struct ef_variant *variant,
 				  const struct ef_kernel *kernel, struct ef_reason *why);
 
 /*
+ * Does a record of the contract's events fit what this loader reads, and the
+ * ring that it goes through? 0, also where the contract has no events or the
+ * object no such struct, which is told elsewhere; -1 with *why.
+ */
+int ef_object_check_record(const struct bpf_object *object, const struct ef_contract *contract,
+			   const char *variant, struct ef_reason *why);
+
+/*
  * Load it into the kernel. 0, or -errno with *why: the kernel's answer, with
  * the requirement that is not met as the reason where one is known.
  */

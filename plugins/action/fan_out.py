@@ -11,15 +11,15 @@ import time
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils import fanout
+from ansible_collections.ebpf.fleet.plugins.module_utils import fanout, values
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import Reach
 
 ARGUMENTS = {
     "command": {"type": "str", "required": True},
     "hosts": {"type": "raw", "required": True},
-    "connect_timeout": {"type": "float", "default": 10},
-    "timeout": {"type": "float", "default": 20},
-    "logins": {"type": "int", "default": 0},
+    "connect_timeout": {"type": "raw", "default": 10},
+    "timeout": {"type": "raw", "default": 20},
+    "logins": {"type": "raw", "default": 0},
     "kex_algorithms": {"type": "str", "default": "^curve25519-sha256"},
 }
 QUIET_SECONDS = 2
@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         _spec, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         hosts = names(arguments["hosts"])
-        check_bounds(arguments)
+        arguments.update(bounds(arguments))
         if self._task.check_mode:
             asked = {host: {"skipped": True} for host in hosts}
             result.update(changed=False, skipped=True, hosts=asked, seconds=0.0, msg="check mode asks no host")
@@ -117,13 +117,19 @@ def names(hosts):
     return found
 
 
-def check_bounds(arguments):
-    """Refuse times and numbers that cannot be meant."""
-    for name in ("connect_timeout", "timeout"):
-        if not 1 <= arguments[name] <= 3600:
-            raise AnsibleActionFail(f"{name}: is {arguments[name]:g}; give seconds from 1 to 3600")
-    if not 0 <= arguments["logins"] <= 4096:
-        raise AnsibleActionFail(f"logins: is {arguments['logins']}; give 1 to 4096, or 0 to let the controller decide")
+READERS = {
+    "connect_timeout": values.decimal(1, 3600),
+    "timeout": values.decimal(1, 3600),
+    "logins": values.whole(0, 4096),
+}
+
+
+def bounds(arguments):
+    """Times and numbers, also as text; what cannot be meant is refused by name."""
+    try:
+        return {name: read(name, arguments[name]) for name, read in READERS.items()}
+    except values.RefusedValueError as error:
+        raise AnsibleActionFail(str(error)) from error
 
 
 def environment():

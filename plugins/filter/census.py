@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from ansible.errors import AnsibleFilterError
@@ -14,14 +15,15 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import (
     report,
     strata,
 )
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt, fault_of
 
 
-def rollout_hosts(hostvars, last_census=None):
+def rollout_hosts(hostvars, last_census=None, told=False):
     """Return what a rollout plan needs of each host."""
-    try:
-        return strata.rollout_hosts(list(hostvars), last_census or None)
-    except strata.StrataError as error:
-        raise AnsibleFilterError(f"rollout_hosts: {error}") from error
+    if told and fault_of(last_census):
+        return last_census
+    ask = functools.partial(strata.rollout_hosts, list(hostvars), last_census or None)
+    return attempt(told, AnsibleFilterError, ask, strata.StrataError)
 
 
 def _page(name, render, faults_of=capability_document.census_faults):

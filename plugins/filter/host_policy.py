@@ -7,6 +7,7 @@ from __future__ import annotations
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.policy import render_policy
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
 def _plain(value):
@@ -18,12 +19,16 @@ def _plain(value):
     return str(value) if isinstance(value, str) else value
 
 
-def host_policy(policy):
-    """Return the text of policy.json; a bad value is an error of the filter that names it."""
+def _render(policy):
     try:
         return render_policy(_plain(policy))
     except FleetError as error:
-        raise AnsibleFilterError(f"ebpf_fleet_policy: {error.message} ({error.code})") from error
+        raise ValueError(f"ebpf_fleet_policy: {error.message} ({error.code})") from error
+
+
+def host_policy(policy, told=False):
+    """Return the text of policy.json; a bad value is an error of the filter that names it."""
+    return attempt(told, AnsibleFilterError, lambda: _render(policy), ValueError)
 
 
 class FilterModule:

@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import functools
+
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils import plan
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt, fault_of
 
 
-def rollout_plan(hosts, stages=None, max_batch=None, until=None, partial=False):
+def rollout_plan(hosts, stages=None, max_batch=None, until=None, partial=False, told=False):
     """Stages, batches and sizes for `serial`; see the filter's documentation."""
-    try:
-        return plan.plan(hosts, stages, max_batch, until, partial)
-    except plan.PlanError as error:
-        raise AnsibleFilterError(f"rollout_plan: {error}") from error
+    if told and fault_of(hosts):
+        return hosts
+    ask = functools.partial(plan.plan, hosts, stages, max_batch, until, partial)
+    return attempt(told, AnsibleFilterError, ask, plan.PlanError)
 
 
 class FilterModule:

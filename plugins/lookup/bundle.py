@@ -16,6 +16,10 @@ options:
   _terms:
     description: Paths of bundles, each a tar or a folder.
     required: true
+  told:
+    description: Whether what is wrong is returned as a mapping with C(fault), instead of an error.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -40,13 +44,17 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
 class LookupModule(LookupBase):
     """Returns one description for each path."""
 
-    def run(self, terms, variables=None, **kwargs):
-        return [describe(os.path.expanduser(term)) for term in terms]
+    def run(self, terms, variables=None, told=False, **kwargs):
+        return [
+            attempt(told, AnsibleLookupError, lambda term=term: describe(os.path.expanduser(term)), ValueError)
+            for term in terms
+        ]
 
 
 def describe(path):
@@ -54,7 +62,7 @@ def describe(path):
     try:
         found = load_bundle(path)
     except FleetError as error:
-        raise AnsibleLookupError(f"bundle {path}: {error.code}: {error.message}") from error
+        raise ValueError(f"bundle {path}: {error.code}: {error.message}") from error
     return {
         "path": path,
         "bundle": dict(found.manifest.doc["bundle"]),

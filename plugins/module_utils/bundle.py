@@ -29,8 +29,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import (
     verify,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import refuse as _refuse
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE as CONTRACT_CODE
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import CODE as CONTRACT_CODE
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, raise_all
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MANIFEST, SIGNATURE, Manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import open_seal

@@ -28,8 +28,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import (
     optional_sections,
     reads_kernel,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE, is_third_party, validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import compare_with_objects
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import CODE, is_third_party
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean, raise_all
 from ansible_collections.ebpf.fleet.plugins.module_utils.feature_folder import (
     BCC_SOURCE,

@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printa
 Json = Mapping[str, Any]
 
 SCHEMA = "ebpf.fleet/capabilities/v1"
+_SILENCE = 300
 PROFILES = ("full", "reduced", "disabled")
 
 _FAMILY = r"[0-9]{1,3}\.[0-9]{1,5}"
@@ -128,6 +129,7 @@ _CAPABILITIES = doc.record(
         ),
         "own_programs": doc.record({"programs": doc.many(doc.record({"id": doc.whole()}), null=True)}),
         "release": _RELEASE,
+        "kill_orders": doc.many(doc.text(300), 1000, null=True),
         "next_kernel": _NEXT_KERNEL,
         "profiles": _PREDICTIONS,
     },
@@ -144,6 +146,9 @@ _CENSUS_HOST = doc.record(
         "btf": doc.text(64, null=True),
         "privileged": doc.truth(null=True),
         "stratum": doc.text(200),
+        "deployable": doc.record(
+            {"answer": doc.word("yes", "no", "unknown"), "reason_code": doc.text(64), "reason": doc.text()}
+        ),
         "profiles": _PREDICTIONS,
         "policy": doc.many(
             doc.record(
@@ -172,6 +177,7 @@ _CENSUS = {
         )
     ),
     "silent": _NAMES,
+    "silence": doc.text(2_000_000),
     "silent_reasons": doc.table(doc.text(null=True), limit=100_000),
     "sentences": doc.many(doc.text(100_000), 200_000),
 }
@@ -263,11 +269,14 @@ def _not_asked(profiles: Json, features: set[str]) -> Iterator[Fault]:
 def _silence(result: Json) -> str | None:
     """What Ansible reported of a host that gave no answer, in one line; None where it reported nothing."""
     told = result.get("msg")
-    lines = told.strip().splitlines() if isinstance(told, str) else []
+    words = " ".join(told.split()) if isinstance(told, str) else ""
     kind = "unreachable" if result.get("unreachable") else "failed" if result.get("failed") else None
-    if not lines:
+    if not words:
         return kind
-    shown: str = printable(lines[0], 200)
+    # ssh says what went wrong last, after its warnings.
+    if len(words) > _SILENCE:
+        words = f"{words[: _SILENCE // 3]} … {words[-_SILENCE * 2 // 3 :]}"
+    shown: str = printable(words, _SILENCE + 10)
     return f"{kind}: {shown}" if kind else shown
 
 

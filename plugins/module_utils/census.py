@@ -10,6 +10,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import capability_docum
 from ansible_collections.ebpf.fleet.plugins.module_utils.strata import stratum_of
 
 SCHEMA = capability_document.CENSUS_SCHEMA
+NO_SYSTEMD = "EF_NO_SYSTEMD"
 PROFILES = capability_document.PROFILES
 _KERNEL_FIELDS = ("release", "family", "distro_family", "machine", "build_id")
 _NEXT_FIELDS = ("release", "chosen_by", "btf", "source", "profiles", "changes", "unknown")
@@ -48,6 +49,7 @@ def capability_census(
         "strata": _strata(hosts),
         "features": counted,
         "silent": silent,
+        "silence": _silence({name: read[name].problem for name in silent}),
         "silent_reasons": {name: read[name].problem for name in silent},
         "sentences": _sentences(hosts, counted, silent),
     }
@@ -55,20 +57,57 @@ def capability_census(
 
 def _host(answer: capability_document.Answer, contracts: Sequence[Json], features: Json | None) -> dict[str, Any]:
     capabilities = answer.capabilities or {}
+    deployable = _deployable(capabilities)
     return {
         "kernel": _only(capabilities["kernel"], _KERNEL_FIELDS),
         "btf": capabilities["btf"]["state"],
         "privileged": capabilities.get("privileged"),
         "stratum": stratum_of(capabilities),
-        "profiles": answer.profiles,
+        "deployable": deployable,
+        "profiles": _reachable(answer.profiles, deployable),
         "policy": policy_ready.policy_answers(capabilities, contracts, features),
         "next_kernel": _only(capabilities.get("next_kernel"), _NEXT_FIELDS),
     }
 
 
+def _deployable(capabilities: Json) -> dict[str, str]:
+    """Can a release be deployed to the host at all? yes, no or unknown, with the reason."""
+    found = (capabilities.get("systemd") or {}).get("pid1") or {}
+    answer = str(found.get("answer", "unknown"))
+    if answer == "yes":
+        return {"answer": "yes", "reason_code": "EF_OK", "reason": "systemd runs"}
+    if answer == "no":
+        why = "systemd is not process 1 here (%s)" % (found.get("evidence") or "no evidence")
+        reason = f"no release can be deployed to this host: {why}; boot it with systemd, or leave it out"
+        return {"answer": "no", "reason_code": NO_SYSTEMD, "reason": reason}
+    reason = "whether a release can be deployed is not known: the host did not say whether systemd runs"
+    return {"answer": "unknown", "reason_code": "EF_UNKNOWN", "reason": reason}
+
+
+def _reachable(profiles: Json, deployable: Mapping[str, str]) -> dict[str, Any]:
+    """What the kernel could run is disabled where nothing can be deployed that would run it."""
+    if deployable["answer"] != "no":
+        return dict(profiles)
+    code, reason = deployable["reason_code"], deployable["reason"]
+    nothing = {"profile": "disabled", "variant": None, "reason_code": code, "reason": reason}
+    return {name: {**nothing, "sentence": f"{name}: disabled, {reason} ({code})"} for name in profiles}
+
+
 def _only(found: Json | None, fields: Sequence[str]) -> dict[str, Any] | None:
     """The known fields: what else a host sends does not fill the record."""
     return None if found is None else {name: found[name] for name in fields if name in found}
+
+
+def _silence(reasons: Mapping[str, str | None]) -> str:
+    """Why there is no answer of each host that gave none, hosts of one reason together; empty where all answered."""
+    hosts: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        why = reason or "nothing was reported of it: it was skipped, or lost before it was asked"
+        hosts.setdefault(why, []).append(name)
+    return "; ".join(
+        why if why.startswith("no usable answer from ") else f"no answer from {_named(names)}: {why}"
+        for why, names in hosts.items()
+    )
 
 
 def _strata(hosts: Json) -> dict[str, list[str]]:
@@ -80,23 +119,20 @@ def _strata(hosts: Json) -> dict[str, list[str]]:
 
 def _features(hosts: Json) -> dict[str, Any]:
     features: dict[str, Any] = {}
+    # Reasons by what they say: a list that is searched for each host takes a fleet's square of time.
+    told: dict[tuple[Any, ...], list[str]] = {}
     for name in sorted(hosts):
+        stratum = hosts[name]["stratum"]
         for feature, prediction in sorted(hosts[name]["profiles"].items()):
             entry = features.setdefault(feature, {"hosts": dict.fromkeys(PROFILES, 0), "strata": {}, "reasons": {}})
-            _count(entry, name, hosts[name]["stratum"], prediction)
+            entry["hosts"][prediction["profile"]] += 1
+            entry["strata"].setdefault(stratum, dict.fromkeys(PROFILES, 0))[prediction["profile"]] += 1
+            said = {key: prediction[key] for key in ("profile", "variant", "reason_code", "reason")}
+            same = told.setdefault((feature, stratum, *said.values()), [])
+            if not same:
+                entry["reasons"].setdefault(stratum, []).append({**said, "hosts": same})
+            same.append(name)
     return {name: features[name] for name in sorted(features)}
-
-
-def _count(entry: dict[str, Any], host: str, stratum: str, prediction: Json) -> None:
-    entry["hosts"][prediction["profile"]] += 1
-    entry["strata"].setdefault(stratum, dict.fromkeys(PROFILES, 0))[prediction["profile"]] += 1
-    reasons = entry["reasons"].setdefault(stratum, [])
-    said = {key: prediction[key] for key in ("profile", "variant", "reason_code", "reason")}
-    for one in reasons:
-        if all(one[key] == value for key, value in said.items()):
-            one["hosts"].append(host)
-            return
-    reasons.append({**said, "hosts": [host]})
 
 
 _NAMES = 5
@@ -122,10 +158,14 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _host_sentences(host: Json) -> list[str]:
-    lines = [
+    deployable = host["deployable"]
+    lines = []
+    if deployable["answer"] == "no":
+        lines = ["{} ({})".format(deployable["reason"], deployable["reason_code"])]
+    lines += [
         "{}: {} ({})".format(feature, prediction["reason"], prediction["reason_code"])
         for feature, prediction in sorted(host["profiles"].items())
-        if prediction["profile"] != "full"
+        if prediction["profile"] != "full" and prediction["reason_code"] != NO_SYSTEMD
     ]
     refused = [one for one in host["policy"] if not one["ready"]]
     lines += ["{}: {} ({})".format(one["feature"], one["reason"], one["reason_code"]) for one in refused]

@@ -11,13 +11,9 @@ from __future__ import annotations
 
 from typing import Any, Mapping, NamedTuple
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import (
-    FAIR_MAPS,
-    HOOKS,
-    Findings,
-    is_third_party,
-    variant_maps,
-)
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import FAIR_MAPS, variant_maps
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import Findings, is_third_party
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_variants import HOOKS, moment
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 
 Inspected = Mapping[str, Mapping[str, Any]]
@@ -34,6 +30,9 @@ OLD_MAP_TYPES = frozenset([
     "lru_hash", "lru_percpu_hash", "lpm_trie", "array_of_maps", "hash_of_maps",
 ])  # fmt: skip
 MAX_LABELS = 8
+# Longest record that the loader reads (EF_RECORD_BYTES in format.h), and what the kernel's ring adds to one.
+MAX_RECORD_BYTES = 8192
+RING_HEADER_BYTES = 8
 MAX_AGGREGATE_BYTES = 256
 HASH_ENTRY_OVERHEAD = 48
 
@@ -114,6 +113,24 @@ def _compare_sections(findings: Findings, field: str, contract: dict[str, Any], 
             findings.add(field + ".programs", f"{program['name']} is in section {str(program['section'])!r}", remedy)
         elif SECTION_HOOKS[_section(program)[0]] == "lsm":
             _compare_lsm(findings, field + ".programs", contract, program)
+    _compare_hooks(findings, field + ".programs", found)
+
+
+def _compare_hooks(findings: Findings, field: str, found: Mapping[str, Any]) -> None:
+    """Every program of an object is attached: alternatives for one hook would count each event twice.
+
+    Two programs of one kind on one hook are no alternatives: no kernel takes only one of them.
+    """
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for program in found["programs"]:
+        if _section_remedy(program):
+            continue
+        prefix, target = _section(program)
+        other = first.setdefault(moment(SECTION_HOOKS[prefix], target), program)
+        if SECTION_HOOKS[_section(other)[0]] != SECTION_HOOKS[prefix]:
+            both = " and ".join(f"{one['name']} ({one['section']})" for one in (other, program))
+            findings.add(field, f"{both} are for one hook, and both would attach",
+                         "compile one of them out, and make a variant of the other")  # fmt: skip
 
 
 def _section_remedy(program: Mapping[str, Any]) -> str | None:
@@ -271,6 +288,7 @@ def _compare_signal(
     source = {str(built["name"]): built for built in found["maps"]}.get(signal["map"])
     if signal["kind"] == "events":
         _compare_event(findings, f"{field}.event", contract, signal["event"], variant, found)
+        _compare_record(findings, field, signal, variant, found)
         _compare_backpressure(findings, field, signal, variant, found)
         _compare_fairness(findings, field, contract, signal, variant, found)
         _compare_retention(findings, field, contract, signal, variant, found)
@@ -302,6 +320,23 @@ def _compare_event(
     if (first.get("name"), first.get("offset"), first.get("size")) != ("ktime_ns", 0, 8):
         findings.add(field, f"struct {struct!r} of variant {variant!r} does not start with "
                      "a 64-bit ktime_ns", "make 'u64 ktime_ns' its first member")  # fmt: skip
+
+
+def _compare_record(
+    findings: Findings, field: str, signal: dict[str, Any], variant: str, found: Mapping[str, Any]
+) -> None:
+    """A record must fit what the loader reads, and the ring that it goes through."""
+    members = found.get("structs", {}).get(signal["event"]) or []
+    size = -(-max((one["offset"] + one["size"] for one in members), default=0) // 8) * 8
+    if size > MAX_RECORD_BYTES:
+        findings.add(f"{field}.event", f"struct {signal['event']!r} of variant {variant!r} has {size} bytes; "
+                     f"the loader carries records of at most {MAX_RECORD_BYTES}",
+                     "make the record smaller")  # fmt: skip
+    source = {str(built["name"]): built for built in found["maps"]}.get(signal["map"]) or {}
+    if source.get("type") == "ringbuf" and size + RING_HEADER_BYTES > int(source["max_entries"]):
+        findings.add(f"{field}.map", f"{signal['map']!r} of variant {variant!r} has {source['max_entries']} bytes, "
+                     f"fewer than one record and its header ({size + RING_HEADER_BYTES})",
+                     "make the ring larger, or the record smaller")  # fmt: skip
 
 
 def _compare_fairness(

@@ -7,13 +7,16 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import U32_MAX, default_sample_every
+from ansible_collections.ebpf.fleet.plugins.module_utils import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import default_sample_every
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import U32_MAX
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import canonical_json
 
 SCHEMA = "ebpf.fleet/desired/v1"
 CODE = "EF_DESIRED_MALFORMED"
 FALLBACKS = ("bcc",)
+_EVERY = values.whole(1, U32_MAX)
 Features = Dict[str, Dict[str, Any]]
 
 
@@ -46,9 +49,13 @@ def _entry(name: str, value: Any, sample_every: int) -> dict[str, Any]:
         if key not in ("enabled", "sample_every"):
             hint = did_you_mean(key, ("enabled", "sample_every"))
             raise FleetError(CODE, f"{field}.{key}: is not a known key; {hint}")
-    entry = {"enabled": value.get("enabled", True), "sample_every": value.get("sample_every", sample_every)}
-    _check_entry(field, entry)
-    return entry
+    try:
+        return {
+            "enabled": values.truth(f"{field}.enabled", value.get("enabled", True)),
+            "sample_every": _EVERY(f"{field}.sample_every", value.get("sample_every", sample_every)),
+        }
+    except values.RefusedValueError as error:
+        raise FleetError(CODE, str(error)) from error
 
 
 def _check_entry(field: str, entry: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Iterator
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import CODE, is_third_party
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import CODE, is_third_party
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MAX_OBJECT
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate_witness, ranktest
-from ansible_collections.ebpf.fleet.plugins.module_utils.gate_arguments import PROFILE_RANK
+from ansible_collections.ebpf.fleet.plugins.module_utils import gate_counters, gate_witness, ranktest
 from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import (
     FAIL,
     INCONCLUSIVE,
-    NOT_EXERCISED,
     PASS,
     Check,
     Inputs,
@@ -31,9 +29,15 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import (
     get,
     millicores,
     number,
-    programs_of,
     ratio_up,
     status_span_ns,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.gate_features import (
+    budget_of,
+    counter_delta,
+    feature_checks,
+    feature_millicores,
+    feature_run_ns,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.gate_reasons import reasons_of, unproven
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable, printable_document
@@ -221,6 +225,8 @@ def restarts(pair: Pair) -> int | None:
     lives = [loader_life(pair.start), loader_life(pair.end)]
     changed_in_window = (None not in lives and lives[0] != lives[1]) or life_changed(pair)
     before_life = loader_life(get(pair.before, "end") or {})
+    if last < first and not changed_in_window:
+        return None
     ordered = before_life is None or before_life != lives[0]
     base = 0 if ordered else number(pair.before, "end", "unit", "n_restarts") or 0
     found: int = max(last - base, last - first, int(changed_in_window))
@@ -283,13 +289,7 @@ def attached_budget(pair: Pair) -> int | None:
     budgets = [budget_of(pair, name, "cpu_millicores") for name in attached_features(pair)]
     if None in budgets:
         return None
-    return sum(value for value in budgets if value is not None)
-
-
-def budget_of(pair: Pair, feature: str, name: str) -> int | None:
-    """One number of a feature's budget, of its contract."""
-    found: int | None = number(pair.inputs.contracts.get(feature), "budget", name)
-    return found
+    return int(sum(value for value in budgets if value is not None))
 
 
 def bpf_millicores(pair: Pair) -> int | None:
@@ -304,35 +304,16 @@ def bpf_millicores(pair: Pair) -> int | None:
     return found
 
 
-def feature_millicores(pair: Pair, feature: str) -> int | None:
-    """CPU of a feature's programs: the larger of what is told and what the kernel counted."""
-    seen = gate_witness.kernel_millicores(pair, gate_witness.kernel_run_ns(pair, feature))
-    found: int | None = gate_witness.larger(millicores(pair, feature_run_ns(pair, feature)), seen)
-    return found
-
-
-def feature_run_ns(pair: Pair, feature: str) -> int | None:
-    """Run time of a feature's programs within the window, in ns; they are told by id."""
-    total = 0
-    earlier = {one.get("id"): one for one in programs_of(pair.start, feature)}
-    programs = programs_of(pair.end, feature)
-    for program in programs:
-        first = number(earlier.get(program.get("id")), "run_time_ns")
-        last = number(program, "run_time_ns")
-        if first is None or last is None or last < first:
-            return None
-        total += last - first
-    return total if programs else None
-
-
 def cpu_busy_ppm(observation: Any) -> int | None:
     """Busy share of all CPUs within an observation's window."""
     busy = [number(observation, end, "host", "cpu_busy_ns") for end in ("start", "end")]
     total = [number(observation, end, "host", "cpu_total_ns") for end in ("start", "end")]
     if None in busy or None in total:
         return None
-    span = total[1] - total[0]
-    return None if span <= 0 else (busy[1] - busy[0]) * 1_000_000 // span
+    span, spent = total[1] - total[0], busy[1] - busy[0]
+    # A counter that went backwards, or busy time beyond all time, measures nothing.
+    known: bool = span > 0 and 0 <= spent <= span
+    return int(spent * 1_000_000 // span) if known else None
 
 
 def cpu_delta(record: Any) -> int | None:
@@ -375,11 +356,22 @@ def judge_host_load(pair: Pair) -> list[Check]:
     ]
 
 
+def first_fault(pair: Pair, field: str) -> str | None:
+    """What the latest observation says is wrong with a file; None where nothing is."""
+    ends = (pair.end, get(pair.before, "end"))
+    return next((str(get(one, field)) for one in ends if get(one, field) is not None), None)
+
+
 def judge_application(pair: Pair) -> list[Check]:
     """The application's latency, where it is measured or a limit demands it."""
     checks = []
     for name in ("p95", "p99"):
         limit = pair.limit(f"application_{name}_growth_ppm")
+        wrong = first_fault(pair, "application_error")
+        if wrong is not None:
+            said = f"{pair.host}: the application's {name} cannot be read: {wrong}"
+            checks.append(Check(pair.host, None, f"application_{name}", INCONCLUSIVE, None, limit, "ppm", said))
+            continue
         if limit is None:
             continue
         before = number(pair.before, "end", "application", name + "_ns")
@@ -425,6 +417,7 @@ def _nothing_expected(pair: Pair) -> list[Check]:
 
 
 HOST_CHECKS: tuple[Callable[[Pair], list[Check]], ...] = (
+    gate_counters.judge_counters,
     judge_freshness,
     judge_release,
     judge_active,
@@ -434,170 +427,6 @@ HOST_CHECKS: tuple[Callable[[Pair], list[Check]], ...] = (
     judge_application,
     judge_expectation,
     gate_witness.witness_checks,
-)
-
-
-# --- per feature -------------------------------------------------------------------------------
-
-
-def feature_checks(pair: Pair, feature: str) -> list[Check]:
-    """Every check of one feature; one that is not attached has only its profile judged."""
-    checks = [judge_profile(pair, feature)]
-    if get(pair.end, "status", "features", feature, "state") != "attached":
-        return checks
-    return checks + [check for judge_one in FEATURE_CHECKS for check in judge_one(pair, feature)]
-
-
-def judge_profile(pair: Pair, feature: str) -> Check:
-    """Is the feature at least at the profile that was predicted?"""
-    expectation = (expected_features(pair) or {})[feature]
-    wanted = expectation.profile
-    state = get(pair.end, "status", "features", feature, "state")
-    profile = get(pair.end, "status", "features", feature, "profile")
-    if get(pair.end, "status", "features", feature, "wanted") is False and not expectation.binding:
-        said = f"{pair.host}, {feature}: is not wanted here, so its profile was not exercised"
-        return Check(pair.host, feature, "features_attached", NOT_EXERCISED, state, wanted, "profile", said)
-    if profile not in PROFILE_RANK or not isinstance(state, str):
-        said = f"{pair.host}, {feature}: the loader does not report it"
-        return Check(pair.host, feature, "features_attached", FAIL, profile, wanted, "profile", said)
-    reached = profile if state == "attached" else "disabled"
-    # What a budget took off is no profile of this host, however little was predicted.
-    enough = PROFILE_RANK[reached] >= PROFILE_RANK[wanted] and state != "shed"
-    reason = _why(pair, feature)
-    said = f"{pair.host}, {feature}: {state}, profile {reached}, at least {wanted} expected ({reason})"
-    return Check(
-        pair.host, feature, "features_attached", PASS if enough else FAIL, reached, wanted, "profile", said
-    )
-
-
-def _why(pair: Pair, feature: str) -> str:
-    """The loader's reason, and the step of a degradation with what was measured."""
-    reason = get(pair.end, "status", "features", feature, "reason") or "no reason given"
-    degraded = get(pair.end, "status", "features", feature, "degraded")
-    if not isinstance(degraded, dict):
-        return str(reason)
-    step, code, steps = (degraded.get(key) for key in ("step", "reason_code", "steps"))
-    return f"degraded to {step}, {steps} steps down, for {code}: {degraded.get('reason')}"
-
-
-def judge_feature_cpu(pair: Pair, feature: str) -> list[Check]:
-    spent = feature_millicores(pair, feature)
-    limit = budget_of(pair, feature, "cpu_millicores")
-    return [compare(pair, Measure("feature_cpu", spent, limit, "millicores", "CPU of its programs", feature))]
-
-
-def counter_delta(pair: Pair, feature: str, name: str) -> int | None:
-    """How much a feature's counter grew within one life of the loader."""
-    if status_span_ns(pair) is None:
-        return None
-    grown = difference(pair, "features", feature, "counters", name)
-    return None if grown is None or grown < 0 else grown
-
-
-def counts_nothing(pair: Pair, feature: str) -> bool:
-    """Whether its contract says that the object, of third parties, does not count (`accounting: none`).
-
-    Without the contract a null counter is one that should have been there, and holds.
-    """
-    contract = pair.inputs.contracts.get(feature) or {}
-    return get(pair.end, "status", "features", feature, "counters", "produced") is None and (
-        contract.get("origin"),
-        contract.get("accounting"),
-    ) == ("third_party", "none")
-
-
-def uncounted(pair: Pair, feature: str, check: str, unit: str) -> list[Check]:
-    said = f"{pair.host}, {feature}: third-party objects count nothing (accounting: none), {check} is not judged"
-    return [Check(pair.host, feature, check, NOT_EXERCISED, None, None, unit, said)]
-
-
-def judge_drops(pair: Pair, feature: str) -> list[Check]:
-    """Dropped of what sampling let pass within the window; where nothing passed nothing is proven.
-
-    Not of what was produced: the more a feature is thinned, the smaller any loss would look.
-    """
-    if counts_nothing(pair, feature):
-        return uncounted(pair, feature, "drop_ratio", "ppm")
-    produced, sampled_out, dropped = (
-        counter_delta(pair, feature, key) for key in ("produced", "sampled_out", "dropped")
-    )
-    passed = None if produced is None or sampled_out is None else max(0, produced - sampled_out)
-    limit = first_set(pair.limit("drop_ratio_ppm"), budget_of(pair, feature, "drop_ratio_ppm"))
-    if passed == 0 and dropped == 0:
-        verdict = INCONCLUSIVE if pair.limit("require_events") else NOT_EXERCISED
-        none = "no event was produced" if produced == 0 else f"sampling let none of {produced} events pass"
-        said = f"{pair.host}, {feature}: {none} in the window, so drops were not exercised"
-        return [Check(pair.host, feature, "drop_ratio", verdict, None, limit, "ppm", said)]
-    ratio = ratio_up(dropped, passed, 1_000_000) if passed and dropped is not None else None
-    return [compare(pair, Measure("drop_ratio", ratio, limit, "ppm", "dropped of what sampling let pass", feature))]
-
-
-def judge_event_rate(pair: Pair, feature: str) -> list[Check]:
-    """Delivered events per second, on the event path only."""
-    limit = first_set(pair.limit("event_rate_per_second"), budget_of(pair, feature, "event_rate_per_second"))
-    if get(pair.end, "status", "features", feature, "consumer") is None or not limit:
-        return []
-    delivered, span = counter_delta(pair, feature, "delivered"), status_span_ns(pair)
-    rate = None if delivered is None or span is None else ratio_up(delivered, span, 1_000_000_000)
-    return [compare(pair, Measure("event_rate", rate, limit, "events/s", "delivered events", feature))]
-
-
-def judge_accounting(pair: Pair, feature: str) -> list[Check]:
-    """produced = delivered + dropped + sampled_out + in_flight, at the end of the window."""
-    if counts_nothing(pair, feature):
-        return uncounted(pair, feature, "accounting", "events")
-    counters = get(pair.end, "status", "features", feature, "counters")
-    names = ("produced", "delivered", "dropped", "sampled_out", "in_flight")
-    values = [number(counters, name) for name in names]
-    error = None
-    if None not in values:
-        produced, *parts = [value for value in values if value is not None]
-        error = abs(produced - sum(parts)) if min(parts) >= 0 else abs(min(parts))
-    limit = pair.limit("accounting_error_events")
-    what = "events that the counters do not account for"
-    return [compare(pair, Measure("accounting", error, limit, "events", what, feature))]
-
-
-def judge_maps(pair: Pair, feature: str) -> list[Check]:
-    """Fill of each counted map, and the memory of all."""
-    maps = get(pair.end, "status", "features", feature, "maps")
-    maps = [one for one in maps if isinstance(one, Mapping)] if isinstance(maps, (list, tuple)) else []
-    checks = [check for one in maps for check in _judge_fill(pair, feature, one)]
-    sizes = [number(one, "memory_bytes") for one in maps]
-    memory = None if not sizes or None in sizes else sum(size for size in sizes if size is not None)
-    limit = first_set(pair.limit("map_memory_bytes"), budget_of(pair, feature, "map_memory_bytes"))
-    checks.append(compare(pair, Measure("map_memory", memory, limit, "bytes", "memory of its maps", feature)))
-    return checks
-
-
-def _judge_fill(pair: Pair, feature: str, one: Json) -> list[Check]:
-    entries, most = number(one, "entries"), number(one, "max_entries")
-    # An array is always full and is not counted; a least-recently-used map is meant to fill.
-    if entries is None or not most or "lru" in str(one.get("type")):
-        return []
-    fill = ratio_up(entries, most, 1_000_000)
-    what = f"fill of map {one.get('name')}"
-    return [compare(pair, Measure("map_fill", fill, pair.limit("map_fill_ppm"), "ppm", what, feature))]
-
-
-def judge_lag(pair: Pair, feature: str) -> list[Check]:
-    """How much of the ring waits for the consumer, on the event path only."""
-    consumer = get(pair.end, "status", "features", feature, "consumer")
-    if consumer is None:
-        return []
-    lag, ring = number(consumer, "lag_bytes"), number(consumer, "ring_bytes")
-    share = ratio_up(lag, ring, 1_000_000) if lag is not None and ring else None
-    limit = pair.limit("consumer_lag_ppm")
-    return [compare(pair, Measure("consumer_lag", share, limit, "ppm", "share of the ring unread", feature))]
-
-
-FEATURE_CHECKS: tuple[Callable[[Pair, str], list[Check]], ...] = (
-    judge_feature_cpu,
-    judge_drops,
-    judge_event_rate,
-    judge_accounting,
-    judge_maps,
-    judge_lag,
 )
 
 

@@ -8,10 +8,14 @@ import difflib
 import re
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import Expectation, Json, get
 from ansible_collections.ebpf.fleet.plugins.module_utils.gate_witness import WITNESS_CHECKS
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.status_schema import FEATURE_NAME, FEATURES_LIMIT
+
+_COUNT = values.whole()
+_BOUND = values.decimal(-(10**15))
 
 PROFILE_RANK = {"disabled": 0, "reduced": 1, "full": 2}
 
@@ -32,11 +36,13 @@ DEFAULT_LIMITS: dict[str, int | bool | None] = {
     "accounting_error_events": 0,
     "application_p95_growth_ppm": None,
     "application_p99_growth_ppm": None,
+    "degradation_steps": 0,
     "require_events": False,
 }
 
 CHECKS = (
     "observation",
+    "counters_advance",
     "status_fresh",
     "release",
     "loader_active",
@@ -47,6 +53,7 @@ CHECKS = (
     "host_cpu_delta",
     "host_memory_delta",
     "features_attached",
+    "degradation",
     "feature_cpu",
     "drop_ratio",
     "event_rate",
@@ -75,15 +82,13 @@ def check_limits(given: Json | None) -> dict[str, Any]:
 
 
 def _limit_value(name: str, value: Any) -> Any:
-    if name == "require_events":
-        if not isinstance(value, bool):
-            raise GateInputError(f"limits.{name}: {value!r} is not true or false")
-        return value
     if value is None and DEFAULT_LIMITS[name] is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise GateInputError(f"limits.{name}: {value!r} is no whole number from 0 up; {_unit_of(name)}")
-    return value
+    try:
+        return values.truth(f"limits.{name}", value) if name == "require_events" else _COUNT(f"limits.{name}", value)
+    except values.RefusedValueError as error:
+        unit = "" if name == "require_events" else f"; {_unit_of(name)}"
+        raise GateInputError(f"{error}{unit}") from error
 
 
 def _unit_of(name: str) -> str:
@@ -123,9 +128,7 @@ def check_expected(given: Json | None) -> dict[str, dict[str, Expectation]]:
     for host, features in (given or {}).items():
         if not isinstance(features, Mapping):
             raise GateInputError(f"expected.{host}: must map features to the least profile that is enough")
-        expected[host] = {
-            name: _expectation(f"expected.{host}.{name}", one) for name, one in features.items()
-        }
+        expected[host] = {name: _expectation(f"expected.{host}.{name}", one) for name, one in features.items()}
     return expected
 
 
@@ -162,6 +165,7 @@ def check_contracts(given: Sequence[Json] | None) -> dict[str, Json]:
 def check_expressions(given: Sequence[Json] | None) -> list[Json]:
     """The user's own checks: name, expression and one of max and min."""
     names: set[str] = set()
+    found: list[Json] = []
     for one in given or []:
         name = get(one, "name")
         if not isinstance(name, str) or not name or not isinstance(get(one, "expression"), str):
@@ -170,15 +174,16 @@ def check_expressions(given: Sequence[Json] | None) -> list[Json]:
             refuse_unknown(f"extra_checks.{name}", key, ("name", "expression", "max", "min", "unit"))
         if name in names or name in CHECKS:
             raise GateInputError(f"extra_checks.{name}: the name is taken; choose another")
-        _check_bound(name, one)
+        found.append(_with_bound(name, one))
         names.add(name)
-    return list(given or [])
+    return found
 
 
-def _check_bound(name: str, one: Json) -> None:
+def _with_bound(name: str, one: Json) -> Json:
     bounds = [key for key in ("max", "min") if one.get(key) is not None]
     if len(bounds) != 1:
         raise GateInputError(f"extra_checks.{name}: give one of max and min")
-    value = one[bounds[0]]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise GateInputError(f"extra_checks.{name}.{bounds[0]}: {value!r} is no number")
+    try:
+        return {**one, bounds[0]: _BOUND(f"extra_checks.{name}.{bounds[0]}", one[bounds[0]])}
+    except values.RefusedValueError as error:
+        raise GateInputError(str(error)) from error

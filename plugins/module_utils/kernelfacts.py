@@ -25,6 +25,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import (
     read_os_release,
     read_text,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders_in
 
 _SYSCTLS = {
     "jit": "net/core/bpf_jit_enable",
@@ -74,6 +75,8 @@ LSM_NAMES = {
     112: "evm",
     113: "ipe",
 }
+KILL_FOLDERS = ("etc/ebpf-fleet/kill.d", "run/ebpf-fleet/kill.d")
+ORDERS_LIMIT = 1000
 _CAPABILITIES = {"SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 
 
@@ -92,6 +95,7 @@ def read_host(root: Path) -> dict[str, Any]:
         "config": read_config(root, release),
         "bcc": read_bcc(root, release),
         "release": read_release(root),
+        "kill_orders": read_kill_orders(root),
     }
     facts.update({name: read_int(root / "proc/sys" / place) for name, place in _SYSCTLS.items()})
     return facts
@@ -252,6 +256,14 @@ def read_release(root: Path, now_ns: int | None = None) -> dict[str, Any] | None
         "status_age_ns": (time.time_ns() if now_ns is None else now_ns) - written if written else None,
         "features": _release_features(current / "bundle", status.get("features") or {}),
     }
+
+
+def read_kill_orders(root: Path) -> list[str] | None:
+    """Names of the kill orders that stand; None where a folder cannot be read, which the loader takes for one."""
+    try:
+        return sorted({name for place in KILL_FOLDERS for name in orders_in(root / place)})[:ORDERS_LIMIT]
+    except OSError:
+        return None
 
 
 def _release_features(bundle: Path, features: Mapping[str, Any]) -> dict[str, Any]:

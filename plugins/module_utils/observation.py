@@ -7,6 +7,7 @@ What was not measured is None. Nothing here judges; that is the gate's work.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import bounded, status_schema, witness
+from ansible_collections.ebpf.fleet.plugins.module_utils import bounded, status_schema, values, witness
 from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import read_text
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 
@@ -32,6 +33,7 @@ SYSTEMCTL_TIMEOUT_SECONDS = 10
 MEETINGS = 5
 SECONDS_BETWEEN_MEETINGS = 0.4
 
+_LATENCY = values.decimal(0, 10**18)
 _PSI_TOTAL = re.compile(r"^some .*total=([0-9]+)", re.MULTILINE)
 
 
@@ -224,17 +226,29 @@ def read_collector(places: Places) -> dict[str, Any] | None:
     return collector if is_fresh(collector, places.root) else None
 
 
-def read_application(path: Path | None) -> dict[str, int | None] | None:
-    """{"p95_ns", "p99_ns"} of the application's own measurement, or None where there is none."""
+def read_application(path: Path | None) -> tuple[dict[str, int | None] | None, str | None]:
+    """({"p95_ns", "p99_ns"} of the application's own measurement or None, why it cannot be used or None).
+
+    A file that is not there is an application that has not measured yet, and no fault.
+    """
     if path is None:
-        return None
+        return None, None
     try:
-        document = bounded.read_json(path, APPLICATION_LIMIT_BYTES)
-    except bounded.BoundedReadError:
-        return None
+        data = bounded.read_bytes(path, APPLICATION_LIMIT_BYTES)
+    except bounded.BoundedReadError as error:
+        return None, printable(error)
+    try:
+        return (None if data is None else parse_application(bounded.parse_json(data))), None
+    except ValueError as error:
+        return None, printable(f"{path}: {error}")
+
+
+def parse_application(document: Any) -> dict[str, int | None]:
+    """Both latencies in whole ns, a fraction rounded up; what is not there is None. Raises RefusedValueError."""
     if not isinstance(document, dict):
-        return None
-    return {key: _whole(document.get(key)) for key in ("p95_ns", "p99_ns")}
+        raise values.refuse("the document", document, 'give {"p95_ns": 1000, "p99_ns": 2000}')
+    given = {key: document.get(key) for key in ("p95_ns", "p99_ns")}
+    return {key: None if one is None else math.ceil(_LATENCY(key, one)) for key, one in given.items()}
 
 
 def _whole(value: Any) -> int | None:
@@ -356,6 +370,7 @@ def snapshot(places: Places) -> dict[str, Any]:
     at, wall = boottime_ns(), time.time_ns()
     host = read_host(places.root)
     found = meet(places)
+    application, wrong = read_application(places.application_file)
     return {
         "time_unix_ns": wall,
         "boottime_ns": at,
@@ -364,7 +379,8 @@ def snapshot(places: Places) -> dict[str, Any]:
         "status": found.told.status,
         "status_error": found.told.wrong,
         "status_age_ns": status_age(found.told.status, read_boot_id(places.root), found.told.read_at),
-        "application": read_application(places.application_file),
+        "application": application,
+        "application_error": wrong,
         "witness": found.seen,
     }
 

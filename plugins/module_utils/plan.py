@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from typing import Any, Collection, Iterable, Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.strata import EXPECTED_VARIABLE, agrees
 
@@ -40,6 +41,15 @@ DEFAULT_PRIORITY = 100
 DEFAULT_SMALL_BATCH = 5
 _SMALL_STAGES = ("canary", ALONE)
 _NAMED = 40
+# What each host must have, and how it gets it.
+_PLACES = {
+    "cell": "set ebpf_fleet_cell in the inventory",
+    "region": "set ebpf_fleet_region in the inventory",
+    "stratum": "ask the host with capability_facts first",
+}
+_PRIORITY = values.whole(-values.MOST)
+_POSITIVE = values.whole(1)
+_PERCENT = values.whole(1, 100)
 
 
 class PlanError(ValueError):
@@ -78,6 +88,7 @@ def plan(
     everyone = read_hosts(hosts)
     found = doubts(everyone)
     aside = {one.host for one in found if one.kind in (ALONE, DISPUTED)}
+    max_batch = _positive("max_batch", max_batch)
     wanted = read_stages(DEFAULT_STAGES if stages is None else stages, max_batch, partial)
     wanted = _with_alone(wanted, aside, max_batch)
     chosen, notes = _assign(everyone, wanted, aside)
@@ -94,6 +105,7 @@ def read_hosts(hosts: Sequence[Json]) -> list[Host]:
     """Checked hosts in their order."""
     if not isinstance(hosts, (list, tuple)) or not hosts:
         raise PlanError("hosts: the list is empty; name at least one host")
+    _refuse_without_place(hosts)
     found = [_read_host(index, one) for index, one in enumerate(hosts)]
     twice = sorted(name for name, count in Counter(host.name for host in found).items() if count > 1)
     if twice:
@@ -105,18 +117,51 @@ def _read_host(index: int, one: Any) -> Host:
     if not isinstance(one, Mapping) or not isinstance(one.get("name"), str) or not one["name"]:
         raise PlanError(f"hosts[{index}]: has no name; give name, cell, region and stratum")
     name = one["name"]
-    for field in ("cell", "region", "stratum"):
-        if not isinstance(one.get(field), str) or not one[field]:
-            raise PlanError(f"host {name}: {field} is missing; set it in the inventory")
     priority = one.get("priority")
-    priority = DEFAULT_PRIORITY if priority is None else priority
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise PlanError(f"host {name}: priority {priority!r} is not a whole number")
+    priority = DEFAULT_PRIORITY if priority is None else _read(_PRIORITY, f"host {name}: priority", priority)
     for field in ("expected", "before"):
         if not isinstance(one.get(field) or "", str):
             raise PlanError(f"host {name}: {field} is not text; leave it out where it is not known")
     words = (one.get("expected") or "", one.get("before") or "")
-    return Host(priority, name, one["cell"], one["region"], one["stratum"], *words)
+    return Host(
+        priority, name, values.label("cell", one["cell"]), values.label("region", one["region"]), one["stratum"], *words
+    )
+
+
+def _refuse_without_place(hosts: Sequence[Any]) -> None:
+    """All hosts that lack a cell, a region or a stratum are told at once, with the variable that gives it."""
+    wrong: dict[str, list[str]] = {}
+    for one in hosts:
+        for field in _PLACES if isinstance(one, Mapping) and isinstance(one.get("name"), str) else ():
+            problem = _place_problem(field, one.get(field))
+            if problem:
+                wrong.setdefault(problem, []).append(printable(one["name"], 300))
+    if wrong:
+        raise PlanError("; ".join(f"{_hosts_named(names)}: {problem}" for problem, names in wrong.items()))
+
+
+def _place_problem(field: str, value: Any) -> str | None:
+    if value is None or value == "":
+        return f"{field} is missing; {_PLACES[field]}"
+    try:
+        values.label(field, value)
+    except values.RefusedValueError as error:
+        return str(error)
+    return None
+
+
+def _hosts_named(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"host {names[0]}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} hosts ({', '.join(names[:_NAMED])}{more})"
+
+
+def _read(reader: values.Reader, name: str, value: Any) -> Any:
+    try:
+        return reader(name, value)
+    except values.RefusedValueError as error:
+        raise PlanError(str(error)) from error
 
 
 # --- doubts ------------------------------------------------------------------------------------
@@ -208,7 +253,7 @@ def read_stages(stages: Sequence[Json], max_batch: int | None, partial: bool) ->
     """Checked stages, or PlanError."""
     if not isinstance(stages, (list, tuple)) or not stages:
         raise PlanError("stages: the list is empty; leave it out for canary, cell, region, fleet")
-    _positive("max_batch", max_batch)
+    max_batch = _positive("max_batch", max_batch)
     found = [_read_stage(index, one, max_batch) for index, one in enumerate(stages)]
     _refuse_bad_order(found)
     if not partial and all(stage.type != "fleet" for stage in found):
@@ -224,15 +269,13 @@ def _read_stage(index: int, one: Any, max_batch: int | None) -> Stage:
     _refuse_unknown(where + ".stage", kind, STAGE_ORDER)
     for key in one:
         _refuse_unknown(f"{where} ({kind})", key, COMMON_KEYS + STAGE_KEYS[kind])
-    options = {key: one[key] for key in STAGE_KEYS[kind] if one.get(key) is not None}
-    _check_options(where, options)
+    options = _read_options(where, {key: one[key] for key in STAGE_KEYS[kind] if one.get(key) is not None})
     name = one.get("name") or kind
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise PlanError(f"{where}.name: {name!r} must be of letters, digits, dot, dash and underscore")
     if name == ALONE and kind != ALONE:
         raise PlanError(f"{where}.name: {ALONE} is the stage of hosts that stand alone; choose another name")
-    own = one.get("max_batch")
-    _positive(where + ".max_batch", own)
+    own = _positive(where + ".max_batch", one.get("max_batch"))
     return Stage(kind, name, _batch_size(kind, max_batch) if own is None else own, options)
 
 
@@ -250,23 +293,24 @@ def _with_alone(stages: list[Stage], aside: Collection[Host], max_batch: int | N
     return [*stages, Stage(ALONE, ALONE, _batch_size(ALONE, max_batch), {})]
 
 
-def _check_options(where: str, options: Json) -> None:
+_OPTIONS = {
+    "count": _POSITIVE,
+    "per_stratum": _POSITIVE,
+    "percent": _PERCENT,
+    "cell": values.label,
+    "region": values.label,
+}
+
+
+def _read_options(where: str, options: Json) -> dict[str, Any]:
     if "count" in options and "per_stratum" in options:
         raise PlanError(f"{where}: give count or per_stratum, not both")
-    for key in ("count", "per_stratum"):
-        _positive(f"{where}.{key}", options.get(key))
-    percent = options.get("percent")
-    if percent is not None and (not _is_whole(percent) or not 1 <= percent <= 100):
-        raise PlanError(f"{where}.percent: {percent!r} is not a whole number from 1 to 100")
+    return {key: _read(_OPTIONS[key], f"{where}.{key}", value) for key, value in options.items()}
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _positive(where: str, value: Any) -> None:
-    if value is not None and (not _is_whole(value) or value < 1):
-        raise PlanError(f"{where}: {value!r} is not a whole number from 1 up")
+def _positive(where: str, value: Any) -> int | None:
+    found: int | None = None if value is None else _read(_POSITIVE, where, value)
+    return found
 
 
 def _refuse_unknown(where: str, name: Any, known: Sequence[str]) -> None:
@@ -410,6 +454,7 @@ def _document(
         "batches": batches,
         "serial": [len(batch["hosts"]) for batch in batches],
         "hosts": ordered,
+        "batch_of": {name: batch["number"] for batch in batches for name in batch["hosts"]},
         "left": left,
         "doubts": [
             {"kind": one.kind, "host": one.host.name, "claims": one.host.stratum, "against": one.against}

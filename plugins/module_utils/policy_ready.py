@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document
+from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document, values
 
 Json = Mapping[str, Any]
 
@@ -104,16 +104,24 @@ def _doubt(feature: Json, bound: int | None) -> str | None:
 
 
 def wanted_policy(contracts: Sequence[Json], features: Json | None) -> list[str]:
-    """Policy features to judge: of an empty `features` every one that might be named, else those that it enables."""
+    """Policy features to judge: those that `features` names and enables, as no other one runs.
+
+    Where `features` cannot be read every one is judged: what is not understood permits nothing.
+    """
     policy = sorted(one["feature"] for one in contracts if one.get("data_path") == "policy")
-    if not features:
+    try:
+        named = values.mapping("ebpf_fleet_features", {} if features is None else features)
+    except values.RefusedValueError:
         return policy
-    return [name for name in policy if name in features and _enabled(features[name])]
+    return [name for name in policy if name in named and _enabled(named[name])]
 
 
 def _enabled(wish: Any) -> bool:
-    """Only a plain `enabled: false` keeps a feature off; what is malformed is refused elsewhere."""
-    return not (isinstance(wish, Mapping) and wish.get("enabled") is False)
+    """Only a clear `enabled: false` keeps a feature off; what is malformed is refused elsewhere."""
+    try:
+        return not isinstance(wish, Mapping) or values.truth("enabled", wish.get("enabled", True))
+    except values.RefusedValueError:
+        return True
 
 
 def policy_answers(
@@ -131,10 +139,11 @@ def policy_refusals(
 
     A host is its variables: `inventory_hostname`, `ebpf_fleet_features` and what
     `capability_facts` registered as `ebpf_fleet_capability`. A host that names no features
-    runs none of the policy path; one whose answer cannot be used is refused.
+    runs none of the policy path; one whose answer cannot be used is refused. The census has the
+    same judgement, by the same `policy_answers`.
     """
     refused = []
-    for host in (one for one in hosts if one.get("ebpf_fleet_features")):
+    for host in hosts:
         name = str(host["inventory_hostname"])
         answer = capability_document.read(name, host.get("ebpf_fleet_capability") or {})
         for one in policy_answers(answer.capabilities or {}, contracts, host.get("ebpf_fleet_features"), limits):

@@ -203,6 +203,7 @@ SNAPSHOT = having(
         "boottime_ns": COUNT,
         "status_error": NOTE,
         "application": maybe(APPLICATION),
+        "application_error": NOTE,
         "witness": maybe(WITNESS),
     },
 )

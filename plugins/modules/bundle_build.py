@@ -46,8 +46,10 @@ options:
     type: str
     default: ebpf-fleet
   version:
-    description: The bundle's version, C([0-9A-Za-z][0-9A-Za-z.+-]*).
-    type: str
+    description:
+      - The bundle's version, C([0-9A-Za-z][0-9A-Za-z.+-]*).
+      - A number is refused, as YAML makes 1.1 of an unquoted 1.10.
+    type: raw
     required: true
   sequence:
     description: A positive number that grows with each release. A host refuses one that does not.
@@ -167,6 +169,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import CREATED_F
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import BUNDLE_NAME, VERSION
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.values import told
 
 YAML_PROBLEM = None
 try:
@@ -182,7 +185,7 @@ ARGUMENTS = {
     "build_dir": {"type": "path"},
     "output": {"type": "path", "required": True},
     "name": {"type": "str", "default": "ebpf-fleet"},
-    "version": {"type": "str", "required": True},
+    "version": {"type": "raw", "required": True},
     "sequence": {"type": "int", "required": True},
     "created": {"type": "str"},
     "signing_key": {"type": "path", "required": True, "no_log": False},
@@ -193,13 +196,19 @@ ARGUMENTS = {
 }
 
 
+def wrong_version(version):
+    """What is wrong with a version, as a list; a number may not be the version that was written."""
+    if not isinstance(version, str):
+        return [f"version: is {told(version)}; YAML makes 1.1 of an unquoted 1.10: quote it"]
+    return [] if VERSION.match(version) else [f"version: is {version!r}; use 1 to 64 of [0-9A-Za-z.+-]"]
+
+
 def check_arguments(params):
     """Refuse values that no bundle can have, all of them at once."""
     wrong = []
     if not BUNDLE_NAME.match(params["name"]):
         wrong.append(f"name: is {params['name']!r}; use 1 to 64 of [0-9A-Za-z._-]")
-    if not VERSION.match(params["version"]):
-        wrong.append(f"version: is {params['version']!r}; use 1 to 64 of [0-9A-Za-z.+-]")
+    wrong += wrong_version(params["version"])
     if params["sequence"] < 1:
         wrong.append(f"sequence: is {params['sequence']}; give a positive integer, higher than the last release's")
     if params["compatibility"] is not None and sorted(params["compatibility"]) != ["known_disabled", "summary"]:

@@ -34,7 +34,8 @@ options:
   application_file:
     description:
       - A JSON file in which an application on the host keeps its own latency, C({"p95_ns":…, "p99_ns":…}).
-      - Absent or unreadable, the observation's C(application) is null.
+      - Absent, the observation's C(application) is null. A fraction of a nanosecond is rounded up.
+      - Where it cannot be used, C(application) is null, C(application_error) names file and field, and the gate holds.
     type: path
   state_dir:
     description: The loader's state directory.
@@ -138,6 +139,8 @@ def main():
     )
     time.sleep(module.params["bake"])
     found = observe(places, platform.node(), module.params["window"], time.sleep)
+    if found["end"]["application_error"]:
+        module.warn(found["end"]["application_error"])
     module.exit_json(changed=False, observation=found)
 
 

@@ -46,7 +46,8 @@ def report(folder: Path, name: str = "fleet") -> dict[str, Any]:
 
 def test_a_bundle_that_was_not_shipped_is_answered_for_in_three_files(tmp_path: Path, bundle: Path) -> None:
     need_root()
-    status, said = run("capabilities", tmp_path, "-e", f"bundle={bundle}", "-e", "ebpf_fleet_report=fleet")
+    asked = ("-e", f"bundle={bundle}", "-e", "ebpf_fleet_report=fleet", "-e", 'ebpf_fleet_features={"exec_policy":{}}')
+    status, said = run("capabilities", tmp_path, *asked)
     assert status == 0, said
     census = report(tmp_path)
     assert census["bundle"]["version"] == "2.0.0" and sorted(census["features"]) == FEATURES

@@ -353,7 +353,7 @@ def test_arguments_that_cannot_be_meant_are_refused(tmp_path, few):
         ran = play(tmp_path, str(write_play(tmp_path, {"command": "true", "hosts": hosts})), inventory)
         assert ran.rc != 0 and words in ran.text, ran.text
     ran = play(tmp_path, str(write_play(tmp_path, {"command": "true", "timeout": 0})), inventory)
-    assert ran.rc != 0 and "seconds from 1 to 3600" in ran.text
+    assert ran.rc != 0 and "a number from 1 to 3600" in ran.text
 
 
 def test_one_hosts_bad_variables_are_its_own_result(tmp_path, tmp_path_factory):

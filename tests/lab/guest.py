@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import paths, qemu, ssh
+from .console import Console
 from .errors import LabError
 from .qemu import Machine, Monitor, Program
 from .system import read_json, run, say, write_json
@@ -164,7 +165,7 @@ def _start(emulator: Program, machine: Machine, origin: str, extra: list[str]) -
     home = folder(name)
     home.mkdir(parents=True, exist_ok=True)
     _end_strays(name)
-    for stale in ("monitor", "record.json", "unplugged"):
+    for stale in ("monitor", "record.json", "unplugged", "console.log"):
         (home / stale).unlink(missing_ok=True)
     port = free_port(machine.host.port)
     argv = [*emulator.command(), *qemu.arguments(machine, port), *extra]
@@ -205,17 +206,29 @@ def last_words(name: str) -> str:
     return "\n".join(parts) or "nothing was logged"
 
 
-def _await(what: str, name: str, seconds: float, ready: Any) -> None:
+def _await(what: str, name: str, seconds: float, ready: Any, console: Console | None = None) -> None:
+    """Wait until `ready`; a QEMU that ended and a kernel that gave up on `console` are told at once."""
+
     def ready_or_dead() -> bool:
         if record(name) is None:
             raise LabError(f"{name}: QEMU ended during {what}: {last_words(name)}")
+        refuse_panic(name, what, console)
         return bool(ready())
 
     qemu.wait_until(f"{name}: {what}", seconds, ready_or_dead)
 
 
+def refuse_panic(name: str, what: str, console: Console | None) -> None:
+    """LabError where the console shows a panic: such a guest would be waited for in vain."""
+    panic = None if console is None else console.panic()
+    if panic is not None:
+        where = folder(name) / "console.log"
+        raise LabError(f"{name}: its kernel gave up during {what}: {panic}; see {where}, then 'down {name}'")
+
+
 def _await_ssh(started: Record, seconds: float) -> None:
-    _await("waiting for SSH", started.name, seconds, lambda: ssh.greets(started.port))
+    console = Console(folder(started.name) / "console.log")
+    _await("waiting for SSH", started.name, seconds, lambda: ssh.greets(started.port), console)
     paths.KNOWN_HOSTS.parent.mkdir(parents=True, exist_ok=True)
     know(started.port)
     ssh.set_clock(started.port)
@@ -316,6 +329,7 @@ def reboot(found: Record) -> None:
     """Have the guest reboot itself and wait until it is up again, with a new boot id."""
     asked = "cat /proc/sys/kernel/random/boot_id"
     before = ssh.run(found.port, asked)
+    console = Console(folder(found.name) / "console.log", from_now=True)
     ssh.run(found.port, "systemctl --no-block reboot")
 
     def rebooted() -> bool:
@@ -326,7 +340,7 @@ def reboot(found: Record) -> None:
         except LabError:
             return False
 
-    _await("rebooting", found.name, BOOT_SECONDS, rebooted)
+    _await("rebooting", found.name, BOOT_SECONDS, rebooted, console)
     ssh.set_clock(found.port)
 
 

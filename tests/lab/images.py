@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import apt, paths
+from .elf import static_program
 from .errors import LabError
 from .settings import Kernel, Userland
 from .system import digest_of, read_json, run, say, scratch_beside, write_json
@@ -33,6 +34,7 @@ INITRD_MODULES = (
     "crc32c_generic", "squashfs",
 )  # fmt: skip
 
+BUSYBOX = Path("/bin/busybox")
 _MKSQUASHFS = ("-comp", "zstd", "-Xcompression-level", "6", "-noappend", "-no-progress", "-quiet")
 # Debian 11 would otherwise be unpacked with a /bin and /lib of its own, unlike an installed one.
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
@@ -142,7 +144,7 @@ def kernel(wanted: Kernel, refresh: bool = False) -> KernelImage:
     pin = _kernel_pin(wanted, refresh)
     pool = [digest for _, digest in wanted.pool]
     settings = " ".join((*INITRD_MODULES, *_MKSQUASHFS, *pool))
-    key = digest_of(paths.IMAGE_FILES / "init", Path("/bin/busybox"), settings)[:16]
+    key = digest_of(paths.IMAGE_FILES / "init", static_program(BUSYBOX), settings)[:16]
     folder = paths.KERNELS / f"{wanted.name}-{pin['package']}_{pin['version'].replace(':', '%3a')}-{key}"
     if not folder.exists():
         say(f"kernel {wanted.name}: preparing {pin['package']}")
@@ -225,7 +227,7 @@ def _build_initrd(base: Path, release: str, folder: Path) -> None:
     tree = folder / "initrd.tree"
     (tree / "bin").mkdir(parents=True)
     (tree / "modules").mkdir()
-    shutil.copy("/bin/busybox", tree / "bin" / "busybox")
+    shutil.copy(static_program(BUSYBOX), tree / "bin" / "busybox")
     shutil.copy(paths.IMAGE_FILES / "init", tree / "init")
     (tree / "init").chmod(0o755)
     for number, module in enumerate(_modules_to_load(base, release)):

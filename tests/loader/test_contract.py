@@ -11,6 +11,7 @@ import pytest
 
 from tests.loader.bundles import Trust
 from tests.loader.objects import bundle_of, check, compile_source, contract, plain, variant
+from tests.unit.test_contract import ALTERNATIVES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads BPF: needs root")
 
@@ -102,3 +103,68 @@ def test_programs_are_held_against_the_contract(loader: Path, tmp_path: Path, tr
     variants = judge(loader, tmp_path, trust, 0, variants=listed)["features"]["test"]["variants"]
     assert [each["reason_code"] for each in variants.values()] == ["EF_CONTRACT_MALFORMED"] * 2
     assert "lacks" in variants["full"]["reason"] and "'theirs'" in variants["reduced"]["reason"]
+
+
+@pytest.mark.parametrize(("hooks", "refused"), ALTERNATIVES)
+def test_two_alternatives_for_one_hook_are_refused_as_the_build_refuses_them(
+    loader: Path, tmp_path: Path, trust: Trust, hooks: list[str], refused: bool
+) -> None:
+    requires = ["btf:any", *(f"attach:{word}" for word in hooks)]
+    found = judge(loader, tmp_path, trust, 3 if refused else 0, variants=[variant("full", ["theirs"], requires)])
+    if refused:
+        assert (found["reason_code"], found["file"]) == ("EF_CONTRACT_MALFORMED", "features/test/contract.json")
+        assert "two programs for one hook, and both would attach" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [
+        ("raw_tp/sched_switch", "raw_tracepoint/sched_switch", False),
+        ("raw_tp/sched_switch", "raw_tp/sched_switch", False),
+        ("raw_tp/sched_switch", "tp/sched/sched_switch", True),
+        ("kprobe/vfs_read", "fentry/vfs_read", True),
+        ("kretprobe/vfs_read", "fexit/vfs_read", True),
+        ("kprobe/vfs_read", "kretprobe/vfs_read", False),
+        ("raw_tp/sched_switch", "raw_tp/sched_wakeup", False),
+    ],
+)
+def test_an_object_with_two_programs_for_one_hook_is_refused_before_it_is_loaded(
+    loader: Path, tmp_path: Path, trust: Trust, one: str, other: str, refused: bool
+) -> None:
+    source = plain(one, "first") + f'SEC("{other}") int second(void *ctx) {{ return 0; }}\n'
+    document = contract("test", [variant("full", ["first", "second"], ["btf:any"])])
+    bundle = bundle_of(tmp_path, trust, test=(document, {"full": compile_source(tmp_path, "test", source)}))
+    found = check(loader, bundle, trust)["features"]["test"]["variants"]["full"]
+    assert (found["reason_code"] == "EF_CONTRACT_MALFORMED") is refused, found
+    if refused:
+        assert f"'first' ({one}) and 'second' ({other})" in found["reason"] and found["loads"] is False
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "ring", "words"),
+    [
+        (8192, 16384, None),
+        (8193, 16384, "has 8200 bytes; this loader carries records of at most 8192"),
+        (70000, 1 << 20, "this loader carries records of at most 8192"),
+        (4088, 4096, None),
+        (4089, 4096, "map 'ring' of variant 'full' has 4096 bytes, fewer than one record and its header (4104)"),
+    ],
+)
+def test_a_record_that_no_reader_could_carry_is_refused_before_it_is_loaded(
+    loader: Path, tmp_path: Path, trust: Trust, bytes_: int, ring: int, words: str | None
+) -> None:
+    source = (
+        plain("raw_tp/sched_switch", "theirs")
+        + f"struct record {{ unsigned char data[{bytes_}]; }};\n"
+        + "struct { __uint(type, BPF_MAP_TYPE_RINGBUF);"
+        + f' __uint(max_entries, {ring}); }} ring SEC(".maps");\n'
+        + "struct record *keep __attribute__((unused));\n"
+    )
+    document = contract("test", [variant("full", ["theirs"], ["btf:any"])], signals=[EVENTS], data_path="events")
+    bundle = bundle_of(tmp_path, trust, test=(document, {"full": compile_source(tmp_path, "test", source)}))
+    found = check(loader, bundle, trust)["features"]["test"]["variants"]["full"]
+    if words is None:
+        assert found["reason_code"] == "EF_OK", found
+        return
+    assert (found["reason_code"], found["loads"]) == ("EF_CONTRACT_MALFORMED", False)
+    assert words in found["reason"]

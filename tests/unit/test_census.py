@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import census, strata
+import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document, census, strata
 
 FULL = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fine"}
 DISABLED = {"profile": "disabled", "variant": None, "reason_code": "EF_NO_BTF", "reason": "the kernel has no BTF"}
@@ -43,7 +44,12 @@ def test_a_silent_host_is_named_and_counted_nowhere() -> None:
     }
     result = census.capability_census(answers)
     assert result["silent"] == ["b", "c", "d"]
-    assert result["silent_reasons"] == {"b": "unreachable: Failed to connect", "c": "failed: no Python", "d": None}
+    reasons = {"b": "unreachable: Failed to connect to the host", "c": "failed: no Python", "d": None}
+    assert result["silent_reasons"] == reasons
+    assert result["silence"] == (
+        "no answer from b: unreachable: Failed to connect to the host; no answer from c: failed: no Python; "
+        "no answer from d: nothing was reported of it: it was skipped, or lost before it was asked"
+    )
     assert result["features"]["runqlat"]["hosts"] == {"full": 1, "reduced": 0, "disabled": 0}
 
 
@@ -68,7 +74,7 @@ def test_the_bundle_that_was_asked_about_is_named() -> None:
 def test_a_policy_feature_is_judged_on_the_hosts_that_would_run_it() -> None:
     contracts = [{"feature": "exec_policy", "data_path": "policy", "budget": {"drop_ratio_ppm": 0}}]
     answers = {"a": answer("6.1", {"release": None}), "b": answer("6.1", {"release": None})}
-    off = {"b": {"exec_policy": {"enabled": False}}}
+    off = {"a": {"exec_policy": {}}, "b": {"exec_policy": {"enabled": False}}}
     result = census.capability_census(answers, target={"contracts": contracts}, features=off)
     assert result["hosts"]["a"]["policy"][0]["reason_code"] == "EF_POLICY_NOT_READY"
     assert result["hosts"]["b"]["policy"] == []
@@ -90,3 +96,62 @@ def test_changes_at_next_boot_are_told_once_for_the_hosts_they_are_true_of() -> 
         "b: next boot (6.1): no change is foreseen",
         "c: next boot: unknown: two are installed",
     ]
+
+
+class Counted(str):
+    """Text that counts its comparisons: the census's work, whatever the machine."""
+
+    work = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.work += 1
+        return str.__eq__(self, other)
+
+
+def work_of(count: int) -> int:
+    """Comparisons of a census's counting where each host has a reason of its own."""
+    hosts = {
+        f"h{i:05}": {"stratum": STRATUM, "profiles": {"runqlat": {**DISABLED, "reason": Counted(f"because {i}")}}}
+        for i in range(count)
+    }
+    Counted.work = 0
+    found = census._features(hosts)
+    assert len(found["runqlat"]["reasons"][STRATUM]) == count
+    return Counted.work
+
+
+def test_the_work_of_a_census_grows_with_the_fleet_and_not_with_its_square() -> None:
+    assert work_of(1_600) <= 10 * max(work_of(400), 100)
+
+
+@pytest.mark.parametrize(
+    ("systemd", "answer_", "profile"),
+    [
+        ({"pid1": {"answer": "yes", "evidence": "there"}}, "yes", "full"),
+        ({"pid1": {"answer": "no", "evidence": "run/systemd/system is not there"}}, "no", "disabled"),
+        ({"pid1": {"answer": "unknown"}}, "unknown", "full"),
+        ({"installed": {"answer": "yes"}, "pid1": {"answer": "no"}}, "no", "disabled"),
+        ({"installed": {"answer": "no"}}, "unknown", "full"),
+        ({}, "unknown", "full"),
+        (None, "unknown", "full"),
+    ],
+)
+def test_a_host_without_systemd_runs_nothing_whatever_its_kernel_could(
+    systemd: Any, answer_: str, profile: str
+) -> None:
+    facts = {} if systemd is None else {"systemd": systemd}
+    found = census.capability_census({"a": answer("6.1", facts, runqlat=FULL), "b": answer("6.1", runqlat=FULL)})
+    host = found["hosts"]["a"]
+    assert (host["deployable"]["answer"], host["profiles"]["runqlat"]["profile"]) == (answer_, profile)
+    told = [line for line in found["sentences"] if line.startswith("a: ")]
+    assert bool(told) is (answer_ == "no")
+    if told:
+        assert "no release can be deployed to this host" in told[0] and "(EF_NO_SYSTEMD)" in told[0] and len(told) == 1
+        assert found["features"]["runqlat"]["hosts"] == {"full": 1, "reduced": 0, "disabled": 1}
+    assert capability_document.census_faults(found) is None
+
+
+def test_a_host_without_systemd_is_told_without_a_bundle_too() -> None:
+    facts = {"systemd": {"pid1": {"answer": "no", "evidence": "x"}}}
+    assert "no release can be deployed" in " ".join(census.capability_census({"a": answer("6.1", facts)})["sentences"])

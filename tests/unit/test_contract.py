@@ -9,10 +9,10 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import (
     MAX_SERIES,
     default_sample_every,
-    requirement_remedy,
     validate_contract,
     variant_maps,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_variants import requirement_remedy
 
 MAPS = [
     {"name": "ef_counters", "type": "percpu_array", "max_entries": 4, "scope": "per_cpu"},
@@ -322,3 +322,43 @@ def test_requirements_of_the_grammar(requirement: str) -> None:
 )  # fmt: skip
 def test_anything_else_is_refused_with_a_remedy(requirement: Any) -> None:
     assert requirement_remedy(requirement)
+
+
+# Words of one variant's `requires`, and whether two of its programs hang on one hook. The loader's tests read it too.
+ALTERNATIVES = [
+    (["fentry:vfs_read", "kprobe:vfs_read"], True),
+    (["kprobe:vfs_read", "fentry:vfs_read"], True),
+    (["fexit:vfs_read", "kretprobe:vfs_read"], True),
+    (["tp_btf:sched_switch", "raw_tp:sched_switch"], True),
+    (["raw_tp:sched_switch", "tracepoint:sched/sched_switch"], True),
+    (["tracepoint:sched/sched_switch", "tp_btf:sched_wakeup", "tp_btf:sched_switch"], True),
+    # Entry and exit of a function are two hooks, and so are two functions.
+    (["fentry:vfs_read", "fexit:vfs_read"], False),
+    (["kprobe:vfs_read", "kretprobe:vfs_read"], False),
+    (["fentry:vfs_read", "kretprobe:vfs_read"], False),
+    (["fentry:vfs_read", "fentry:vfs_write", "kprobe:vfs_readv"], False),
+    (["raw_tp:sys_enter", "raw_tp:sys_exit", "tracepoint:syscalls/sys_enter_read"], False),
+    # A name of a function and of a tracepoint are not one.
+    (["kprobe:sched_switch", "raw_tp:sched_switch"], False),
+]
+TYPES = {"fentry": "tracing", "fexit": "tracing", "tp_btf": "tracing", "kprobe": "kprobe", "kretprobe": "kprobe",
+         "raw_tp": "raw_tracepoint", "tracepoint": "tracepoint"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("hooks", "refused"), ALTERNATIVES)
+def test_two_alternatives_for_one_hook_would_both_attach(hooks: list[str], refused: bool) -> None:
+    types = {f"prog_type:{TYPES[word.partition(':')[0]]}" for word in hooks}
+    requires = ["btf:vmlinux", *sorted(types), *(f"attach:{word}" for word in hooks)]
+    said = "\n".join(error.message for error in validate_contract(changed(GOOD, "variants.0.requires", requires), "c"))
+    assert ("which are one hook, and both programs would attach" in said) is refused, said
+    assert refused or said == ""
+    if refused:
+        assert "variants[0].requires" in said and "make a variant of the other" in said
+
+
+def test_two_alternatives_of_the_bcc_fallback_are_refused_too() -> None:
+    requires = ["prog_type:kprobe", "prog_type:raw_tracepoint", "attach:raw_tp:oom", "attach:kprobe:oom"]
+    good = changed(GOOD, "bcc", {"programs": ["ef_a", "ef_b"], "requires": requires})
+    assert validate_contract(good, "c") == []
+    bad = changed(good, "bcc.requires", ["prog_type:kprobe", "attach:kprobe:oom", "attach:kprobe:oom"])
+    assert "bcc.requires" in validate_contract(bad, "c")[0].message

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import contract_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations, reads_kernel
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import (
@@ -317,3 +319,58 @@ def program(code: bytes, flags: int) -> bytes:
     header = b"\x7fELF\x02\x01".ljust(40, b"\0") + struct.pack("<QIHHHHHH", 64 + len(code), 0, 64, 0, 0, 64, 1, 0)
     section = struct.pack("<IIQQQQIIQQ", 0, 1, flags, 0, 64, len(code), 0, 0, 8, 0)
     return header.ljust(64, b"\0") + code + section
+
+
+def twice(one: str, other: str) -> dict[str, Any]:
+    """The object with a second program, in these sections."""
+    first = {**OBJECT["programs"][0], "section": one}
+    return {**OBJECT, "programs": [first, {**first, "name": "ef_second", "section": other}]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "refused"),
+    [
+        ("tp_btf/sched_switch", "raw_tracepoint/sched_switch", True),
+        ("raw_tp/sched_switch", "tp/sched/sched_switch", True),
+        ("fentry/vfs_read", "kprobe/vfs_read", True),
+        ("fexit.s/vfs_read", "kretprobe/vfs_read", True),
+        # Two of one kind are meant: no kernel takes only one of them.
+        ("kprobe/vfs_read", "kprobe/vfs_read", False),
+        ("raw_tp/sched_switch", "raw_tracepoint/sched_switch", False),
+        ("fentry/vfs_read", "fexit/vfs_read", False),
+        ("kprobe/vfs_read", "kprobe/vfs_write", False),
+        ("kprobe/sched_switch", "raw_tp/sched_switch", False),
+    ],
+)
+def test_two_programs_of_an_object_for_one_hook_are_refused(one: str, other: str, refused: bool) -> None:
+    said = compared(HISTOGRAM, full=twice(one, other))
+    assert ("are for one hook, and both would attach" in said) is refused, said
+    if refused:
+        assert f"ef_rql_switch ({one}) and ef_second ({other})" in said and "variants[0].programs" in said
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "ring", "words"),
+    [
+        (8192, 16384, None),
+        (8193, 16384, "has 8200 bytes; the loader carries records of at most 8192"),
+        (8200, 16384, "signals[0].event"),
+        (70000, 1 << 20, "make the record smaller"),
+        (4088, 4096, None),
+        (4089, 4096, "'ef_events' of variant 'full' has 4096 bytes, fewer than one record and its header (4104)"),
+        (8192, 4096, "signals[0].map"),
+    ],
+)
+def test_a_record_that_no_reader_could_carry_is_refused(bytes_: int, ring: int, words: str | None) -> None:
+    time = EVENT["ef_exec_event"][0]
+    rest = {"name": "data", "offset": 8, "size": bytes_ - 8, "kind": "bytes"}
+    built = {**RECORDING, "maps": [COUNTER_MAP, CONFIG_MAP, {**RING, "max_entries": ring}]}
+    said = compared(RECORDS, full={**built, "structs": {"ef_exec_event": [time, rest]}})
+    about = [line for line in said.splitlines() if "record" in line]
+    assert about == [] if words is None else words in "\n".join(about), said
+
+
+def test_the_longest_record_is_the_loaders() -> None:
+    header = (Path(__file__).resolve().parents[2] / "bpf/loader/format.h").read_text()
+    assert f"#define EF_RECORD_BYTES {contract_objects.MAX_RECORD_BYTES} " in header
+    assert f"#define EF_RING_HEADER_BYTES {contract_objects.RING_HEADER_BYTES} " in header

@@ -41,7 +41,7 @@ def test_a_feature_that_is_not_named_does_not_run() -> None:
         ("runqlat", "EF_DESIRED_MALFORMED", "is not a mapping"),
         ({"runqlat": True}, "EF_DESIRED_MALFORMED", "features.runqlat"),
         ({"runqlat": {"enable": True}}, "EF_DESIRED_MALFORMED", "did you mean 'enabled'?"),
-        ({"runqlat": {"enabled": "yes"}}, "EF_DESIRED_MALFORMED", "true or false"),
+        ({"runqlat": {"enabled": "maybe"}}, "EF_DESIRED_MALFORMED", "true or false"),
         ({"runqlat": {"sample_every": 0}}, "EF_DESIRED_MALFORMED", "from 1"),
         ({"runqlat": {"sample_every": 2**32}}, "EF_DESIRED_MALFORMED", "from 1"),
         ({"runqlat": {"sample_every": 1.5}}, "EF_DESIRED_MALFORMED", "sample_every"),

@@ -37,6 +37,7 @@ def feature() -> dict[str, Any]:
             {"name": "ef_seen", "type": "hash", "max_entries": 100, "entries": 10, "memory_bytes": 300},
         ],
         "counters": {"produced": 0, "delivered": 0, "dropped": 0, "sampled_out": 0, "in_flight": 0},
+        "degraded": None,
         "consumer": {"lag_bytes": 0, "ring_bytes": 4096},
     }
 
@@ -155,7 +156,7 @@ def test_a_healthy_host_passes_every_check() -> None:
     assert verdict["verdict"] == "pass", verdict["sentence"]
     assert {one["verdict"] for one in verdict["checks"]} == {"pass"}
     judged = {one["check"] for one in verdict["checks"]}
-    never_here = {"observation", "witness", "application_p95", "application_p99", "host_cpu_shift"}
+    never_here = {"observation", "counters_advance", "witness", "application_p95", "application_p99", "host_cpu_shift"}
     assert judged == set(gate_arguments.CHECKS) - never_here
 
 
@@ -310,6 +311,23 @@ class TestDrops:
         assert check(verdict, "drop_ratio")["verdict"] == "pass"
         assert check(verdict, "drop_ratio")["measured"] == 20000
 
+    @pytest.mark.parametrize(
+        ("degraded", "limit", "verdict"),
+        [(None, 0, "pass"), ("sampling", 0, "fail"), ("sampling", 2, "pass"), ("reduced", 2, "fail")],
+    )
+    def test_what_fits_only_once_a_budget_has_thinned_it_does_not_fit(
+        self, degraded: str | None, limit: int, verdict: str
+    ) -> None:
+        steps = {"sampling": 2, "reduced": 4}
+        found = degraded and {
+            "step": degraded, "steps": steps[degraded], "reason_code": "EF_BUDGET_DROPS", "reason": "it drops",
+            "measured": 5, "limit": 1, "since_boottime_ns": 5,
+        }  # fmt: skip
+        judged = judge(spoil(EXEC + "degraded", found), limits={"degradation_steps": limit})
+        one = check(judged, "degradation")
+        assert (one["measured"], one["verdict"]) == (steps.get(degraded or "", 0), verdict)
+        assert degraded is None or "EF_BUDGET_DROPS: it drops" in one["sentence"]
+
     @pytest.mark.parametrize(("sampled_out", "measured"), [(0, 5000), (500, 10000), (900, 50000)])
     def test_thinning_makes_no_loss_smaller(self, sampled_out: int, measured: int) -> None:
         lost = dict(produced=1000, delivered=995 - sampled_out, dropped=5, sampled_out=sampled_out, in_flight=0)
@@ -452,6 +470,14 @@ class TestApplication:
         verdict = judge_all({"h1": pair}, limits={"application_p95_growth_ppm": 100_000})
         assert check(verdict, "application_p95")["verdict"] == expected
 
+    @pytest.mark.parametrize("limits", [{}, {"application_p95_growth_ppm": 100_000, "application_p99_growth_ppm": 1}])
+    @pytest.mark.parametrize("end", ["before", "after"])
+    def test_a_file_that_cannot_be_used_holds_and_is_told_with_its_field(self, limits: Any, end: str) -> None:
+        pair = self.with_latency(100, 100)
+        pair[end]["end"].update(application=None, application_error="/run/a.json: p95_ns: is 'x' (text)")
+        found = check(judge_all({"h1": pair}, limits=limits), "application_p95")
+        assert found["verdict"] == "inconclusive" and "/run/a.json: p95_ns: is 'x'" in found["sentence"]
+
     def test_not_judged_without_a_limit(self) -> None:
         verdict = judge_all({"h1": self.with_latency(100, 1000)})
         assert verdict["verdict"] == "pass"
@@ -489,11 +515,11 @@ class TestOwnChecks:
     [
         ({"limits": {"drop_ration_ppm": 1}}, "did you mean drop_ratio_ppm"),
         ({"limits": {"xyzzy": 1}}, "known are"),
-        ({"limits": {"loader_cpu_millicores": -1}}, "limits.loader_cpu_millicores: -1"),
+        ({"limits": {"loader_cpu_millicores": -1}}, "limits.loader_cpu_millicores: is -1"),
         ({"limits": {"loader_cpu_millicores": 1.5}}, "1000 is one core"),
-        ({"limits": {"loader_cpu_millicores": None}}, "limits.loader_cpu_millicores: None"),
-        ({"limits": {"status_age_ns": "5"}}, "nanoseconds"),
-        ({"limits": {"require_events": "yes"}}, "require_events"),
+        ({"limits": {"loader_cpu_millicores": None}}, "limits.loader_cpu_millicores: is nothing"),
+        ({"limits": {"status_age_ns": "5s"}}, "nanoseconds"),
+        ({"limits": {"require_events": "maybe"}}, "require_events: is 'maybe'"),
         ({"on_inconclusive": {"bpf_cpo": "pass"}}, "did you mean bpf_cpu"),
         ({"on_inconclusive": {"bpf_cpu": "ignore"}}, "say hold or pass"),
         ({"expected": {"h1": "full"}}, "expected.h1"),
@@ -503,7 +529,7 @@ class TestOwnChecks:
         ({"extra_checks": [{"name": "a"}]}, "extra_checks: each needs"),
         ({"extra_checks": [{"name": "a", "expression": "x"}]}, "give one of max and min"),
         ({"extra_checks": [{"name": "a", "expression": "x", "max": 1, "min": 0}]}, "give one of max and min"),
-        ({"extra_checks": [{"name": "a", "expression": "x", "max": "1"}]}, "is no number"),
+        ({"extra_checks": [{"name": "a", "expression": "x", "max": "one"}]}, "max: is 'one' .*give a number"),
         ({"extra_checks": [{"name": "a", "expression": "x", "maximum": 1}]}, "did you mean max"),
         ({"extra_checks": [{"name": "bpf_cpu", "expression": "x", "max": 1}]}, "name is taken"),
     ],
@@ -549,3 +575,10 @@ def test_a_degradation_is_in_the_sentence_and_a_shed_feature_fails_whatever_was_
     found = check(verdict, "features_attached")
     assert found["verdict"] == "fail"
     assert "degraded to shed, 5 steps down, for EF_BUDGET_CPU: its cpu is over" in found["sentence"]
+
+
+def test_numbers_and_truths_as_text_are_what_they_say() -> None:
+    found = gate_arguments.check_limits({"loader_cpu_millicores": "50", "status_age_ns": "5", "require_events": "no"})
+    assert (found["loader_cpu_millicores"], found["status_age_ns"], found["require_events"]) == (50, 5, False)
+    (own,) = gate_arguments.check_expressions([{"name": "a", "expression": "x", "max": "1.5"}])
+    assert own["max"] == 1.5

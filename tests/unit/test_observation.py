@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import observation as obs
@@ -87,20 +88,49 @@ class TestStatus:
 
 
 class TestApplication:
-    def test_read(self, tmp_path: Path) -> None:
-        path = tmp_path / "latency.json"
-        path.write_text('{"p95_ns": 100, "p99_ns": 1.5}')
-        assert obs.read_application(path) == {"p95_ns": 100, "p99_ns": None}
-
-    @pytest.mark.parametrize("text", ["", "[1]", "no json"])
-    def test_garbage_is_null(self, tmp_path: Path, text: str) -> None:
+    @pytest.mark.parametrize(
+        ("text", "read"),
+        [
+            ('{"p95_ns": 100, "p99_ns": 200}', (100, 200)),
+            ('{"p95_ns": 100.0, "p99_ns": 1.5}', (100, 2)),
+            ('{"p95_ns": 1.25e6, "p99_ns": 2e6}', (1_250_000, 2_000_000)),
+            ('{"p95_ns": "100", "p99_ns": "1.5"}', (100, 2)),
+            ('{"p95_ns": 0, "p99_ns": null}', (0, None)),
+            ('{"p99_ns": 7, "requests": 12.5}', (None, 7)),
+            ("{}", (None, None)),
+        ],
+    )
+    def test_whole_numbers_and_fractions_are_nanoseconds(self, tmp_path: Path, text: str, read: Any) -> None:
         path = tmp_path / "latency.json"
         path.write_text(text)
-        assert obs.read_application(path) is None
+        assert obs.read_application(path) == (dict(zip(("p95_ns", "p99_ns"), read)), None)
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [
+            ('{"p95_ns": "fast"}', "p95_ns: is 'fast' (text)"),
+            ('{"p95_ns": 1, "p99_ns": -1}', "p99_ns: is -1 (a number)"),
+            ('{"p95_ns": true}', "p95_ns: is True (a truth value)"),
+            ('{"p95_ns": [1]}', "p95_ns: is [1] (a list)"),
+            ('{"p95_ns": {"value": 1}}', "p95_ns: is {'value': 1} (a mapping)"),
+            ('{"p99_ns": 1e300}', "p99_ns: is 1e+300 (a number)"),
+            ('{"p99_ns": NaN}', "NaN"),
+            ("[1]", "the document: is [1] (a list)"),
+            ("null", "the document: is nothing"),
+            ("12.5", "the document: is 12.5 (a number)"),
+            ("no json", "is not JSON"),
+            ("", "is not JSON"),
+        ],
+    )
+    def test_another_shape_is_an_error_that_names_file_and_field(self, tmp_path: Path, text: str, named: str) -> None:
+        path = tmp_path / "latency.json"
+        path.write_text(text)
+        found, wrong = obs.read_application(path)
+        assert found is None and wrong is not None and wrong.startswith(str(path)) and named in wrong
 
     def test_no_file_is_null(self, tmp_path: Path) -> None:
-        assert obs.read_application(None) is None
-        assert obs.read_application(tmp_path / "none") is None
+        assert obs.read_application(None) == (None, None)
+        assert obs.read_application(tmp_path / "none") == (None, None)
 
 
 def test_two_snapshots_of_this_machine_make_rates(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import census
 from ansible_collections.ebpf.fleet.plugins.module_utils import policy_ready as policy
 
 
@@ -84,14 +85,21 @@ def test_the_age_limit_can_be_set_and_a_mistyped_one_is_refused() -> None:
 @pytest.mark.parametrize(
     ("features", "wanted"),
     [
-        (None, ["exec_policy"]),
-        ({}, ["exec_policy"]),
+        # Without a name none runs, so none is judged: the census and a rollout say the same.
+        (None, []),
+        ({}, []),
+        ("", []),
+        ('{"exec_policy": {}}', ["exec_policy"]),
+        ('{"exec_policy": {"enabled": "off"}}', []),
         ({"exec_policy": {}}, ["exec_policy"]),
         ({"exec_policy": {"enabled": True}}, ["exec_policy"]),
         ({"exec_policy": {"enabled": False}}, []),
         ({"runqlat": {}}, []),
+        ({"exec_policy": {"enabled": "no"}}, []),
         # What is malformed is refused elsewhere; here it does not count as off.
-        ({"exec_policy": {"enabled": "no"}}, ["exec_policy"]),
+        ({"exec_policy": {"enabled": "maybe"}}, ["exec_policy"]),
+        ("exec_policy", ["exec_policy"]),
+        (["exec_policy"], ["exec_policy"]),
         ({"exec_policy": None}, ["exec_policy"]),
     ],
 )
@@ -118,3 +126,24 @@ def test_a_host_that_gave_no_facts_is_refused() -> None:
 
 def test_a_bundle_without_policy_features_refuses_nobody() -> None:
     assert policy.policy_refusals([{"inventory_hostname": "a"}], CONTRACTS[:2]) == []
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        None,
+        {},
+        {"runqlat": {}},
+        {"exec_policy": {}},
+        {"exec_policy": {"enabled": False}},
+        '{"exec_policy": {}}',
+        "exec",
+    ],
+)
+def test_the_census_and_a_rollout_judge_the_same(features: Any) -> None:
+    facts = {"kernel": {"family": "6.1"}, "distro": {"id": "debian"}, "btf": {"state": "vmlinux"}, "release": None}
+    answer = {"capabilities": facts}
+    host = {"inventory_hostname": "a", "ebpf_fleet_capability": answer, "ebpf_fleet_features": features}
+    counted = census.capability_census({"a": answer}, {"contracts": CONTRACTS}, {"a": features})["hosts"]["a"]["policy"]
+    refused = policy.policy_refusals([host], CONTRACTS)
+    assert [one["feature"] for one in counted if not one["ready"]] == [one["feature"] for one in refused]

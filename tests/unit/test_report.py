@@ -54,7 +54,8 @@ def fleet() -> dict[str, Any]:
         "old": host("6.1", runqlat=DISABLED),
         "gone<b>": {"unreachable": True, "msg": EVIL},
     }
-    return census.capability_census(answers, target=TARGET, time="2026-11-23T22:00:00Z")
+    named = {name: {"exec_policy": {}} for name in answers}
+    return census.capability_census(answers, target=TARGET, features=named, time="2026-11-23T22:00:00Z")
 
 
 def matrix() -> dict[str, Any]:

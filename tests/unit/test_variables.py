@@ -1,103 +1,155 @@
-"""The pages have every variable that a person can set, no other, and the defaults that are in the code."""
+"""Values as people give them: every variable takes text for what it is, or says what it got."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.support.collection_variables import NAME, for_people, role_options, used, written_defaults
+import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils import values, variables
+from ansible_collections.ebpf.fleet.plugins.module_utils.values import RefusedValueError
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "variables.md"
-TABLES = [PAGE, ROOT / "docs/rollout.md", ROOT / "docs/fan-out.md", *sorted(ROOT.glob("roles/*/README.md"))]
-ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]*) \| [^|]+ \|$", re.M)
-# Named in code and no variable: a fact, and a file's name in a template.
-NO_VARIABLES = {"ebpf_fleet_capabilities", "ebpf_fleet_bcc"}
-# Not of our prefix, as on call types them: variable and the playbook that takes it.
-SHORT = {"bundle": "capabilities", "scope": "rollback", "state": "rollback"}
-# What an empty or computed default is called in a table.
-EMPTY = {"none", "empty", "required", "{}", "[]", "none, required", "required, on each host"}
+
+# For each variable: (what is given, what it means) pairs, and what is refused.
+NUMBER = [("2", 2), (2, 2), (" 2 ", 2)], [True, "two", "2.5.1", None, [], "", "٣", "1e3", float("inf")]
+PLAIN = [("words", "words"), ("12", "12"), ("no", "no")], [True, False, 12, 1.10, None, [], {}]
+PLACE = [("c1", "c1"), ("12", "12"), (12, "12"), ("no", "no"), (None, None), ("", None)], [
+    False, True, 1.5, " ", [], {}]  # fmt: skip
+YES_NO = [("no", False), ("False", False), ("yes", True), ("1", True), (0, False), (True, True)], [
+    "maybe", 2, None, "", 1.0, []]  # fmt: skip
+DOCUMENT = [('{"a": {"b": "1"}}', {"a": {"b": "1"}}), ({"a": 1}, {"a": 1}), ("", {})], ["a=1", "[1]", [1], 3, None]
+LIST = [('[{"a": 1}]', [{"a": 1}]), ([1], [1]), ("", [])], ["a", "{}", {"a": 1}, 3, True]
+NAMES = [("a", ["a"]), ("a, b", ["a", "b"]), ('["a"]', ["a"]), (["a"], ["a"])], [3, True, [1.10], {"a": 1}, "[1.1]"]
+QUOTA = [("20%", "20%")], [20, "20", "20 %", True, "%"]
+SIZE = [("128M", "128M"), ("134217728", "134217728"), (134217728, "134217728"), ("infinity", "infinity")], [
+    "128MB", 1.5, True, "", "lots"]  # fmt: skip
+WHOLE_SECONDS = NUMBER[0], [*NUMBER[1], "1.5", 1.5, -1, "-1"]
+SECONDS = [*NUMBER[0], ("1.5", 1.5), (2.5, 2.5)], [*NUMBER[1], -1, "-1", float("nan")]
+SAID = [("auto", "auto"), ("6.1.0-40-amd64", "6.1.0-40-amd64"), ("false", ""), (False, ""), ("no", ""),
+        ("true", "auto"), (None, None), ("", None)], [6.1, 7, []]  # fmt: skip
+
+TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
+    **dict.fromkeys(("ebpf_fleet_cell", "ebpf_fleet_region"), PLACE),
+    "ebpf_fleet_until": PLACE,
+    "ebpf_fleet_stages": ([*LIST[0][:2], (None, None), ("", None)], LIST[1]),
+    "ebpf_fleet_gate_checks": LIST,
+    "ebpf_fleet_max_batch": ([*NUMBER[0], (None, None), ("", None)], [True, "two", 0, "0", -1, "2.5"]),
+    **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after"), SECONDS),
+    **dict.fromkeys(("ebpf_fleet_kill_timeout", "ebpf_fleet_return_timeout", "ebpf_fleet_connect_timeout"), SECONDS),
+    **dict.fromkeys(("ebpf_fleet_bake", "ebpf_fleet_rollout_lease_seconds", "ebpf_fleet_activation_timeout"),
+                    WHOLE_SECONDS),
+    **dict.fromkeys(("ebpf_fleet_rollout_renew_seconds", "ebpf_fleet_loader_interval", "ebpf_fleet_release_sequence"),
+                    (NUMBER[0], [*WHOLE_SECONDS[1], 0, "0"])),
+    "ebpf_fleet_keep_releases": (NUMBER[0], [*WHOLE_SECONDS[1], 1, "101"]),
+    "ebpf_fleet_logins": (NUMBER[0], [*WHOLE_SECONDS[1], 4097]),
+    **dict.fromkeys(("ebpf_fleet_bcc_fallback", "ebpf_fleet_bcc_install_packages", "ebpf_fleet_allow_downgrade"),
+                    YES_NO),
+    **dict.fromkeys(("ebpf_fleet_features", "ebpf_fleet_policy", "ebpf_fleet_gate_limits", "ebpf_fleet_on_inconclusive",
+                     "ebpf_fleet_deploy_lease"), DOCUMENT),
+    **dict.fromkeys(("ebpf_fleet_fallbacks", "ebpf_fleet_release_features", "ebpf_fleet_release_features_dirs",
+                     "ebpf_fleet_release_btf_dirs"), NAMES),
+    **dict.fromkeys(("ebpf_fleet_loader_cpu_quota", "ebpf_fleet_bcc_cpu_quota"), QUOTA),
+    **dict.fromkeys(("ebpf_fleet_loader_memory_max", "ebpf_fleet_loader_memlock", "ebpf_fleet_bcc_memory_max"), SIZE),
+    "ebpf_fleet_perf_event_paranoid": ([("2", "2"), (2, "2"), (-1, "-1"), ("", "")], [3, "3", True, None, 2.0]),
+    "ebpf_fleet_next_kernel": SAID,
+    "ebpf_fleet_hosts": ([("web", "web"), (["web", "db"], ["web", "db"])], [True, 12, [1.10]]),
+    "ebpf_fleet_expected_stratum": ([("6.1/*/*", "6.1/*/*"), (None, None)], [6.1, True]),
+    **dict.fromkeys(
+        ("ebpf_fleet_bundle", "ebpf_fleet_last_census", "ebpf_fleet_application_file", "ebpf_fleet_report_dir",
+         "ebpf_fleet_allowed_signers", "ebpf_fleet_revoked_keys", "ebpf_fleet_textfile_directory",
+         "ebpf_fleet_deploy_digest", "ebpf_fleet_kex_algorithms", "ebpf_fleet_report", "ebpf_fleet_release_version",
+         "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output"), PLAIN),
+}  # fmt: skip
 
 
-def rows(path: Path) -> dict[str, set[str]]:
-    """{variable: what tables of a page say its default is}."""
-    found: dict[str, set[str]] = {}
-    for names, default in ROW.findall(path.read_text(encoding="utf-8")):
-        for name in re.findall(r"`(\w+)`", names):
-            found.setdefault(name, set()).add(default.strip().strip("`"))
-    return found
+def public_variables() -> set[str]:
+    """What roles, the page of rollouts and the playbooks say a person may set."""
+    found: set[str] = set()
+    for spec in ROOT.glob("roles/*/meta/argument_specs.yml"):
+        found |= set(yaml.safe_load(spec.read_text())["argument_specs"]["main"]["options"])
+    table = [
+        line.split("|")[1] for line in (ROOT / "docs/rollout.md").read_text().splitlines() if line.startswith("| `e")
+    ]
+    found |= {name for cell in table for name in re.findall(r"ebpf_fleet_\w+", cell)}
+    for path in ROOT.glob("playbooks/**/*.yml"):
+        words = path.read_text()
+        made = set(re.findall(r"^ *(ebpf_fleet_\w+):", words, re.MULTILINE)) | set(
+            re.findall(r"register: (\w+)", words)
+        )
+        asked = re.findall(r"(ebpf_fleet_\w+) (?:\| default\(|is defined)|-e '?\{?\"?(ebpf_fleet_\w+)", words)
+        found |= {name for pair in asked for name in pair if name and name not in made}
+    inner = {"ebpf_fleet_release", "ebpf_fleet_before", "ebpf_fleet_answers", "ebpf_fleet_target", "ebpf_fleet_verdict",
+             "ebpf_fleet_return", "ebpf_fleet_outcome"}  # fmt: skip
+    return found - inner
 
 
-def test_the_page_has_every_variable_and_no_other() -> None:
-    known = (for_people() - NO_VARIABLES) | set(SHORT)
-    assert set(rows(PAGE)) == known
+def test_every_variable_that_may_be_set_is_in_the_table_and_in_this_test() -> None:
+    assert len(public_variables()) > 35
+    assert public_variables() - set(variables.VARIABLES) == set()
+    assert set(TABLE) == set(variables.VARIABLES)
 
 
-@pytest.mark.parametrize(("name", "playbook"), SHORT.items())
-def test_a_short_name_is_a_variable_of_its_playbook(name: str, playbook: str) -> None:
-    text = (ROOT / "playbooks" / f"{playbook}.yml").read_text(encoding="utf-8")
-    assert re.search(rf"\b{name} (\| default|is defined|==)", text)
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_a_variable_takes_every_form_that_means_one_thing(name: str) -> None:
+    for given, meant in TABLE[name][0]:
+        found = variables.read(name, given)
+        assert (found, type(found)) == (meant, type(meant)), given
 
 
-@pytest.mark.parametrize("role", role_options())
-def test_a_roles_page_has_its_variables_and_no_other(role: str) -> None:
-    assert set(rows(ROOT / "roles" / role / "README.md")) == set(role_options()[role])
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_what_is_refused_names_the_variable_the_value_and_the_remedy(name: str) -> None:
+    assert TABLE[name][1]
+    for given in TABLE[name][1]:
+        with pytest.raises(RefusedValueError) as caught:
+            variables.read(name, given)
+        message = str(caught.value)
+        shown = "nothing" if given is None else repr(given)
+        assert message.startswith(name) and "\n" not in message and ("give " in message or "quote it" in message)
+        assert isinstance(given, (list, str)) or shown in message, message
 
 
-@pytest.mark.parametrize("role", role_options())
-def test_a_roles_defaults_are_those_of_its_specification(role: str) -> None:
-    import yaml
-
-    path = ROOT / "roles" / role / "defaults" / "main.yml"
-    defaults = yaml.safe_load(path.read_text(encoding="utf-8"))
-    options = role_options()[role]
-    assert set(defaults) == set(options)
-    for name, option in options.items():
-        assert defaults[name] == option.get("default", ""), name
+@pytest.mark.parametrize("given", [1.10, 1.0, 2, 20261127])
+def test_a_version_that_yaml_made_a_number_is_refused_as_it_may_be_another(given: Any) -> None:
+    with pytest.raises(
+        RefusedValueError, match=r"ebpf_fleet_release_version: is .* \(a number\); .*1\.10 becomes 1\.1.*quote it"
+    ):
+        variables.read("ebpf_fleet_release_version", given)
+    assert variables.read("ebpf_fleet_release_version", "1.10") == "1.10"
 
 
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def test_a_name_that_is_no_variable_is_told_with_the_nearest() -> None:
+    with pytest.raises(RefusedValueError, match="did you mean 'ebpf_fleet_max_batch'"):
+        variables.read("ebpf_fleet_max_bach", 2)
 
 
-@pytest.mark.parametrize("path", TABLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_table_has_the_default_that_the_code_has(path: Path) -> None:
-    specified = {name: option for options in role_options().values() for name, option in options.items()}
-    checked = 0
-    for name, said in rows(path).items():
-        if name in specified:
-            option = specified[name]
-            true = "required" if option.get("required") else _as_text(option.get("default"))
-            fine = {true} if true not in ("", "{}", "required") else EMPTY
-            # Computed behind an empty default: the table says what comes of it, in words.
-            words = name == "ebpf_fleet_features"
-            assert words or said <= fine, f"{name}: the page says {said}, the code {true!r}"
-            checked += 1
-        elif name in written_defaults() and name not in ("ebpf_fleet_logins", "ebpf_fleet_release_sequence"):
-            assert said == written_defaults()[name], f"{name}: the page says {said}"
-            checked += 1
-    assert checked
+def test_a_value_cannot_paint_the_terminal_nor_fill_it() -> None:
+    with pytest.raises(RefusedValueError) as caught:
+        variables.read("ebpf_fleet_max_batch", "\x1b[2J" + "x" * 5_000)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 
-def test_the_default_of_features_is_said_as_it_is() -> None:
-    for path in (PAGE, ROOT / "docs/rollout.md", ROOT / "roles/deploy/README.md"):
-        assert rows(path)["ebpf_fleet_features"] == {"every feature but those on the policy path, as contracted"}
+def test_all_faults_are_told_at_once_with_the_hosts_that_have_them() -> None:
+    everyone = {"ebpf_fleet_max_batch": "many"}
+    hosts = [{"inventory_hostname": f"h{i}", "ebpf_fleet_cell": "c", **everyone} for i in range(3)]
+    hosts[1]["ebpf_fleet_region"] = False  # type: ignore[assignment]
+    assert variables.faults(hosts) == [
+        "ebpf_fleet_max_batch: is 'many' (text); give a whole number from 1 up",
+        "h1: ebpf_fleet_region: is False (a truth value); YAML takes yes, no, on and off for true and false: quote it",
+    ]
+    assert variables.faults([{"inventory_hostname": "h", "ebpf_fleet_cell": "c"}]) == []
 
 
-def test_a_playbook_has_one_default_for_a_variable() -> None:
-    assert {name: values for name, values in written_defaults().items() if len(values) > 1} == {}
+def test_a_kill_is_not_kept_from_hosts_by_values_that_it_does_not_use() -> None:
+    bad = {"inventory_hostname": "h", "ebpf_fleet_bake": "soon"}
+    assert variables.faults([bad], variables.KILL) == [] != variables.faults([bad], variables.ROLLOUT)
 
 
-def test_no_page_names_a_variable_that_is_not_there() -> None:
-    metrics = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md")]:
-        named = set(NAME.findall(path.read_text(encoding="utf-8")))
-        stray = {
-            name
-            for name in named - used() - for_people()
-            if name not in metrics and not name.endswith("_") and name not in ("ebpf_fleet_trust", "ebpf_fleet_exec")
-        }
-        assert stray == set(), path.name
+def test_plain_gives_what_json_knows() -> None:
+    class Lazy(dict):  # type: ignore[type-arg]
+        """As a templating engine's own containers are."""
+
+    assert json.dumps(values.plain(Lazy(a=(1, "b", None)))) == '{"a": [1, "b", null]}'

@@ -1,0 +1,39 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Filters that read what people set: one value, and the faults of all."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.module_utils import variables
+from ansible_collections.ebpf.fleet.plugins.module_utils.values import RefusedValueError
+
+GROUPS = {
+    "rollout": (variables.ROLLOUT, variables.ROLES, variables.KILL, ("ebpf_fleet_fallbacks",)),
+    "capabilities": (variables.CAPABILITIES, ("ebpf_fleet_bundle", "ebpf_fleet_features", "ebpf_fleet_bcc_fallback")),
+    "prepare": (variables.ROLES,),
+    "release": (variables.RELEASE,),
+}
+
+
+def value(given, name):
+    """Return what the value means for that variable; see the filter's documentation."""
+    try:
+        return variables.read(name, given)
+    except RefusedValueError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def value_faults(hostvars, group):
+    """Return a sentence for each value that its variable does not take; see the filter's documentation."""
+    if group not in GROUPS:
+        raise AnsibleFilterError(f"value_faults: {group!r} is not a group; give one of {', '.join(GROUPS)}")
+    known = [name for part in GROUPS[group] for name in part]
+    return variables.faults(list(hostvars), known)
+
+
+class FilterModule:
+    """The filters' names."""
+
+    def filters(self):
+        return {"value": value, "value_faults": value_faults}
