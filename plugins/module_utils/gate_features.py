@@ -157,7 +157,7 @@ def judge_drops(pair: Pair, feature: str) -> list[Check]:
 
 
 def judge_degradation(pair: Pair, feature: str) -> list[Check]:
-    """How many steps a budget took it down: what fits only once it is thinned does not fit. The BCC collector has none."""
+    """How many steps a budget took it down: what fits only thinned does not fit. BCC has none."""
     status = get(pair.end, "status", "features", feature)
     if not isinstance(status, Mapping) or "degraded" not in status:
         return []

@@ -26,7 +26,7 @@ STEPS: Mapping[str, str] = {
     "map_memory": "have the feature's owner raise its map_memory_bytes or make its maps smaller",
     "consumer_lag": "the loader does not get the CPU or its disk is slow: look at CPUQuota= and /var/log on the host",
     "degradation": "a budget thinned or took off the feature: make it fit, or allow it with degradation_steps",
-    "counters_advance": "measure again; if it stays, the host's kernel, clock or loader is not what it seems: look at it",
+    "counters_advance": "measure again; if it stays, the host's kernel, clock or loader is wrong: look at it",
     "accounting": "a program counts wrongly: do not promote it; tell the feature's owner",
     "features_attached": "the sentence has the loader's reason: fix the host, or turn the feature off on it",
     "release": "the host runs another bundle: look at journalctl -u ebpf-fleet-loader there",
