@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runbooks import Typed, asks_systemd, typed
+from tests.support.runbooks import Typed, asks_systemd, typed, typed_elsewhere
 from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
 from tools.play import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = sorted(path.parent.name for path in ROOT.glob("bpf/features/*/contract.yml"))
-ON_SYSTEMD = [each for each in typed("shell") if asks_systemd(each.text)]
+ON_SYSTEMD = [each for each in [*typed("shell"), *typed_elsewhere()] if asks_systemd(each.text)]
 FOR_ANSIBLE = typed("play")
 RELEASE = " -e state=released"
 
@@ -37,6 +37,8 @@ def _await_running(host: SysHost) -> None:
 
 WANTED = {
     "systemctl status": "Active: active (running)",
+    "journalctl -u ebpf-fleet-bcc": "",
+    "journalctl -u": '"event":"attach"',
     "journalctl": "attached: variant",
     "cat /proc/$(systemctl": "(ebpf-loader)",
     "systemctl restart": "",

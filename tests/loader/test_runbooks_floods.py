@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.loader.runbook_flood import Flooded, flooded_world
+from tests.support.runbooks import Typed, asks_systemd, typed_elsewhere
 
 AUDIT = "$(ls -tr /var/log/ebpf-fleet/audit.jsonl*)"
 METRICS = "/run/ebpf-fleet-loader/metrics.prom"
@@ -38,6 +39,14 @@ FLOODS: dict[str, Callable[[Flooded, list[str]], object]] = {
         lambda flood, lines: json.loads("".join(lines))["step"] == flood.step,
 }  # fmt: skip
 
+# What other pages than the runbooks ask of the loader's files.
+ELSEWHERE: dict[str, Callable[[Flooded, list[str]], object]] = {
+    "budgets.md": lambda flood, lines: json.loads("".join(lines))["exec_events"]["step"] == flood.step,
+    "lease.md": lambda flood, lines: any(
+        line.split("\t")[1:5] == ["attach", "exec_events", "EF_OK", "desired"] for line in lines
+    ),
+}
+
 
 @pytest.mark.parametrize("text", FLOODS)
 def test_a_command_of_the_page_on_floods_finds_the_flooder(flood: Flooded, text: str) -> None:
@@ -45,3 +54,13 @@ def test_a_command_of_the_page_on_floods_finds_the_flooder(flood: Flooded, text:
         pytest.skip(f"{text.split()[0]} is not installed on this machine")
     lines = flood.world.lines(text)
     assert FLOODS[text](flood, lines), lines
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in typed_elsewhere() if not asks_systemd(one.text)], ids=lambda one: one.page
+)
+def test_a_search_of_another_page_finds_what_it_says(flood: Flooded, command: Typed) -> None:
+    assert command.page in ELSEWHERE, "no check for a search of this page: write one above"
+    if shutil.which(command.text.split()[0]) is None:
+        pytest.skip(f"{command.text.split()[0]} is not installed on this machine")
+    assert ELSEWHERE[command.page](flood, flood.world.lines(command.text)), flood.world.lines(command.text)

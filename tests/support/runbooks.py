@@ -59,3 +59,15 @@ def typed(kind: str) -> list[Typed]:
 def asks_systemd(text: str) -> bool:
     """Does a command need a host whose first process is systemd? tests/host runs these, tests/loader the others."""
     return re.search(r"\b(systemctl|journalctl)\b", text) is not None
+
+
+def typed_elsewhere() -> list[Typed]:
+    """Searches of the loader's files that other pages than the runbooks give, one a line."""
+    found: dict[Typed, None] = {}
+    for path in sorted(PAGES.parent.glob("*.md")):
+        markdown = path.read_text(encoding="utf-8")
+        lines = [line for _language, text in _fenced(markdown) for line in text.splitlines()]
+        searches = [span for span in [*lines, *_inline(markdown)] if re.match(r"(jq|grep|journalctl) ", span)]
+        spans = [span for span in searches if re.search(r"/(log|run)/ebpf-fleet|journalctl", span)]
+        found.update({Typed(path.name, span): None for span in spans})
+    return list(found)

@@ -16,7 +16,7 @@ ROLLOUT = (ROOT / "docs/rollout.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-CODE = re.compile(r"[\"'](EF_[A-Z][A-Z_]+[A-Z])[\"']")
+CODE = re.compile(r"[\"'](EF_[A-Z][A-Z_]*[A-Z])[\"']")
 SOURCES = [*ROOT.glob("bpf/loader/*.[ch]"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("collectors/*.py")]
 # Names that are no reason of anything: a field of the journal, and a word of the programs' sources.
 NO_REASONS = {"EF_FEATURE", "EF_FAIR"}
@@ -49,7 +49,7 @@ def test_every_reason_code_is_on_the_page() -> None:
 def test_the_page_has_no_code_that_nothing_gives() -> None:
     pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("roles/*/README.md")]
     for path in pages:
-        told = set(re.findall(r"`(EF_[A-Z][A-Z_]+[A-Z])`", path.read_text(encoding="utf-8")))
+        told = set(re.findall(r"`(EF_[A-Z][A-Z_]*[A-Z])`", path.read_text(encoding="utf-8")))
         assert told - codes_of_the_code() - NO_REASONS == set(), path.name
 
 
@@ -64,6 +64,14 @@ def test_the_list_of_codes_covers_all_of_them() -> None:
         if not any(pattern.fullmatch(code) for pattern in patterns)
     }
     assert missing == set()
+
+
+def test_each_code_has_one_row_with_its_meaning_and_what_to_do() -> None:
+    page = (ROOT / "docs/reason-codes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`EF_[A-Z_]+` ?)+)\| (.+) \| (.+) \|$", page, re.M)
+    codes = [code for names, _means, _do in rows for code in re.findall(r"`(EF_[A-Z_]+)`", names)]
+    assert sorted(codes) == sorted(codes_of_the_code() - UNREACHABLE)
+    assert all(len(means.split()) > 2 and do.strip() for _names, means, do in rows)
 
 
 # ---- the gate ----
