@@ -24,7 +24,7 @@ options:
       - V(present) means installed, active and confirmed by the loader.
       - V(rolled_back) activates the release that was current before. Without one it fails, unless
         O(from_digest) names the first release of the host, before which nothing ran; then nothing runs afterwards.
-      - V(absent) stops the loader and removes every release.
+      - V(absent) stops the loader and removes every release, but not the mark (see O(allow_downgrade)).
     type: str
     choices: [present, rolled_back, absent]
     default: present
@@ -58,7 +58,10 @@ options:
     type: int
     default: 3
   allow_downgrade:
-    description: Also activate a bundle whose sequence is not higher than that of the current release.
+    description:
+      - Also activate a bundle whose sequence is not higher than the highest that ever ran on the host. That one is kept as
+        a mark, which neither a rollback nor O(state=absent) lowers.
+      - This order lowers the mark to that bundle; the mark records it, and the host's log.
     type: bool
     default: false
   from_digest:
@@ -194,6 +197,13 @@ lease:
   returned: success
   type: dict
   sample: {bundle_digest: 3f1c…, boot_id: 5a0e…, expires_boottime_ns: 90000000000, holder: rollout of 1.2.0}
+mark:
+  description:
+    - The high-water mark of the host, or null. C(sequence) is the highest that ran, by the release of C(digest); the
+      releases of C(below) may run all the same. C(lowered) is the last order that lowered it.
+  returned: success
+  type: dict
+  sample: {sequence: 7, digest: 3f1c…, below: [9a0b…], seen_unix: 1795716000, lowered: null}
 releases:
   description: The releases on the host.
   returned: success
@@ -347,6 +357,7 @@ def make_request(params, incoming):
         fallbacks=tuple(fallbacks),
         collector=bool(manifest and needs_collector(manifest, fallbacks)),
         lease=check_grant(**params["lease"]) if params["lease"] else None,
+        now=int(time.time()),
     )
 
 
@@ -377,14 +388,33 @@ def run(module):
     host = Host(layout, platform.machine(), unit, module.params["wait"], request.lease)
     if module.check_mode or not needs_disk(layout, request):
         state = look(host)
-        return dict(result(plan_release(state, request), state, request), signer=signer)
+        plan = plan_release(state, request)
+        say_lowering(module, state, plan)
+        return dict(result(plan, state, request), signer=signer)
     with locked(layout):
         state = look(host)
         plan = plan_release(state, request)
+        if request.state == "present":
+            host = host._replace(mark=plan.mark)
         if plan.needs_archive and incoming.archive is None:
             return {"changed": False, "needs_archive": True}
+        say_lowering(module, state, plan)
         apply_plan(plan, state, host, incoming)
         return dict(result(plan, look(host), request), signer=signer)
+
+
+def say_lowering(module, state, plan):
+    """An order that lowers the mark is said, and stands in the host's own log."""
+    lowered = plan.mark.lowered if plan.mark and any(step.act == "set_mark" for step in plan.steps) else None
+    if lowered is None or (state.mark and state.mark.lowered == lowered):
+        return
+    sentence = (
+        f"by order (allow_downgrade) the mark goes from sequence {lowered['from']} to {lowered['to']}: "
+        f"release {lowered['digest'][:12]}, and whatever is above it, may be deployed here again"
+    )
+    module.warn(sentence)
+    if not module.check_mode:
+        module.log(f"ebpf.fleet: {sentence}")
 
 
 def needs_disk(layout, request):
@@ -410,6 +440,7 @@ def result(plan, state, request):
         "features": current.features if current else None,
         "fallbacks": list(current.fallbacks) if current else [],
         "lease": state.lease._asdict() if state.lease else None,
+        "mark": state.mark._asdict() if state.mark else None,
         "releases": sorted(state.releases),
         "steps": [{"act": step.act, "release": step.release} for step in plan.steps],
         "diff": {
