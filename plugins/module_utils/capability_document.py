@@ -96,6 +96,12 @@ _NEXT_KERNEL = doc.record(
     needed=("release", "chosen_by", "btf", "profiles", "changes"),
     null=True,
 )
+_TRUST = doc.record(
+    {"release": doc.text(200), "ok": doc.truth(), "reason_code": doc.text(64), "reason": doc.text(),
+     "clock_known": doc.truth()},
+    needed=("release", "ok", "reason_code", "reason"),
+    null=True,
+)  # fmt: skip
 _CAPABILITIES = doc.record(
     {
         "schema": doc.word(SCHEMA),
@@ -127,6 +133,7 @@ _CAPABILITIES = doc.record(
         ),
         "own_programs": doc.record({"programs": doc.many(doc.record({"id": doc.whole()}), null=True)}),
         "release": _RELEASE,
+        "trust": _TRUST,
         "next_kernel": _NEXT_KERNEL,
         "profiles": _PREDICTIONS,
     },
@@ -151,6 +158,7 @@ _CENSUS_HOST = doc.record(
             )
         ),
         "next_kernel": _NEXT_KERNEL,
+        "trust": _TRUST,
     },
     needed=("stratum", "profiles", "policy"),
 )

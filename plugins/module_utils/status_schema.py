@@ -127,6 +127,8 @@ STATUS = having(
         "policy_error": NOTE,
         "stats_enabled": FLAG,
         "audit_lost": COUNT,
+        "trust": maybe(having({}, {"ok": FLAG, "reason_code": NAME, "reason": NOTE})),
+        "clock_known": FLAG,
         "lease": maybe(having({}, {"expired": maybe(FLAG)})),
         "privileges": maybe(having({})),
         "collector": COLLECTOR,

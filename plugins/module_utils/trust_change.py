@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
     NAMESPACE,
+    clock_known,
     judge_signer,
     matches,
     parse_signature,
@@ -36,6 +37,7 @@ class Sealed(NamedTuple):
 
     release: str
     key: bytes
+    floor: int = 0  # a time that has been for certain, in seconds since 1970
 
 
 class Change(NamedTuple):
@@ -84,10 +86,10 @@ def read_key(text: str) -> bytes:
     return bytes(take_string(rest)[0])
 
 
-def refusal_of(key: bytes, trust: Trust, now: float) -> FleetError | None:
-    """Why these trust files refuse a release of that key now; None where they allow it."""
+def refusal_of(sealed: Sealed, trust: Trust, now: float) -> FleetError | None:
+    """Why these trust files refuse a release now; None where they allow it."""
     try:
-        judge_signer(key, trust, parse_trust(trust), int(now))
+        judge_signer(sealed.key, trust, parse_trust(trust), int(now) if clock_known(now, sealed.floor) else None)
     except FleetError as error:
         return error
     return None
@@ -105,8 +107,8 @@ def judge_change(before: Trust | None, after: Trust, running: Sealed | None, now
         notes.append(f"{before.signers_path}: what is there cannot be read, so it is not known who was trusted")
     problems = [] if old is None else _lost_signers(old, new, int(now)) + _lost_revocations(old, new)
     if running is not None:
-        refusal = refusal_of(running.key, after, now)
-        if refusal is not None and (before is None or refusal_of(running.key, before, now) is not None):
+        refusal = refusal_of(running, after, now)
+        if refusal is not None and (before is None or refusal_of(running, before, now) is not None):
             notes.append(f"the release {running.release} that runs is refused by the trust before and after this change")
         elif refusal is not None:
             problems.append(
@@ -172,5 +174,5 @@ def _more(names: list[str]) -> str:
 def _variables_refuse(signers: str, revoked: str, key: str, now: float) -> str | None:
     trust = Trust("ebpf_fleet_allowed_signers", signers.encode("utf-8"), "ebpf_fleet_revoked_keys",
                   revoked.encode("utf-8"))  # fmt: skip
-    refusal = refusal_of(read_key(key), trust, now)
+    refusal = refusal_of(Sealed("the bundle", read_key(key)), trust, now)
     return f"{refusal.message} ({refusal.code})" if refusal else None

@@ -22,8 +22,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import trust_change
 from ansible_collections.ebpf.fleet.plugins.module_utils.bounded import BoundedReadError, read_bytes
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.filesteps import FileState, FileStep, write_atomically
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust
-from ansible_collections.ebpf.fleet.plugins.module_utils.trust_kept import former_signers
+from ansible_collections.ebpf.fleet.plugins.module_utils.signature import clock_known, read_trust
+from ansible_collections.ebpf.fleet.plugins.module_utils.trust_kept import former_signers, read_mark
 from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import Trust
 
 SIGNERS = "etc/ebpf-fleet/trust/allowed_signers"
@@ -31,11 +31,14 @@ ABOUT_TRUST = ("EF_SIG_", "EF_TRUST_")
 
 
 class Installed(NamedTuple):
-    """The current release: its name, the bundle's digest and the signature's key."""
+    """The current release: how it is sealed, the bundle's digest, and a time that has been for certain."""
 
-    release: str
+    sealed: trust_change.Sealed
     digest: str
-    key: bytes
+
+    @property
+    def release(self) -> str:
+        return self.sealed.release
 
 
 def find_layout(paths: list[str]) -> store.Layout | None:
@@ -54,7 +57,9 @@ def running_release(layout: store.Layout) -> Installed | None:
         key = trust_change.key_of(read_bytes(bundle / mf.SIGNATURE, mf.MAX_SIGNATURE) or b"")
     except (OSError, BoundedReadError, FleetError):
         return None
-    return Installed(manifest.release_id, manifest.digest, key)
+    mark = read_mark(layout.mark)
+    floor = max(mf.seconds_of(manifest.doc["bundle"]["created"]) or 0, mark.seen_unix if mark else 0)
+    return Installed(trust_change.Sealed(manifest.release_id, key, floor), manifest.digest)
 
 
 def _trust_of(layout: store.Layout, texts: dict[str, str | None]) -> Trust:
@@ -73,8 +78,7 @@ def judge_steps(layout: store.Layout, steps: list[FileStep], found: dict[str, Fi
     before = _trust_of(layout, texts) if texts.get(paths[0]) is not None else None
     after = _trust_of(layout, {**texts, **{step.path: step.content for step in steps}})
     running = running_release(layout)
-    sealed = trust_change.Sealed(running.release, running.key) if running else None
-    change = trust_change.judge_change(before, after, sealed, time.time())
+    change = trust_change.judge_change(before, after, running.sealed if running else None, time.time())
     if change.fault is None and running is not None:
         return _ask_loader(layout, running, before, after, change)
     return change
@@ -107,12 +111,16 @@ def _refusal_by_loader(layout: store.Layout, running: Installed, trust: Trust) -
 
 
 def judge_running(layout: store.Layout) -> dict[str, Any] | None:
-    """Whether the trust on the host allows the release that is installed as current; None where there is none."""
+    """Whether the trust on the host allows the release that is installed as current; None where there is none.
+
+    ``clock_known`` is whether the clock stands where it can.
+    """
+    now = time.time()
     running = running_release(layout)
     if running is None:
         return None
     try:
-        refusal = trust_change.refusal_of(running.key, read_trust(str(layout.signers), str(layout.revoked)), time.time())
+        refusal = trust_change.refusal_of(running.sealed, read_trust(str(layout.signers), str(layout.revoked)), now)
     except FleetError as error:
         refusal = error
     return {
@@ -120,6 +128,7 @@ def judge_running(layout: store.Layout) -> dict[str, Any] | None:
         "ok": refusal is None,
         "reason_code": refusal.code if refusal else "EF_OK",
         "reason": refusal.message if refusal else "its signer is trusted",
+        "clock_known": clock_known(now, running.sealed.floor),
     }
 
 

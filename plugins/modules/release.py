@@ -254,10 +254,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
     read_state,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
+    judge_release,
     read_trust,
     unusable_lines,
-    verify_signature,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.trust_kept import read_mark
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
@@ -331,7 +332,14 @@ def judge_bundle(module, layout):
         trust = read_trust(str(layout.signers), str(layout.revoked))
         for note in unusable_lines(trust)[:10]:
             module.warn(note)
-        signer = verify_signature(data, signature, trust, time.time())
+        mark = read_mark(layout.mark)
+        judged = judge_release(data, signature, trust, time.time(), mark.seen_unix if mark else 0)
+        signer = judged.signer
+        if not judged.clock_known:
+            module.warn(
+                "EF_CLOCK_UNKNOWN: this host's clock stands before what has happened already (the release was made, or "
+                "the last deployment); nothing that is limited in time runs here until it is set"
+            )
     manifest = load_manifest(data)
     manifest.loader_path(platform.machine())
     features = check_resolved(params["features"], manifest.features)
