@@ -57,6 +57,8 @@ static void take(const json_t *doc, struct ef_mark *mark) {
 
 	mark->sequence = json_integer_value(json_object_get(doc, "sequence"));
 	mark->seen = json_integer_value(json_object_get(doc, "seen_unix"));
+	mark->lowered_from =
+	    json_integer_value(json_object_get(json_object_get(doc, "lowered"), "from"));
 	snprintf(mark->digest, sizeof(mark->digest), "%s",
 		 json_string_value(json_object_get(doc, "digest")));
 	json_array_foreach((json_t *)below, mark->n_below, item)
@@ -83,6 +85,15 @@ int ef_mark_read(const char *path, struct ef_mark *mark, struct ef_refusal *why)
 		return malformed(why, path, doc ? misfit(doc) : error);
 	take(doc, mark);
 	return 0;
+}
+
+void ef_mark_sentence(const struct ef_mark *mark, char *text, size_t size) {
+	text[0] = 0;
+	if (mark->sequence && mark->lowered_from)
+		snprintf(text, size, "; mark %" PRId64 ", which an order lowered from %" PRId64,
+			 mark->sequence, mark->lowered_from);
+	else if (mark->sequence)
+		snprintf(text, size, "; mark %" PRId64, mark->sequence);
 }
 
 static bool is_way_back(const struct ef_mark *mark, const char *digest) {

@@ -16,7 +16,8 @@ struct ef_mark {
 	char digest[65];	       /* of the bundle that reached it */
 	char below[EF_MARK_BELOW][65]; /* bundles that may run all the same: the way back */
 	size_t n_below;
-	int64_t seen; /* Unix seconds, the latest that a deployment saw */
+	int64_t seen;	      /* Unix seconds, the latest that a deployment saw */
+	int64_t lowered_from; /* sequence that an order lowered it from last; 0: none did */
 };
 
 /*
@@ -24,6 +25,9 @@ struct ef_mark {
  * *mark is zero. -1: EF_MARK_MALFORMED, for what is there and cannot be used.
  */
 int ef_mark_read(const char *path, struct ef_mark *mark, struct ef_refusal *why);
+
+/* "; mark 7", for the audit record of a start; "" where there is none. */
+void ef_mark_sentence(const struct ef_mark *mark, char *text, size_t size);
 
 /* May this bundle run here? -1: EF_SEQUENCE_DOWNGRADE. */
 int ef_mark_check(const struct ef_mark *mark, const struct ef_bundle *bundle,

@@ -53,6 +53,7 @@ struct ef_service {
 	struct ef_standing standing; /* as judged last */
 	time_t floor_s;	    /* wall-clock time that has been for certain; before it a clock is wrong */
 	bool clock_unknown; /* said once */
+	char mark_said[120]; /* of the mark at start */
 	char *policy_path;
 	enum ef_policy_result policy_result; /* of what is in force */
 	struct ef_policy policy;	     /* in force */

@@ -90,8 +90,8 @@ void ef_trail_start(struct ef_service *service) {
 	struct ef_reason why;
 
 	ef_audit_bundle(service->audit, service->bundle ? service->bundle->digest : NULL);
-	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s%s",
-		      service->kernel.release,
+	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s%s%s",
+		      service->kernel.release, service->mark_said,
 		      service->broad ? "; it keeps CAP_SYS_ADMIN: the kernel has no CAP_BPF" : "");
 	ef_audit_host(service->audit, "start", &why, &who);
 	if (service->bundle)

@@ -207,6 +207,8 @@ def test_what_the_mark_allows_runs(service: Service, how: str) -> None:
     elif how == "lowered":
         mark(service, 6, lowered=lowered)
     assert runs(service)
+    said = one(service, "start")["reason"]
+    assert ("mark" in said) is (how != "no mark") and ("lowered from 9" in said) is (how == "lowered")
 
 
 MALFORMED: dict[str, dict[str, Any]] = {
