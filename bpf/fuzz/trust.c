@@ -35,12 +35,14 @@ static void put(const char *path, const uint8_t *data, size_t size) {
 static void judge(const struct ef_trust *trust) {
 	static const uint8_t nobody[EF_ED25519_KEY] = {1, 2, 3};
 	struct ef_refusal why = {0};
+	static const struct ef_moment moments[] = {{1800000000, true}, {0, false}};
 	const char *principal;
 
 	for (size_t i = 0; i < trust->n_signers; i++)
-		ef_trust_judge(trust, trust->signers[i].key, "ebpf-fleet-release", 1800000000, "f",
-			       &principal, &why);
-	ef_trust_judge(trust, nobody, "ebpf-fleet-release", 1800000000, "f", &principal, &why);
+		for (size_t j = 0; j < EF_ARRAY_SIZE(moments); j++)
+			ef_trust_judge(trust, trust->signers[i].key, "ebpf-fleet-release",
+				       &moments[j], "f", &principal, &why);
+	ef_trust_judge(trust, nobody, "ebpf-fleet-release", &moments[0], "f", &principal, &why);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

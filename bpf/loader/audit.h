@@ -16,7 +16,8 @@ struct ef_audit;
 /* On whose word something happened. Texts are borrowed for the call. */
 struct ef_who {
 	const char *source; /* "kill file", "desired", "policy", "lease", "budget", "backpressure",
-			     * "fairness", "sink", "contract", "loader" or "signal" */
+			     * "fairness", "sink", "contract", "trust", "loader" or
+			     * "signal" */
 	const char *path;   /* of the file that said so; NULL: none */
 	int64_t uid;	    /* its owner; -1: not known */
 };

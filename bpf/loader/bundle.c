@@ -15,6 +15,7 @@
 #include "sshsig.h"
 #include "tree.h"
 #include "util.h"
+#include "variants.h"
 
 /* Bytes of the manifest or its signature; the holder frees data. */
 struct blob {
@@ -73,43 +74,83 @@ static int read_head(int dir_fd, const char *path, size_t limit, const struct he
 	return 0;
 }
 
-/* Only a key that may sign passes; the manifest is not looked into before. */
+/* The key that signed these bytes as a release; the manifest is not looked into before. */
 static int check_signature(const struct blob *manifest, const struct blob *sig,
-			   const struct ef_trust *trust, struct ef_bundle *bundle,
-			   struct ef_refusal *why) {
-	uint8_t key[EF_ED25519_KEY];
-	const char *principal;
-
+			   struct ef_bundle *bundle, struct ef_refusal *why) {
 	if (!sig->size)
 		return ef_refuse(why, "EF_SIG_MISSING", EF_MANIFEST_SIG,
 				 EF_MANIFEST_SIG
 				 ": empty; sign the bundle with ssh-keygen -Y sign");
-	if (ef_sshsig_verify(sig->data, sig->size, manifest->data, manifest->size, EF_MANIFEST_SIG,
-			     key, why))
-		return -1;
-	if (ef_trust_judge(trust, key, EF_RELEASE_NAMESPACE, time(NULL), EF_MANIFEST_SIG,
+	return ef_sshsig_verify(sig->data, sig->size, manifest->data, manifest->size,
+				EF_MANIFEST_SIG, bundle->signer_key, why);
+}
+
+static int judge_signer(const struct ef_trust *trust, struct ef_bundle *bundle,
+			const struct ef_moment *at, struct ef_refusal *why) {
+	const char *principal;
+
+	if (ef_trust_judge(trust, bundle->signer_key, EF_RELEASE_NAMESPACE, at, EF_MANIFEST_SIG,
 			   &principal, why))
 		return -1;
+	free(bundle->signer);
 	bundle->signer = strdup(principal);
 	return bundle->signer ? 0 : ef_refuse(why, "EF_UNKNOWN", NULL, "out of memory");
 }
 
-static int read_manifest(int dir_fd, const struct ef_trust *trust, struct ef_bundle *bundle,
+/* The manifest says since when it exists: a clock that stands before that decides nothing. */
+static int judge_clock(const struct ef_trust *trust, const struct ef_bundle_options *options,
+		       struct ef_bundle *bundle, struct ef_refusal *why) {
+	int64_t floor = options->seen_s > bundle->created_s ? options->seen_s : bundle->created_s;
+	const struct ef_moment at = ef_moment_at(time(NULL), floor);
+
+	if (at.known)
+		return why->code ? -1 : 0;
+	*why = (struct ef_refusal){0};
+	if (!judge_signer(trust, bundle, &at, why) || !options->clock_later)
+		return why->code ? -1 : 0;
+	*why = (struct ef_refusal){0};
+	if (bundle->signer)
+		return 0;
+	bundle->signer = strdup("");
+	return bundle->signer ? 0 : ef_refuse(why, "EF_UNKNOWN", NULL, "out of memory");
+}
+
+/* Only a key that may sign passes. One outside of its time is refused only after `created` was read. */
+static int judge_manifest(const struct blob *manifest, const struct ef_trust *trust,
+			  const struct ef_bundle_options *options, struct ef_bundle *bundle,
+			  struct ef_refusal *why) {
+	const struct ef_moment at = {.now = time(NULL), .known = true};
+	struct ef_refusal late = {0}, fault = {0};
+	uint8_t digest[EF_SHA256_SIZE];
+
+	if (judge_signer(trust, bundle, &at, &late) && strcmp(late.code, "EF_SIG_EXPIRED")) {
+		*why = late;
+		return -1;
+	}
+	ef_sha256(manifest->data, manifest->size, digest);
+	ef_sha256_hex(digest, bundle->digest);
+	if (ef_manifest_parse(manifest->data, manifest->size, bundle, &fault)) {
+		*why = late.code ? late : fault;
+		return -1;
+	}
+	*why = late;
+	return judge_clock(trust, options, bundle, why);
+}
+
+static int read_manifest(int dir_fd, const struct ef_trust *trust,
+			 const struct ef_bundle_options *options, struct ef_bundle *bundle,
 			 struct ef_refusal *why) {
 	static const struct head_codes manifest_codes = {"EF_MANIFEST_MISSING",
 							 "EF_MANIFEST_MALFORMED"};
 	static const struct head_codes sig_codes = {"EF_SIG_MISSING", "EF_SIG_MALFORMED"};
 	__attribute__((cleanup(clear_blob))) struct blob manifest = {0};
 	__attribute__((cleanup(clear_blob))) struct blob sig = {0};
-	uint8_t digest[EF_SHA256_SIZE];
 
 	if (read_head(dir_fd, EF_MANIFEST, EF_MANIFEST_MAX, &manifest_codes, &manifest, why) ||
 	    read_head(dir_fd, EF_MANIFEST_SIG, EF_MANIFEST_SIG_MAX, &sig_codes, &sig, why) ||
-	    check_signature(&manifest, &sig, trust, bundle, why))
+	    check_signature(&manifest, &sig, bundle, why))
 		return -1;
-	ef_sha256(manifest.data, manifest.size, digest);
-	ef_sha256_hex(digest, bundle->digest);
-	return ef_manifest_parse(manifest.data, manifest.size, bundle, why);
+	return judge_manifest(&manifest, trust, options, bundle, why);
 }
 
 static int check_digest(const struct ef_file *file, const uint8_t digest[EF_SHA256_SIZE],
@@ -202,8 +243,9 @@ static int check_self(const struct ef_bundle *bundle, const char *arch, struct e
 	return 0;
 }
 
-static int verify_folder(const char *dir, const struct ef_trust *trust, const char *self_arch,
-			 struct ef_bundle *bundle, struct ef_refusal *why) {
+static int verify_folder(const char *dir, const struct ef_trust *trust,
+			 const struct ef_bundle_options *options, struct ef_bundle *bundle,
+			 struct ef_refusal *why) {
 	_cleanup_close_ int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (dir_fd < 0)
@@ -211,14 +253,16 @@ static int verify_folder(const char *dir, const struct ef_trust *trust, const ch
 				 "%s: the bundle's folder cannot be opened (%s); name the folder "
 				 "that holds " EF_MANIFEST,
 				 dir, strerror(errno));
-	if (read_manifest(dir_fd, trust, bundle, why) || read_files(dir_fd, bundle, why) ||
-	    ef_tree_check(dir_fd, bundle, why))
+	if (read_manifest(dir_fd, trust, options, bundle, why) ||
+	    read_files(dir_fd, bundle, why) || ef_tree_check(dir_fd, bundle, why) ||
+	    ef_variants_check(bundle, why))
 		return -1;
-	return self_arch ? check_self(bundle, self_arch, why) : 0;
+	return options->self_arch ? check_self(bundle, options->self_arch, why) : 0;
 }
 
-int ef_bundle_open(const char *dir, const struct ef_trust_paths *trust_paths, const char *self_arch,
-		   struct ef_bundle **out, struct ef_refusal *why) {
+int ef_bundle_open(const char *dir, const struct ef_trust_paths *trust_paths,
+		   const struct ef_bundle_options *options, struct ef_bundle **out,
+		   struct ef_refusal *why) {
 	struct ef_bundle *bundle = calloc(1, sizeof(*bundle));
 	struct ef_trust trust = {0};
 	int err;
@@ -231,7 +275,7 @@ int ef_bundle_open(const char *dir, const struct ef_trust_paths *trust_paths, co
 	}
 	err = ef_trust_load(trust_paths, &trust, why);
 	if (!err)
-		err = verify_folder(dir, &trust, self_arch, bundle, why);
+		err = verify_folder(dir, &trust, options, bundle, why);
 	ef_trust_clear(&trust);
 	if (err) {
 		ef_bundle_free(bundle);

@@ -42,9 +42,11 @@ struct ef_bundle {
 	char *name;
 	char *version;
 	char *created;	   /* YYYY-MM-DDTHH:MM:SSZ */
+	int64_t created_s; /* the same in Unix seconds */
 	uint64_t sequence; /* at least 1 */
 	char digest[65];   /* SHA-256 of manifest.json, lower-case hex */
 	char *signer;	   /* principal of allowed_signers */
+	uint8_t signer_key[EF_ED25519_KEY];
 	char *loader_version;
 	size_t n_features;
 	struct ef_feature *features; /* sorted by name */
@@ -54,18 +56,27 @@ struct ef_bundle {
 	struct ef_file *files; /* sorted by path */
 };
 
+/* How a bundle is opened. */
+struct ef_bundle_options {
+	const char *self_arch; /* NULL: the running binary need not be the bundle's loader */
+	bool clock_later;      /* a clock that is not known is no refusal: the caller judges it */
+	int64_t seen_s;	       /* Unix seconds that this host has seen; 0: not known */
+};
+
 /*
  * Verify the bundle in folder dir: trust files, signature, manifest, every
- * file's type, size and hash, and that there is no other file. When self_arch
- * is not NULL, the running binary must also be the bundle's loader for that
- * architecture (ef_bundle_machine() gives this machine's).
+ * file's type, size and hash, that there is no other file, and that contracts
+ * have the manifest's variants. With self_arch the running binary must also be
+ * the bundle's loader for that architecture (ef_bundle_machine() gives this
+ * machine's).
  * 0: *out is owned by the caller, who frees it with ef_bundle_free().
  * -1: *out is NULL and *why says why; nothing of the bundle may be used.
  * Files are read once and kept in memory: changing the folder later changes
  * nothing in *out.
  */
-int ef_bundle_open(const char *dir, const struct ef_trust_paths *trust, const char *self_arch,
-		   struct ef_bundle **out, struct ef_refusal *why);
+int ef_bundle_open(const char *dir, const struct ef_trust_paths *trust,
+		   const struct ef_bundle_options *options, struct ef_bundle **out,
+		   struct ef_refusal *why);
 
 /* NULL is fine. */
 void ef_bundle_free(struct ef_bundle *bundle);

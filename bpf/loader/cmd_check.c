@@ -260,11 +260,12 @@ static json_t *check_features(const struct ef_bundle *bundle, const struct check
 static json_t *check_bundle(const char *dir, const struct ef_trust_paths *trust,
 			    struct check *check, struct ef_refusal *why) {
 	const struct ef_kernel *kernel = &check->kernel;
+	const struct ef_bundle_options how = {0};
 	struct ef_bundle *bundle;
 	json_t *features, *answer = NULL;
 	int err;
 
-	if (ef_bundle_open(dir, trust, NULL, &bundle, why))
+	if (ef_bundle_open(dir, trust, &how, &bundle, why))
 		return NULL;
 	/* As the service, which needs no more: else this would reach what it does not. */
 	err = ef_privilege_drop(ef_privilege_kept(ef_privilege_last_cap()));

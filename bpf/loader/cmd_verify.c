@@ -67,6 +67,7 @@ int cmd_verify(int argc, char **argv) {
 	    .trust = {.allowed_signers = EF_DEFAULT_ETC "/" EF_TRUST_SIGNERS,
 		      .revoked_keys = EF_DEFAULT_ETC "/" EF_TRUST_REVOKED},
 	};
+	struct ef_bundle_options how = {0};
 	struct ef_bundle *bundle;
 	struct ef_refusal why;
 	_cleanup_json_ json_t *answer = NULL;
@@ -76,8 +77,8 @@ int cmd_verify(int argc, char **argv) {
 		ef_err("usage: ebpf-loader verify " EF_USAGE_VERIFY);
 		return EF_EXIT_USAGE;
 	}
-	refused = ef_bundle_open(options.dir, &options.trust,
-				 options.self ? ef_bundle_machine() : NULL, &bundle, &why);
+	how.self_arch = options.self ? ef_bundle_machine() : NULL;
+	refused = ef_bundle_open(options.dir, &options.trust, &how, &bundle, &why);
 	answer = refused ? ef_refusal_json(&why) : describe(bundle);
 	ef_bundle_free(bundle);
 	if (ef_json_print(stdout, answer)) {

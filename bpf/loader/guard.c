@@ -21,14 +21,17 @@ static bool stands_still(struct ef_service *service, unsigned *round) {
 	return same && !__atomic_load_n(&service->waiting, __ATOMIC_RELAXED);
 }
 
-/* A lease or a contract that ran out; the lease anew, it may have been renewed meanwhile. */
+/* A lease or a contract that ran out, trust that is gone; read anew, they may have changed meanwhile. */
 static void cut_expired(struct ef_service *service) {
 	time_t seen = __atomic_load_n(&service->wall_s, __ATOMIC_RELAXED), now = time(NULL);
+	struct ef_standing standing;
+	struct ef_moment at = ef_moment_at(now > seen ? now : seen, service->floor_s);
 	struct ef_lease lease;
 	bool expired;
 
 	ef_lease_read(service->lease_path, service->bundle->digest, service->boot_id, &lease);
-	expired = ef_lease_expired(&lease, ef_clock_ns(CLOCK_BOOTTIME));
+	ef_standing_read(&service->trust, service->bundle, &at, &standing);
+	expired = standing.lost || ef_lease_expired(&lease, ef_clock_ns(CLOCK_BOOTTIME));
 	for (size_t i = 0; i < service->n; i++)
 		if (expired ||
 		    ef_contract_expired_at(&service->lives[i].contract, now > seen ? now : seen))

@@ -85,14 +85,15 @@ static bool has_shape_of_time(const char *text) {
 	return true;
 }
 
-/* YYYY-MM-DDTHH:MM:SSZ, a moment that was or will be, from 1970 on. */
-static bool is_time(const char *text) {
+/* YYYY-MM-DDTHH:MM:SSZ, a moment that was or will be, from 1970 on: its Unix seconds. */
+static bool parse_time(const char *text, int64_t *seconds) {
 	struct tm asked = {0}, found;
 
 	if (!has_shape_of_time(text) || !strptime(text, "%Y-%m-%dT%H:%M:%SZ", &asked))
 		return false;
 	found = asked;
-	if (timegm(&found) < 0)
+	*seconds = timegm(&found);
+	if (*seconds < 0)
 		return false;
 	return found.tm_mday == asked.tm_mday && found.tm_hour == asked.tm_hour &&
 	       found.tm_min == asked.tm_min && found.tm_sec == asked.tm_sec;
@@ -121,7 +122,7 @@ static int parse_identity(const json_t *object, struct ef_bundle *bundle, struct
 				   "not of the form [0-9A-Za-z][0-9A-Za-z.+-]{0,63}");
 	if (sequence < 1)
 		return wrong_field(why, "bundle.sequence", "not a positive integer");
-	if (!is_time(created))
+	if (!parse_time(created, &bundle->created_s))
 		return wrong_field(why, "bundle.created", "not a UTC time YYYY-MM-DDTHH:MM:SSZ");
 	bundle->sequence = (uint64_t)sequence;
 	if (copy_string(&bundle->name, name, why) || copy_string(&bundle->version, version, why))

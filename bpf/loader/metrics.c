@@ -294,6 +294,12 @@ static void put_control(FILE *out, const json_t *status) {
 		 json_is_true(json_object_get(status, "stats_enabled")));
 	put_flag(out, "policy_error", "1 while policy.json cannot be followed.",
 		 json_is_string(json_object_get(status, "policy_error")));
+	put_flag(out, "trust_withdrawn",
+		 "1 while this host does not trust the release that the loader holds.",
+		 json_is_false(json_object_get(json_object_get(status, "trust"), "ok")));
+	put_flag(out, "clock_unknown",
+		 "1 while the clock stands before a time that has been for certain.",
+		 json_is_false(json_object_get(status, "clock_known")));
 	put_single(out, "lease_left_seconds", "gauge", "Until the lease of a rollout runs out.",
 		   json_object_get(lease, "left_ns"), 9);
 	put_single(out, "events_unshipped_bytes", "gauge",

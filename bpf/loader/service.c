@@ -16,9 +16,11 @@
 #include "bpflog.h"
 #include "btfindex.h"
 #include "commands.h"
+#include "expiry.h"
 #include "guard.h"
 #include "hook.h"
 #include "log.h"
+#include "mark.h"
 #include "must.h"
 #include "notify.h"
 #include "paths.h"
@@ -73,7 +75,8 @@ static void renew_watch(struct ef_service *service) {
 	_cleanup_free_ char *etc = ef_must(ef_path_join(service->options.etc, "kill.d"));
 	_cleanup_free_ char *run = ef_must(ef_path_join(service->options.run, "kill.d"));
 	const char *folders[] = {etc, run};
-	const char *files[] = {service->desired_path, service->lease_path, service->policy_path};
+	const char *files[] = {service->desired_path, service->lease_path, service->policy_path,
+			       service->trust.allowed_signers, service->trust.revoked_keys};
 	int fd = ef_watch_open(folders, 2, files, EF_ARRAY_SIZE(files));
 	int err = fd < 0 ? fd : watch_fd_for_epoll(service, fd, SOURCE_WATCH);
 
@@ -271,6 +274,10 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 		ef_lease_reason(&service->lease, &why);
 		return rest(service, live, EF_STATE_OFF, &why);
 	}
+	if (service->standing.lost) {
+		ef_standing_reason(&service->standing, &why);
+		return rest(service, live, EF_STATE_OFF, &why);
+	}
 	if (!wanted) {
 		ef_fall_forget(&live->fall);
 		return rest(service, live, EF_STATE_OFF, &why);
@@ -284,6 +291,13 @@ static bool decide(struct ef_service *service, struct ef_live *live) {
 			      "its contract expired on %d; renew it and release again",
 			      live->contract.expires);
 		return rest(service, live, EF_STATE_DISABLED, &why);
+	}
+	if (live->contract.expires && !ef_expiry_moment(service).known) {
+		ef_reason_set(&why, "EF_CLOCK_UNKNOWN",
+			      "it runs until %d, and this host's clock stands before what has "
+			      "happened already; set the clock",
+			      live->contract.expires);
+		return rest(service, live, EF_STATE_OFF, &why);
 	}
 	if (live->fall.shed) {
 		ef_pressure_reason(live, &why);
@@ -384,74 +398,13 @@ static void set_poll_timer(struct ef_service *service) {
 	set_timer(service->poll_fd, needed ? period_ms * 1000000 : 0);
 }
 
-/* ---- what runs out ---- */
-
-/* At the lease's end, or never. */
-static void set_lease_timer(struct ef_service *service) {
-	const struct ef_lease *lease = &service->lease;
-	struct itimerspec spec = {0};
-
-	if (lease->there && !service->lease_expired)
-		spec.it_value = (struct timespec){(time_t)(lease->expires_ns / 1000000000),
-						  (long)(lease->expires_ns % 1000000000)};
-	if (timerfd_settime(service->lease_fd, TFD_TIMER_ABSTIME, &spec, NULL))
-		ef_err("the lease's timer cannot be set: %s", strerror(errno));
-}
-
-/* At the next midnight of UTC, or as soon as the clock is set. */
-static void set_midnight_timer(struct ef_service *service) {
-	struct itimerspec spec = {.it_value.tv_sec = (time(NULL) / 86400 + 1) * 86400};
-
-	if (timerfd_settime(service->midnight_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET,
-			    &spec, NULL))
-		ef_err("the timer of contracts' ends cannot be set: %s", strerror(errno));
-}
-
-/* Detach what a lease or a contract allows no more, before anything else is done about it. */
-static void cut_expired(struct ef_service *service) {
-	for (size_t i = 0; i < service->n; i++)
-		if (service->lease_expired ||
-		    ef_contract_expired_at(&service->lives[i].contract, service->wall_s))
-			ef_live_cut(&service->lives[i]);
-}
-
-static void say_lease(struct ef_service *service, const struct ef_lease *before, bool expired) {
-	struct ef_reason why;
-
-	if (!ef_lease_equal(&service->lease, before))
-		ef_trail_lease(service, before);
-	if (service->lease_expired && !expired) {
-		ef_lease_reason(&service->lease, &why);
-		ef_warn("%s (%s)", why.text, why.code);
-		ef_trail_expiry(service);
-	}
-}
-
-/* The lease and the calendar. True when the lease is another or expired. */
-static bool obey_time(struct ef_service *service) {
-	struct ef_lease before = service->lease;
-	bool expired = service->lease_expired;
-	time_t now = time(NULL);
-
-	if (now > service->wall_s)
-		__atomic_store_n(&service->wall_s, now, __ATOMIC_RELAXED);
-	ef_lease_read(service->lease_path, service->bundle->digest, service->boot_id,
-		      &service->lease);
-	service->lease_expired = ef_lease_expired(&service->lease, ef_clock_ns(CLOCK_BOOTTIME));
-	cut_expired(service);
-	set_lease_timer(service);
-	set_midnight_timer(service);
-	say_lease(service, &before, expired);
-	return expired != service->lease_expired || !ef_lease_equal(&service->lease, &before);
-}
-
 /* Read orders and wishes and act on what takes features away; true on any change. */
 static bool rescan(struct ef_service *service, bool at_start) {
 	bool changed = obey(service);
 
 	renew_watch(service);
 	changed |= obey(service); /* an order may have come before the new watch */
-	changed |= obey_time(service);
+	changed |= ef_expiry_obey(service);
 	changed |= read_policy(service, at_start);
 	changed |= read_desired(service, at_start);
 	for (size_t i = 0; i < service->n; i++) {
@@ -796,22 +749,33 @@ static int check_bundle_folder(struct ef_service *service) {
 	return ef_refuse(&service->refusal, "EF_PATH_UNSAFE", folder, "%s", why);
 }
 
-static int open_bundle(struct ef_service *service) {
-	const struct ef_options *options = &service->options;
-	_cleanup_free_ char *signers = ef_must(ef_path_join(options->etc, EF_TRUST_SIGNERS));
-	_cleanup_free_ char *revoked = ef_must(ef_path_join(options->etc, EF_TRUST_REVOKED));
-	const struct ef_trust_paths trust = {
-	    .allowed_signers = options->trust ? options->trust : signers,
-	    .revoked_keys = options->revoked ? options->revoked : revoked,
-	    .revoked_required = options->revoked != NULL,
-	};
+static int read_mark(struct ef_service *service, struct ef_mark *mark) {
+	_cleanup_free_ char *path = ef_must(ef_path_join(service->options.etc, EF_MARK_FILE));
 
-	if (check_bundle_folder(service))
+	return ef_mark_read(path, mark, &service->refusal);
+}
+
+/* A bundle below the mark is refused: what ran here once is not forgotten. */
+static int hold_to_mark(struct ef_service *service, const struct ef_mark *mark) {
+	int64_t created = service->bundle->created_s;
+
+	service->floor_s = mark->seen > created ? mark->seen : created;
+	return ef_mark_check(mark, service->bundle, &service->refusal);
+}
+
+static int open_bundle(struct ef_service *service) {
+	struct ef_bundle_options how = {.clock_later = true};
+	struct ef_mark mark;
+
+	if (check_bundle_folder(service) || read_mark(service, &mark))
 		return -1;
-	if (ef_bundle_open(options->bundle, &trust, NULL, &service->bundle, &service->refusal))
+	ef_mark_sentence(&mark, service->mark_said, sizeof(service->mark_said));
+	how.seen_s = mark.seen;
+	if (ef_bundle_open(service->options.bundle, &service->trust, &how, &service->bundle,
+			   &service->refusal))
 		return -1;
 	ef_btf_choose(service->bundle, &service->kernel);
-	if (!open_features(service))
+	if (!hold_to_mark(service, &mark) && !open_features(service))
 		return 0;
 	close_features(service);
 	ef_bundle_free(service->bundle);
@@ -882,6 +846,18 @@ static struct ef_sink *open_sink(const struct ef_service *service) {
 	return sink;
 }
 
+static void name_trust(struct ef_service *service) {
+	const struct ef_options *options = &service->options;
+
+	service->signers_path = ef_must(ef_path_join(options->etc, EF_TRUST_SIGNERS));
+	service->revoked_path = ef_must(ef_path_join(options->etc, EF_TRUST_REVOKED));
+	service->trust = (struct ef_trust_paths){
+	    .allowed_signers = options->trust ? options->trust : service->signers_path,
+	    .revoked_keys = options->revoked ? options->revoked : service->revoked_path,
+	    .revoked_required = options->revoked != NULL,
+	};
+}
+
 static void begin(struct ef_service *service) {
 	ef_kernel_read(&service->kernel);
 	ef_boot_id(service->boot_id, sizeof(service->boot_id));
@@ -889,6 +865,7 @@ static void begin(struct ef_service *service) {
 	service->desired_path = ef_must(ef_path_join(service->options.etc, "desired.json"));
 	service->lease_path = ef_must(ef_path_join(service->options.etc, EF_LEASE_FILE));
 	service->policy_path = ef_must(ef_path_join(service->options.etc, EF_POLICY_FILE));
+	name_trust(service);
 	service->audit = ef_audit_new(service->options.log, service->boot_id);
 	service->sink = open_sink(service);
 }
@@ -946,6 +923,8 @@ static void end(struct ef_service *service) {
 	free(service->desired_path);
 	free(service->lease_path);
 	free(service->policy_path);
+	free(service->signers_path);
+	free(service->revoked_path);
 	ef_policy_free(&service->policy);
 }
 

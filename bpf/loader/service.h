@@ -16,6 +16,7 @@
 #include "orders.h"
 #include "reason.h"
 #include "sink.h"
+#include "standing.h"
 
 /* Where the service finds and leaves things; strings are the command line's. */
 struct ef_options {
@@ -47,6 +48,12 @@ struct ef_service {
 	char *lease_path;
 	struct ef_lease lease; /* as read last */
 	bool lease_expired;    /* it keeps everything off */
+	char *signers_path, *revoked_path; /* ETC's; what is in force is in trust */
+	struct ef_trust_paths trust;
+	struct ef_standing standing; /* as judged last */
+	time_t floor_s;	    /* wall-clock time that has been for certain; before it a clock is wrong */
+	bool clock_unknown; /* said once */
+	char mark_said[120]; /* of the mark at start */
 	char *policy_path;
 	enum ef_policy_result policy_result; /* of what is in force */
 	struct ef_policy policy;	     /* in force */

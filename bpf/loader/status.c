@@ -165,6 +165,13 @@ static const struct ef_live *first_in(const struct ef_service *service, enum ef_
 	return NULL;
 }
 
+/* The first that is off because nobody knows the time; NULL: none. */
+static const struct ef_live *first_without_clock(const struct ef_service *service) {
+	const struct ef_live *live = first_in(service, EF_STATE_OFF);
+
+	return live && !strcmp(live->reason.code, "EF_CLOCK_UNKNOWN") ? live : NULL;
+}
+
 static const char *idle_state(const struct ef_service *service, struct ef_reason *why) {
 	const struct ef_live *live = first_in(service, EF_STATE_KILLED);
 
@@ -175,6 +182,8 @@ static const char *idle_state(const struct ef_service *service, struct ef_reason
 	live = first_in(service, EF_STATE_SHED);
 	if (!live)
 		live = first_in(service, EF_STATE_DISABLED);
+	if (!live)
+		live = first_without_clock(service);
 	if (live)
 		*why = live->reason;
 	else if (service->policy_result == EF_POLICY_BAD)
@@ -207,6 +216,10 @@ const char *ef_status_state(const struct ef_service *service, struct ef_reason *
 	}
 	if (service->lease_expired) {
 		ef_lease_reason(&service->lease, why);
+		return "idle";
+	}
+	if (service->standing.lost) {
+		ef_standing_reason(&service->standing, why);
 		return "idle";
 	}
 	if (!first_in(service, EF_STATE_ATTACHED))
@@ -262,6 +275,9 @@ static void add_state(json_t *status, const struct ef_service *service) {
 	json_object_set_new(status, "policy_error", text_or_null(service->policy_error));
 	json_object_set_new(status, "lease",
 			    ef_lease_json(&service->lease, ef_clock_ns(CLOCK_BOOTTIME)));
+	json_object_set_new(status, "trust",
+			    service->bundle ? ef_standing_json(&service->standing) : json_null());
+	json_object_set_new(status, "clock_known", json_boolean(!service->clock_unknown));
 	json_object_set_new(status, "audit_lost",
 			    json_integer((json_int_t)ef_audit_lost(service->audit)));
 	json_object_set_new(status, "stats_enabled", json_boolean(service->stats_fd >= 0));

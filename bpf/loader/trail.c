@@ -28,6 +28,17 @@ static struct ef_who by_order(const struct ef_service *service, const struct ef_
 	return by_file("kill file", order->path);
 }
 
+/* The file that took the trust away. */
+static const char *trust_path(const struct ef_service *service) {
+	const struct ef_refusal *why = &service->standing.why;
+	const char *revoked = service->trust.revoked_keys;
+
+	if (service->standing.lost &&
+	    (!strcmp(why->code, "EF_SIG_REVOKED") || !strcmp(why->file, revoked)))
+		return revoked;
+	return service->trust.allowed_signers;
+}
+
 static bool begins(const char *code, const char *with) {
 	return !strncmp(code, with, strlen(with));
 }
@@ -41,6 +52,8 @@ struct ef_who ef_trail_who(const struct ef_service *service, const struct ef_liv
 	if (!strcmp(code, "EF_LEASE_EXPIRED"))
 		return (struct ef_who){
 		    .source = "lease", .path = service->lease_path, .uid = service->lease.uid};
+	if (!strcmp(code, "EF_TRUST_WITHDRAWN"))
+		return by_file("trust", trust_path(service));
 	if (!strcmp(code, "EF_EXPIRED"))
 		return (struct ef_who){.source = "contract",
 				       .path = live ? live->files->contract->path : NULL,
@@ -77,8 +90,8 @@ void ef_trail_start(struct ef_service *service) {
 	struct ef_reason why;
 
 	ef_audit_bundle(service->audit, service->bundle ? service->bundle->digest : NULL);
-	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s%s",
-		      service->kernel.release,
+	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s%s%s",
+		      service->kernel.release, service->mark_said,
 		      service->broad ? "; it keeps CAP_SYS_ADMIN: the kernel has no CAP_BPF" : "");
 	ef_audit_host(service->audit, "start", &why, &who);
 	if (service->bundle)
@@ -152,6 +165,18 @@ void ef_trail_expiry(struct ef_service *service) {
 	ef_lease_reason(&service->lease, &why);
 	who = ef_trail_who(service, NULL, why.code);
 	ef_audit_host(service->audit, "expire", &why, &who);
+}
+
+void ef_trail_standing(struct ef_service *service) {
+	struct ef_reason why;
+	struct ef_who who;
+
+	if (service->standing.lost)
+		ef_standing_reason(&service->standing, &why);
+	else
+		ef_reason_set(&why, "EF_OK", "the signer of the release that runs is trusted again");
+	who = by_file("trust", trust_path(service));
+	ef_audit_host(service->audit, "trust", &why, &who);
 }
 
 static bool same_wishes(const struct ef_desired *a, const struct ef_desired *b) {

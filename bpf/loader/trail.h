@@ -25,6 +25,9 @@ void ef_trail_orders(struct ef_service *service, const struct ef_orders *before)
 void ef_trail_lease(struct ef_service *service, const struct ef_lease *before);
 void ef_trail_expiry(struct ef_service *service);
 
+/* Trust that was withdrawn, or is there again. */
+void ef_trail_standing(struct ef_service *service);
+
 /* What policy.json says now, or that it cannot be read. */
 void ef_trail_policy(struct ef_service *service);
 

@@ -115,7 +115,7 @@ static int refuse_memory(const char *path, struct ef_refusal *why) {
 
 /* One odd line must not stop every loader of a fleet, and leaving it out trusts nobody more. */
 static int leave_out(struct ef_trust *trust, const char *path, unsigned number, const char *fault) {
-	if (++trust->n_unusable <= SAID_MAX)
+	if (++trust->n_unusable <= SAID_MAX && !trust->quiet)
 		ef_warn("%s:%u: this line is not used: %s", path, number, fault);
 	return 0;
 }
@@ -189,10 +189,10 @@ static int read_revoked(struct ef_trust *trust, const char *path, unsigned numbe
 
 int ef_trust_load(const struct ef_trust_paths *paths, struct ef_trust *trust,
 		  struct ef_refusal *why) {
-	*trust = (struct ef_trust){0};
+	*trust = (struct ef_trust){.quiet = paths->quiet};
 	if (read_lines(trust, paths->allowed_signers, true, read_signer, why))
 		return -1;
-	if (trust->n_unusable > SAID_MAX)
+	if (trust->n_unusable > SAID_MAX && !trust->quiet)
 		ef_warn("%s: %zu lines in all are not used", paths->allowed_signers,
 			trust->n_unusable);
 	if (!trust->n_signers)
@@ -214,19 +214,24 @@ static bool is_revoked(const struct ef_trust *trust, const uint8_t key[EF_ED2551
 }
 
 /* One line's answer on a key that is the line's. */
-static int judge_line(const struct ef_signer *signer, const char *namespace, int64_t now,
-		      const char *file, struct ef_refusal *why) {
+static int judge_line(const struct ef_signer *signer, const char *namespace,
+		      const struct ef_moment *at, const char *file, struct ef_refusal *why) {
 	if (signer->namespaces && !ef_pattern_list_matches(signer->namespaces, namespace))
 		return ef_refuse(why, "EF_SIG_NAMESPACE", file,
 				 "allowed_signers does not let %s sign in the namespace %s; "
 				 "correct namespaces= or sign with another key",
 				 signer->principal, namespace);
-	if (signer->valid_after && now < signer->valid_after)
+	if (!at->known && (signer->valid_after || signer->valid_before))
+		return ef_refuse(why, "EF_CLOCK_UNKNOWN", file,
+				 "the key of %s is trusted for a time, and this host's clock stands "
+				 "before what has happened already; set the clock",
+				 signer->principal);
+	if (signer->valid_after && at->now < signer->valid_after)
 		return ef_refuse(why, "EF_SIG_EXPIRED", file,
 				 "the key of %s is not valid yet (valid-after); check this host's "
 				 "clock or allowed_signers",
 				 signer->principal);
-	if (signer->valid_before && now > signer->valid_before)
+	if (signer->valid_before && at->now > signer->valid_before)
 		return ef_refuse(why, "EF_SIG_EXPIRED", file,
 				 "the key of %s is no longer valid (valid-before); sign with a "
 				 "current key",
@@ -236,13 +241,13 @@ static int judge_line(const struct ef_signer *signer, const char *namespace, int
 
 /* Of several lines of a key, the reason of the one that came nearest to allowing it. */
 static void keep_nearest(struct ef_refusal *why, const struct ef_refusal *fault) {
-	if (strcmp(why->code, "EF_SIG_EXPIRED"))
+	if (strcmp(why->code, "EF_SIG_EXPIRED") && strcmp(why->code, "EF_CLOCK_UNKNOWN"))
 		*why = *fault;
 }
 
 int ef_trust_judge(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KEY],
-		   const char *namespace, int64_t now, const char *file, const char **principal,
-		   struct ef_refusal *why) {
+		   const char *namespace, const struct ef_moment *at, const char *file,
+		   const char **principal, struct ef_refusal *why) {
 	if (is_revoked(trust, key))
 		return ef_refuse(why, "EF_SIG_REVOKED", file,
 				 "the key that signed this bundle is revoked; sign it with a "
@@ -257,7 +262,7 @@ int ef_trust_judge(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KE
 
 		if (memcmp(signer->key, key, EF_ED25519_KEY))
 			continue;
-		if (judge_line(signer, namespace, now, file, &fault)) {
+		if (judge_line(signer, namespace, at, file, &fault)) {
 			keep_nearest(why, &fault);
 			continue;
 		}

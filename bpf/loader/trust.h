@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "moment.h"
 #include "refusal.h"
 #include "sshkey.h"
 
@@ -15,6 +16,7 @@ struct ef_trust_paths {
 	const char *allowed_signers; /* must exist */
 	const char *revoked_keys;    /* NULL: none */
 	bool revoked_required;	     /* true: a revoked_keys that does not exist is a refusal */
+	bool quiet;		     /* lines that are left out are not said: they were before */
 };
 
 /* One usable line of allowed_signers. */
@@ -30,6 +32,7 @@ struct ef_signer {
 struct ef_trust {
 	size_t n_signers;
 	struct ef_signer *signers;
+	bool quiet;
 	size_t n_unusable; /* lines of allowed_signers that were left out, each said in the log */
 	size_t n_revoked;
 	uint8_t (*revoked)[EF_ED25519_KEY];
@@ -49,11 +52,12 @@ int ef_trust_load(const struct ef_trust_paths *paths, struct ef_trust *trust,
 /*
  * May this key sign in this namespace at this time? 0: *principal is the
  * signer's name, owned by trust. -1: EF_SIG_REVOKED, EF_SIG_UNKNOWN_SIGNER,
- * EF_SIG_NAMESPACE or EF_SIG_EXPIRED, about the signature `file`.
+ * EF_SIG_NAMESPACE or EF_SIG_EXPIRED, about the signature `file`; EF_CLOCK_UNKNOWN
+ * where the time is not known and every line that would allow it has a limit.
  */
 int ef_trust_judge(const struct ef_trust *trust, const uint8_t key[EF_ED25519_KEY],
-		   const char *namespace, int64_t now, const char *file, const char **principal,
-		   struct ef_refusal *why);
+		   const char *namespace, const struct ef_moment *at, const char *file,
+		   const char **principal, struct ef_refusal *why);
 
 void ef_trust_clear(struct ef_trust *trust);
 

@@ -8,10 +8,12 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript, rollback
 
 
-def rollback_script(from_digest, wait=30):
+def rollback_script(from_digest, wait=30, trust_only=False):
     """Return the script; an invalid digest is an error of the filter."""
     try:
-        return killscript.command(rollback.render_rollback(from_digest or None, wait_seconds=wait))
+        return killscript.command(
+            rollback.render_rollback(from_digest or None, wait_seconds=wait, trust_only=bool(trust_only))
+        )
     except ValueError as error:
         raise AnsibleFilterError(f"rollback_script: {error}") from error
 

@@ -33,7 +33,7 @@ _raw:
   description: >-
     One dictionary for each bundle: C(bundle) (name, version, sequence, created), C(digest) (what M(ebpf.fleet.release)
     takes as its option C(digest), so that no other bundle is installed), C(contracts) (a list),
-    C(btf_index) (the entries of its C(btf/index.json), empty where it carries no BTF) and C(path).
+    C(key) (the public key that signed it; whether it may is each host's to judge), C(btf_index) (the entries of its C(btf/index.json), empty where it carries no BTF) and C(path).
   type: list
   elements: dict
 """
@@ -44,6 +44,7 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.trust_change import key_of, spell_key
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
@@ -67,6 +68,7 @@ def describe(path):
         "path": path,
         "bundle": dict(found.manifest.doc["bundle"]),
         "digest": found.manifest.digest,
+        "key": spell_key(key_of(found.signature)),
         "contracts": [found.contracts[name] for name in sorted(found.contracts)],
         "btf_index": found.btf_index,
     }

@@ -23,6 +23,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import (
     MemberGuard,
     Members,
     check_source,
+    check_variants,
     member_limit,
     open_source,
     tar_members,
@@ -95,9 +96,7 @@ def check_contract(manifest: Manifest, feature: str, data: bytes) -> dict[str, A
     path = f"features/{feature}/contract.json"
     doc = mf.parse_canonical(data, path, CONTRACT_CODE)
     raise_all(validate_contract(doc, path, feature))
-    named = [variant["name"] for variant in manifest.features[feature]["variants"]]
-    if [variant["name"] for variant in doc["variants"]] != named:
-        _refuse(CONTRACT_CODE, path, "has other variants than the manifest", "build the bundle again")
+    check_variants(manifest, feature, data)
     return dict(doc)
 
 

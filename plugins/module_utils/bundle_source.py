@@ -18,10 +18,11 @@ from typing import Any, BinaryIO, Callable, Collection, Iterator, Mapping, Named
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_tar import Entry, entries
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import CODE as CONTRACT_CODE
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MANIFEST, SIGNATURE, BundleFile, Manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import Trust, verify_signature
+from ansible_collections.ebpf.fleet.plugins.module_utils.signature import Trust, judge_release
 from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import parse_trust
 
 LISTED_SEPARATELY = (MANIFEST, SIGNATURE)
@@ -317,7 +318,7 @@ def check_source(source: Source, judge: Callable[[bytes, bytes], Any]) -> tuple[
     """Hold a bundle to its manifest: the manifest, the signature and what ``judge(manifest, signature)`` answered.
 
     In the loader's order, so that of two faults both verifiers name the same one: heads, signature, manifest,
-    files by path, what is there beside them. Nothing but the two heads is read before ``judge`` has agreed.
+    files by path, what is there beside them, the contracts' variants. Nothing but the two heads is read before ``judge`` has agreed.
     """
     data = source.head(MANIFEST, mf.MAX_MANIFEST, "EF_MANIFEST_MISSING", "EF_MANIFEST_MALFORMED")
     signature = source.head(SIGNATURE, mf.MAX_SIGNATURE, "EF_SIG_MISSING", "EF_SIG_MALFORMED")
@@ -326,6 +327,9 @@ def check_source(source: Source, judge: Callable[[bytes, bytes], Any]) -> tuple[
     for path in sorted(manifest.files):
         source.check(manifest.files[path])
     source.check_extra(manifest.files)
+    members = Members(source, manifest, signature)
+    for name in sorted(manifest.features):
+        check_variants(manifest, name, members[manifest.features[name]["contract"]].data)
     return manifest, signature, verdict
 
 
@@ -341,4 +345,22 @@ def verify(source: str, trust: Trust, now: float) -> tuple[Manifest, str]:
 
 
 def _judge(manifest: bytes, signature: bytes, trust: Trust, now: float) -> str:
-    return str(verify_signature(manifest, signature, trust, now))
+    return judge_release(manifest, signature, trust, now).signer
+
+
+def check_variants(manifest: Manifest, feature: str, data: bytes) -> None:
+    """A contract that lists variants lists the manifest's, in its order, which is the order of preference.
+
+    The loader has the same rule (variants.c); what else a contract says is judged where it is used.
+    """
+    path = f"features/{feature}/contract.json"
+    try:
+        doc = mf.parse_canonical(data, path, CONTRACT_CODE)
+    except FleetError:
+        return
+    if not isinstance(doc, dict) or "variants" not in doc:
+        return
+    found = doc["variants"] if isinstance(doc["variants"], list) else [None]
+    names = [one.get("name") if isinstance(one, dict) else None for one in found]
+    if names != [variant["name"] for variant in manifest.features[feature]["variants"]]:
+        refuse(CONTRACT_CODE, path, "has other variants than the manifest, or in another order", "build the bundle again")

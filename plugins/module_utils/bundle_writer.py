@@ -38,7 +38,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.feature_folder import (
     folder_problems,
     objects_of,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import put_folder
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_files import put_folder, remove_tree
 from ansible_collections.ebpf.fleet.plugins.module_utils.report import compatibility_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
     KEY_TYPE,
@@ -525,7 +525,9 @@ def write_output(output: Path, built: Built) -> None:
             temporary.rename(output)
         else:
             write_folder(built.members, temporary)
-            put_folder(temporary, output)
+            replaced = put_folder(temporary, output)
+            if replaced is not None:
+                remove_tree(replaced)
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary)

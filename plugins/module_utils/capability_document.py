@@ -98,6 +98,12 @@ _NEXT_KERNEL = doc.record(
     needed=("release", "chosen_by", "btf", "profiles", "changes"),
     null=True,
 )
+_TRUST = doc.record(
+    {"release": doc.text(200), "ok": doc.truth(), "reason_code": doc.text(64), "reason": doc.text(),
+     "clock_known": doc.truth()},
+    needed=("release", "ok", "reason_code", "reason"),
+    null=True,
+)  # fmt: skip
 _CAPABILITIES = doc.record(
     {
         "schema": doc.word(SCHEMA),
@@ -130,6 +136,7 @@ _CAPABILITIES = doc.record(
         "own_programs": doc.record({"programs": doc.many(doc.record({"id": doc.whole()}), null=True)}),
         "release": _RELEASE,
         "kill_orders": doc.many(doc.text(300), 1000, null=True),
+        "trust": _TRUST,
         "next_kernel": _NEXT_KERNEL,
         "profiles": _PREDICTIONS,
     },
@@ -157,6 +164,7 @@ _CENSUS_HOST = doc.record(
             )
         ),
         "next_kernel": _NEXT_KERNEL,
+        "trust": _TRUST,
     },
     needed=("stratum", "profiles", "policy"),
 )

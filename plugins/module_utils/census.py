@@ -14,6 +14,7 @@ NO_SYSTEMD = "EF_NO_SYSTEMD"
 PROFILES = capability_document.PROFILES
 _KERNEL_FIELDS = ("release", "family", "distro_family", "machine", "build_id")
 _NEXT_FIELDS = ("release", "chosen_by", "btf", "source", "profiles", "changes", "unknown")
+_TRUST_FIELDS = ("release", "ok", "reason_code", "reason", "clock_known")
 Json = Mapping[str, Any]
 
 
@@ -67,6 +68,7 @@ def _host(answer: capability_document.Answer, contracts: Sequence[Json], feature
         "profiles": _reachable(answer.profiles, deployable),
         "policy": policy_ready.policy_answers(capabilities, contracts, features),
         "next_kernel": _only(capabilities.get("next_kernel"), _NEXT_FIELDS),
+        "trust": _only(capabilities.get("trust"), _TRUST_FIELDS),
     }
 
 
@@ -169,7 +171,21 @@ def _host_sentences(host: Json) -> list[str]:
     ]
     refused = [one for one in host["policy"] if not one["ready"]]
     lines += ["{}: {} ({})".format(one["feature"], one["reason"], one["reason_code"]) for one in refused]
-    return lines + _next_sentences(host.get("next_kernel"))
+    return lines + _trust_sentences(host.get("trust")) + _next_sentences(host.get("next_kernel"))
+
+
+def _trust_sentences(trust: Json | None) -> list[str]:
+    """A host whose trust refuses what it runs is dark already, or at its next start."""
+    lines = []
+    if trust and not trust["ok"]:
+        lines.append(
+            "TRUST: it refuses the release {} that is installed: {} ({}); correct the trust and run prepare.yml".format(
+                trust["release"], trust["reason"], trust["reason_code"]
+            )
+        )
+    if trust and trust.get("clock_known") is False:
+        lines.append("CLOCK: it stands before what has happened already (EF_CLOCK_UNKNOWN); set it")
+    return lines
 
 
 def _next_sentences(after: Json | None) -> list[str]:

@@ -211,6 +211,9 @@ def predict(contract: Json, facts: Json, today: str | None = None, fallbacks: Se
     if today is not None and expires is not None and str(expires) <= today:
         reason = f"contract expired on {expires}; renew it or remove the feature"
         return _prediction(contract, None, "disabled", "EF_EXPIRED", reason)
+    if expires is not None and (facts.get("trust") or {}).get("clock_known") is False:
+        reason = f"runs until {expires}, and the host's clock stands before what has happened already; set the clock"
+        return _prediction(contract, None, "disabled", "EF_CLOCK_UNKNOWN", reason)
     refusals: list[Refusal] = []
     for variant in variants:
         name = str(variant["name"])

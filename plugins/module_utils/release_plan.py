@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import mark as mk
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import Grant, Lease, describe_lease
@@ -40,6 +41,9 @@ class HostState(NamedTuple):
     running: str | None
     collecting: str | None = None
     lease: Lease | None = None
+    mark: mk.Mark | None = None
+    # The digest of the release with which the signers of before a change of trust come back; None: none do.
+    former_signers: str | None = None
 
 
 class Request(NamedTuple):
@@ -58,10 +62,14 @@ class Request(NamedTuple):
     fallbacks: tuple[str, ...] = ()
     collector: bool = False
     lease: Grant | None = None
+    now: int = 0  # seconds since 1970, for the record of the mark
 
 
 class Step(NamedTuple):
-    """One act of the executor and the act that takes it back (None: nothing to take back)."""
+    """One act of the executor and the act that takes it back.
+
+    None only where nothing is written: what was told to systemd is put right when all else was taken back.
+    """
 
     act: str
     release: str | None
@@ -74,6 +82,7 @@ class Plan(NamedTuple):
     steps: list[Step]
     before: dict[str, Any]
     after: dict[str, Any]
+    mark: mk.Mark | None = None  # as the steps leave it
 
     @property
     def changed(self) -> bool:
@@ -88,7 +97,8 @@ def plan_release(state: HostState, request: Request) -> Plan:
     """The plan from ``state`` to ``request``; raises FleetError where policy forbids it."""
     planners = {"present": _plan_present, "rolled_back": _plan_rollback, "absent": _plan_absent}
     steps, after = planners[request.state](state, request)
-    return Plan(steps, describe(state, request.manage_service), describe(after, request.manage_service))
+    shown = [describe(one, request.manage_service) for one in (state, after)]
+    return Plan(steps, shown[0], shown[1], after.mark)
 
 
 def describe(state: HostState, manage_service: bool) -> dict[str, Any]:
@@ -103,6 +113,7 @@ def describe(state: HostState, manage_service: bool) -> dict[str, Any]:
         "damaged": sorted(name for name, release in state.releases.items() if release.damage),
         "desired_linked": state.desired_linked,
         "lease": describe_lease(state.lease),
+        "mark": state.mark.sequence if state.mark else None,
     }
     if manage_service:
         shown["running"] = state.running
@@ -122,20 +133,42 @@ def _plan_present(state: HostState, request: Request) -> tuple[list[Step], HostS
             steps.append(Step("set_previous", state.current, "restore_previous"))
             previous = state.current
         steps.extend(_grant_steps(state, request, activates=True))
+        steps.extend(_mark_steps(state, request, previous))
         steps.append(Step("activate", request.release, "activate_former"))
     else:
         steps.extend(_grant_steps(state, request, activates=False))
+        steps.extend(_mark_steps(state, request, previous))
     if not state.desired_linked:
-        steps.append(Step("link_desired", None, None))
+        steps.append(Step("link_desired", None, "restore_file"))
     activated = any(step.act == "activate" for step in steps)
     if request.manage_service and (activated or reinstalled or state.running != request.digest):
         steps.append(Step("restart", request.release, None))
-    after = _with_target(state, request, previous)._replace(lease=_lease_after(state, request, steps))
+    after = _with_target(state, request, previous)._replace(
+        lease=_lease_after(state, request, steps), mark=mark_after(state, request, previous),
+        former_signers=state.former_signers,
+    )  # fmt: skip
     steps.extend(_collector_steps(state, after, request, restarted=any(step.act == "restart" for step in steps)))
     doomed = prunable(after, request.keep)
-    steps.extend(Step("remove", release, None) for release in doomed)
+    steps.extend(Step("remove", release, "return_release") for release in doomed)
     kept = {name: value for name, value in after.releases.items() if name not in doomed}
     return steps, after._replace(releases=kept)
+
+
+def mark_after(state: HostState, request: Request, previous: str | None) -> mk.Mark:
+    """The mark once the wanted release is current."""
+    kept = [str(request.digest)]
+    held = state.releases.get(previous) if previous else None
+    if held is not None and held.digest is not None:
+        kept.append(held.digest)
+    stays = state.current == request.release
+    return mk.raise_mark(state.mark, int(request.sequence or 0), str(request.digest), kept, request.now, stays)
+
+
+def _mark_steps(state: HostState, request: Request, previous: str | None) -> list[Step]:
+    """Before the release is activated: then no moment has a release that the loader would refuse."""
+    if mark_after(state, request, previous).same_rule(state.mark):
+        return []
+    return [Step("set_mark", request.release, "restore_file")]
 
 
 def _grant_steps(state: HostState, request: Request, activates: bool) -> list[Step]:
@@ -180,12 +213,12 @@ def _collector_steps(state: HostState, after: HostState, request: Request, resta
 
 def _content_steps(target: Installed | None, request: Request) -> list[Step]:
     if target is None or target.damage:
-        return [Step("install", request.release, "remove" if target is None else None)]
+        return [Step("install", request.release, "remove" if target is None else "restore_installed")]
     steps = []
     if target.signature != request.signature:
-        steps.append(Step("write_signature", request.release, None))
+        steps.append(Step("write_signature", request.release, "restore_file"))
     if (target.features, target.fallbacks) != (request.features, request.fallbacks):
-        steps.append(Step("write_desired", request.release, None))
+        steps.append(Step("write_desired", request.release, "restore_file"))
     return steps
 
 
@@ -208,8 +241,11 @@ def _with_target(state: HostState, request: Request, previous: str | None) -> Ho
 
 
 def _refuse_downgrade(state: HostState, request: Request) -> None:
-    """A release that is not newer than the current one needs the operator's word."""
-    if state.current in (None, request.release) or request.allow_downgrade:
+    """A release that is not newer than the current one, or than any that ran here, needs the operator's word."""
+    if state.current == request.release or request.allow_downgrade:
+        return
+    mk.check_downgrade(state.mark, int(request.sequence or 0), str(request.digest))
+    if state.current is None:
         return
     current = state.releases.get(str(state.current))
     sequence = current.sequence if current else None
@@ -242,18 +278,24 @@ def _plan_rollback(state: HostState, request: Request) -> tuple[list[Step], Host
     if state.current is None or state.previous in (None, state.current):
         return _rollback_without_previous(state, request)
     digest = _usable_digest(state, str(state.previous))
-    steps = [Step("swap_back", state.previous, "swap_forward"), *_drop_steps(state)]
+    steps = _trust_steps(state, digest) + [Step("swap_back", state.previous, "swap_forward"), *_drop_steps(state)]
     if not state.desired_linked:
-        steps.append(Step("link_desired", None, None))
+        steps.append(Step("link_desired", None, "restore_file"))
     if request.manage_service:
         steps.append(Step("restart", state.previous, None))
     running = digest if request.manage_service else state.running
     collecting = digest if request.manage_service and state.releases[str(state.previous)].collector else None
     after = state._replace(
-        current=state.previous, previous=None, desired_linked=True, running=running, collecting=collecting, lease=None
-    )
+        current=state.previous, previous=None, desired_linked=True, running=running, collecting=collecting, lease=None,
+        former_signers=None if state.former_signers == digest else state.former_signers,
+    )  # fmt: skip
     steps.extend(_collector_steps(state, after, request, restarted=True))
     return steps, after
+
+
+def _trust_steps(state: HostState, digest: str) -> list[Step]:
+    """Before the release is verified: the signers that were trusted while it ran are trusted again."""
+    return [Step("restore_trust", state.previous, "restore_files")] if state.former_signers == digest else []
 
 
 def _rollback_without_previous(state: HostState, request: Request) -> tuple[list[Step], HostState]:
@@ -287,18 +329,18 @@ def _usable_digest(state: HostState, name: str) -> str:
 
 
 def _plan_absent(state: HostState, request: Request) -> tuple[list[Step], HostState]:
+    """Remove everything but the mark: what ran here once stays known."""
     steps: list[Step] = []
-    nothing = HostState(None, None, {}, False, None)
+    nothing = HostState(None, None, {}, False, None, mark=state.mark, former_signers=state.former_signers)
     if request.manage_service and (state.current or state.running):
         steps.append(Step("stop", None, None))
     steps.extend(_collector_steps(state, nothing, request, restarted=False))
     if state.current:
-        steps.append(Step("deactivate", state.current, None))
+        steps.append(Step("deactivate", state.current, "activate_former"))
     if state.previous:
-        steps.append(Step("forget_previous", state.previous, None))
+        steps.append(Step("forget_previous", state.previous, "restore_previous"))
     if state.desired_linked:
-        steps.append(Step("unlink_desired", None, None))
-    if state.lease is not None:
-        steps.append(Step("drop_lease", None, None))
-    steps.extend(Step("remove", release, None) for release in sorted(state.releases))
+        steps.append(Step("unlink_desired", None, "restore_file"))
+    steps.extend(_drop_steps(state))
+    steps.extend(Step("remove", release, "return_release") for release in sorted(state.releases))
     return steps, nothing

@@ -9,8 +9,6 @@ release or none: a release is built beside, synced, and renamed into place.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import fcntl
 import os
 import shutil
@@ -29,14 +27,23 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
 from ansible_collections.ebpf.fleet.plugins.module_utils.loader_verdict import judge_verdict
+from ansible_collections.ebpf.fleet.plugins.module_utils.release_files import (
+    TEMPORARY,
+    make_folder,
+    put_folder,
+    remove_tree,
+    replace_file,
+    replace_link,
+    sync_folder,
+    temporary_in,
+    write_file,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import HostState, Installed
-from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import MAX_TRUST
+from ansible_collections.ebpf.fleet.plugins.module_utils.trust_kept import former_signers, read_mark
+from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import MAX_TRUST, Trust
 
 LOADER = "ebpf-loader"
 COLLECTOR = "collector/bcc.py"  # in the bundle
-TEMPORARY = ".tmp-"
-AT_FDCWD = -100
-RENAME_EXCHANGE = 2
 SECONDS_FOR_LOADER = 120
 CPU_SECONDS_FOR_LOADER = 60
 # Beside what it reads of the bundle.
@@ -71,6 +78,15 @@ class Layout(NamedTuple):
     @property
     def revoked(self) -> Path:
         return self.etc / "trust/revoked_keys"
+
+    @property
+    def former(self) -> Path:
+        """Where the signers of before a change of trust are kept (``trust_host``)."""
+        return self.etc / "trust-former"
+
+    @property
+    def mark(self) -> Path:
+        return self.etc / "mark.json"
 
     @property
     def desired_link(self) -> Path:
@@ -118,6 +134,8 @@ def read_state(layout: Layout, machine: str, running: str | None, collecting: st
         running=running,
         collecting=collecting,
         lease=read_lease(layout),
+        mark=read_mark(layout.mark),
+        former_signers=former_signers(layout.former, layout.signers),
     )
 
 
@@ -230,7 +248,7 @@ def read_status_of(path: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def locked(layout: Layout) -> Iterator[None]:
     """Hold the host's release lock; a run that has to wait too long is refused."""
-    _make_folder(layout.releases)
+    make_folder(layout.releases)
     path = layout.base / ".lock"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -239,15 +257,6 @@ def locked(layout: Layout) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and its parents readable for the loader's user, whatever the umask."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    path.mkdir()
-    path.chmod(0o755)
 
 
 def _wait_for_lock(fd: int, path: str) -> None:
@@ -271,113 +280,45 @@ def _remove_leftovers(layout: Layout) -> None:
                 remove_tree(path)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a file, a symlink or a folder; nothing there is as good."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    elif path.is_symlink() or path.exists():
-        path.unlink()
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_file(path: Path, data: bytes, mode: int) -> None:
-    """Create a new file with these bytes, synced; it must not exist."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fchmod(fd, mode)
-        os.fsync(fd)
-
-
-def _temporary(folder: Path) -> Path:
-    return folder / f"{TEMPORARY}{os.getpid()}-{time.monotonic_ns()}"
-
-
-def replace_file(path: Path, data: bytes, mode: int, beside: Path) -> None:
-    """Replace a file so that a reader sees the old bytes or the new, never part of them.
-
-    The temporary is made in ``beside``, of the same file system, where the next
-    run finds it: within a bundle it would be a file too many.
-    """
-    temporary = _temporary(beside)
-    try:
-        write_file(temporary, data, mode)
-        temporary.rename(path)
-    except BaseException:
-        remove_tree(temporary)
-        raise
-    sync_folder(path.parent)
-
-
-def replace_link(link: Path, target: str) -> None:
-    """Point a symlink elsewhere by one rename(2)."""
-    _make_folder(link.parent)
-    temporary = _temporary(link.parent)
-    try:
-        temporary.symlink_to(target)
-        temporary.rename(link)
-    except BaseException:
-        remove_tree(temporary)
-        raise
-    sync_folder(link.parent)
-
-
-def put_folder(temporary: Path, final: Path) -> None:
-    """Rename a finished folder into place; one that is there already is exchanged, never missing."""
-    if not final.exists():
-        temporary.rename(final)
-        return
-    if _exchange(temporary, final):
-        remove_tree(temporary)
-        return
-    former = temporary.with_name(temporary.name + "-old")
-    final.rename(former)
-    temporary.rename(final)
-    remove_tree(former)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names by renameat2(2); False where the C library or the file system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    arguments = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
-    if renameat2(*arguments) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.ENOSYS, errno.EINVAL):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
-
-
 # Installing
 
 
-def install(layout: Layout, incoming: Incoming, machine: str) -> None:
-    """Put the release beside the others, complete and verified twice, or change nothing."""
+def install(layout: Layout, incoming: Incoming, machine: str) -> Path | None:
+    """Put the release beside the others, complete and verified twice, or change nothing.
+
+    Where a damaged one was, it is put aside; its new place is returned, for the caller to remove or bring back.
+    """
     loader_path = incoming.manifest.loader_path(machine)
     _need_space(layout, incoming.manifest, loader_path)
-    temporary = _temporary(layout.releases)
+    temporary = temporary_in(layout.releases)
     try:
         temporary.mkdir(mode=0o700)
         _fill(temporary, incoming, loader_path)
         verify_with_loader(layout, temporary, incoming.manifest.digest)
         temporary.chmod(0o755)
         _sync_tree(temporary)
-        put_folder(temporary, layout.releases / incoming.manifest.release_id)
+        aside = put_folder(temporary, layout.releases / incoming.manifest.release_id)
     except BaseException:
         remove_tree(temporary)
         raise
     sync_folder(layout.releases)
+    return aside
+
+
+def verify_signature_with_loader(layout: Layout, incoming: Incoming, machine: str) -> None:
+    """Let the release's loader judge these very bytes of a signature, on a copy: nothing unjudged reaches a release."""
+    release = layout.releases / incoming.manifest.release_id
+    _need_space(layout, incoming.manifest, incoming.manifest.loader_path(machine))
+    temporary = temporary_in(layout.releases)
+    try:
+        temporary.mkdir(mode=0o700)
+        shutil.copytree(release / "bundle", temporary / "bundle", symlinks=True)
+        shutil.copy2(release / LOADER, temporary / LOADER)
+        (temporary / "bundle" / mf.SIGNATURE).unlink()
+        write_file(temporary / "bundle" / mf.SIGNATURE, incoming.signature, 0o644)
+        verify_with_loader(layout, temporary, incoming.manifest.digest)
+    finally:
+        remove_tree(temporary)
 
 
 def _need_space(layout: Layout, manifest: mf.Manifest, loader_path: str) -> None:
@@ -436,12 +377,14 @@ def _sync_tree(folder: Path) -> None:
         sync_folder(Path(path))
 
 
-def verify_with_loader(layout: Layout, release: Path, digest: str) -> None:
+def verify_with_loader(layout: Layout, release: Path, digest: str, trust: Trust | None = None) -> None:
     """Let the release's own loader, the second implementation, judge its bundle.
 
-    It is the signer's code: it runs confined, and what it says is data (see ``loader_verdict``).
+    It is the signer's code: it runs confined, and what it says is data (see ``loader_verdict``). ``trust`` is
+    judged in the place of the host's files.
     """
-    place = Place(release / LOADER, release / "bundle", release, tuple(_trust_copies(layout)))
+    copies = _trust_copies(layout) if trust is None else _copies_to_come(trust)
+    place = Place(release / LOADER, release / "bundle", release, tuple(copies))
     command = [LOADER, "verify", FOLDER, "--self", "--trust", str(layout.signers)]
     if any(copy.path == str(layout.revoked) for copy in place.copies):
         command += ["--revoked", str(layout.revoked)]
@@ -451,6 +394,13 @@ def verify_with_loader(layout: Layout, release: Path, digest: str) -> None:
     refusal = judge_verdict(found.stdout, found.stderr, found.ended, found.status, digest)
     if refusal is not None:
         raise refusal
+
+
+def _copies_to_come(trust: Trust) -> Iterator[Copy]:
+    """Trust files that are not written yet, as they will be."""
+    yield Copy(trust.signers_path, trust.signers, 0, 0o444, 0, 0o555)
+    if trust.revoked is not None:
+        yield Copy(trust.revoked_path, trust.revoked, 0, 0o444, 0, 0o555)
 
 
 def _trust_copies(layout: Layout) -> Iterator[Copy]:
@@ -479,8 +429,12 @@ def write_desired(layout: Layout, release: str, text: str) -> None:
     replace_file(layout.releases / release / "desired.json", text.encode("ascii"), 0o644, layout.releases)
 
 
+def signature_path(layout: Layout, release: str) -> Path:
+    return layout.releases / release / "bundle" / mf.SIGNATURE
+
+
 def write_signature(layout: Layout, release: str, signature: bytes) -> None:
-    replace_file(layout.releases / release / "bundle" / mf.SIGNATURE, signature, 0o644, layout.releases)
+    replace_file(signature_path(layout, release), signature, 0o644, layout.releases)
 
 
 def read_lease(layout: Layout) -> Lease | None:
@@ -527,8 +481,16 @@ def unlink_desired(layout: Layout) -> None:
     sync_folder(layout.etc)
 
 
-def remove_release(layout: Layout, release: str) -> None:
-    """Take a release away: renamed first, so that none is ever there in part."""
-    temporary = _temporary(layout.releases)
+def put_aside(layout: Layout, release: str) -> Path:
+    """Take a release away by one rename(2), so that none is ever there in part; its new place is a leftover."""
+    temporary = temporary_in(layout.releases)
     (layout.releases / release).rename(temporary)
-    remove_tree(temporary)
+    return temporary
+
+
+def bring_release(layout: Layout, aside: Path, release: str) -> None:
+    """Put a release back that was put aside, in the place of whatever is there now."""
+    replaced = put_folder(aside, layout.releases / release)
+    if replaced is not None:
+        remove_tree(replaced)
+    sync_folder(layout.releases)

@@ -18,7 +18,7 @@ _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 # rename(2) of the link `previous` onto `current` needs no block and no inode:
 # it works on a full disk. The desired state lies in the release's folder and
 # comes back with it.
-_PARTS = ("rollback_head.sh", "unit.sh", "rollback.sh")
+_PARTS = ("rollback_head.sh", "unit.sh", "rollback_trust.sh", "rollback.sh")
 
 
 def render_rollback(
@@ -28,6 +28,7 @@ def render_rollback(
     lock_seconds: int = 90,
     stop_seconds: int = 12,
     root: str = "",
+    trust_only: bool = False,
 ) -> str:
     """Return the script that makes the previous release current again.
 
@@ -35,7 +36,8 @@ def render_rollback(
     active is left as it is, and a host without a previous release ends with
     nothing running: what a failed rollout wants. A release run that still
     works on the host is awaited for ``lock_seconds``; a loader that does not end
-    within ``stop_seconds`` is killed with its cgroup. ``root`` is a prefix for
+    within ``stop_seconds`` is killed with its cgroup. The signers that were replaced
+    while that release ran are restored; with ``trust_only`` nothing else is done. ``root`` is a prefix for
     tests. Raises ``ValueError`` on anything that could not be a digest or path.
     """
     if from_digest and not _DIGEST.match(from_digest):
@@ -52,6 +54,7 @@ def render_rollback(
         "@FROM@": '"%s"' % (from_digest or ""),
         "@WAIT@": str(int(wait_seconds)),
         "@LOCK_WAIT@": str(int(lock_seconds)),
+        "@TRUST_ONLY@": "yes" if trust_only else "",
         "@STOP@": str(int(stop_seconds)),
         "@MARK@": MARK,
     }

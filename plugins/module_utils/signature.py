@@ -18,7 +18,13 @@ import subprocess
 from typing import NamedTuple, NoReturn
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MAX_SIGNATURE, SIGNATURE
+from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import (
+    MAX_SIGNATURE,
+    SIGNATURE,
+    Manifest,
+    load_manifest,
+    seconds_of,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import (
     KEY_SIZE,
     KEY_TYPE,
@@ -35,14 +41,16 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import (
 )
 
 __all__ = [
-    "KEY_TYPE", "KRL_MAGIC", "NAMESPACE", "Trust", "open_seal", "parse_signature", "read_trust", "unusable_lines",
-    "verify_signature",
+    "KEY_TYPE", "KRL_MAGIC", "NAMESPACE", "Judged", "Trust", "clock_known", "judge_release", "open_seal",
+    "parse_signature", "read_trust", "unusable_lines", "verify_signature",
 ]  # fmt: skip
 
 NAMESPACE = "ebpf-fleet-release"
 BEGIN, END = b"-----BEGIN SSH SIGNATURE-----\n", b"\n-----END SSH SIGNATURE-----\n"
 SIGNATURE_SIZE = 64
 SECONDS_FOR_KEYGEN = 30
+# How far a builder's clock may be ahead of a host's; as the loader's moment.h.
+CLOCK_SLACK_SECONDS = 300
 
 # Of ed25519 (RFC 8032): the field's prime and the group's order.
 PRIME = 2**255 - 19
@@ -126,6 +134,47 @@ def verify_signature(manifest: bytes, signature: bytes, trust: Trust, now: float
     return judge_signer(open_seal(manifest, signature), trust, trusted, int(now))
 
 
+class Judged(NamedTuple):
+    """A manifest whose signer may sign releases; ``clock_known`` is whether the host's clock can be right."""
+
+    manifest: Manifest
+    signer: str
+    clock_known: bool
+
+
+def clock_known(now: float, floor: int) -> bool:
+    """Whether a clock that says ``now`` can be right; ``floor`` is a time that has been for certain."""
+    return int(now) + CLOCK_SLACK_SECONDS >= floor
+
+
+def judge_release(data: bytes, signature: bytes, trust: Trust, now: float, seen: int = 0) -> Judged:
+    """The manifest of a release by a signer who may sign now; the rule is that of the loader's bundle.c.
+
+    A clock that stands before the manifest's ``created`` or before ``seen``, the last time known of the host,
+    decides nothing: a key that is trusted for a time is then refused with EF_CLOCK_UNKNOWN. Raises FleetError as
+    verify_signature() and load_manifest() do.
+    """
+    trusted = parse_trust(trust)
+    key = open_seal(data, signature)
+    late, signer = None, ""
+    try:
+        signer = judge_signer(key, trust, trusted, int(now))
+    except FleetError as error:
+        if error.code != "EF_SIG_EXPIRED":
+            raise
+        late = error
+    try:
+        manifest = load_manifest(data)
+    except FleetError as error:
+        raise late or error from error
+    known = clock_known(now, max(seconds_of(manifest.doc["bundle"]["created"]) or 0, seen))
+    if not known:
+        signer = judge_signer(key, trust, trusted, None)
+    elif late is not None:
+        raise late
+    return Judged(manifest, signer, known)
+
+
 def open_seal(manifest: bytes, signature: bytes) -> bytes:
     """The ed25519 key that signed this manifest as a release; whether it may is for the trust files to say.
 
@@ -175,8 +224,11 @@ def _is_strict(key: bytes, signature: bytes) -> bool:
     return int.from_bytes(signature[32:], "little") < ORDER
 
 
-def judge_signer(key: bytes, trust: Trust, trusted: Trusted, now: int) -> str:
-    """The principal of a key that may sign a release now; raises FleetError (EF_SIG_*)."""
+def judge_signer(key: bytes, trust: Trust, trusted: Trusted, now: int | None) -> str:
+    """The principal of a key that may sign a release now; raises FleetError (EF_SIG_*).
+
+    ``now`` is None where the time is not known: then only a line without a limit in time allows (EF_CLOCK_UNKNOWN).
+    """
     if key in trusted.revoked:
         raise FleetError(
             "EF_SIG_REVOKED",
@@ -202,6 +254,13 @@ def judge_signer(key: bytes, trust: Trust, trusted: Trusted, now: int) -> str:
     for signer in ours:
         if _valid_at(signer, now):
             return str(signer.principal)
+    if now is None:
+        raise FleetError(
+            "EF_CLOCK_UNKNOWN",
+            f"{SIGNATURE}: its key is trusted for a time in {trust.signers_path}, and this host's clock stands before "
+            "what has happened already; set the clock",
+            SIGNATURE,
+        )
     raise FleetError(
         "EF_SIG_EXPIRED",
         f"{SIGNATURE}: its key is outside of its time in {trust.signers_path}; sign with a valid key, or correct "
@@ -241,7 +300,9 @@ def _pattern_matches(pattern: str, text: str) -> bool:
     return not pattern[at:].strip("*")
 
 
-def _valid_at(signer: Signer, now: int) -> bool:
+def _valid_at(signer: Signer, now: int | None) -> bool:
+    if now is None:
+        return signer.valid_after is None and signer.valid_before is None
     if signer.valid_after is not None and now < signer.valid_after:
         return False
     return signer.valid_before is None or now <= signer.valid_before

@@ -128,6 +128,8 @@ STATUS = having(
         "stats_enabled": FLAG,
         "audit_lost": COUNT,
         "shipping": maybe(having({})),
+        "trust": maybe(having({}, {"ok": FLAG, "reason_code": NAME, "reason": NOTE})),
+        "clock_known": FLAG,
         "lease": maybe(having({}, {"expired": maybe(FLAG)})),
         "privileges": maybe(having({})),
         "collector": COLLECTOR,

@@ -56,8 +56,8 @@ def _next_kernel(name: str, value: Any) -> str:
         return str(text(name, value))
 
 
-def _pattern(name: str, value: Any) -> Any:
-    """A pattern of hosts: text, or a list of such."""
+def _texts(name: str, value: Any) -> Any:
+    """Text, or a list of texts: a pattern of hosts, the lines of a trust file."""
     return [text(name, one) for one in value] if isinstance(value, (list, tuple)) else text(name, value)
 
 
@@ -74,7 +74,7 @@ _SECONDS = decimal(1, 3600)
 # What a rollout takes.
 ROLLOUT: dict[str, Reader] = {
     "ebpf_fleet_bundle": _path,
-    "ebpf_fleet_hosts": _pattern,
+    "ebpf_fleet_hosts": _texts,
     # What is missing is told by the plan, of all hosts at once.
     "ebpf_fleet_cell": maybe(label),
     "ebpf_fleet_region": maybe(label),
@@ -96,8 +96,9 @@ ROLLOUT: dict[str, Reader] = {
 }
 # What the roles take, and with them a rollout and prepare.yml.
 ROLES: dict[str, Reader] = {
-    "ebpf_fleet_allowed_signers": text,
-    "ebpf_fleet_revoked_keys": text,
+    "ebpf_fleet_allowed_signers": _texts,
+    "ebpf_fleet_revoked_keys": _texts,
+    "ebpf_fleet_trust_overrule": truth,
     "ebpf_fleet_policy": mapping,
     "ebpf_fleet_loader_cpu_quota": _quota,
     "ebpf_fleet_loader_memory_max": _size,

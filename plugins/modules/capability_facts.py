@@ -146,11 +146,13 @@ def ask(params, today):
     """The facts with the predictions; raises ContractError."""
     from pathlib import Path
 
-    from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+    from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile, trust_host
+    from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import Layout
 
     contracts = params["contracts"]
     needed = profile.requirements(contracts)
     facts = capabilities.gather(needed, all_helpers=params["helpers"] == "all", btf_index=params["btf_index"])
+    facts["trust"] = trust_host.judge_running(Layout(Path("/")))
     facts["profiles"] = {
         one["feature"]: profile.predict(one, facts, today, params["fallbacks"]) for one in contracts
     }

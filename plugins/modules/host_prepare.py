@@ -12,6 +12,9 @@ description:
   - Writes a set of text files atomically, then applies C(sysusers.d) and C(tmpfiles.d), reloads systemd
     and enables the unit, each only when something calls for it.
   - All in one execution, because on a large fleet a task costs more than what it does.
+  - Trust files (C(allowed_signers) and C(revoked_keys) in C(/etc/ebpf-fleet/trust)) are judged by both verifiers before
+    anything is written. A change that would refuse the release that runs, that takes a signer away or that
+    takes a revocation back is refused, with each of them named, unless O(trust_overrule) orders it.
   - Starts and restarts nothing.
 author:
   - The ebpf.fleet authors
@@ -50,6 +53,12 @@ options:
     type: list
     elements: str
     default: []
+  trust_overrule:
+    description:
+      - Orders a change of trust that is refused otherwise. Each problem that it overrules is a warning.
+      - A rollback does not take such a change back.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -81,6 +90,15 @@ files:
   type: list
   elements: str
   returned: success
+trust_changed:
+  description: Whether trust files were (or would be) written.
+  type: bool
+  returned: success
+trust_overruled:
+  description: The problems that O(trust_overrule) overruled.
+  type: list
+  elements: str
+  returned: success
 actions:
   description: Commands that were (or would be) run, as text.
   type: list
@@ -94,7 +112,7 @@ import pwd
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
+from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps, trust_change
 
 SPEC = {
     "files": {
@@ -111,6 +129,7 @@ SPEC = {
     "tmpfiles": {"type": "str"},
     "enable": {"type": "list", "elements": "str", "default": []},
     "remove_units": {"type": "list", "elements": "str", "default": []},
+    "trust_overrule": {"type": "bool", "default": False},
 }
 
 UNITS = "/etc/systemd/system"
@@ -217,6 +236,44 @@ def is_enabled(module, unit):
     return rc == 0
 
 
+def judge_trust(module, layout, steps, found):
+    """Return the change of trust among the steps, None if there is none; raise where it may not be written."""
+    from ansible_collections.ebpf.fleet.plugins.module_utils import trust_host
+
+    change = trust_host.judge_steps(layout, steps, found) if layout else None
+    if change is None:
+        return None
+    if change.fault:
+        raise PrepareError(f"{change.fault}; nothing was written: correct the variable")
+    for note in change.notes[:10]:
+        module.warn(note)
+    if change.problems and not module.params["trust_overrule"]:
+        raise PrepareError(
+            f"this change of trust is refused and nothing was written: {'; '.join(change.problems)}. Look for a variable "
+            f"that is given twice or lacks a line; if it is meant, order it with '{trust_change.OVERRULE}'"
+        )
+    for problem in change.problems:
+        module.warn(f"TRUST OVERRULED by an explicit order: {problem}")
+    return change
+
+
+def keep_trust(layout, steps, change):
+    """Keep the signers that are there, so that a rollback restores them."""
+    from ansible_collections.ebpf.fleet.plugins.module_utils import trust_host
+
+    try:
+        trust_host.keep_former(layout, steps, bool(change.problems))
+    except OSError as error:
+        raise PrepareError(f"the signers of before cannot be kept ({error}); make room on that disk") from error
+
+
+def find_host(wanted):
+    """Return the layout of the host whose trust files are wanted, None if none are."""
+    from ansible_collections.ebpf.fleet.plugins.module_utils import trust_host
+
+    return trust_host.find_layout([item["path"] for item in wanted])
+
+
 def apply(module, steps, actions):
     """Write the files and run the commands; raise with the command and its words when one fails."""
     for step in steps:
@@ -238,12 +295,18 @@ def run(module):
         raise PrepareError("is not root on this host; the control files belong to root. Set 'become: true'")
     found = {item["path"]: filesteps.read_state(item["path"]) for item in wanted}
     steps = filesteps.plan_files(wanted, found)
+    layout = find_host(wanted)
+    change = judge_trust(module, layout, steps, found)
     removals = plan_removals(module.params["remove_units"])
     actions = removal_commands(removals) + plan_actions(module, wanted, steps)
     if not module.check_mode:
+        if change is not None:
+            keep_trust(layout, steps, change)
         apply(module, steps, actions)
     return {
         "changed": bool(steps or actions),
+        "trust_changed": change is not None,
+        "trust_overruled": change.problems if change is not None else [],
         "files": [step.path for step in steps],
         "actions": [" ".join(action) for action in actions],
         "diff": filesteps.diff_steps(steps) + diff_removals(removals),

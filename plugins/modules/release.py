@@ -24,7 +24,7 @@ options:
       - V(present) means installed, active and confirmed by the loader.
       - V(rolled_back) activates the release that was current before. Without one it fails, unless
         O(from_digest) names the first release of the host, before which nothing ran; then nothing runs afterwards.
-      - V(absent) stops the loader and removes every release.
+      - V(absent) stops the loader and removes every release, but not the mark (see O(allow_downgrade)).
     type: str
     choices: [present, rolled_back, absent]
     default: present
@@ -59,7 +59,10 @@ options:
     type: int
     default: 3
   allow_downgrade:
-    description: Also activate a bundle whose sequence is not higher than that of the current release.
+    description:
+      - Also activate a bundle whose sequence is not higher than the highest that ever ran on the host. That one is kept as
+        a mark, which neither a rollback nor O(state=absent) lowers.
+      - This order lowers the mark to that bundle; the mark records it, and the host's log.
     type: bool
     default: false
   from_digest:
@@ -195,6 +198,13 @@ lease:
   returned: success
   type: dict
   sample: {bundle_digest: 3f1c…, boot_id: 5a0e…, expires_boottime_ns: 90000000000, holder: rollout of 1.2.0}
+mark:
+  description:
+    - The high-water mark of the host, or null. C(sequence) is the highest that ran, by the release of C(digest); the
+      releases of C(below) may run all the same. C(lowered) is the last order that lowered it.
+  returned: success
+  type: dict
+  sample: {sequence: 7, digest: 3f1c…, below: [9a0b…], seen_unix: 1795716000, lowered: null}
 releases:
   description: The releases on the host.
   returned: success
@@ -245,10 +255,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
     read_state,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
+    judge_release,
     read_trust,
     unusable_lines,
-    verify_signature,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.trust_kept import read_mark
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},
@@ -325,7 +336,14 @@ def judge_bundle(module, layout):
         trust = read_trust(str(layout.signers), str(layout.revoked))
         for note in unusable_lines(trust)[:10]:
             module.warn(note)
-        signer = verify_signature(data, signature, trust, time.time())
+        mark = read_mark(layout.mark)
+        judged = judge_release(data, signature, trust, time.time(), mark.seen_unix if mark else 0)
+        signer = judged.signer
+        if not judged.clock_known:
+            module.warn(
+                "EF_CLOCK_UNKNOWN: this host's clock stands before what has happened already (the release was made, or "
+                "the last deployment); nothing that is limited in time runs here until it is set"
+            )
     manifest = load_manifest(data)
     manifest.loader_path(platform.machine())
     features = check_resolved(params["features"], manifest.features)
@@ -351,6 +369,7 @@ def make_request(params, incoming):
         fallbacks=tuple(fallbacks),
         collector=bool(manifest and needs_collector(manifest, fallbacks)),
         lease=check_grant(**params["lease"]) if params["lease"] else None,
+        now=int(time.time()),
     )
 
 
@@ -381,14 +400,33 @@ def run(module):
     host = Host(layout, platform.machine(), unit, module.params["wait"], request.lease)
     if module.check_mode or not needs_disk(layout, request):
         state = look(host)
-        return dict(result(plan_release(state, request), state, request), signer=signer)
+        plan = plan_release(state, request)
+        say_lowering(module, state, plan)
+        return dict(result(plan, state, request), signer=signer)
     with locked(layout):
         state = look(host)
         plan = plan_release(state, request)
+        if request.state == "present":
+            host = host._replace(mark=plan.mark)
         if plan.needs_archive and incoming.archive is None:
             return {"changed": False, "needs_archive": True}
+        say_lowering(module, state, plan)
         apply_plan(plan, state, host, incoming)
         return dict(result(plan, look(host), request), signer=signer)
+
+
+def say_lowering(module, state, plan):
+    """An order that lowers the mark is said, and stands in the host's own log."""
+    lowered = plan.mark.lowered if plan.mark and any(step.act == "set_mark" for step in plan.steps) else None
+    if lowered is None or (state.mark and state.mark.lowered == lowered):
+        return
+    sentence = (
+        f"by order (allow_downgrade) the mark goes from sequence {lowered['from']} to {lowered['to']}: "
+        f"release {lowered['digest'][:12]}, and whatever is above it, may be deployed here again"
+    )
+    module.warn(sentence)
+    if not module.check_mode:
+        module.log(f"ebpf.fleet: {sentence}")
 
 
 def needs_disk(layout, request):
@@ -414,6 +452,7 @@ def result(plan, state, request):
         "features": current.features if current else None,
         "fallbacks": list(current.fallbacks) if current else [],
         "lease": state.lease._asdict() if state.lease else None,
+        "mark": state.mark._asdict() if state.mark else None,
         "releases": sorted(state.releases),
         "steps": [{"act": step.act, "release": step.release} for step in plan.steps],
         "diff": {

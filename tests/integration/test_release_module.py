@@ -83,7 +83,7 @@ def test_a_first_release_is_installed_and_current(host: FolderHost) -> None:
     bundle = make_bundle()
     answer = host.deploy(bundle)
     assert answer["changed"] and answer["release"] == bundle.manifest.release_id == host.current()
-    assert [step["act"] for step in answer["steps"]] == ["install", "activate", "link_desired"]
+    assert [step["act"] for step in answer["steps"]] == ["install", "set_mark", "activate", "link_desired"]
     assert answer["signer"] == "release@example.org" and host.previous() is None
     assert (host.base / "current/desired.json").samefile(host.root / "etc/ebpf-fleet/desired.json")
     assert host.loader_verifies()
@@ -320,7 +320,7 @@ def test_a_downgrade_needs_the_operators_word(deployed: FolderHost) -> None:
     refused(deployed, make_bundle("2.0.1", 2).members, "EF_SEQUENCE_DOWNGRADE")
     answer = deployed.deploy(old, allow_downgrade=True)
     assert deployed.current() == old.manifest.release_id
-    assert [step["act"] for step in answer["steps"]] == ["set_previous", "activate"]
+    assert [step["act"] for step in answer["steps"]] == ["set_previous", "set_mark", "activate"]
 
 
 # Rollback and absence

@@ -24,9 +24,9 @@ KEYS = {
 }  # fmt: skip
 EVENTS = {
     "start", "stop", "load", "attach", "detach", "refuse", "kill", "unkill", "degrade", "recover", "policy",
-    "desired", "lease", "expire",
+    "desired", "lease", "expire", "trust",
 }  # fmt: skip
-SOURCES = {"kill file", "desired", "policy", "lease", "budget", "backpressure", "contract", "loader", "signal"}
+SOURCES = {"kill file", "desired", "policy", "lease", "budget", "backpressure", "contract", "trust", "loader", "signal"}
 
 
 @pytest.fixture

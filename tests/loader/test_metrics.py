@@ -37,6 +37,8 @@ LOADER_ONLY = {
     "ebpf_fleet_audit_lost_total",
     "ebpf_fleet_series_unkept_total",
     "ebpf_fleet_policy_error",
+    "ebpf_fleet_trust_withdrawn",
+    "ebpf_fleet_clock_unknown",
     "ebpf_fleet_budget_used_ratio",
     "ebpf_fleet_host_budget_used_ratio",
     "ebpf_fleet_feature_degraded",

@@ -119,7 +119,7 @@ def on_probation(found: Any, digest: str = "d1") -> Any:
 
 def test_a_new_release_is_granted_a_lease_before_it_is_activated() -> None:
     plan = plan_release(state("1", None, installed(1)), want(2, lease=GRANT))
-    assert [step.act for step in plan.steps] == ["install", "set_previous", "grant_lease", "activate"]
+    assert [step.act for step in plan.steps] == ["install", "set_previous", "grant_lease", "set_mark", "activate"]
     assert {step.act: step.undo for step in plan.steps}["grant_lease"] == "restore_lease"
     assert (plan.before["lease"], plan.after["lease"]) == (None, "of rollout 8 for d2")
 

@@ -6,6 +6,7 @@ store=$root/var/lib/ebpf-fleet
 status=$root/run/ebpf-fleet-loader/status.json
 lease=$root/etc/ebpf-fleet/lease.json
 from=@FROM@
+trust_only=@TRUST_ONLY@
 confirm_seconds=@WAIT@
 lock_seconds=@LOCK_WAIT@
 stop_seconds=@STOP@
@@ -18,7 +19,7 @@ ms() {
 start=$(ms)
 answer() {
 	printf "@MARK@{\"ok\":%s,\"changed\":%s,\"host_ms\":%d,\"digest\":\"%s\",\"detail\":\"%s\"}\n" \
-		"$1" "$2" "$(($(ms) - start))" "$3" "$4"
+		"$1" "$2" "$(($(ms) - start))" "$3" "$4$trust_said"
 	[ "$1" = true ] && exit 0
 	exit 1
 }
@@ -95,14 +96,24 @@ if [ -w "$store/.lock" ] && command -v flock >/dev/null 2>&1; then
 		sleep 1
 	done
 fi
+if [ -n "$trust_only" ]; then
+	now=
+	[ -L "$store/current" ] && now=$(digest "$store/current")
+	restore_trust "$now" && answer true true "$now" "the release stays"
+	answer true false "$now" "the release stays and its trust too"
+fi
 if [ ! -L "$store/current" ]; then
-	[ -n "$from" ] && answer true false "" "no release is active here"
+	if [ -n "$from" ]; then
+		restore_trust "" && answer true true "" "no release is active here"
+		answer true false "" "no release is active here"
+	fi
 	answer false false "" "no release is active here and none can be gone back to"
 fi
 now=$(digest "$store/current")
 # What cannot be read does not count as another release.
 [ -n "$now" ] || answer false false "" "the digest of the current release cannot be read; look at $store/current"
 if [ -n "$from" ] && [ "$now" != "$from" ]; then
+	restore_trust "$now" && answer true true "$now" "another release is active already"
 	answer true false "$now" "another release is active already"
 fi
 if [ ! -L "$store/previous" ]; then
@@ -110,12 +121,14 @@ if [ ! -L "$store/previous" ]; then
 	stop_unit false "$now"
 	rm -f "$store/current" || answer false true "$now" "cannot remove the link current"
 	end_lease
+	restore_trust ""
 	answer true true "" "this was the first release: nothing runs now"
 fi
 back=$(digest "$store/previous")
 [ -n "$back" ] || answer false false "$now" "the previous release has no manifest"
 [ "$back" != "$now" ] || answer false false "$now" "previous names the current release: there is none to go back to"
 mv -fT "$store/previous" "$store/current" || answer false false "$now" "cannot rename previous onto current"
+restore_trust "$back"
 stop_unit true "$back"
 within 5 systemctl reset-failed "$unit" >/dev/null
 within 10 systemctl start --no-block "$unit" >/dev/null ||

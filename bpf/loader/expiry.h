@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_EXPIRY_H
+#define EF_EXPIRY_H
+
+#include "service.h"
+
+/*
+ * What may no longer run: the lease is over, a contract's day has come, the trust
+ * is withdrawn. Detaches that first, then says it. True when one of them says
+ * something else than before; the caller decides anew about every feature.
+ */
+bool ef_expiry_obey(struct ef_service *service);
+
+/* The time by which limits are judged: the greatest seen, so that a clock set back revives nothing. */
+struct ef_moment ef_expiry_moment(const struct ef_service *service);
+
+#endif
