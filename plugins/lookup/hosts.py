@@ -17,6 +17,10 @@ options:
   _terms:
     description: One pattern or name, or a list of them.
     required: true
+  exactly:
+    description: Whether the terms are names, and it is an error unless exactly these hosts are addressed.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -34,6 +38,7 @@ _raw:
 
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer
 
 NO_HOST = "no host is addressed: check the inventory (-i), ebpf_fleet_hosts and --limit"
@@ -45,8 +50,12 @@ class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
         answer = InventoryAnswer(self._loader, variables)
         asked = [one for term in terms for one in (term if isinstance(term, (list, tuple)) else [term])]
+        self.set_options(var_options=variables, direct=kwargs)
         try:
-            if not answer.names(asked):
+            names = answer.names(asked)
+            if self.get_option("exactly") and sorted(names) != sorted(asked):
+                raise AnsibleLookupError(" ".join(hostnames.difference(asked, names)))
+            if not names:
                 raise AnsibleLookupError("; ".join([NO_HOST, *answer.unmatched(asked)]))
         except AnsibleLookupError:
             raise

@@ -122,8 +122,15 @@ def sentence(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: i
     elif slowest_ms is not None:
         head += f"; the slowest took {slowest_ms} ms on the host"
     if concerns_no_host(found, order):
-        head += f". {suggestion(hosts, order)[:-1]}"
-    return f"{head}."
+        head += f". {_no_host(hosts, found, order)}"
+    return head.rstrip(". ") + "."
+
+
+def _no_host(hosts: Mapping[str, Json], found: Told, order: Order) -> str:
+    """What to say of an order that concerns no host; nothing where no host answered at all."""
+    if len(found.missing) == len(hosts):
+        return ""
+    return suggestion(hosts, order) or "No host said that the order concerns it."
 
 
 def _counts(found: Told, order: Order) -> str:
@@ -145,7 +152,7 @@ def lines(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int 
         said.append(f"NOT CONFIRMED: {len(found.missing)}")
         said += _by_reason(hosts, found.missing)
     if concerns_no_host(found, order):
-        said += wrapped(suggestion(hosts, order) or "No host said that the order concerns it.", "")
+        said += wrapped(_no_host(hosts, found, order), "")
     return said + wrapped("Next: " + _next(found, order), "")
 
 
