@@ -35,6 +35,13 @@ DAY_MS = 24 * 60 * 60 * 1000
 
 _ID = host_document.whole(0, 2**32 - 1)
 _HOLDER = host_document.record({"pid": _ID, "uid": _ID}, needed=("pid", "uid"))
+_PIN_FIELDS: dict[str, host_document.Rule] = {
+    "id": _ID,
+    "tag": host_document.text(16, r"[0-9a-f]+"),
+    "name": host_document.text(128),
+    "path": host_document.text(300),
+}
+_PIN = host_document.record(_PIN_FIELDS, needed=tuple(_PIN_FIELDS))
 _FIELDS: dict[str, host_document.Rule] = {
     "ok": host_document.truth(),
     "changed": host_document.truth(null=True),
@@ -45,6 +52,8 @@ _FIELDS: dict[str, host_document.Rule] = {
     # By what the host was searched, and who else holds what is still there.
     "witness": host_document.word("", "kallsyms", "python3", "bpftool", "descriptors", null=True),
     "holders": host_document.many(_HOLDER, 100, null=True),
+    # Files in a bpffs that hold what is left.
+    "pins": host_document.many(_PIN, 10, null=True),
     # Whether the order lies on the host, whether it concerns the host, and what the host has instead.
     "placed": host_document.truth(null=True),
     "concerned": host_document.truth(null=True),

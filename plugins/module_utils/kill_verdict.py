@@ -8,6 +8,7 @@ no host has turned nothing off. It is read in an emergency, so every line is sho
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
@@ -19,7 +20,9 @@ Json = Mapping[str, Any]
 WIDTH = 100
 NAMES_IN_LINE = 6
 GROUPS = 12
-REASON_LIMIT = 150
+REASON_LIMIT = 300
+_NUMBER = re.compile(r"[0-9]+")
+_SSHS_WORDS = re.compile(r"Failed to connect to the host via ssh: (?:ssh: )?(?:connect to host \S+ port [0-9]+: )?")
 
 
 class Order(NamedTuple):
@@ -177,10 +180,12 @@ def _by_reason(hosts: Mapping[str, Json], names: Sequence[str], most: int = GROU
     """A few lines for each reason, the most frequent first."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(reason(name, hosts[name]["detail"]), []).append(name)
+        # Reasons that differ only in numbers, as in those of processes, are one.
+        groups.setdefault(_NUMBER.sub("#", reason(name, hosts[name]["detail"])), []).append(name)
     ordered = sorted(groups.items(), key=lambda one: (-len(one[1]), one[1][0]))
     said: list[str] = []
-    for why, some in ordered[:most]:
+    for _key, some in ordered[:most]:
+        why = reason(some[0], hosts[some[0]]["detail"])
         said += wrapped(f"{hostnames.some_of(some, NAMES_IN_LINE)}: {why}", "  ")
     rest = ordered[most:]
     if rest:
@@ -191,7 +196,8 @@ def _by_reason(hosts: Mapping[str, Json], names: Sequence[str], most: int = GROU
 def reason(name: str, detail: str) -> str:
     """Why a host did not confirm, without its own name, so that hosts of one reason stand together."""
     prefix = f"no usable answer from {printable(name, 200)}: "
-    return printable(detail[len(prefix) :] if detail.startswith(prefix) else detail, REASON_LIMIT)
+    short = detail[len(prefix) :] if detail.startswith(prefix) else detail
+    return printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
 
 
 def _next(found: Told, order: Order) -> str:

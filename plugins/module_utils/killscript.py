@@ -26,7 +26,7 @@ DEFAULT_DEADLINE_SECONDS = 10
 _ROOT = re.compile(r"(?:/[A-Za-z0-9._-]+)*")
 
 _PARTS = Path(__file__).with_name("kill_script")
-_SEARCH = ("families.sh", "unit.sh", "evidence.sh", "concern.sh")
+_SEARCH = ("families.sh", "unit.sh", "evidence.sh", "pins.sh", "concern.sh")
 _BODIES = {
     "engaged": (*_SEARCH, "engage.sh"),
     "released": ("orders.sh", "concern.sh", "release.sh"),

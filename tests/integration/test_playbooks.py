@@ -63,7 +63,8 @@ def test_no_host_is_never_a_good_end(tmp_path, playbook, options):
 def test_an_order_goes_to_the_pattern_within_the_limit_and_no_further(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("not root: the kill script confirms nothing without it")
-    order = ("-e", "scope=feature=none_such", "-e", "state=released", "-e", "ebpf_fleet_report=record.json")
+    order = ("-e", "scope=feature=none_such", "-e", "state=released", "-e", "ebpf_fleet_report=record.json",
+             "-e", "allow_unconcerned=true")  # fmt: skip
     status, said = run("rollback", tmp_path, *order, "-e", "ebpf_fleet_hosts=web,db", "--limit", "web")
     assert status == 0, said
     # A relative path is meant from where the command was typed.

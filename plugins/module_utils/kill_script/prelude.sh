@@ -21,6 +21,7 @@ escalated=false
 left=null
 witness=
 holders=
+pins=
 note=
 placed=null
 concerned=null
@@ -51,7 +52,7 @@ answer() {
 	# One write, on a line of its own: whatever a profile printed before it may have had no end.
 	printf "\n%s%s%s%s\n" "@MARK@" \
 		"{\"ok\":$1,\"changed\":$changed,\"host_ms\":$((off_ms)),\"left\":$left,\"persisted\":$persisted," \
-		"\"escalated\":$escalated,\"witness\":\"$witness\",\"holders\":[$holders],\"placed\":$placed," \
+		"\"escalated\":$escalated,\"witness\":\"$witness\",\"holders\":[$holders],\"pins\":[$pins],\"placed\":$placed," \
 		"\"concerned\":$concerned,\"family\":\"$family\",\"features\":[$feature_list],\"orders\":[$order_list],\"detail\":\"$2$note\"}"
 	[ "$1" = true ] && exit "$exit_yes"
 	exit "$exit_no"
