@@ -243,7 +243,7 @@ PAYLOADS = {
         "All 500 hosts confirmed",
     ),
     "ten thousand brackets": (killscript.MARK + "[" * 10_000, "at most 4096 are read"),
-    "a megabyte": (PAINT * 10_000, "no line of the output is one"),
+    "a megabyte": (PAINT * 10_000, "no usable answer from evil: it said: "),
     "a negative time": (killscript.MARK + json.dumps({**GOOD, "host_ms": -1}), "host_ms: -1 is not from 0"),
     "a line written over": ("\r" + killscript.MARK + json.dumps(GOOD), "not at the begin of a line"),
 }
