@@ -38,14 +38,16 @@ static void take_id(char *value, char *id, size_t size) {
 	}
 	*id = 0;
 	/* It becomes part of names and of JSON. */
-	if (length < size && !value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-						     "0123456789._-")])
+	if (length < size &&
+	    !value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				 "0123456789._-")])
 		memcpy(id, value, length + 1);
 }
 
-/* ID of an os-release file. False when there is none. The kill script and hostfiles.py read it by the
- * same rules: the last line counts, with a final newline or without, blanks and a carriage return
- * behind the value do not, quotes must be a pair, and a byte order mark may begin the file. */
+/* ID of an os-release file. False when there is none. The kill script and hostfiles.py read it by
+ * the same rules: the last line counts, with a final newline or without, blanks and a carriage
+ * return behind the value do not, quotes must be a pair, and a byte order mark may begin the file.
+ */
 static bool os_release_id(const char *path, char *id, size_t size) {
 	_cleanup_fclose_ FILE *file = fopen(path, "re");
 	char line[256];

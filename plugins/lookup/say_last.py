@@ -58,7 +58,9 @@ class LookupModule(LookupBase):
 
     def run(self, terms, variables=None, **kwargs):
         if multiprocessing.parent_process() is None:
-            KEPT[:] = [printable(line, LINE_LIMIT) for term in terms for line in (term if isinstance(term, list) else [term])]
+            KEPT[:] = [
+                printable(line, LINE_LIMIT) for term in terms for line in (term if isinstance(term, list) else [term])
+            ]
             atexit.unregister(say)
             atexit.register(say)
         return []

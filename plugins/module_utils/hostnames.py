@@ -49,9 +49,9 @@ def some_of(names: Iterable[str], limit: int = NAMED_LIMIT) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """The nearest known name as the part of a sentence; a choice of names only where they are few."""
     names = sorted(known)
-    hint = did_you_mean(word, names)
+    hint: str = printable(did_you_mean(word, names))
     if hint.startswith("did you mean") or len(names) <= NAMED_LIMIT:
-        return printable(hint)
+        return hint
     return f"there are {len(names)} names, and none is near it"
 
 
@@ -62,7 +62,9 @@ def difference(expected: Sequence[str], addressed: Sequence[str]) -> list[str]:
     added = [name for name in addressed if name not in wanted]
     found = []
     if left_out:
-        found.append(f"{len(left_out)} of {len(expected)} hosts of the inventory were not addressed: {some_of(left_out)}.")
+        found.append(
+            f"{len(left_out)} of {len(expected)} hosts of the inventory were not addressed: {some_of(left_out)}."
+        )
     if added:
         found.append(f"Hosts were addressed that the inventory does not name so: {some_of(added)}.")
     return found

@@ -69,7 +69,9 @@ def parse_scope(text: object) -> Scope:
 def _meant(text: str) -> str:
     """The scope that was probably meant, as the begin of a sentence; empty where none is near."""
     kind, equals, name = (part.strip() for part in text.partition("="))
-    near = difflib.get_close_matches(kind.lower().replace("-", "_"), ["global", "feature", "kernel_family", "previous"], n=1)
+    near = difflib.get_close_matches(
+        kind.lower().replace("-", "_"), ["global", "feature", "kernel_family", "previous"], n=1
+    )
     if kind.lower() in ("family", "kernel", "kernelfamily"):
         near = ["kernel_family"]
     found = _repaired(near[0] if near else "", equals, name) or _repaired("kernel_family", "=", kind)

@@ -31,6 +31,7 @@ DETAIL_LIMIT = 300
 DEPTH_LIMIT = 4
 # How raw and fan_out say that a command failed, beside what the host printed.
 ENDED = ("non-zero return code", "ended with status")
+NO_ORDER = kill_verdict.Order()
 DAY_MS = 24 * 60 * 60 * 1000
 
 _ID = host_document.whole(0, 2**32 - 1)
@@ -99,7 +100,8 @@ def _instead(result: Json) -> str:
     """What came instead of an answer: the reason that was found, else what the host said before it closed."""
     reason = result.get("msg")
     if isinstance(reason, str) and reason.strip() and not reason.startswith(ENDED):
-        return printable(reason.strip(), 250)
+        shown: str = printable(reason.strip(), 250)
+        return shown
     told = (result.get("stderr"), result.get("stdout"))
     words = next((" / ".join(one.split("\n")[-3:]) for one in map(_stripped, told) if one), "")
     return f"it said: {printable(words[-200:], 200)} (exit status {printable(result.get('rc'), 20)})" if words else ""
@@ -174,7 +176,7 @@ def _line(words: Any, default: str) -> str:
 
 
 def census(
-    answers: Mapping[str, Any], marks: Sequence[str] = MARKS, order: kill_verdict.Order = kill_verdict.Order()
+    answers: Mapping[str, Any], marks: Sequence[str] = MARKS, order: kill_verdict.Order = NO_ORDER
 ) -> dict[str, Any]:
     """Who confirmed an order and who did not.
 

@@ -1,6 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
-"""The verdict on an order over a fleet: who is off, whom it does not concern, who did not confirm, and what to do. Pure.
+"""The verdict on an order: who is off, whom it does not concern, who did not confirm, and what to do. Pure.
 
 Placed, concerned and proved off are three numbers: an order that was placed everywhere and concerns
 no host has turned nothing off. It is read in an emergency, so every line is short and so is the whole.
@@ -197,7 +197,8 @@ def reason(name: str, detail: str) -> str:
     """Why a host did not confirm, without its own name, so that hosts of one reason stand together."""
     prefix = f"no usable answer from {printable(name, 200)}: "
     short = detail[len(prefix) :] if detail.startswith(prefix) else detail
-    return printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
+    shown: str = printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
+    return shown
 
 
 def _next(found: Told, order: Order) -> str:
@@ -217,5 +218,10 @@ def _next(found: Told, order: Order) -> str:
 def wrapped(text: str, indent: str) -> list[str]:
     """Text broken into lines that fit a screen; only at blanks, so that a path stays whole."""
     return textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -11,7 +11,6 @@ at the latest. Its text lies in the folder kill_script. Nothing here touches a h
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 

@@ -11,8 +11,8 @@ module: host_group
 short_description: Put a host of the inventory into a group by its exact name
 version_added: 0.1.0
 description:
-  - Puts one host that the inventory has into a group, for the plays that follow. The group is made if need be, and keeps
-    the order in which hosts are put into it.
+  - Puts one host that the inventory has into a group, for the plays that follow. The group is made if need be, and
+    keeps the order in which hosts are put into it.
   - Unlike M(ansible.builtin.add_host) it never reads the name as an address with a port, so a host that is called
     C(db:5432) stays that host, and it never makes a host that the inventory does not have.
 author: The ebpf.fleet authors (@ebpf-fleet)

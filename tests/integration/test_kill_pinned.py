@@ -75,7 +75,9 @@ def hidden(*programs: str) -> str:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_pinned_program_is_told_with_id_tag_name_and_what_removes_it(place: KillPlace, folder: Path, shell: str) -> None:
+def test_a_pinned_program_is_told_with_id_tag_name_and_what_removes_it(
+    place: KillPlace, folder: Path, shell: str
+) -> None:
     if shutil.which(SHELLS[shell][0]) is None:
         pytest.skip(f"{shell} is not installed here")
     number = pin(place, folder / "kept")

@@ -1,4 +1,4 @@
-"""The order arrives through any login shell, its answer is found whatever a profile prints, and the verdict says three numbers."""
+"""The order arrives through any login shell, its answer is found whatever a profile prints; three numbers are told."""
 
 from __future__ import annotations
 

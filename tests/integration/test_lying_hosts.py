@@ -85,7 +85,8 @@ def liars(tmp_path: Path) -> Path:
             folder,
             "e7fact",
             result(capabilities=facts(), ansible_facts=spread, add_host=added, add_group=PAINT, _ansible_x=PAINT)
-            + "\n" + PAINT,
+            + "\n"
+            + PAINT,
         ),
         lie(
             folder, "e8nan", '{"capabilities": {"kernel": {"family": NaN}, "distro": {}, "btf": {"state": "missing"}}}'

@@ -139,7 +139,9 @@ def test_capabilities_accounts_for_every_name(tmp_path):
     options = ("-e", "ebpf_fleet_report=fleet")
     # Ansible itself refuses a template from an inventory script where it is set to be strict.
     names = [name for name in NAMES if "{{" not in name]
-    status, text = ansible(tmp_path, "playbook", "-i", str(inventory(tmp_path, names)), "ebpf.fleet.capabilities", *options)
+    status, text = ansible(
+        tmp_path, "playbook", "-i", str(inventory(tmp_path, names)), "ebpf.fleet.capabilities", *options
+    )
     assert status == 0, text
     assert sorted(json.loads((tmp_path / "fleet.json").read_text())["hosts"]) == sorted(names)
 
@@ -163,9 +165,8 @@ def test_a_group_of_later_plays_has_the_host_itself(tmp_path):
 
 def test_a_host_that_the_inventory_does_not_have_is_put_into_no_group(tmp_path):
     (tmp_path / "play.yml").write_text(
-        '[{"hosts": "all", "gather_facts": false, "tasks": [{"ebpf.fleet.host_group": {"name": "palin1", "group": "g"}}]}]'
+        '[{"hosts": "all", "gather_facts": false,'
+        ' "tasks": [{"ebpf.fleet.host_group": {"name": "palin1", "group": "g"}}]}]'
     )
     status, text = ansible(tmp_path, "playbook", "-i", str(inventory(tmp_path)), "play.yml")
     assert status != 0 and "'palin1' is not in the inventory; did you mean 'plain1'?" in " ".join(text.split())
-
-

@@ -115,7 +115,7 @@ def test_a_rollout_that_fails_leaves_a_host_alone_that_ran_the_release_before(tm
     active = f"mkdir -p {release}/bundle; cp {unpacked}/manifest.json {release}/bundle/; "
     active += "ln -s releases/1 /var/lib/ebpf-fleet/current; "
     witness = tmp_path / "after"
-    keep = f"\"$@\"; status=$?; readlink /var/lib/ebpf-fleet/current >{witness}; exit $status; "
+    keep = f'"$@"; status=$?; readlink /var/lib/ebpf-fleet/current >{witness}; exit $status; '
     status, said = run("rollout", tmp_path, *rollout_options(bundle), within=OWN_STATE + active + keep)
     assert status != 0 and "no later batch was started" in said, said
     assert witness.read_text() == "releases/1\n", "the release that ran before the rollout was taken away"

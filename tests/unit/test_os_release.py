@@ -1,4 +1,4 @@
-"""One table of odd os-release files, read by the modules and by the kill script; the loader reads it in its own suite."""
+"""One table of odd os-release files, read by modules and kill script; the loader reads it in its own suite."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def by_shell(shell: str, root: Path) -> str:
     """What the part of the kill script finds; it runs as it stands in the script."""
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed here")
-    script = f'set -u; LC_ALL=C; root={root}\n{killscript.part("families.sh")}\nfind_distro || true; printf %s "$distro"'
+    script = (
+        f'set -u; LC_ALL=C; root={root}\n{killscript.part("families.sh")}\nfind_distro || true; printf %s "$distro"'
+    )
     done = subprocess.run([*SHELLS[shell], "-c", script], capture_output=True, text=True, check=True, timeout=20)
     assert done.stderr == ""
     return done.stdout
