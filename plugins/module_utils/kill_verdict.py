@@ -90,21 +90,23 @@ def suggestion(hosts: Mapping[str, Json], order: Order) -> str:
 def _nearest(scope: kill.Scope, hosts: Mapping[str, Json], state: str) -> str:
     if state == "released":
         known = {kill.scope_of(name) for name in _all(hosts, "orders")}
-        return f"No host had the order {scope.text}; {_hint(scope.text, known, 'no host told an order that it has')}."
+        return f"No host had the order {scope.text}; {_hint(scope.text, known, 'no host told an order that it has')}"
     if scope.kind == "feature":
         known = set(_all(hosts, "features"))
-        return f"No host has a feature {scope.name}; {_hint(scope.name, known, 'no host told a feature that it has')}."
+        return f"No host has a feature {scope.name}; {_hint(scope.name, known, 'no host told a feature that it has')}"
     if scope.kind == "family":
         seen = {host["family"] for host in hosts.values() if host["family"]}
         known = seen | {name.rpartition("-")[2] for name in seen}
-        return f"No host is of kernel family {scope.name}; {_hint(scope.name, known, 'no host told its family')}."
+        return f"No host is of kernel family {scope.name}; {_hint(scope.name, known, 'no host told its family')}"
     return ""
 
 
 def _hint(word: str, known: set[str], silent: str) -> str:
+    """The end of a sentence, with its sign."""
     if word in known:
-        return "a host that did not confirm has it"
-    return hostnames.nearest(word, known) if known else silent
+        return "a host that did not confirm has it."
+    hint = hostnames.nearest(word, known) if known else silent
+    return hint if hint.endswith("?") else f"{hint}."
 
 
 def _all(hosts: Mapping[str, Json], field: str) -> Iterable[str]:
@@ -126,7 +128,7 @@ def sentence(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: i
         head += f"; the slowest took {slowest_ms} ms on the host"
     if concerns_no_host(found, order):
         head += f". {_no_host(hosts, found, order)}"
-    return head.rstrip(". ") + "."
+    return head if head.endswith("?") else head.rstrip(". ") + "."
 
 
 def _no_host(hosts: Mapping[str, Json], found: Told, order: Order) -> str:
@@ -184,8 +186,10 @@ def _by_reason(hosts: Mapping[str, Json], names: Sequence[str], most: int = GROU
         groups.setdefault(_NUMBER.sub("#", reason(name, hosts[name]["detail"])), []).append(name)
     ordered = sorted(groups.items(), key=lambda one: (-len(one[1]), one[1][0]))
     said: list[str] = []
+    # A remedy may be long; where there are many reasons each has less room.
+    room = REASON_LIMIT if len(ordered) <= 4 else REASON_LIMIT // 2
     for _key, some in ordered[:most]:
-        why = reason(some[0], hosts[some[0]]["detail"])
+        why = printable(reason(some[0], hosts[some[0]]["detail"]), room)
         said += wrapped(f"{hostnames.some_of(some, NAMES_IN_LINE)}: {why}", "  ")
     rest = ordered[most:]
     if rest:
