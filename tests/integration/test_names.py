@@ -15,6 +15,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer
 
+from tests.integration.test_playbooks import bundle, rollout_options  # noqa: F401
+
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURE = ROOT / "tests/fixtures/names/inventory.json"
 NAMES: list[str] = json.loads(FIXTURE.read_text())["all"]["hosts"]
@@ -144,6 +146,16 @@ def test_capabilities_accounts_for_every_name(tmp_path):
     )
     assert status == 0, text
     assert sorted(json.loads((tmp_path / "fleet.json").read_text())["hosts"]) == sorted(names)
+
+
+def test_a_rollout_enters_the_hosts_themselves(tmp_path, bundle):  # noqa: F811
+    names = ["db: primary", "plain1", "web, blue", "db:5432", "fe80::1%eth0", "[::1]:22"]
+    options = (*rollout_options(bundle)[:2], "--check")
+    # It goes as far as the first batch where the machine has no systemd, and that is a host of an odd name.
+    _status, text = ansible(tmp_path, "playbook", "-i", str(inventory(tmp_path, names)), "ebpf.fleet.rollout", *options)
+    assert "TASK [Measure before]" in text, text
+    recap = [line.split(" : ok=")[0].rstrip() for line in text.split("PLAY RECAP")[1].split("\n") if " : ok=" in line]
+    assert sorted(recap) == sorted(names), "another host was entered, or one was not"
 
 
 def test_a_group_of_later_plays_has_the_host_itself(tmp_path):
