@@ -12,24 +12,60 @@
 
 #include "util.h"
 
-/* The value of ID= in an os-release file, without quotes. False when there is none. */
+#define BYTE_ORDER_MARK "\xef\xbb\xbf"
+#define BLANKS " \t\r\n\v\f"
+
+/* Reads on to the end of a line that did not fit. */
+static void skip_line(FILE *file, const char *line) {
+	int byte;
+
+	if (strchr(line, '\n'))
+		return;
+	while ((byte = getc(file)) != EOF && byte != '\n')
+		;
+}
+
+/* The value behind "ID=" into id; empty where it cannot be a part of a name. */
+static void take_id(char *value, char *id, size_t size) {
+	size_t length = strlen(value);
+
+	while (length && strchr(BLANKS, value[length - 1]))
+		value[--length] = 0;
+	if (length >= 2 && *value == value[length - 1] && (*value == '"' || *value == '\'')) {
+		value[--length] = 0;
+		value++;
+		length--;
+	}
+	*id = 0;
+	/* It becomes part of names and of JSON. */
+	if (length < size &&
+	    !value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				 "0123456789._-")])
+		memcpy(id, value, length + 1);
+}
+
+/* ID of an os-release file. False when there is none. The kill script and hostfiles.py read it by
+ * the same rules: the last line counts, with a final newline or without, blanks and a carriage
+ * return behind the value do not, quotes must be a pair, and a byte order mark may begin the file.
+ */
 static bool os_release_id(const char *path, char *id, size_t size) {
 	_cleanup_fclose_ FILE *file = fopen(path, "re");
 	char line[256];
+	bool first = true;
 
+	*id = 0;
 	while (file && fgets(line, sizeof(line), file)) {
-		if (strncmp(line, "ID=", 3))
-			continue;
-		char *value = line + 3;
-		value[strcspn(value, "\n")] = 0;
-		value += strspn(value, "\"'");
-		value[strcspn(value, "\"'")] = 0;
-		snprintf(id, size, "%s", value);
-		/* It becomes part of names and of JSON. */
-		return *id && !id[strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-					     "0123456789._-")];
+		size_t mark = strlen(BYTE_ORDER_MARK);
+		char *start = line;
+
+		skip_line(file, line);
+		if (first && !strncmp(line, BYTE_ORDER_MARK, mark))
+			start += mark;
+		first = false;
+		if (!strncmp(start, "ID=", 3))
+			take_id(start + 3, id, size);
 	}
-	return false;
+	return *id;
 }
 
 static bool find_distro(char *id, size_t size) {

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill, kill_answer, kill_verdict, killscript, rollback
 
 
 def rollback_script(from_digest, wait=30, trust_only=False):
@@ -18,9 +18,18 @@ def rollback_script(from_digest, wait=30, trust_only=False):
         raise AnsibleFilterError(f"rollback_script: {error}") from error
 
 
-def kill_census(answers):
-    """Return the census of ``{host: raw result}``."""
-    return kill_answer.census(answers)
+def kill_census(answers, scopes=(), state="engaged", allow_unconcerned=False):
+    """Return the census of ``{host: result}`` for an order; see the filter's documentation."""
+    try:
+        order = kill_verdict.Order([str(scope) for scope in scopes], state, allow_unconcerned)
+        return kill_answer.census(answers, order=order)
+    except kill.ScopeError as error:
+        raise AnsibleFilterError(f"kill_census: {error}") from error
+
+
+def kill_refusal(scope, state="engaged"):
+    """Return one sentence on an order that cannot be meant; empty for one that can."""
+    return kill.refusal(scope, state)
 
 
 def kill_changed(answer):
@@ -43,5 +52,6 @@ class FilterModule:
             "rollback_script": rollback_script,
             "rollback_answer": rollback_answer,
             "kill_census": kill_census,
+            "kill_refusal": kill_refusal,
             "kill_changed": kill_changed,
         }

@@ -20,6 +20,7 @@ FLOOD_BYTES = 4 * 1024 * 1024
 # A JSON document is of use only as a whole: both streams, with every byte escaped.
 DOCUMENT_BYTES = 12 * (HEAD_BYTES + TAIL_BYTES)
 SAID_LETTERS = 300
+PROMPT_BYTES = 200
 
 _LOGGED_IN = re.compile(rb"^Authenticated to .", re.MULTILINE)
 # What ssh says of itself at LogLevel VERBOSE or with -v; nothing of it comes from the command.
@@ -115,7 +116,7 @@ class Escalation:
 
     def _read(self, line: bytes) -> tuple[bool, bytes]:
         """(does the line belong to the escalation, what to send)."""
-        if self.become.expect_prompt() and self.become.check_password_prompt(line):
+        if self.become.expect_prompt() and self._ends_in_prompt(line):
             if self.asked:
                 self.error = "the become password is wrong: it was asked for twice"
                 return True, b""
@@ -129,6 +130,18 @@ class Escalation:
         elif self.become.check_missing_password(line):
             self.error = "a become password is required and none is given"
         return False, b""
+
+    def _ends_in_prompt(self, line: bytes) -> bool:
+        """Is it the prompt, at its begin or, where a profile printed before it without a newline, at its end?
+
+        A prompt stands alone on a line that has no end, so only such a line is searched.
+        """
+        if self.become.check_password_prompt(line):
+            return True
+        if line.endswith((b"\n", b"\r")):
+            return False
+        end = line[-PROMPT_BYTES:]
+        return any(self.become.check_password_prompt(end[at:]) for at in range(1, len(end)))
 
     @property
     def waits_for(self) -> str:

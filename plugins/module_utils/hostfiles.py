@@ -14,7 +14,8 @@ _FAMILY = re.compile(r"([0-9]+)\.([0-9]+)")
 def read_text(path: Path) -> str | None:
     """The file's text, or None if it is not there or not for us."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        # As bytes: a carriage return is not the end of a line.
+        return path.read_bytes().decode("utf-8", "replace")
     except OSError:
         return None
 
@@ -27,15 +28,35 @@ def read_int(path: Path) -> int | None:
     return int(text)
 
 
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,31}")
+_BLANKS = " \t\r\n\v\f"
+
+
+def os_release_value(text: str, key: str) -> str | None:
+    """The value of KEY=; None where there is none, or none that can be a part of a name.
+
+    Loader and kill script read ID by the same rules: the last line counts, with a final newline or
+    without, blanks and a carriage return behind the value do not, quotes must be a pair, and a byte
+    order mark may begin the file.
+    """
+    lines = (text[1:] if text.startswith("\ufeff") else text).split("\n")
+    values = [line[len(key) + 1 :].rstrip(_BLANKS) for line in lines if line.startswith(f"{key}=")]
+    value = values[-1] if values else ""
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    return value if _NAME.fullmatch(value) else None
+
+
 def read_os_release(root: Path) -> dict[str, str | None]:
-    """{"id", "version_id"} of os-release, null where it does not say."""
-    text = read_text(root / "etc/os-release") or read_text(root / "usr/lib/os-release") or ""
-    lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    return {key.lower(): _unquoted(lines.get(key)) for key in ("ID", "VERSION_ID")}
-
-
-def _unquoted(value: str | None) -> str | None:
-    return None if value is None else value.strip().strip("\"'")
+    """{"id", "version_id"} of the first os-release file that gives an ID, null where none does."""
+    found: dict[str, str | None] = {"id": None, "version_id": None}
+    for path in (root / "etc/os-release", root / "usr/lib/os-release"):
+        text = read_text(path)
+        if text is None or found["id"] is not None:
+            continue
+        version = os_release_value(text, "VERSION_ID")
+        found = {"id": os_release_value(text, "ID"), "version_id": version or found["version_id"]}
+    return found
 
 
 def kernel_family(release: str) -> str | None:

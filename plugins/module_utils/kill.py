@@ -9,11 +9,13 @@ hold. What cannot be looked at counts as left.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import bounded
+from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _FAMILY = re.compile(r"(?:[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*-)?[0-9]+\.[0-9]+")
@@ -45,6 +47,11 @@ class Scope(NamedTuple):
         """Name of the order's file."""
         return self.kind if self.kind == "global" else f"{self.kind}.{self.name}"
 
+    @property
+    def text(self) -> str:
+        """The scope as a person writes it."""
+        return self.kind if self.kind == "global" else f"{'kernel_' * (self.kind == 'family')}{self.kind}={self.name}"
+
 
 def parse_scope(text: object) -> Scope:
     """Read one scope as a person writes it, or raise ScopeError."""
@@ -55,7 +62,56 @@ def parse_scope(text: object) -> Scope:
         return Scope("feature", name)
     if kind == "kernel_family" and _FAMILY.fullmatch(name):
         return Scope("family", name)
-    raise ScopeError(f"scope {str(text)!r}: {REMEDY}")
+    shown = printable(text, 60)
+    raise ScopeError(f"scope '{shown}' is not one: {_meant(str(text))}{REMEDY}")
+
+
+def _meant(text: str) -> str:
+    """The scope that was probably meant, as the begin of a sentence; empty where none is near."""
+    kind, equals, name = (part.strip() for part in text.partition("="))
+    near = difflib.get_close_matches(
+        kind.lower().replace("-", "_"), ["global", "feature", "kernel_family", "previous"], n=1
+    )
+    if kind.lower() in ("family", "kernel", "kernelfamily"):
+        near = ["kernel_family"]
+    found = _repaired(near[0] if near else "", equals, name) or _repaired("kernel_family", "=", kind)
+    found = found or (_repaired("feature", "=", kind) if not equals else "")
+    return f"did you mean {found}? " if found else ""
+
+
+def _repaired(kind: str, equals: str, name: str) -> str:
+    if kind in ("global", "previous"):
+        return kind
+    if kind == "feature" and _FEATURE.fullmatch(name.lower()):
+        return f"feature={name.lower()}"
+    family = _FAMILY.match(name.lower().replace(" ", "-"))
+    if kind == "kernel_family" and equals and family:
+        return f"kernel_family={family.group()}"
+    return f"{kind}=NAME" if kind == "feature" and not name else ""
+
+
+def refusal(scope: object, state: object) -> str:
+    """One sentence on an order that cannot be meant, with the nearest that can; empty for one that can."""
+    if state not in ("engaged", "released"):
+        near = difflib.get_close_matches(str(state).lower(), ["engaged", "released"], n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"state '{printable(state, 60)}' is not one: {hint}Write engaged, or released to take an order back."
+    if scope == "previous":
+        again = "it cannot be released: roll the release out again."
+        return "" if state == "engaged" else f"scope=previous goes back to the release before; {again}"
+    if scope is None or not str(scope).strip():
+        return f"Say what to turn off with -e scope=: {REMEDY}, or previous."
+    try:
+        parse_scope(scope)
+    except ScopeError as error:
+        return f"{error}, or previous."
+    return ""
+
+
+def scope_of(order: str) -> str:
+    """The scope of an order's file as a person writes it."""
+    kind, _dot, name = order.partition(".")
+    return Scope(kind, name).text if kind in ("feature", "family") else order
 
 
 def parse_scopes(texts: object) -> list[Scope]:

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from typing import Any, Iterator, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import bounded, host_document, killscript, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils import (
+    bounded,
+    host_document,
+    kill_verdict,
+    killscript,
+    rollback,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.host_document import Fault
 from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
 
@@ -23,11 +29,20 @@ OUTPUT_LIMIT = 64 * 1024
 LINE_LIMIT = 4096
 DETAIL_LIMIT = 300
 DEPTH_LIMIT = 4
-ANSIBLES_WORDS = "non-zero return code"  # of raw, beside what the host printed
+# How raw and fan_out say that a command failed, beside what the host printed.
+ENDED = ("non-zero return code", "ended with status")
+NO_ORDER = kill_verdict.Order()
 DAY_MS = 24 * 60 * 60 * 1000
 
 _ID = host_document.whole(0, 2**32 - 1)
 _HOLDER = host_document.record({"pid": _ID, "uid": _ID}, needed=("pid", "uid"))
+_PIN_FIELDS: dict[str, host_document.Rule] = {
+    "id": _ID,
+    "tag": host_document.text(16, r"[0-9a-f]+"),
+    "name": host_document.text(128),
+    "path": host_document.text(300),
+}
+_PIN = host_document.record(_PIN_FIELDS, needed=tuple(_PIN_FIELDS))
 _FIELDS: dict[str, host_document.Rule] = {
     "ok": host_document.truth(),
     "changed": host_document.truth(null=True),
@@ -38,6 +53,14 @@ _FIELDS: dict[str, host_document.Rule] = {
     # By what the host was searched, and who else holds what is still there.
     "witness": host_document.word("", "kallsyms", "python3", "bpftool", "descriptors", null=True),
     "holders": host_document.many(_HOLDER, 100, null=True),
+    # Files in a bpffs that hold what is left.
+    "pins": host_document.many(_PIN, 10, null=True),
+    # Whether the order lies on the host, whether it concerns the host, and what the host has instead.
+    "placed": host_document.truth(null=True),
+    "concerned": host_document.truth(null=True),
+    "family": host_document.text(64, r"[A-Za-z0-9._-]*", null=True),
+    "features": host_document.many(host_document.text(32, r"[a-z][a-z0-9_]*"), 40, null=True),
+    "orders": host_document.many(host_document.text(64, r"[A-Za-z0-9._-]+"), 20, null=True),
     "digest": host_document.text(64, r"[0-9a-f]{64}|", null=True),
     "detail": host_document.text(LINE_LIMIT),
 }
@@ -62,7 +85,7 @@ def parse_answer(result: Any, marks: Sequence[str] = MARKS, host: str = "") -> d
     output = result.get("stdout", "")
     if not isinstance(output, str):
         return _no(_unusable(host, [Fault("stdout", "is not text")]))
-    answer = _of_output(output, marks, host, _remark(result))
+    answer = _of_output(output, marks, host, _instead(result))
     return _exit_agrees(answer, result.get("rc", 0))
 
 
@@ -73,19 +96,29 @@ def _exit_agrees(answer: dict[str, Any], rc: Any) -> dict[str, Any]:
     return {**answer, "ok": False, "detail": printable(detail, DETAIL_LIMIT)}
 
 
-def _remark(result: Json) -> str:
-    """What came instead of an answer: exit status, and the reason that was found, else the end of what was printed."""
+def _instead(result: Json) -> str:
+    """What came instead of an answer: the reason that was found, else what the host said before it closed."""
     reason = result.get("msg")
-    told = [None if reason == ANSIBLES_WORDS else reason, result.get("stderr"), result.get("stdout")]
-    words = next((one.strip()[-200:] for one in told if isinstance(one, str) and one.strip()), "")
-    return f" (rc {printable(result.get('rc'), 20)}{': ' + words if words else ''})"
+    if isinstance(reason, str) and reason.strip() and not reason.startswith(ENDED):
+        shown: str = printable(reason.strip(), 250)
+        return shown
+    told = (result.get("stderr"), result.get("stdout"))
+    words = next((" / ".join(one.split("\n")[-3:]) for one in map(_stripped, told) if one), "")
+    return f"it said: {printable(words[-200:], 200)} (exit status {printable(result.get('rc'), 20)})" if words else ""
 
 
-def _of_output(output: str, marks: Sequence[str], host: str, remark: str = "") -> dict[str, Any]:
+def _stripped(words: Any) -> str:
+    return words[-1000:].strip().replace("\r", "") if isinstance(words, str) else ""
+
+
+def _of_output(output: str, marks: Sequence[str], host: str, instead: str = "") -> dict[str, Any]:
     lines = _answer_lines(output, marks)
+    if not lines and _mark_within(output, marks):
+        return _no(_unusable(host, [Fault("the answer", "a mark is there, but not at the begin of a line")]))
+    if not lines and instead:
+        return _no(f"no usable answer{' from ' + printable(host, 200) if host else ''}: {instead}")
     if not lines:
-        where = "; a mark is there, but not at the begin of a line" if _mark_within(output, marks) else ""
-        return _no(_unusable(host, [Fault("the answer", "no line of the output is one" + where)]) + remark)
+        return _no(_unusable(host, [Fault("the answer", "no line of the output is one, and nothing else was said")]))
     if len(set(lines)) > 1:
         return _no(_unusable(host, [Fault("the answer", f"{len(lines)} different ones were given; one is expected")]))
     return _of_line(lines[-1], host)
@@ -142,32 +175,30 @@ def _line(words: Any, default: str) -> str:
     return words.strip() if isinstance(words, str) and words.strip() else default
 
 
-def census(answers: Mapping[str, Any], marks: Sequence[str] = MARKS) -> dict[str, Any]:
+def census(
+    answers: Mapping[str, Any], marks: Sequence[str] = MARKS, order: kill_verdict.Order = NO_ORDER
+) -> dict[str, Any]:
     """Who confirmed an order and who did not.
 
     ``answers`` maps every host that was addressed to its result. The result has ``hosts`` (each
-    host's parsed answer), ``confirmed`` and ``missing`` (names, sorted), ``slowest_ms`` (null
-    when no host confirmed) and a ``sentence``. No host at all is not a success.
+    host's parsed answer), ``confirmed`` and ``missing`` (names, sorted), ``numbers``, ``concerned``
+    and ``off`` (names), ``failed`` (whom a playbook must fail), ``slowest_ms`` (null when no host
+    confirmed), a ``sentence`` and the ``verdict`` in lines. No host at all is not a success.
     """
     hosts = {name: parse_answer(answer, marks, name) for name, answer in answers.items()}
-    confirmed = sorted(name for name, host in hosts.items() if host["ok"])
-    missing = sorted(set(hosts) - set(confirmed))
+    found = kill_verdict.told(hosts)
+    confirmed = sorted(set(hosts) - set(found.missing))
     times = [hosts[name]["host_ms"] for name in confirmed if hosts[name]["host_ms"] is not None]
+    slowest = max(times) if times else None
     return {
         "hosts": hosts,
         "confirmed": confirmed,
-        "missing": missing,
-        "slowest_ms": max(times) if times else None,
-        "sentence": _sentence(hosts, confirmed, missing, times),
+        "missing": found.missing,
+        "failed": kill_verdict.failed(found, order, hosts),
+        "numbers": kill_verdict.numbers(found),
+        "concerned": found.concerned,
+        "off": found.off,
+        "slowest_ms": slowest,
+        "sentence": kill_verdict.sentence(hosts, found, order, slowest),
+        "verdict": kill_verdict.lines(hosts, found, order, slowest),
     }
-
-
-def _sentence(hosts: Mapping[str, Json], confirmed: Sequence[str], missing: Sequence[str], times: Sequence[int]) -> str:
-    if not hosts:
-        return "No host was addressed: check the inventory and the pattern."
-    slowest = f"; the slowest took {max(times)} ms on the host" if times else ""
-    if not missing:
-        return f"All {len(confirmed)} hosts confirmed{slowest}."
-    named = "; ".join(f"{name} ({hosts[name]['detail']})" for name in missing)
-    confirm = f"{len(confirmed)} of {len(hosts)} hosts confirmed. NOT confirmed: {named}."
-    return f"{confirm} Run this playbook again until all have."

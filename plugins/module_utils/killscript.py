@@ -11,7 +11,6 @@ at the latest. Its text lies in the folder kill_script. Nothing here touches a h
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ DEFAULT_DEADLINE_SECONDS = 10
 _ROOT = re.compile(r"(?:/[A-Za-z0-9._-]+)*")
 
 _PARTS = Path(__file__).with_name("kill_script")
-_SEARCH = ("families.sh", "unit.sh", "evidence.sh")
+_SEARCH = ("families.sh", "unit.sh", "evidence.sh", "pins.sh", "concern.sh")
 _BODIES = {
     "engaged": (*_SEARCH, "engage.sh"),
-    "released": ("orders.sh", "release.sh"),
+    "released": ("orders.sh", "concern.sh", "release.sh"),
     "query": ("orders.sh", *_SEARCH, "query.sh"),
 }
 _FOR_QUOTES = re.compile(r"""[\\"$`]""")
@@ -101,6 +100,27 @@ def _check(state: str, grace: Any, deadline: Any, unit: str, root: str) -> None:
         raise ValueError(f"root {root!r}: give an absolute path of letters, digits, dot, dash and underscore")
 
 
+# What a login shell could read as something else within single quotes: "!" is history to tcsh, a newline
+# ends its word, and fish unwraps a backslash before another or a quote. printf puts them back.
+_CODES = {"\n": "\\n", "\t": "\\t", "'": "\\0047", "!": "\\0041", "\\": "\\0134"}
+# Some shells read words of a bounded length.
+WORD_LETTERS = 1000
+
+
 def command(script: str) -> str:
-    """One command that runs the script in /bin/sh, whatever the login shell is."""
-    return "/bin/sh -c " + shlex.quote(script)
+    """One command that runs the script in /bin/sh, whatever the login shell is.
+
+    It is one line of words in single quotes, which sh, bash, zsh, ksh, fish and tcsh read alike. The
+    script does not see them: it sees no arguments.
+    """
+    pieces = [_CODES.get(letter, letter) for letter in script]
+    words = [""]
+    for piece in pieces:
+        if len(words[-1]) + len(piece) > WORD_LETTERS:
+            words.append("")
+        words[-1] += piece
+    return " ".join(["/bin/sh -c", f"'{_UNWRAP}' sh", *(f"'{word}'" for word in words)])
+
+
+# All words at once: printf repeats its format for each.
+_UNWRAP = 'eval "set --; $(printf %b "$@")"'

@@ -132,8 +132,8 @@ class KillPlace:
         )
         seconds = time.monotonic() - start
         assert done.stderr == ""
-        assert done.stdout.count("\n") == 1, done.stdout
-        answer = json.loads(done.stdout[len(killscript.MARK) :])
+        assert done.stdout.startswith(f"\n{killscript.MARK}") and done.stdout.count("\n") == 2, done.stdout
+        answer = json.loads(done.stdout[1 + len(killscript.MARK) :])
         assert (done.returncode == 0) is answer["ok"]
         return {**answer, "seconds": seconds}
 

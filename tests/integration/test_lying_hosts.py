@@ -85,7 +85,8 @@ def liars(tmp_path: Path) -> Path:
             folder,
             "e7fact",
             result(capabilities=facts(), ansible_facts=spread, add_host=added, add_group=PAINT, _ansible_x=PAINT)
-            + "\n" + PAINT,
+            + "\n"
+            + PAINT,
         ),
         lie(
             folder, "e8nan", '{"capabilities": {"kernel": {"family": NaN}, "distro": {}, "btf": {"state": "missing"}}}'
@@ -243,7 +244,7 @@ PAYLOADS = {
         "All 500 hosts confirmed",
     ),
     "ten thousand brackets": (killscript.MARK + "[" * 10_000, "at most 4096 are read"),
-    "a megabyte": (PAINT * 10_000, "no line of the output is one"),
+    "a megabyte": (PAINT * 10_000, "no usable answer from evil: it said: "),
     "a negative time": (killscript.MARK + json.dumps({**GOOD, "host_ms": -1}), "host_ms: -1 is not from 0"),
     "a line written over": ("\r" + killscript.MARK + json.dumps(GOOD), "not at the begin of a line"),
 }

@@ -63,7 +63,8 @@ def test_no_host_is_never_a_good_end(tmp_path, playbook, options):
 def test_an_order_goes_to_the_pattern_within_the_limit_and_no_further(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("not root: the kill script confirms nothing without it")
-    order = ("-e", "scope=feature=none_such", "-e", "state=released", "-e", "ebpf_fleet_report=record.json")
+    order = ("-e", "scope=feature=none_such", "-e", "state=released", "-e", "ebpf_fleet_report=record.json",
+             "-e", "allow_unconcerned=true")  # fmt: skip
     status, said = run("rollback", tmp_path, *order, "-e", "ebpf_fleet_hosts=web,db", "--limit", "web")
     assert status == 0, said
     # A relative path is meant from where the command was typed.
@@ -114,7 +115,7 @@ def test_a_rollout_that_fails_leaves_a_host_alone_that_ran_the_release_before(tm
     active = f"mkdir -p {release}/bundle; cp {unpacked}/manifest.json {release}/bundle/; "
     active += "ln -s releases/1 /var/lib/ebpf-fleet/current; "
     witness = tmp_path / "after"
-    keep = f"\"$@\"; status=$?; readlink /var/lib/ebpf-fleet/current >{witness}; exit $status; "
+    keep = f'"$@"; status=$?; readlink /var/lib/ebpf-fleet/current >{witness}; exit $status; '
     status, said = run("rollout", tmp_path, *rollout_options(bundle), within=OWN_STATE + active + keep)
     assert status != 0 and "no later batch was started" in said, said
     assert witness.read_text() == "releases/1\n", "the release that ran before the rollout was taken away"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill, kill_answer, killscript
 
+# Login shells of Debian and RHEL that are no sh, or a sh of their own kind.
+LOGIN_SHELLS = ("zsh", "ksh", "mksh", "fish", "tcsh", "csh")
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
 
 
@@ -143,11 +146,18 @@ class TestRender:
         with pytest.raises(ValueError, match=message):
             killscript.render(**{"scopes": ["global"], **more})
 
-    def test_the_command_is_one_argument_for_sh(self) -> None:
-        done = subprocess.run(
-            killscript.command('echo "$((1 + 1))" it\\\'s'), shell=True, capture_output=True, text=True, check=True
-        )
-        assert done.stdout == "2 it's\n"
+    @pytest.mark.parametrize("shell", sorted({*SHELLS, *LOGIN_SHELLS}))
+    def test_a_command_reaches_sh_unchanged_through_any_shell(self, shell: str) -> None:
+        argv = SHELLS.get(shell, [shell])
+        if shutil.which(argv[0]) is None:
+            pytest.skip(f"{shell} is not installed here")
+        text = "a'b\"c \\ \\\\ \\' \\n !! !x 41!5 $HOME `id` %s ^x^y {a,b} ~ * ? [x] # ; & | < > ( )\tt\n end"
+        script = f"cat <<\\END\n{text * 40}\nEND\necho $#"
+        command = killscript.command(script)
+        assert "\n" not in command and "!" not in command
+        for given in (command, f"/bin/sh -c {shlex.quote(command)}"):
+            done = subprocess.run([*argv, "-c", given], capture_output=True, text=True, check=False)
+            assert (done.stdout, done.stderr) == (f"{text * 40}\n0\n", "")
 
 
 class TestAnswer:
@@ -214,7 +224,7 @@ class TestScript:
             [*command, *SHELLS[shell], "-c", script], capture_output=True, text=True, check=False, timeout=60
         )
         assert done.stderr == ""
-        assert done.stdout.count("\n") == 1
+        assert done.stdout.count("\n") == 2
         json.loads(done.stdout[len(killscript.MARK) :])
         answer = kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
         assert (done.returncode == 0) is answer["ok"]

@@ -109,6 +109,7 @@ not_off() {
 	count
 	note="$note$who"
 	[ "$disk" = answers ] && persisted=true
+	find_concern
 	answer false "still in the kernel after $((cs / 100)) s: programs$shown"
 }
 
@@ -116,6 +117,7 @@ work() {
 	begin_work
 	if [ "$placed" = false ]; then
 		succeeds_within 20 place "$etc" || stop_without_order
+		placed=true
 		changed=true
 	fi
 	(escalate) </dev/null >/dev/null 2>&1 &
@@ -123,14 +125,15 @@ work() {
 	if [ "$whole" = false ] && [ -z "$features" ]; then
 		judge_families
 	fi
-	detail="off; nothing of it is left"
 	set_up_search
 	find_off
+	detail="off; nothing of it is left"
+	find_concern
 	# A unit that was killed starts again: the watch over it goes on behind the answer.
 	[ "$escalated" = true ] || kill -9 "$killer" 2>/dev/null
 	elapsed
 	off_ms=$((cs * 10))
-	[ "$escalated" = true ] && detail="off; the loader did not obey and was killed"
+	[ "$escalated" = false ] || [ "$concerned" = false ] || detail="off; the loader did not obey and was killed"
 	left=0
 	finish
 }
@@ -148,6 +151,9 @@ judge_families() {
 		return
 	fi
 	kill -9 "$killer" 2>/dev/null
+	may_be_of_families &&
+		answer false "cannot tell whether the order concerns this host: its os-release names no distribution"
+	concerned=false
 	detail="the order is placed; this host is of family $family, which it does not concern"
 	finish
 }

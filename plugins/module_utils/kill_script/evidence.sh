@@ -392,8 +392,13 @@ add_holder() {
 tell_holders() {
 	case $found in
 	*/proc/*) who="; held by${who#,}, which is not our unit and was not killed: find out what it is and end it" ;;
-	*complete*) who="; no process holds it: it is pinned or attached for good, see bpftool prog and bpftool link" ;;
+	*complete*) who="; no process holds it" ;;
 	*) who="; who holds it was not found in time" ;;
+	esac
+	pins=
+	tell_pins
+	[ -n "$holders$pins" ] || case $found in
+	*complete*) who="$who; it is pinned or attached for good, see bpftool prog and bpftool link" ;;
 	esac
 }
 

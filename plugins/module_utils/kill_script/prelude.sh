@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2034,SC2154,SC2317  # a part of a script: names and calls are in the others
 # What every script begins with: names of places, the clock, and the one answer.
-# Written without single quotes, so that a login shell that is no sh can hand it on to one.
+# Written without single quotes, as the program for python3 stands within double quotes.
 set -u
 LC_ALL=C
 export LC_ALL
@@ -21,7 +21,14 @@ escalated=false
 left=null
 witness=
 holders=
+pins=
 note=
+placed=null
+concerned=null
+family=
+distro=
+feature_list=
+order_list=
 off_ms=
 worker=
 watch=
@@ -42,9 +49,11 @@ answer() {
 		elapsed
 		off_ms=$((cs * 10))
 	fi
-	printf "@MARK@{\"ok\":%s,\"changed\":%s,\"host_ms\":%d,\"left\":%s," "$1" "$changed" "$off_ms" "$left"
-	printf "\"persisted\":%s,\"escalated\":%s,\"witness\":\"%s\"," "$persisted" "$escalated" "$witness"
-	printf "\"holders\":[%s],\"detail\":\"%s\"}\n" "$holders" "$2$note"
+	# One write, on a line of its own: whatever a profile printed before it may have had no end.
+	printf "\n%s%s%s%s\n" "@MARK@" \
+		"{\"ok\":$1,\"changed\":$changed,\"host_ms\":$((off_ms)),\"left\":$left,\"persisted\":$persisted," \
+		"\"escalated\":$escalated,\"witness\":\"$witness\",\"holders\":[$holders],\"pins\":[$pins],\"placed\":$placed," \
+		"\"concerned\":$concerned,\"family\":\"$family\",\"features\":[$feature_list],\"orders\":[$order_list],\"detail\":\"$2$note\"}"
 	[ "$1" = true ] && exit "$exit_yes"
 	exit "$exit_no"
 }

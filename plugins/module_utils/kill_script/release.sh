@@ -2,6 +2,7 @@
 
 work() {
 	begin_work
+	list_orders
 	for order in $orders; do
 		for dir in "$run" "$etc"; do
 			[ -e "$dir/$order" ] || continue
@@ -11,6 +12,8 @@ work() {
 	find_orders
 	[ -z "$there" ] || answer false "cannot remove the order:$there"
 	persisted=false
+	concerned=$changed
+	[ "$changed" = true ] || answer true "no such order was on this host"
 	answer true "the orders are gone; the loader attaches again what is wanted"
 }
 

@@ -18,7 +18,7 @@ ms() {
 }
 start=$(ms)
 answer() {
-	printf "@MARK@{\"ok\":%s,\"changed\":%s,\"host_ms\":%d,\"digest\":\"%s\",\"detail\":\"%s\"}\n" \
+	printf "\n@MARK@{\"ok\":%s,\"changed\":%s,\"host_ms\":%d,\"digest\":\"%s\",\"detail\":\"%s\"}\n" \
 		"$1" "$2" "$(($(ms) - start))" "$3" "$4$trust_said"
 	[ "$1" = true ] && exit 0
 	exit 1

@@ -1,5 +1,4 @@
 # shellcheck shell=sh disable=SC2034,SC2154,SC2317  # a part of a script: names and calls are in the others
-# Written without single quotes, so that a login shell that is no sh can hand it on to one.
 set -u
 LC_ALL=C
 export LC_ALL

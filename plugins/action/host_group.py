@@ -1,0 +1,32 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+"""Put one host of the inventory into a group for the plays that follow, by its exact name."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
+
+ARGUMENTS = {"name": {"type": "str", "required": True}, "group": {"type": "str", "required": True}}
+
+
+class ActionModule(ActionBase):
+    """The name is never read as an address: add_host makes another host, `db`, of one that is called `db:5432`."""
+
+    TRANSFERS_FILES = False
+    BYPASS_HOST_LOOP = True
+    _supports_check_mode = True
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        _spec, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        name = arguments["name"]
+        if name not in task_vars["hostvars"]:
+            known = task_vars["groups"]["all"]
+            raise AnsibleActionFail(
+                f"name: {hostnames.some_of([name])} is not in the inventory; {hostnames.nearest(name, known)}"
+            )
+        result["add_host"] = {"host_name": name, "groups": [arguments["group"]], "host_vars": {}}
+        return result
