@@ -63,7 +63,7 @@ def parse_scope(text: object) -> Scope:
     if kind == "kernel_family" and _FAMILY.fullmatch(name):
         return Scope("family", name)
     shown = printable(text, 60)
-    raise ScopeError(f"scope '{shown}' is not one: {_meant(str(text))}{REMEDY}")
+    raise ScopeError(f"scope '{shown}' is not one: {_meant(str(text))}{REMEDY[1:]}")
 
 
 def _meant(text: str) -> str:
@@ -76,7 +76,7 @@ def _meant(text: str) -> str:
         near = ["kernel_family"]
     found = _repaired(near[0] if near else "", equals, name) or _repaired("kernel_family", "=", kind)
     found = found or (_repaired("feature", "=", kind) if not equals else "")
-    return f"did you mean {found}? " if found else ""
+    return f"did you mean {found}? W" if found else "w"
 
 
 def _repaired(kind: str, equals: str, name: str) -> str:

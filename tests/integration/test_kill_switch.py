@@ -214,7 +214,7 @@ class TestModule:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            ({"scopes": ["feture=runqlat"]}, "scope 'feture=runqlat': write global"),
+            ({"scopes": ["feture=runqlat"]}, "scope 'feture=runqlat' is not one: did you mean feature=runqlat?"),
             ({"scopes": []}, "give a list of at least one"),
             ({"scopes": ["global"], "wait": -1}, "wait: -1.0 is out of range"),
         ],

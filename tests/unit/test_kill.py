@@ -56,7 +56,7 @@ class TestScopes:
         ],
     )
     def test_anything_else_is_refused(self, text: Any) -> None:
-        with pytest.raises(kill.ScopeError, match="write global, feature=NAME or kernel_family"):
+        with pytest.raises(kill.ScopeError, match="[Ww]rite global, feature=NAME or kernel_family"):
             kill.parse_scope(text)
 
     @pytest.mark.parametrize("texts", [[], "global", None, {}])

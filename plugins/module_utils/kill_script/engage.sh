@@ -127,13 +127,13 @@ work() {
 	fi
 	set_up_search
 	find_off
-	detail="off; nothing of it is left"
-	find_concern
 	# A unit that was killed starts again: the watch over it goes on behind the answer.
 	[ "$escalated" = true ] || kill -9 "$killer" 2>/dev/null
 	elapsed
 	off_ms=$((cs * 10))
-	[ "$escalated" = false ] || [ "$concerned" = false ] || detail="off; the loader did not obey and was killed"
+	detail="off; nothing of it is left"
+	[ "$escalated" = false ] || detail="off; the loader did not obey and was killed"
+	find_concern
 	left=0
 	finish
 }
