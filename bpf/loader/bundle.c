@@ -115,7 +115,8 @@ static int judge_clock(const struct ef_trust *trust, const struct ef_bundle_opti
 	return bundle->signer ? 0 : ef_refuse(why, "EF_UNKNOWN", NULL, "out of memory");
 }
 
-/* Only a key that may sign passes. One outside of its time is refused only after `created` was read. */
+/* Only a key that may sign passes. One outside of its time is refused only after `created` was
+ * read. */
 static int judge_manifest(const struct blob *manifest, const struct ef_trust *trust,
 			  const struct ef_bundle_options *options, struct ef_bundle *bundle,
 			  struct ef_refusal *why) {
@@ -253,9 +254,8 @@ static int verify_folder(const char *dir, const struct ef_trust *trust,
 				 "%s: the bundle's folder cannot be opened (%s); name the folder "
 				 "that holds " EF_MANIFEST,
 				 dir, strerror(errno));
-	if (read_manifest(dir_fd, trust, options, bundle, why) ||
-	    read_files(dir_fd, bundle, why) || ef_tree_check(dir_fd, bundle, why) ||
-	    ef_variants_check(bundle, why))
+	if (read_manifest(dir_fd, trust, options, bundle, why) || read_files(dir_fd, bundle, why) ||
+	    ef_tree_check(dir_fd, bundle, why) || ef_variants_check(bundle, why))
 		return -1;
 	return options->self_arch ? check_self(bundle, options->self_arch, why) : 0;
 }

@@ -11,7 +11,8 @@
  */
 bool ef_expiry_obey(struct ef_service *service);
 
-/* The time by which limits are judged: the greatest seen, so that a clock set back revives nothing. */
+/* The time by which limits are judged: the greatest seen, so that a clock set back revives nothing.
+ */
 struct ef_moment ef_expiry_moment(const struct ef_service *service);
 
 #endif

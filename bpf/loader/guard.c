@@ -21,7 +21,8 @@ static bool stands_still(struct ef_service *service, unsigned *round) {
 	return same && !__atomic_load_n(&service->waiting, __ATOMIC_RELAXED);
 }
 
-/* A lease or a contract that ran out, trust that is gone; read anew, they may have changed meanwhile. */
+/* A lease or a contract that ran out, trust that is gone; read anew, they may have changed
+ * meanwhile. */
 static void cut_expired(struct ef_service *service) {
 	time_t seen = __atomic_load_n(&service->wall_s, __ATOMIC_RELAXED), now = time(NULL);
 	struct ef_standing standing;

@@ -45,8 +45,10 @@ static const char *misfit(const json_t *doc) {
 		return "field 'seen_unix': must be an integer, 0 at least";
 	if (!json_is_array(below) || json_array_size(below) > EF_MARK_BELOW)
 		return "field 'below': must be a list of at most 8";
-	json_array_foreach((json_t *)below, i, item) if (!is_digest(json_string_value(item)))
-		return "field 'below': must be digests of 64 hex digits";
+	json_array_foreach(
+	    (json_t *)below, i,
+	    item) if (!is_digest(json_string_value(item))) return "field 'below': must be digests "
+								  "of 64 hex digits";
 	if (!json_is_null(lowered) && !json_is_object(lowered))
 		return "field 'lowered': must be null or an object";
 	return NULL;
@@ -61,9 +63,8 @@ static void take(const json_t *doc, struct ef_mark *mark) {
 	    json_integer_value(json_object_get(json_object_get(doc, "lowered"), "from"));
 	snprintf(mark->digest, sizeof(mark->digest), "%s",
 		 json_string_value(json_object_get(doc, "digest")));
-	json_array_foreach((json_t *)below, mark->n_below, item)
-	    snprintf(mark->below[mark->n_below], sizeof(mark->below[0]), "%s",
-		     json_string_value(item));
+	json_array_foreach((json_t *)below, mark->n_below, item) snprintf(
+	    mark->below[mark->n_below], sizeof(mark->below[0]), "%s", json_string_value(item));
 }
 
 int ef_mark_read(const char *path, struct ef_mark *mark, struct ef_refusal *why) {

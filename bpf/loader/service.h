@@ -46,13 +46,13 @@ struct ef_service {
 	struct ef_desired desired;	       /* in force */
 	char desired_error[1024];	       /* of what was read last; "" when good */
 	char *lease_path;
-	struct ef_lease lease; /* as read last */
-	bool lease_expired;    /* it keeps everything off */
+	struct ef_lease lease;		   /* as read last */
+	bool lease_expired;		   /* it keeps everything off */
 	char *signers_path, *revoked_path; /* ETC's; what is in force is in trust */
 	struct ef_trust_paths trust;
 	struct ef_standing standing; /* as judged last */
-	time_t floor_s;	    /* wall-clock time that has been for certain; before it a clock is wrong */
-	bool clock_unknown; /* said once */
+	time_t floor_s; /* wall-clock time that has been for certain; before it a clock is wrong */
+	bool clock_unknown;  /* said once */
 	char mark_said[120]; /* of the mark at start */
 	char *policy_path;
 	enum ef_policy_result policy_result; /* of what is in force */

@@ -14,17 +14,17 @@ void ef_standing_read(const struct ef_trust_paths *paths, const struct ef_bundle
 
 	*standing = (struct ef_standing){0};
 	quietly.quiet = true;
-	standing->lost =
-	    ef_trust_load(&quietly, &trust, &standing->why) ||
-	    ef_trust_judge(&trust, bundle->signer_key, EF_RELEASE_NAMESPACE, at, EF_MANIFEST_SIG,
-			   &principal, &standing->why);
+	standing->lost = ef_trust_load(&quietly, &trust, &standing->why) ||
+			 ef_trust_judge(&trust, bundle->signer_key, EF_RELEASE_NAMESPACE, at,
+					EF_MANIFEST_SIG, &principal, &standing->why);
 	ef_trust_clear(&trust);
 }
 
 bool ef_standing_equal(const struct ef_standing *a, const struct ef_standing *b) {
 	if (a->lost != b->lost)
 		return false;
-	return !a->lost || (!strcmp(a->why.code, b->why.code) && !strcmp(a->why.reason, b->why.reason));
+	return !a->lost ||
+	       (!strcmp(a->why.code, b->why.code) && !strcmp(a->why.reason, b->why.reason));
 }
 
 void ef_standing_reason(const struct ef_standing *standing, struct ef_reason *why) {

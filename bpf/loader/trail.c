@@ -174,7 +174,8 @@ void ef_trail_standing(struct ef_service *service) {
 	if (service->standing.lost)
 		ef_standing_reason(&service->standing, &why);
 	else
-		ef_reason_set(&why, "EF_OK", "the signer of the release that runs is trusted again");
+		ef_reason_set(&why, "EF_OK",
+			      "the signer of the release that runs is trusted again");
 	who = by_file("trust", trust_path(service));
 	ef_audit_host(service->audit, "trust", &why, &who);
 }

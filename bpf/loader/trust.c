@@ -222,10 +222,11 @@ static int judge_line(const struct ef_signer *signer, const char *namespace,
 				 "correct namespaces= or sign with another key",
 				 signer->principal, namespace);
 	if (!at->known && (signer->valid_after || signer->valid_before))
-		return ef_refuse(why, "EF_CLOCK_UNKNOWN", file,
-				 "the key of %s is trusted for a time, and this host's clock stands "
-				 "before what has happened already; set the clock",
-				 signer->principal);
+		return ef_refuse(
+		    why, "EF_CLOCK_UNKNOWN", file,
+		    "the key of %s is trusted for a time, and this host's clock stands "
+		    "before what has happened already; set the clock",
+		    signer->principal);
 	if (signer->valid_after && at->now < signer->valid_after)
 		return ef_refuse(why, "EF_SIG_EXPIRED", file,
 				 "the key of %s is not valid yet (valid-after); check this host's "

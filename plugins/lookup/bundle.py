@@ -33,7 +33,8 @@ _raw:
   description: >-
     One dictionary for each bundle: C(bundle) (name, version, sequence, created), C(digest) (what M(ebpf.fleet.release)
     takes as its option C(digest), so that no other bundle is installed), C(contracts) (a list),
-    C(key) (the public key that signed it; whether it may is each host's to judge), C(btf_index) (the entries of its C(btf/index.json), empty where it carries no BTF) and C(path).
+    C(key) (the public key that signed it; whether it may is each host's to judge), C(btf_index) (the entries of its
+    C(btf/index.json), empty where it carries no BTF) and C(path).
   type: list
   elements: dict
 """

@@ -318,7 +318,8 @@ def check_source(source: Source, judge: Callable[[bytes, bytes], Any]) -> tuple[
     """Hold a bundle to its manifest: the manifest, the signature and what ``judge(manifest, signature)`` answered.
 
     In the loader's order, so that of two faults both verifiers name the same one: heads, signature, manifest,
-    files by path, what is there beside them, the contracts' variants. Nothing but the two heads is read before ``judge`` has agreed.
+    files by path, what is there beside them, the contracts' variants. Nothing but the two heads is read before
+    ``judge`` has agreed.
     """
     data = source.head(MANIFEST, mf.MAX_MANIFEST, "EF_MANIFEST_MISSING", "EF_MANIFEST_MALFORMED")
     signature = source.head(SIGNATURE, mf.MAX_SIGNATURE, "EF_SIG_MISSING", "EF_SIG_MALFORMED")
@@ -345,7 +346,7 @@ def verify(source: str, trust: Trust, now: float) -> tuple[Manifest, str]:
 
 
 def _judge(manifest: bytes, signature: bytes, trust: Trust, now: float) -> str:
-    return judge_release(manifest, signature, trust, now).signer
+    return str(judge_release(manifest, signature, trust, now).signer)
 
 
 def check_variants(manifest: Manifest, feature: str, data: bytes) -> None:
@@ -363,4 +364,6 @@ def check_variants(manifest: Manifest, feature: str, data: bytes) -> None:
     found = doc["variants"] if isinstance(doc["variants"], list) else [None]
     names = [one.get("name") if isinstance(one, dict) else None for one in found]
     if names != [variant["name"] for variant in manifest.features[feature]["variants"]]:
-        refuse(CONTRACT_CODE, path, "has other variants than the manifest, or in another order", "build the bundle again")
+        refuse(
+            CONTRACT_CODE, path, "has other variants than the manifest, or in another order", "build the bundle again"
+        )

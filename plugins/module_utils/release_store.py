@@ -226,8 +226,6 @@ def _loader_damage(path: Path, manifest: mf.Manifest, machine: str) -> str | Non
     return None
 
 
-
-
 def read_status(layout: Layout) -> dict[str, Any] | None:
     """The loader's last status document; None if there is none to read."""
     return read_status_of(layout.status)
@@ -297,7 +295,7 @@ def install(layout: Layout, incoming: Incoming, machine: str) -> Path | None:
         verify_with_loader(layout, temporary, incoming.manifest.digest)
         temporary.chmod(0o755)
         _sync_tree(temporary)
-        aside = put_folder(temporary, layout.releases / incoming.manifest.release_id)
+        aside: Path | None = put_folder(temporary, layout.releases / incoming.manifest.release_id)
     except BaseException:
         remove_tree(temporary)
         raise
@@ -430,7 +428,8 @@ def write_desired(layout: Layout, release: str, text: str) -> None:
 
 
 def signature_path(layout: Layout, release: str) -> Path:
-    return layout.releases / release / "bundle" / mf.SIGNATURE
+    path: Path = layout.releases / release / "bundle" / mf.SIGNATURE
+    return path
 
 
 def write_signature(layout: Layout, release: str, signature: bytes) -> None:
@@ -483,7 +482,7 @@ def unlink_desired(layout: Layout) -> None:
 
 def put_aside(layout: Layout, release: str) -> Path:
     """Take a release away by one rename(2), so that none is ever there in part; its new place is a leftover."""
-    temporary = temporary_in(layout.releases)
+    temporary: Path = temporary_in(layout.releases)
     (layout.releases / release).rename(temporary)
     return temporary
 

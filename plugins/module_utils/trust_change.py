@@ -1,6 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What a change of a host's trust files would do: who may no longer sign, and whether the release that runs stays. Pure.
+"""What a change of a host's trust files would do: who may no longer sign, whether what runs may go on. Pure.
 
 A signer that disappears because a variable was given twice, or by a typo, is found here before it is
 written: nothing but an explicit order takes trust away in silence (docs/trust-formats.md).
@@ -55,7 +55,9 @@ def trust_text(value: Any, name: str) -> str:
     elif isinstance(value, (list, tuple)):
         lines = [_one_line(line, f"{name}[{index}]") for index, line in enumerate(value)]
     else:
-        raise FleetError("EF_ARGUMENT", f"{name}: is {value!r:.80}, neither a text nor a list of lines; give one of them")
+        raise FleetError(
+            "EF_ARGUMENT", f"{name}: is {value!r:.80}, neither a text nor a list of lines; give one of them"
+        )
     text = "\n".join(line for line in lines if line)
     return text + "\n" if text else ""
 
@@ -109,7 +111,9 @@ def judge_change(before: Trust | None, after: Trust, running: Sealed | None, now
     if running is not None:
         refusal = refusal_of(running, after, now)
         if refusal is not None and (before is None or refusal_of(running, before, now) is not None):
-            notes.append(f"the release {running.release} that runs is refused by the trust before and after this change")
+            notes.append(
+                f"the release {running.release} that runs is refused by the trust before and after this change"
+            )
         elif refusal is not None:
             problems.append(
                 f"the release {running.release} that runs would be refused: {refusal.message} ({refusal.code})"

@@ -38,7 +38,7 @@ class Installed(NamedTuple):
 
     @property
     def release(self) -> str:
-        return self.sealed.release
+        return str(self.sealed.release)
 
 
 def find_layout(paths: list[str]) -> store.Layout | None:

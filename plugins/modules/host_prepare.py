@@ -249,8 +249,8 @@ def judge_trust(module, layout, steps, found):
         module.warn(note)
     if change.problems and not module.params["trust_overrule"]:
         raise PrepareError(
-            f"this change of trust is refused and nothing was written: {'; '.join(change.problems)}. Look for a variable "
-            f"that is given twice or lacks a line; if it is meant, order it with '{trust_change.OVERRULE}'"
+            f"this change of trust is refused and nothing was written: {'; '.join(change.problems)}. Look for a "
+            f"variable that is given twice or lacks a line; if it is meant, order it with '{trust_change.OVERRULE}'"
         )
     for problem in change.problems:
         module.warn(f"TRUST OVERRULED by an explicit order: {problem}")

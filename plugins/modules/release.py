@@ -60,8 +60,8 @@ options:
     default: 3
   allow_downgrade:
     description:
-      - Also activate a bundle whose sequence is not higher than the highest that ever ran on the host. That one is kept as
-        a mark, which neither a rollback nor O(state=absent) lowers.
+      - Also activate a bundle whose sequence is not higher than the highest that ever ran on the host. That one is
+        kept as a mark, which neither a rollback nor O(state=absent) lowers.
       - This order lowers the mark to that bundle; the mark records it, and the host's log.
     type: bool
     default: false

@@ -41,7 +41,8 @@ def files(host: SysHost) -> str:
     """Trust and releases as they lie there, with the links' targets."""
     return host.must(
         "cd /etc/ebpf-fleet && sha256sum trust/allowed_signers trust/revoked_keys && stat -c '%a %n' trust/*"
-        " && cd /var/lib/ebpf-fleet && readlink current; readlink previous; find releases -type f | sort | xargs sha256sum"
+        " && cd /var/lib/ebpf-fleet && readlink current; readlink previous; find releases -type f | sort"
+        " | xargs sha256sum"
     )
 
 

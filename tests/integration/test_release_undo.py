@@ -142,7 +142,9 @@ def spoil(host: FolderHost, release: str) -> None:
     (host.base / "releases" / release / "bundle/features/runqlat/full.bpf.o").write_bytes(b"damaged")
 
 
-@pytest.mark.parametrize("what", ["upgrade", "signature", "features", "all of it", "damaged current", "damaged previous"])
+@pytest.mark.parametrize(
+    "what", ["upgrade", "signature", "features", "all of it", "damaged current", "damaged previous"]
+)
 def test_a_step_that_fails_takes_all_back(broken: FolderHost, what: str) -> None:
     one, two = make_bundle("1.0.0", 1), make_bundle("2.0.0", 2)
     changes: dict[str, Any] = {"allow_downgrade": True}
@@ -185,10 +187,8 @@ def pinned(host: FolderHost) -> Iterator[FolderHost]:
 @pytest.mark.parametrize("what", ["prune", "absent"])
 def test_a_release_that_cannot_be_removed_brings_all_back(pinned: FolderHost, what: str) -> None:
     before = tree(pinned)
-    if what == "prune":
-        answer = pinned.deploy(make_bundle("5.0.0", 5), keep=1)
-    else:
-        answer = pinned.module(state="absent")
+    prune = what == "prune"
+    answer = pinned.deploy(make_bundle("5.0.0", 5), keep=1) if prune else pinned.module(state="absent")
     refused(pinned, answer, before, "EF_STORE")
     assert host_goes_back(pinned, make_bundle("3.0.0", 3))
 

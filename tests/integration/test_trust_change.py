@@ -32,7 +32,9 @@ def line(name: str, options: str = f'namespaces="{NAMESPACE}"') -> str:
     return f"{name}@example.org {options} {public_key(make_key(name))}"
 
 
-def prepare(host: FolderHost, *signers: str, revoked: str = "", overrule: bool = False, check: bool = False) -> dict[str, Any]:
+def prepare(
+    host: FolderHost, *signers: str, revoked: str = "", overrule: bool = False, check: bool = False
+) -> dict[str, Any]:
     """Run host_prepare on the host's trust files where systemd seems to run."""
     files = [{"path": str(host.trust / "allowed_signers"), "content": "".join(f"{one}\n" for one in signers)},
              {"path": str(host.trust / "revoked_keys"), "content": revoked}]  # fmt: skip

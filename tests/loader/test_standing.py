@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host no longer trusts does not run on; what ran once is not undercut; a clock that is wrong decides nothing."""
+"""What a host no longer trusts does not run on; what ran is not undercut; a clock that is wrong decides nothing."""
 
 from __future__ import annotations
 

@@ -221,9 +221,13 @@ def many_plans() -> list[Any]:
     hosts += [host._replace(desired_linked=False, lease=Lease("d1", "boot", 9, "me"), former_signers="d1",
                             collecting="d2") for host in hosts]  # fmt: skip
     grant = Grant(60, "me")
-    wishes = [want(n, signature=b"other", features={}, allow_downgrade=True, keep=1, manage_service=managed, lease=lease)
-              for n in (1, 2, 3, 4) for managed in (False, True) for lease in (None, grant)]  # fmt: skip
-    wishes += [want(2, allow_downgrade=True, **COLLECTED), leave("d2", manage_service=True), leave()._replace(state="absent", manage_service=True)]
+    wishes = [want(n, signature=b"other", features={}, allow_downgrade=True, keep=1, manage_service=unit, lease=lease)
+              for n in (1, 2, 3, 4) for unit in (False, True) for lease in (None, grant)]  # fmt: skip
+    wishes += [
+        want(2, allow_downgrade=True, **COLLECTED),
+        leave("d2", manage_service=True),
+        leave()._replace(state="absent", manage_service=True),
+    ]
     return [plan_release(host, wish) for host in hosts for wish in wishes]
 
 

@@ -1,4 +1,4 @@
-"""Mutants of what a clock and a contract have to do with a verdict: times of keys against `created`, variants' order."""
+"""Mutants of what a clock and a contract have to do with a verdict: keys' times against `created`, variants' order."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def variants_of_contract(rng: random.Random) -> Iterator[Mutant]:
         entries: list[Any] = [{"name": name} for name in rng.choices(NAMES, k=rng.randrange(4))]
         if rng.random() < 0.3:
             entries.insert(0, rng.choice([None, 7, "full", {}, {"name": None}, {"Name": "full"}, ["full"]]))
-        value = rng.choice([entries, entries, entries, [{"name": "full"}, {"name": "reduced"}], {"0": entries}, None, 1])
+        value = rng.choice(
+            [entries, entries, entries, [{"name": "full"}, {"name": "reduced"}], {"0": entries}, None, 1]
+        )
         data = canonical({"feature": "runqlat", "variants": value})
         data = rng.choice([data] * 4 + [data + b"\n", data.replace(b":", b": "), b"\xef\xbb\xbf" + data, data[:-2]])
 
