@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154,SC2317  # a part of a script: names and calls are in the others
 
 # Programs that a file in a bpffs holds, as words TAG:NAME:ID:PATH, into $pinned. Only a process that can ask
-# the kernel for a file's program can tell: python3, else bpftool.
+# the kernel for the program of a file can tell: python3, else bpftool.
 find_pinned() {
 	pinned=
 	if lines=$(list_pins_by_python); then
