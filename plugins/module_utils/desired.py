@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any, Dict, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import values
+from ansible_collections.ebpf.fleet.plugins.module_utils import strictjson, values
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import default_sample_every
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract_rules import U32_MAX
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
@@ -16,6 +16,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import canonic
 SCHEMA = "ebpf.fleet/desired/v1"
 CODE = "EF_DESIRED_MALFORMED"
 FALLBACKS = ("bcc",)
+KEYS = frozenset(("schema", "bundle_digest", "features", "fallbacks"))
+FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _EVERY = values.whole(1, U32_MAX)
 Features = Dict[str, Dict[str, Any]]
 
@@ -102,24 +104,39 @@ def render_desired(digest: str, features: Features, fallbacks: Sequence[str] = (
     return text
 
 
-def parse_desired(text: str) -> Features | None:
-    """The features of an installed ``desired.json``; None if it is not one of ours."""
-    doc = _document(text)
+def parse_desired(data: bytes) -> Features | None:
+    """The features of an installed ``desired.json``; None for what the loader does not take."""
+    doc = _document(data)
     return None if doc is None else dict(doc["features"])
 
 
-def parse_fallbacks(text: str) -> tuple[str, ...]:
-    """The fallbacks of an installed ``desired.json``; none if it is not one of ours."""
-    doc = _document(text) or {}
-    found = doc.get("fallbacks", [])
-    return tuple(str(name) for name in found) if isinstance(found, list) else ()
+def parse_fallbacks(data: bytes) -> tuple[str, ...]:
+    """The fallbacks of an installed ``desired.json``; none for what the loader does not take."""
+    doc = _document(data) or {}
+    return tuple(doc.get("fallbacks", []))
 
 
-def _document(text: str) -> dict[str, Any] | None:
+def _document(data: bytes) -> dict[str, Any] | None:
+    """The document by the loader's own rules, so that both take the same files."""
     try:
-        doc = json.loads(text)
-    except (ValueError, RecursionError):
+        doc = strictjson.parse(data)
+    except ValueError:
         return None
-    if not isinstance(doc, dict) or doc.get("schema") != SCHEMA or not isinstance(doc.get("features"), dict):
+    if not isinstance(doc, dict) or doc.get("schema") != SCHEMA or not set(doc) <= KEYS:
+        return None
+    if "bundle_digest" not in doc or not (doc["bundle_digest"] is None or isinstance(doc["bundle_digest"], str)):
+        return None
+    fallbacks, features = doc.get("fallbacks", []), doc.get("features")
+    if not isinstance(fallbacks, list) or any(name not in FALLBACKS for name in fallbacks):
+        return None
+    if not isinstance(features, dict) or not all(_is_wish(name, features[name]) for name in features):
         return None
     return doc
+
+
+def _is_wish(name: str, wish: Any) -> bool:
+    if not FEATURE_NAME.match(name) or not isinstance(wish, dict) or not set(wish) <= {"enabled", "sample_every"}:
+        return False
+    every = wish.get("sample_every", 1)
+    is_whole = isinstance(every, int) and not isinstance(every, bool)
+    return isinstance(wish.get("enabled"), bool) and is_whole and 1 <= every <= U32_MAX

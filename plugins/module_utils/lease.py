@@ -9,17 +9,18 @@ nanoseconds of CLOCK_BOOTTIME, so a clock that is set changes nothing.
 from __future__ import annotations
 
 import json
-import re
 from typing import NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import strictjson
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
 
 SCHEMA = "ebpf.fleet/lease/v1"
 SECOND_NS = 1000000000
 LONGEST_SECONDS = 7 * 24 * 3600
-LONGEST_HOLDER = 128  # bytes; the loader's limit
+LONGEST_HOLDER = 128  # bytes; the loader's limit, as the next one is
+MAX_BYTES = 4096
 KEYS = {"schema", "bundle_digest", "boot_id", "expires_boottime_ns", "holder"}
-DIGEST = re.compile(r"^[0-9a-f]{64}$")
+DIGEST_BYTES = 64
 
 
 class Grant(NamedTuple):
@@ -75,12 +76,12 @@ def render_lease(lease: Lease) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True) + "\n"
 
 
-def parse_lease(text: str | None) -> Lease | None:
-    """The lease of a file's text, None for no file; :data:`UNUSABLE` where the loader takes it for one that ran out."""
-    if text is None:
+def parse_lease(data: bytes | None) -> Lease | None:
+    """The lease of a file's bytes, None for no file; :data:`UNUSABLE` for what has run out to the loader."""
+    if data is None:
         return None
     try:
-        document = json.loads(text)
+        document = strictjson.parse(data) if len(data) <= MAX_BYTES else None
     except ValueError:
         return UNUSABLE
     if not isinstance(document, dict) or set(document) != KEYS or document["schema"] != SCHEMA:
@@ -90,9 +91,12 @@ def parse_lease(text: str | None) -> Lease | None:
 
 
 def _is_sound(lease: Lease) -> bool:
-    if not isinstance(lease.bundle_digest, str) or not DIGEST.match(lease.bundle_digest):
+    # As the loader: a digest that is none is that of another bundle.
+    if not isinstance(lease.bundle_digest, str) or len(lease.bundle_digest.encode()) != DIGEST_BYTES:
         return False
-    if not isinstance(lease.boot_id, str) or not isinstance(lease.holder, str) or not lease.holder:
+    if not isinstance(lease.boot_id, str) or not isinstance(lease.holder, str):
+        return False
+    if not 1 <= len(lease.holder.encode()) <= LONGEST_HOLDER:
         return False
     expires = lease.expires_boottime_ns
     return isinstance(expires, int) and not isinstance(expires, bool) and expires >= 0

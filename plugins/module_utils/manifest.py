@@ -11,6 +11,7 @@ import json
 import re
 from typing import Any, NamedTuple, NoReturn
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import strictjson
 from ansible_collections.ebpf.fleet.plugins.module_utils.bounded import nesting
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError, did_you_mean
 
@@ -23,13 +24,11 @@ MAX_CONTRACT, MAX_OBJECT, MAX_LOADER = 64 * KIB, 8 * MIB, 32 * MIB
 MAX_FILES = 1024
 MAX_SEQUENCE = 2**63 - 1
 MAX_DEPTH = 32
-MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 NAME = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 BUNDLE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
 VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}\Z")
 CREATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")
 PATH = re.compile(r"[A-Za-z0-9._/-]{1,255}\Z")
-UNREADABLE = re.compile("[\0\ud800-\udfff]")
 SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 TOP_KEYS = ("schema", "bundle", "loader", "features", "files", "provenance", "compatibility")
 
@@ -125,45 +124,14 @@ def _parse_strict(data: bytes) -> Any:
     if nesting(text) > MAX_DEPTH:
         raise ValueError(f"is nested deeper than {MAX_DEPTH}")
     try:
-        doc = json.loads(text, object_pairs_hook=_pairs, parse_int=_integer, parse_float=_constant,
-                         parse_constant=_constant)  # fmt: skip
+        doc = json.loads(text, object_pairs_hook=strictjson.pairs, parse_int=strictjson.integer,
+                         parse_float=strictjson.refuse_number, parse_constant=strictjson.refuse_number)  # fmt: skip
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON in ASCII ({error})") from error
-    _refuse_unreadable(doc)
+    strictjson.refuse_unreadable(doc)
     if canonical_json(doc).encode("ascii") != data:
         raise ValueError("is not in canonical form (sorted keys, no white space, integers only, one newline)")
     return doc
-
-
-def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(items)
-    if len(found) != len(items):
-        seen: set[str] = set()
-        twice = next(key for key, _value in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {twice[:80]!r} is there twice")
-    return found
-
-
-def _integer(text: str) -> int:
-    if len(text) > 20 or not MIN_INTEGER <= int(text) <= MAX_INTEGER:
-        raise ValueError(f"holds the number {text[:40]}, which does not fit in 64 bits with sign")
-    return int(text)
-
-
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"holds the number {text[:40]}, but only integers are allowed")
-
-
-def _refuse_unreadable(value: Any) -> None:
-    if isinstance(value, str) and UNREADABLE.search(value):
-        raise ValueError("holds U+0000 or half of a surrogate pair in a text")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_unreadable(key)
-            _refuse_unreadable(item)
-    if isinstance(value, list):
-        for item in value:
-            _refuse_unreadable(item)
 
 
 class Manifest:

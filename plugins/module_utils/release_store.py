@@ -25,6 +25,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.confined import run_con
 from ansible_collections.ebpf.fleet.plugins.module_utils.confinement import FOLDER, Bounds, Copy, Place
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import Features, parse_desired, parse_fallbacks
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.lease import MAX_BYTES as LEASE_BYTES
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
 from ansible_collections.ebpf.fleet.plugins.module_utils.loader_verdict import judge_verdict
 from ansible_collections.ebpf.fleet.plugins.module_utils.release_files import (
@@ -192,14 +193,14 @@ def _read(path: Path) -> bytes:
 
 def _read_desired(folder: Path) -> Features | None:
     try:
-        return parse_desired(_read(folder / "desired.json").decode("utf-8", "replace"))
+        return parse_desired(_read(folder / "desired.json"))
     except OSError:
         return None
 
 
 def _read_fallbacks(folder: Path) -> tuple[str, ...]:
     try:
-        fallbacks: tuple[str, ...] = parse_fallbacks(_read(folder / "desired.json").decode("utf-8", "replace"))
+        fallbacks: tuple[str, ...] = parse_fallbacks(_read(folder / "desired.json"))
         return fallbacks
     except OSError:
         return ()
@@ -439,11 +440,9 @@ def write_signature(layout: Layout, release: str, signature: bytes) -> None:
 def read_lease(layout: Layout) -> Lease | None:
     """The lease on the host; what is there and is no plain file is one that cannot be used."""
     try:
-        return parse_lease(filesteps.read_state(str(layout.lease)).content)
-    except OSError as error:
-        if error.errno is None:  # not a regular file
-            return UNUSABLE
-        raise
+        return parse_lease(read_bytes(layout.lease, LEASE_BYTES))
+    except BoundedReadError:
+        return UNUSABLE
 
 
 def write_lease(layout: Layout, lease: Lease | None) -> None:

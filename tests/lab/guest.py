@@ -187,7 +187,7 @@ def _end_strays(name: str) -> None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             ours = (process / "cwd").readlink() == folder(name)
-            ours = ours and paths.QEMU in (process / "exe").readlink().parents
+            ours = ours and paths.QEMU.resolve() in (process / "exe").readlink().parents
         except OSError:
             continue
         if ours:

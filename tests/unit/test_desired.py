@@ -64,20 +64,20 @@ def test_the_document_is_canonical_and_comes_back() -> None:
     features = desired.resolve_features(None, CONTRACTS)
     text = desired.render_desired("a" * 64, features)
     assert json.loads(text) == {"schema": desired.SCHEMA, "bundle_digest": "a" * 64, "features": features}
-    assert desired.parse_desired(text) == features
+    assert desired.parse_desired(text.encode()) == features
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema":"x","features":{}}', "[" * 100000])
 def test_what_is_not_ours_is_unknown(text: str) -> None:
-    assert desired.parse_desired(text) is None
+    assert desired.parse_desired(text.encode()) is None
 
 
 def test_fallbacks_are_written_only_where_they_were_opted_into() -> None:
     assert "fallbacks" not in json.loads(desired.render_desired("a" * 64, {}))
     text = desired.render_desired("a" * 64, {}, ["bcc"])
     assert json.loads(text)["fallbacks"] == ["bcc"]
-    assert desired.parse_fallbacks(text) == ("bcc",)
-    assert desired.parse_fallbacks("{") == ()
+    assert desired.parse_fallbacks(text.encode()) == ("bcc",)
+    assert desired.parse_fallbacks(b"{") == ()
 
 
 @pytest.mark.parametrize("value", ["bcc", ["bbc"], [1], {"bcc": True}])

@@ -31,7 +31,7 @@ GRANT = Grant(60, "rollout 8")
 
 def test_a_lease_is_read_as_it_was_written() -> None:
     text = render_lease(LEASE)
-    assert parse_lease(text) == LEASE
+    assert parse_lease(text.encode()) == LEASE
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")) + "\n"
     assert json.loads(text)["schema"] == "ebpf.fleet/lease/v1"
 
@@ -58,11 +58,11 @@ def test_a_grant_counts_from_now() -> None:
 )
 def test_what_the_loader_takes_for_none_is_none_here(change: dict[str, Any]) -> None:
     document = {**json.loads(render_lease(LEASE)), **change}
-    assert parse_lease(json.dumps(document)) == UNUSABLE
+    assert parse_lease(json.dumps(document).encode()) == UNUSABLE
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
-def test_what_is_no_document_cannot_be_used(text: str) -> None:
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"7"])
+def test_what_is_no_document_cannot_be_used(text: bytes) -> None:
     assert parse_lease(text) == UNUSABLE
     assert "nothing runs" in str(describe_lease(parse_lease(text)))
 
