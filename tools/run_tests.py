@@ -186,6 +186,7 @@ SLOW: dict[str, Callable[[], Count]] = {
     "verifiers": run_verifiers,
     "flood": run_flood,
     "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
+    "odd": lambda: run_pytest("odd", "tests/host/test_odd_hosts.py", EBPF_FLEET_ODD_HOSTS="all"),
     "planned": lambda: run_pytest("planned", "tests/faults/test_planned.py"),
 }
 
