@@ -52,8 +52,8 @@ def test_a_rollout_answers_a_bad_value_with_one_sentence(tmp_path, bundle, varia
 @pytest.mark.parametrize(
     ("playbook", "options", "sentence"),
     [
-        ("rollback", ["scope=globl"], "scope 'globl': write global, feature=NAME or kernel_family=6.1"),
-        ("rollback", ["scope=feature="], "scope 'feature=': write global, feature=NAME or kernel_family=6.1"),
+        ("rollback", ["scope=globl"], "scope 'globl' is not one: did you mean global? Write global, feature=NAME"),
+        ("rollback", ["scope=feature="], "scope 'feature=' is not one: did you mean feature=NAME? Write global"),
         ("capabilities", ["bundle=none.tar"], "bundle none.tar: EF_MANIFEST_MISSING: none.tar: does not exist"),
         ("capabilities", ['{"ebpf_fleet_next_kernel": 6.1}'], "ebpf_fleet_next_kernel: is 6.1 (a number)"),
         ("prepare", ["ebpf_fleet_allowed_signers=x", '{"ebpf_fleet_policy": {"host": {"cpu_millicors": 1}}}'],
