@@ -13,6 +13,7 @@ from tests.loader.bundles import Trust, canonical
 from tests.loader.service import Service, feature_of, make_service, wait_for
 from tests.loader.test_lease import lease
 from tests.support.odd_documents import DESIRED, LEASE, Odd
+from tests.support.odd_orders import ORDERS, named
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,16 @@ def test_lease(service: Service, odd: Odd) -> None:
         assert lapsed(found) is not odd.readable, found["lease"]
     finally:
         (service.etc / "lease.json").unlink()
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order(service: Service, name: str) -> None:
+    service.want("runqlat")
+    kernel = service.now()["kernel"]
+    path = service.order(named(name, kernel["family"], kernel["distro_family"]))
+    try:
+        found = service.fresh_status()
+        assert (found["features"]["runqlat"]["state"] == "killed") is ORDERS[name], found["kills"]
+    finally:
+        path.unlink()
+        service.wait_state("runqlat", "attached")

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill, standing
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import parse_desired, render_desired
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
 
 from tests.support.odd_documents import DESIRED, LEASE, Odd
+from tests.support.odd_orders import ORDERS, named
 
 FEATURES = {"runqlat": {"enabled": True, "sample_every": 7}}
 GRANTED = Lease("d" * 64, "boot", 10**15, "me")
@@ -24,3 +28,12 @@ def test_desired(odd: Odd) -> None:
 def test_lease(odd: Odd) -> None:
     found = parse_lease(odd.make(render_lease(GRANTED).encode()))
     assert found is not None and (found == UNUSABLE) is not odd.readable
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order(name: str, tmp_path: Path) -> None:
+    """As the plan of a rollout reads the folder."""
+    (tmp_path / named(name, "6.1", "debian-6.1")).touch()
+    found = kill.orders_in(tmp_path)
+    off = any(standing._concerns(order, ("6.1", "debian-6.1"), ["runqlat"]) for order in found)
+    assert off is ORDERS[name]
