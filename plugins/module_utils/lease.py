@@ -9,6 +9,7 @@ nanoseconds of CLOCK_BOOTTIME, so a clock that is set changes nothing.
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils import strictjson
@@ -21,6 +22,7 @@ LONGEST_HOLDER = 128  # bytes; the loader's limit, as the next one is
 MAX_BYTES = 4096
 KEYS = {"schema", "bundle_digest", "boot_id", "expires_boottime_ns", "holder"}
 DIGEST_BYTES = 64
+DIGEST = re.compile(r"[0-9a-f]{%d}\Z" % DIGEST_BYTES)
 
 
 class Grant(NamedTuple):
