@@ -135,7 +135,7 @@ def made_world(loader: Path, objects: Path, folder: Path, key: Path) -> Iterator
     cursor = folder / "cursor"
     cursor.write_text('{"schema": "ebpf.fleet/cursor/v1", "segment": 1, "offset": 10}')
     service.allow(
-        {**ROOMY_POLICY, "sink": {"kind": "jsonl", "file_bytes": 65536, "files": 16, "cursor": str(cursor)}}
+        {**ROOMY_POLICY, "sink": {"kind": "jsonl", "file_bytes": 131072, "files": 16, "cursor": str(cursor)}}
     )
     service.want(*NAMES)
     world = World(service)

@@ -134,7 +134,8 @@ def test_the_status_is_what_the_contract_says(service: Service) -> None:
         "schema", "time_unix_ns", "boottime_ns", "boot_id", "pid", "started_boottime_ns",
         "loader_version", "bundle", "kernel", "state", "reason_code", "reason", "kills",
         "kill_unknown", "desired_error", "policy_error", "budget", "lease", "audit_lost",
-        "stats_enabled", "privileges", "loader", "features", "compatibility", "shipping",
+        "stats_enabled", "privileges", "loader", "features", "compatibility", "shipping", "trust",
+        "clock_known",
     }  # fmt: skip
     assert status["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert abs(status["time_unix_ns"] - time.time_ns()) < 10e9
