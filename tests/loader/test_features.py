@@ -204,7 +204,8 @@ def test_a_malformed_contract_refuses_the_bundle(
     bundle = make_bundle(tmp_path / "bundle", trust.key, {"runqlat": ({**contract, **change}, objects)})
     code, found = run_loader(loader, "check", bundle.root, *trust.arguments)
     assert code == 3 and found["reason_code"] == "EF_CONTRACT_MALFORMED"
-    assert (field if " " in field else f"'{field}'") in found["reason"] and found["file"] == "features/runqlat/contract.json"
+    assert (field if " " in field else f"'{field}'") in found["reason"]
+    assert found["file"] == "features/runqlat/contract.json"
 
 
 # ---- exec_events ----
