@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.support.syshost import SysHost
 from tools.play import Played
 
 # A legal name, root's login shell, where that reads a profile for a command over SSH, and what the profile prints.
-ALL: dict[str, tuple[str, str, str]] = {
+HOSTS: dict[str, tuple[str, str, str]] = {
     "fe80::1%eth0": ("tcsh", ".tcshrc", 'printf "Welcome"'),
     "db: primary": ("fish", ".config/fish/config.fish", "echo -n Welcome"),
     "i-0abc:eu-west-1 (old)": ("bash", ".bashrc", "printf 'Welcome to the machine'"),
@@ -27,8 +26,6 @@ ALL: dict[str, tuple[str, str, str]] = {
     "!bang": ("dash", "", ""),
     "web[1]": ("busybox", "", ""),
 }
-# `make test-lab` has all of them.
-HOSTS = ALL if os.environ.get("EBPF_FLEET_ODD_HOSTS") == "all" else dict(list(ALL.items())[:3])
 VARIABLES = {
     "ebpf_fleet_cell": "c1", "ebpf_fleet_region": "r1", "ebpf_fleet_bake": 0, "ebpf_fleet_window_before": 1,
     "ebpf_fleet_window_after": 4, "ebpf_fleet_stages": [{"stage": "fleet", "max_batch": len(HOSTS)}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -36,12 +36,19 @@ def replace(service: Service, name: str, data: bytes) -> None:
     part.rename(service.etc / name)
 
 
-def after_good(service: Service, name: str, good: bytes, odd: bytes) -> dict[str, Any]:
-    """The status once the odd file, put there while the good one was in force, has been read."""
+def put_in_force(service: Service, name: str, good: bytes) -> None:
     replace(service, name, good)
     wait_for(lambda: service.now()["desired_error"] is None and not lapsed(service.now()), "the good one is in force")
-    replace(service, name, odd)
+
+
+def becomes(service: Service, asked: Callable[[dict[str, Any]], bool], wanted: bool) -> dict[str, Any]:
+    """The status in which the answer is the wanted one; what stays as it was is looked at in two accounts."""
+    if wanted:
+        wait_for(lambda: asked(service.now()), "the odd file is refused")
+        return service.now()
+    service.fresh_status()
     found: dict[str, Any] = service.fresh_status()
+    assert not asked(found), found
     return found
 
 
@@ -53,8 +60,9 @@ def lapsed(status: dict[str, Any]) -> bool:
 def test_desired(service: Service, odd: Odd) -> None:
     wish = {"enabled": True, "sample_every": 7}
     good = canonical({"schema": "ebpf.fleet/desired/v1", "bundle_digest": None, "features": {"runqlat": wish}})
-    found = after_good(service, "desired.json", good, odd.make(good))
-    assert (found["desired_error"] is None) is odd.readable, found["desired_error"]
+    put_in_force(service, "desired.json", good)
+    replace(service, "desired.json", odd.make(good))
+    found = becomes(service, lambda status: status["desired_error"] is not None, not odd.readable)
     assert found["features"]["runqlat"]["state"] == "attached", "what was in force stays"
 
 
@@ -63,8 +71,9 @@ def test_lease(service: Service, odd: Odd) -> None:
     service.want("runqlat")
     good = canonical(lease(service, 600, holder="me"))
     try:
-        found = after_good(service, "lease.json", good, odd.make(good))
-        assert lapsed(found) is not odd.readable, found["lease"]
+        put_in_force(service, "lease.json", good)
+        replace(service, "lease.json", odd.make(good))
+        becomes(service, lapsed, not odd.readable)
     finally:
         (service.etc / "lease.json").unlink()
 
@@ -75,8 +84,7 @@ def test_order(service: Service, name: str) -> None:
     kernel = service.now()["kernel"]
     path = service.order(named(name, kernel["family"], kernel["distro_family"]))
     try:
-        found = service.fresh_status()
-        assert (found["features"]["runqlat"]["state"] == "killed") is ORDERS[name], found["kills"]
+        becomes(service, lambda status: status["features"]["runqlat"]["state"] == "killed", ORDERS[name])
     finally:
         path.unlink()
         service.wait_state("runqlat", "attached")

@@ -15,6 +15,7 @@ from typing import Any, Iterator
 
 import jinja2
 import pytest
+from ansible_collections.ebpf.fleet.plugins.filter.values import value as value_filter
 
 from tests.loader.bundles import Trust, canonical
 from tests.loader.exposition import Exposition, parse
@@ -294,7 +295,7 @@ def tmpfiles_conf(**variables: Any) -> str:
     """The role's tmpfiles.d file with these variables."""
     template = (ROOT / "roles" / "prepare" / "templates" / "tmpfiles.conf.j2").read_text()
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    environment.filters["bool"] = bool
+    environment.filters["ebpf.fleet.value"] = value_filter
     return environment.from_string(template).render(
         {"ebpf_fleet_bcc_fallback": False, "ebpf_fleet_perf_event_paranoid": "", **variables}
     )
