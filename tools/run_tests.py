@@ -152,8 +152,6 @@ def run_oracle(hosts: str) -> Count:
     return run_pytest("oracle", "tests/oracle", EBPF_FLEET_ORACLE_HOSTS=hosts)
 
 
-# Nine hosts with systemd and two rollouts over them: `make test-lab`.
-ODD_HOSTS = "tests/host/test_odd_hosts.py"
 # In this order: the kill tests begin with what the rollout tests leave behind.
 FAULTS = ("rollout", "kill", "reboot")
 SUITES: dict[str, Callable[[], Count]] = {
@@ -162,7 +160,7 @@ SUITES: dict[str, Callable[[], Count]] = {
     "soak": lambda: run_pytest("soak", "tests/soak"),
     "sanitize": run_sanitized,
     "integration": lambda: run_pytest("integration", "tests/integration"),
-    "host": lambda: run_pytest("host", "tests/host", f"--ignore={ODD_HOSTS}"),
+    "host": lambda: run_pytest("host", "tests/host"),
     "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
     "molecule": run_molecule,
@@ -188,7 +186,6 @@ SLOW: dict[str, Callable[[], Count]] = {
     "verifiers": run_verifiers,
     "flood": run_flood,
     "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
-    "odd": lambda: run_pytest("odd", ODD_HOSTS),
     "planned": lambda: run_pytest("planned", "tests/faults/test_planned.py"),
 }
 
