@@ -23,6 +23,8 @@ QUICK = {
                         "-o ServerAliveInterval=3 -o ServerAliveCountMax=2",
     # Two accounts of the loader must fall into the window, or nothing was measured.
     "ebpf_fleet_loader_interval": 1,
+    # Nor may a budget act on what an emulated CPU and a neighbour make of a loader that looks each second.
+    "ebpf_fleet_policy": {"host": {"cpu_millicores": 1000}},
     # A one-second window on an emulated CPU says nothing of a host's load.
     "ebpf_fleet_gate_limits": {
         "loader_cpu_millicores": 500, "bpf_cpu_millicores": 500, "total_cpu_millicores": 1000,
