@@ -24,7 +24,7 @@ REGRESSIONS = Path(__file__).parent / "regressions"
 TARGETS = sorted(path.stem for path in SOURCES.glob("*.c"))
 SECONDS = int(os.environ.get("EBPF_FLEET_FUZZ_SECONDS", "5"))
 DICTIONARIES = {
-    **dict.fromkeys(("manifest", "contract", "desired", "lease", "policy", "btfindex"), "json"),
+    **dict.fromkeys(("manifest", "contract", "desired", "lease", "policy", "btfindex", "mark"), "json"),
     **dict.fromkeys(("sshsig", "sshkey", "trust"), "ssh"),
     "orders": "orders",
     "record": "record",
