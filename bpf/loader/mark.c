@@ -24,12 +24,29 @@ static bool is_digest(const char *text) {
 	return text && strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
 }
 
-/* What is wrong with the document, by field; NULL: nothing. */
+static bool is_count(const json_t *value) {
+	return json_is_integer(value) && json_integer_value(value) >= 0;
+}
+
+/* null, or from, to, digest and at_unix of an order that lowered the mark. */
+static bool is_lowering(const json_t *doc) {
+	if (json_is_null(doc))
+		return true;
+	return json_object_size(doc) == 4 && is_count(json_object_get(doc, "from")) &&
+	       is_count(json_object_get(doc, "to")) && is_count(json_object_get(doc, "at_unix")) &&
+	       is_digest(json_string_value(json_object_get(doc, "digest")));
+}
+
+static bool are_digests(const json_t *list) {
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (!is_digest(json_string_value(json_array_get(list, i))))
+			return false;
+	return json_is_array(list) && json_array_size(list) <= EF_MARK_BELOW;
+}
+
+/* What is wrong with the document, by field; NULL: nothing. As plugins/module_utils/mark.py. */
 static const char *misfit(const json_t *doc) {
 	const char *schema = json_string_value(json_object_get(doc, "schema"));
-	const json_t *below = json_object_get(doc, "below"), *item;
-	const json_t *lowered = json_object_get(doc, "lowered");
-	size_t i;
 
 	if (!schema || strcmp(schema, SCHEMA))
 		return "field 'schema': must be " SCHEMA;
@@ -40,22 +57,17 @@ static const char *misfit(const json_t *doc) {
 		return "field 'sequence': must be a positive integer";
 	if (!is_digest(json_string_value(json_object_get(doc, "digest"))))
 		return "field 'digest': must be 64 hex digits";
-	if (!json_is_integer(json_object_get(doc, "seen_unix")) ||
-	    json_integer_value(json_object_get(doc, "seen_unix")) < 0)
+	if (!is_count(json_object_get(doc, "seen_unix")))
 		return "field 'seen_unix': must be an integer, 0 at least";
-	if (!json_is_array(below) || json_array_size(below) > EF_MARK_BELOW)
-		return "field 'below': must be a list of at most 8";
-	json_array_foreach(
-	    (json_t *)below, i,
-	    item) if (!is_digest(json_string_value(item))) return "field 'below': must be digests "
-								  "of 64 hex digits";
-	if (!json_is_null(lowered) && !json_is_object(lowered))
-		return "field 'lowered': must be null or an object";
+	if (!are_digests(json_object_get(doc, "below")))
+		return "field 'below': must be a list of at most 8 digests of 64 hex digits";
+	if (!is_lowering(json_object_get(doc, "lowered")))
+		return "field 'lowered': must be null, or from, to, digest and at_unix";
 	return NULL;
 }
 
 static void take(const json_t *doc, struct ef_mark *mark) {
-	const json_t *below = json_object_get(doc, "below"), *item;
+	const json_t *below = json_object_get(doc, "below");
 
 	mark->sequence = json_integer_value(json_object_get(doc, "sequence"));
 	mark->seen = json_integer_value(json_object_get(doc, "seen_unix"));
@@ -63,8 +75,9 @@ static void take(const json_t *doc, struct ef_mark *mark) {
 	    json_integer_value(json_object_get(json_object_get(doc, "lowered"), "from"));
 	snprintf(mark->digest, sizeof(mark->digest), "%s",
 		 json_string_value(json_object_get(doc, "digest")));
-	json_array_foreach((json_t *)below, mark->n_below, item) snprintf(
-	    mark->below[mark->n_below], sizeof(mark->below[0]), "%s", json_string_value(item));
+	for (; mark->n_below < json_array_size(below); mark->n_below++)
+		snprintf(mark->below[mark->n_below], sizeof(mark->below[0]), "%s",
+			 json_string_value(json_array_get(below, mark->n_below)));
 }
 
 int ef_mark_read(const char *path, struct ef_mark *mark, struct ef_refusal *why) {

@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-import functools
-
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
-def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10, told=False):
+def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10):
     """One command for ansible.builtin.raw; see the filter's documentation."""
-    render = functools.partial(killscript.render, scopes, state, persistent, grace_seconds, deadline_seconds)
-    return attempt(told, AnsibleFilterError, lambda: killscript.command(render()), ValueError)
+    try:
+        script = killscript.render(scopes, state, persistent, grace_seconds, deadline_seconds)
+    except ValueError as error:
+        raise AnsibleFilterError(f"kill_script: {error}") from error
+    return killscript.command(script)
 
 
 def kill_result(result):

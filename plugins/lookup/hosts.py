@@ -39,7 +39,7 @@ _raw:
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 
 NO_HOST = "no host is addressed: check the inventory (-i), ebpf_fleet_hosts and --limit"
 
@@ -49,7 +49,7 @@ class LookupModule(LookupBase):
 
     def run(self, terms, variables=None, **kwargs):
         answer = InventoryAnswer(self._loader, variables)
-        asked = [one for term in terms for one in (term if isinstance(term, (list, tuple)) else [term])]
+        asked = texts_of(terms)
         self.set_options(var_options=variables, direct=kwargs)
         try:
             names = answer.names(asked)

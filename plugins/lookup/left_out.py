@@ -37,7 +37,7 @@ _raw:
 
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 
 
 class LookupModule(LookupBase):
@@ -45,6 +45,6 @@ class LookupModule(LookupBase):
 
     def run(self, terms, variables=None, **kwargs):
         answer = InventoryAnswer(self._loader, variables)
-        asked = [one for term in terms for one in (term if isinstance(term, (list, tuple)) else [term])]
+        asked = texts_of(terms)
         found = hostnames.difference(answer.names(asked), variables["ansible_play_hosts_all"])
         return found + answer.unmatched(asked)

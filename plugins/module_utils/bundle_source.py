@@ -8,6 +8,7 @@ two heads is read before the signature was judged. The order of the checks is th
 
 from __future__ import annotations
 
+import abc
 import errno
 import hashlib
 import os
@@ -124,20 +125,20 @@ def read_entry(file: BinaryIO, entry: Entry) -> Member:
     return Member(entry.name, entry.mode, data)
 
 
-class Source:
+class Source(abc.ABC):
     """Where a bundle lies: its files are looked at one by one, and none is kept. Close it by letting go of it."""
 
+    @abc.abstractmethod
     def head(self, path: str, limit: int, missing: str, malformed: str) -> bytes:
         """The manifest or its signature, which nothing has described yet."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def pieces(self, named: BundleFile) -> Iterator[bytes]:
         """The bytes of a file that is there with the size and mode that it is named with."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def check_extra(self, files: Collection[str]) -> None:
         """Refuse whatever is there beside these files and the two heads."""
-        raise NotImplementedError
 
     def check(self, named: BundleFile) -> None:
         """A file must be exactly what the manifest says; a piece of it is in memory at a time."""

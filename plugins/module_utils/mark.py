@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import strictjson
 from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MAX_SEQUENCE, canonical_json, parse_canonical
+from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import MAX_SEQUENCE, canonical_json
 
 SCHEMA = "ebpf.fleet/mark/v1"
 FILE = "mark.json"
@@ -60,8 +61,8 @@ def parse_mark(data: bytes | None) -> Mark | None:
     if data is None:
         return None
     try:
-        doc = parse_canonical(data, FILE) if len(data) <= MAX_BYTES else None
-    except FleetError:
+        doc = strictjson.parse(data) if len(data) <= MAX_BYTES else None
+    except ValueError:
         return UNREADABLE
     if not isinstance(doc, dict) or set(doc) != KEYS or doc["schema"] != SCHEMA or not _is_sound(doc):
         return UNREADABLE

@@ -112,7 +112,7 @@ ROLES: dict[str, Reader] = {
     "ebpf_fleet_bcc_memory_max": _size,
     "ebpf_fleet_deploy_digest": text,
     "ebpf_fleet_features": mapping,
-    "ebpf_fleet_keep_releases": whole(2, 100),
+    "ebpf_fleet_keep_releases": whole(1, 100),
     "ebpf_fleet_allow_downgrade": truth,
     "ebpf_fleet_activation_timeout": whole(0, 3600),
     "ebpf_fleet_deploy_lease": mapping,

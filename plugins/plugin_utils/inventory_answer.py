@@ -12,6 +12,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
 SIGNS = "!&"
 
 
+def texts_of(terms):
+    """The texts of a lookup's terms, each of which is one or a list of them."""
+    return [str(one) for term in terms for one in (term if isinstance(term, (list, tuple)) else [term])]
+
+
 class InventoryAnswer:
     """The hosts and groups of a run, and how `ebpf_fleet_hosts` and `--limit` choose among them."""
 
@@ -25,8 +30,7 @@ class InventoryAnswer:
 
     def patterns(self, asked):
         """What `hosts:` is to be: an exact name means that host, all else is handed on as it is."""
-        given = asked if isinstance(asked, (list, tuple)) else [asked]
-        return [self._pattern(str(one)) for one in given]
+        return [self._pattern(one) for one in asked]
 
     def _pattern(self, text):
         if text in self.manager.hosts:
@@ -45,8 +49,7 @@ class InventoryAnswer:
     def unmatched(self, asked):
         """Sentences on the terms of `ebpf_fleet_hosts` and of `--limit` that match nothing."""
         self.manager.subset(self.limit or None)
-        given = asked if isinstance(asked, (list, tuple)) else [asked]
-        texts = [("ebpf_fleet_hosts", str(one), split_host_pattern(self._pattern(str(one)))) for one in given]
+        texts = [("ebpf_fleet_hosts", one, split_host_pattern(self._pattern(one))) for one in asked]
         texts.append(("--limit", self.limit, self.manager._subset or []))
         known = [*self.manager.hosts, *self.manager.groups]
         lost = [(where, text, list(filter(self._matches_nothing, terms))) for where, text, terms in texts]

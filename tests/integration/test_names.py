@@ -13,7 +13,7 @@ import pytest
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 
 from tests.integration.test_playbooks import bundle, rollout_options  # noqa: F401
 
@@ -75,7 +75,7 @@ def resolved(folder: Path, asked: Any, limit: str | None = None) -> list[str]:
     loader = DataLoader()
     manager = InventoryManager(loader, sources=[str(inventory(folder))])
     variables = {"groups": manager.get_groups_dict(), "ansible_limit": limit}
-    patterns = InventoryAnswer(loader, variables).patterns(asked)
+    patterns = InventoryAnswer(loader, variables).patterns(texts_of([asked]))
     manager.subset(limit)
     return [host.name for host in manager.get_hosts(patterns)]
 
@@ -118,7 +118,7 @@ def test_a_name_that_means_no_host_is_told_with_the_nearest(tmp_path, options, w
     loader = DataLoader()
     manager = InventoryManager(loader, sources=[str(inventory(tmp_path))])
     variables = {"groups": manager.get_groups_dict(), "ansible_limit": limit}
-    (sentence,) = InventoryAnswer(loader, variables).unmatched(asked)
+    (sentence,) = InventoryAnswer(loader, variables).unmatched(texts_of([asked]))
     assert words in sentence
 
 

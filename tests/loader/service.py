@@ -13,7 +13,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import yaml
 
@@ -277,3 +277,22 @@ def make_service(
     if not budgets:
         service.allow(ROOMY_POLICY)
     return service
+
+
+# Features that attach wherever the loader's tests run.
+BOTH = ("exec_events", "runqlat")
+
+
+def until_end(made: Service) -> Iterator[Service]:
+    """A fixture's body: hand the service out, and end what was started of it."""
+    yield made
+    if made.process is not None:
+        made.stop(signal.SIGKILL)
+
+
+def both_wanted(binary: Path, folder: Path, trust: Trust, objects: Path) -> Iterator[Service]:
+    """A fixture's body: a service with both features wanted, that looks by itself once an hour; not started."""
+    made = make_service(binary, folder, trust, {name: feature_of(objects, name) for name in BOTH})
+    made.interval = 3600
+    made.want(*BOTH)
+    yield from until_end(made)

@@ -13,10 +13,9 @@ from typing import Any, Iterator
 import pytest
 
 from tests.loader.bundles import Trust
-from tests.loader.service import Service, feature_of, make_service, ours_in_kernel, wait_for
+from tests.loader.service import BOTH, Service, both_wanted, feature_of, make_service, ours_in_kernel, wait_for
 from tests.loader.test_lease import grant
 
-BOTH = ("exec_events", "runqlat")
 FILE_LIMIT = 4 << 20  # EF_AUDIT_FILE_LIMIT
 KEYS = {
     "schema", "seq", "time", "boottime_ns", "boot_id", "pid", "event", "bundle_digest", "feature", "variant",
@@ -32,12 +31,7 @@ SOURCES = {"kill file", "desired", "policy", "lease", "budget", "backpressure", 
 @pytest.fixture
 def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
     """A service with both features wanted; not started."""
-    made = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in BOTH})
-    made.interval = 3600
-    made.want(*BOTH)
-    yield made
-    if made.process is not None:
-        made.stop(signal.SIGKILL)
+    yield from both_wanted(loader, tmp_path, trust, feature_objects)
 
 
 def path_of(service: Service, rotation: int = 0) -> Path:

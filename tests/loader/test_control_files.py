@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 
 from tests.loader.bundles import Trust, canonical
-from tests.loader.service import Service, feature_of, make_service, wait_for
+from tests.loader.service import Service, feature_of, make_service, until_end, wait_for
 from tests.loader.test_lease import lease
-from tests.support.odd_documents import DESIRED, LEASE, Odd
+from tests.loader.test_standing import refused
+from tests.support.odd_documents import DESIRED, LEASE, MARK, Odd
 from tests.support.odd_orders import ORDERS, named
 
 
@@ -26,8 +26,7 @@ def service(
     )
     made.want("runqlat")
     made.start_settled()
-    yield made
-    made.stop(signal.SIGKILL)
+    yield from until_end(made)
 
 
 def replace(service: Service, name: str, data: bytes) -> None:
@@ -88,3 +87,12 @@ def test_order(service: Service, name: str) -> None:
     finally:
         path.unlink()
         service.wait_state("runqlat", "attached")
+
+
+@pytest.mark.parametrize("odd", MARK, ids=lambda odd: odd.name)
+def test_mark(loader: Path, feature_objects: Path, trust: Trust, tmp_path: Path, odd: Odd) -> None:
+    """Either way the start is refused: by what the mark says, or because nobody can say what it says."""
+    service = make_service(loader, tmp_path, trust, {"runqlat": feature_of(feature_objects, "runqlat")})
+    document = {"schema": "ebpf.fleet/mark/v1", "sequence": 7, "digest": "a" * 64, "below": [], "seen_unix": 5}
+    replace(service, "mark.json", odd.make(canonical({**document, "lowered": None})))
+    assert refused(service) == ("EF_SEQUENCE_DOWNGRADE" if odd.readable else "EF_MARK_MALFORMED")

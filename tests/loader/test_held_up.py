@@ -14,9 +14,8 @@ from typing import Any, Iterator
 import pytest
 
 from tests.loader.bundles import Trust
-from tests.loader.service import Service, feature_of, links_in_kernel, make_service, wait_for
+from tests.loader.service import BOTH, Service, both_wanted, links_in_kernel, wait_for
 
-BOTH = ("exec_events", "runqlat")
 HELD_UP_OFF_SECONDS = 3.0  # the guard's two looks of 100 ms, and what a busy machine adds
 SLOW_WATCH_US = 30_000
 SLOW_WATCH = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", f"inject=inotify_add_watch:delay_exit={SLOW_WATCH_US}")
@@ -25,12 +24,7 @@ SLOW_WATCH = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", f"inject=inotify_a
 @pytest.fixture
 def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
     """A service with both features wanted, that looks by itself once an hour; not started."""
-    made = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in BOTH})
-    made.interval = 3600
-    made.want(*BOTH)
-    yield made
-    if made.process is not None:
-        made.stop(signal.SIGKILL)
+    yield from both_wanted(loader, tmp_path, trust, feature_objects)
 
 
 def link_ids(status: dict[str, Any], *names: str) -> set[int]:

@@ -16,12 +16,20 @@ from typing import Any, Iterator
 import pytest
 
 from tests.loader.bundles import Trust, canonical
-from tests.loader.service import Service, feature_of, links_in_kernel, make_service, ours_in_kernel, wait_for
+from tests.loader.service import (
+    BOTH,
+    Service,
+    both_wanted,
+    feature_of,
+    links_in_kernel,
+    make_service,
+    ours_in_kernel,
+    wait_for,
+)
 from tests.loader.test_held_up import hold_up, link_ids, own_disk, wait_detached
 
 __all__ = ["own_disk"]
 
-BOTH = ("exec_events", "runqlat")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 SECOND = 1_000_000_000
 
@@ -29,12 +37,7 @@ SECOND = 1_000_000_000
 @pytest.fixture
 def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
     """A service with both features wanted, that looks by itself once an hour; not started."""
-    made = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in BOTH})
-    made.interval = 3600
-    made.want(*BOTH)
-    yield made
-    if made.process is not None:
-        made.stop(signal.SIGKILL)
+    yield from both_wanted(loader, tmp_path, trust, feature_objects)
 
 
 def boottime_ns() -> int:

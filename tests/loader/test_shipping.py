@@ -17,7 +17,7 @@ import pytest
 
 from tests.load import NAME, Generator, feature
 from tests.loader.bundles import Trust
-from tests.loader.service import ROOMY_POLICY, ROOT, Service, make_service, total, wait_for
+from tests.loader.service import ROOMY_POLICY, ROOT, Service, make_service, total, until_end, wait_for
 
 SHIPPER = ROOT / "tests" / "load" / "shipper.py"
 FILE_BYTES = 262144
@@ -40,9 +40,7 @@ def service(loader: Path, tmp_path: Path, trust: Trust, generator: Generator) ->
     made = make_service(loader, tmp_path, trust, {NAME: feature(tmp_path / "feature", generator.pid)})
     made.want(NAME)
     made.allow(policy(cursor=str(tmp_path / "cursor")))
-    yield made
-    if made.process is not None:
-        made.stop(signal.SIGKILL)
+    yield from until_end(made)
 
 
 def begin_shipper(service: Service) -> subprocess.Popen[bytes]:

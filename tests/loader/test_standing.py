@@ -15,14 +15,13 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from tests.loader.bundles import Trust, canonical, make_key, public_key, write
-from tests.loader.service import Service, feature_of, links_in_kernel, make_service, wait_for
+from tests.loader.service import BOTH, Service, both_wanted, feature_of, links_in_kernel, make_service, wait_for
 from tests.loader.test_audit import one, records
 from tests.loader.test_held_up import hold_up, link_ids, own_disk, wait_detached
 from tests.loader.test_lease import expiring, grant
 
 __all__ = ["own_disk"]
 
-BOTH = ("exec_events", "runqlat")
 FUTURE = "2999-01-01T00:00:00Z"
 NOBODY = 65534
 
@@ -30,12 +29,7 @@ NOBODY = 65534
 @pytest.fixture
 def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
     """A service with both features wanted, that looks by itself once an hour; not started."""
-    made = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in BOTH})
-    made.interval = 3600
-    made.want(*BOTH)
-    yield made
-    if made.process is not None:
-        made.stop(signal.SIGKILL)
+    yield from both_wanted(loader, tmp_path, trust, feature_objects)
 
 
 def replace(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 
 from tests.loader.bundles import Trust
-from tests.loader.service import Service, feature_of, make_service, wait_for
+from tests.loader.service import Service, feature_of, make_service, until_end, wait_for
 from tests.loader.test_metrics import give_lease
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
@@ -25,9 +24,7 @@ STATES = re.compile(r"state_names\[\] = \{([^}]*)\}")
 def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
     made = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in FEATURES})
     made.want(*FEATURES)
-    yield made
-    if made.process is not None:
-        made.stop(signal.SIGKILL)
+    yield from until_end(made)
 
 
 def keys(value: Any, names: frozenset[str]) -> set[str]:

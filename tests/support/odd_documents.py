@@ -115,3 +115,28 @@ LEASE = [
     Odd("a holder that is a number", _value(b"holder", b'"me"', b"7"), False),
     Odd("4 KiB of blanks behind", lambda data: data + b" " * 4096, False),
 ]
+
+_LOWERED = b'{"at_unix":1,"digest":"%s","from":9,"to":7}' % (b"b" * 64)
+# Of mark.json with `"sequence":7`, "seen_unix":5, "below":[] and "lowered":null.
+MARK = [
+    *COMMON,
+    Odd("a way back", _value(b"below", b"[]", b'["%s"]' % (b"c" * 64)), True),
+    Odd("a way back that is no digest", _value(b"below", b"[]", b'["c"]'), False),
+    Odd("nine ways back", _value(b"below", b"[]", b"[%s]" % b",".join([b'"%s"' % (b"c" * 64)] * 9)), False),
+    Odd("a way back that is no list", _value(b"below", b"[]", b"{}"), False),
+    Odd("no sequence", _value(b"sequence", b"7", b"0"), False),
+    Odd("a sequence that is a text", _value(b"sequence", b"7", b'"7"'), False),
+    Odd("a sequence that is true", _value(b"sequence", b"7", b"true"), False),
+    Odd("a sequence that is a real", _value(b"sequence", b"7", b"7.0"), False),
+    Odd("the highest sequence", _value(b"sequence", b"7", b"9223372036854775807"), True),
+    Odd("a sequence beyond", _value(b"sequence", b"7", b"9223372036854775808"), False),
+    Odd("seen before 1970", _value(b"seen_unix", b"5", b"-1"), False),
+    Odd("seen as a real", _value(b"seen_unix", b"5", b"5.5"), False),
+    Odd("lowered", _value(b"lowered", b"null", _LOWERED), True),
+    Odd("lowered by a text", _value(b"lowered", b"null", b'"yes"'), False),
+    Odd("lowered by nothing", _value(b"lowered", b"null", b"{}"), False),
+    Odd("lowered from a text", _value(b"lowered", b"null", _LOWERED.replace(b":9", b':"9"')), False),
+    Odd("lowered to less than nothing", _value(b"lowered", b"null", _LOWERED.replace(b":7", b":-7")), False),
+    Odd("lowered with one key more", _value(b"lowered", b"null", _LOWERED.replace(b"{", b'{"who":1,')), False),
+    Odd("4 KiB of blanks behind", lambda data: data + b" " * 4096, False),
+]

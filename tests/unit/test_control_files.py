@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils import kill, standing
+from ansible_collections.ebpf.fleet.plugins.module_utils import mark as mk
 from ansible_collections.ebpf.fleet.plugins.module_utils.desired import parse_desired, render_desired
 from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
 
-from tests.support.odd_documents import DESIRED, LEASE, Odd
+from tests.support.odd_documents import DESIRED, LEASE, MARK, Odd
 from tests.support.odd_orders import ORDERS, named
 
 FEATURES = {"runqlat": {"enabled": True, "sample_every": 7}}
@@ -37,3 +38,10 @@ def test_order(name: str, tmp_path: Path) -> None:
     found = kill.orders_in(tmp_path)
     off = any(standing._concerns(order, ("6.1", "debian-6.1"), ["runqlat"]) for order in found)
     assert off is ORDERS[name]
+
+
+@pytest.mark.parametrize("odd", MARK, ids=lambda odd: odd.name)
+def test_mark(odd: Odd) -> None:
+    good = mk.render_mark(mk.Mark(7, "a" * 64, (), 5)).encode()
+    found = mk.parse_mark(odd.make(good))
+    assert found is not None and (found == mk.UNREADABLE) is not odd.readable

@@ -44,7 +44,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
                     WHOLE_SECONDS),
     **dict.fromkeys(("ebpf_fleet_rollout_renew_seconds", "ebpf_fleet_loader_interval", "ebpf_fleet_release_sequence"),
                     (NUMBER[0], [*WHOLE_SECONDS[1], 0, "0"])),
-    "ebpf_fleet_keep_releases": (NUMBER[0], [*WHOLE_SECONDS[1], 1, "101"]),
+    "ebpf_fleet_keep_releases": ([*NUMBER[0], (1, 1), ("100", 100)], [*WHOLE_SECONDS[1], 0, "101"]),
     "ebpf_fleet_logins": (NUMBER[0], [*WHOLE_SECONDS[1], 4097]),
     **dict.fromkeys(("ebpf_fleet_bcc_fallback", "ebpf_fleet_bcc_install_packages", "ebpf_fleet_allow_downgrade",
                      "ebpf_fleet_trust_overrule"),
