@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
+import stat
 import time
 from pathlib import Path
 
@@ -22,23 +24,28 @@ def find(unit: str, root: Path = ROOT) -> list[Path]:
     found = []
     for hierarchy in HIERARCHIES:
         for pattern in SLICES:
-            found += [one / unit for one in (root / hierarchy).glob(pattern) if "user.slice" not in one.parts]
-    return [one for one in found if one.is_dir() and _is_of_root(one) and _is_of_root(one.parent)]
+            # glob.glob, since Path.glob raises where a slice goes away meanwhile.
+            slices = [Path(one) for one in glob.glob(f"{glob.escape(str(root / hierarchy))}/{pattern}")]
+            found += [one / unit for one in slices if "user.slice" not in one.parts]
+    return [one for one in found if _is_folder_of_root(one) and _is_folder_of_root(one.parent)]
 
 
-def _is_of_root(folder: Path) -> bool:
-    return folder.stat().st_uid == 0
+def _is_folder_of_root(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:  # the unit ended meanwhile
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0
 
 
 def pids(groups: list[Path]) -> set[int]:
     """Processes of these cgroups and of those below them."""
     found: set[int] = set()
     for group in groups:
-        for pattern in ("cgroup.procs", "*/cgroup.procs", "*/*/cgroup.procs"):
-            for path in group.glob(pattern):
-                # The unit ended meanwhile.
-                with contextlib.suppress(OSError):
-                    found |= {int(word) for word in path.read_text(encoding="ascii").split()}
+        for folder, _below, _files in os.walk(group):  # says nothing of a folder that goes away meanwhile
+            with contextlib.suppress(OSError):
+                text = Path(folder, "cgroup.procs").read_text(encoding="ascii")
+                found |= {int(word) for word in text.split()}
     # 0 is a process of another namespace.
     return found - {0, 1}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
 
 from tests.integration.killplace import HOSTILE_FILES, SHELLS, USER_ID, KillPlace, cgroup2
 from tests.integration.sandbox import can_sandbox
@@ -313,8 +315,6 @@ def test_the_order_is_there_before_anything_is_read(place: KillPlace) -> None:
         pytest.skip("strace is not installed here")
     place.hold("anything", in_unit=True)
     log = place.root / "calls"
-    from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
-
     script = killscript.render(["feature=probe"], root=str(place.root), grace_seconds=0, deadline_seconds=5)
     subprocess.run(
         ["strace", "-f", "-qq", "-e", "trace=open,openat,execve", "-o", log, "dash", "-c", script],
@@ -327,3 +327,23 @@ def test_the_order_is_there_before_anything_is_read(place: KillPlace) -> None:
     harmless = ("/proc/uptime", "/dev/null", "/etc/ld.so", ".so", "/proc/filesystems", "locale", "selinux", "/mkdir")
     before = [line for line in lines[1:made] if "open" in line and "O_DIRECTORY" not in line and "ENOENT" not in line]
     assert [line for line in before if not any(word in line for word in harmless)] == []
+
+
+def test_the_kernels_symbols_are_not_read_while_our_own_processes_hold_it(place: KillPlace) -> None:
+    """To read them takes most of a second on a slow host, and the CPU from a loader that is letting go."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed here")
+    holder = place.hold("anything", in_unit=True)
+    place.list_program(holder)
+    holder.freeze()
+    log = place.root / "calls"
+    script = killscript.render(["feature=probe"], root=str(place.root), grace_seconds=3, deadline_seconds=10)
+    command = ["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", log, "dash", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    answer = json.loads(done.stdout[1 + len(killscript.MARK) :])
+    if answer["witness"] != "kallsyms":
+        pytest.skip(f"this kernel's symbols do not tell its programs: the witness is {answer['witness']}")
+    assert answer["escalated"] is True and holder.is_dead
+    looks = [line for line in log.read_text().splitlines() if '"/proc/kallsyms"' in line]
+    # Twice in a row without it, and once more where the kernel frees it late; not for all of the three seconds.
+    assert 2 <= len(looks) <= 4, looks

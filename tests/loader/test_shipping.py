@@ -121,6 +121,22 @@ def test_what_no_shipper_took_is_counted_and_said(service: Service, generator: G
     assert "start it, or allow more with sink.files" in service.journal()
 
 
+def test_how_far_the_shipper_is_behind_is_told_to_the_byte(service: Service, generator: Generator) -> None:
+    """Of the segment that it reads only what is behind the offset; nothing of those before."""
+    service.start_settled()
+    at_rest(service, generator.run(5_000, 2.0))
+    sizes = {int(path.suffix[1:]): path.stat().st_size for path in service.log.glob("events.jsonl.*")}
+    reads = sorted(sizes)[len(sizes) // 2]
+    assert len(sizes) > 2 and min(sizes) < reads < max(sizes)
+    cursor = {"schema": "ebpf.fleet/cursor/v1", "segment": reads, "offset": 1000}
+    (service.folder / "cursor").write_text(json.dumps(cursor))
+    behind = sum(size for number, size in sizes.items() if number >= reads) + service.events_path.stat().st_size - 1000
+    found = shipping(service)
+    assert (found["cursor_segment"], found["cursor_offset"]) == (reads, 1000)
+    assert found["unshipped_bytes"] == behind
+    assert f"ebpf_fleet_events_unshipped_bytes {behind}\n" in (service.state / "metrics.prom").read_text()
+
+
 def test_a_cursor_that_is_no_cursor_holds_up_nothing(service: Service, generator: Generator) -> None:
     """A FIFO, a link to an endless file, a large file, other JSON, absurd numbers: nobody waits, and files stay few."""
     path = service.folder / "cursor"

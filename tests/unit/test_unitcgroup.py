@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Iterator
 
@@ -77,3 +79,26 @@ def test_an_empty_one_is_done_at_once(tmp_path: Path, group: Path) -> None:
     put(tmp_path, group, "system.slice")
     assert unitcgroup.kill(unitcgroup.find(UNIT, tmp_path), 0) is True
     assert unitcgroup.kill([], 0) is True
+
+
+def test_a_unit_that_ends_in_the_middle_of_the_question_is_no_error(tmp_path: Path) -> None:
+    """systemd removes the cgroup, and the slice when it was the last in it, while it is asked for."""
+    places = [tmp_path / "a.slice" / "a-b.slice" / UNIT / "below", tmp_path / "a.slice" / UNIT]
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            for place in places:
+                place.mkdir(parents=True)
+                (place / "cgroup.procs").write_text("")
+            shutil.rmtree(tmp_path / "a.slice")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        seen = [len(unitcgroup.find(UNIT, tmp_path)) for _round in range(3000)]
+        assert all(unitcgroup.pids(unitcgroup.find(UNIT, tmp_path)) == set() for _round in range(3000))
+    finally:
+        done.set()
+        thread.join()
+    assert {0, 2} <= set(seen), "the unit never went away in the middle of a question"

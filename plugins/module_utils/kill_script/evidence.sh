@@ -217,6 +217,10 @@ look() {
 	note_lists
 	find_group_pids
 	find_held "$pids $user_pids"
+	# What they still hold is left for certain. The kernels symbols are asked only then: to read them all
+	# takes most of a second on a slow host, and takes the CPU from the loader that is letting go.
+	note_held
+	[ -z "$still" ] || return 0
 	if [ "$witness" = descriptors ]; then
 		look_at_descriptors
 		return
@@ -231,10 +235,23 @@ look() {
 			still_tags="$still_tags $tag"
 		fi
 	done
-	add_hidden
 	[ "$complete" = true ] || note="$note; the kernels programs could not be listed"
 }
 still_tags=
+
+# What our processes hold of what was ordered off, into $still, by the names that the lists have for it.
+note_held() {
+	for id in $held_ids; do
+		case "$own " in
+		*" $id:"*)
+			rest=${own#*" $id:"}
+			rest=${rest%% *}
+			still="$still ${rest##*:}"
+			;;
+		*) [ "$whole" = false ] || still="$still $id" ;;
+		esac
+	done
+}
 
 # Does $one, with $tag and $name, count as left?
 is_left() {
@@ -275,12 +292,6 @@ is_in() {
 	esac
 	case $name in ???????????????) return 0 ;; esac
 	return 1
-}
-
-# What our processes hold and the kernels list does not have: a program that was not compiled, say.
-add_hidden() {
-	[ "$whole" = true ] && [ -n "$held_ids" ] && [ -z "$still" ] || return 0
-	still=$held_ids
 }
 
 # Without a list of the kernel: what our processes hold, less what the list says is of other features, and
