@@ -14,9 +14,10 @@ PYTHONS_BACK = "chmod a+x $(readlink -f /usr/bin/python3)"
 
 
 def has_both(host: str, first, second) -> bool:
-    """Whether a host runs the second release and can go back to the first."""
-    previous = on_host(host, "readlink /var/lib/ebpf-fleet/previous").stdout
-    return running(host) == second.version and previous.strip().startswith(f"releases/{first.version}-")
+    """Whether a host runs these very releases: the second, and the first to go back to."""
+    lies = shell(host, "cd /var/lib/ebpf-fleet && readlink current previous; true").split()
+    wanted = [f"releases/{one.version}-{one.digest[:12]}" for one in (second, first)]
+    return lies == wanted and running(host) == second.version
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill_answer, killscript
 
 from tests.integration.killplace import HOSTILE_FILES
 from tests.integration.runner import run_one
@@ -101,6 +101,26 @@ class TestScript:
         host.switch("global")
         assert host.switch("global", state="released")["ok"] is True
         host.wait(lambda: set(host.attached()) == {"runqlat", "exec_events"}, "attached again")
+
+    @pytest.mark.parametrize("scope", ["global", "feature=exec_events"])
+    def test_a_proof_that_takes_longer_than_the_grace_is_no_disobedience(
+        self, host: Sandbox, tmp_path: Path, scope: str
+    ) -> None:
+        """On a slow host the kernel's symbols alone take seconds, and the loader has long let go."""
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        slow = tools / "grep"
+        slow.write_text('#!/bin/sh\ncase $* in *kallsyms*) sleep 1.2 ;; esac\nexec /bin/grep "$@"\n')
+        slow.chmod(0o755)
+        script = killscript.render([scope], root=str(host.root), grace_seconds=2, deadline_seconds=15)
+        before = host.status()["pid"]
+        done = host.inside("sh", "-c", f"PATH={tools}:$PATH; export PATH\n{script}")
+        answer = kill_answer.parse_answer({"rc": done.returncode, "stdout": done.stdout})
+        if answer["witness"] != "kallsyms":
+            pytest.skip(f"this kernel's symbols do not tell its programs: the witness is {answer['witness']}")
+        assert answer["host_ms"] > 2000, "the proof was not slow"
+        assert (answer["ok"], answer["escalated"]) == (True, False), answer
+        assert host.status()["pid"] == before
 
     def test_a_stopped_loader_is_killed(self, host: Sandbox) -> None:
         ids = set(listed(host))

@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
-import yaml
-
 from tests.support.syshost import SysHost
 from tools.play import Played, new_key, play
 
@@ -46,10 +44,17 @@ class SysFleet:
         return Release(bundle, version, digest.strip("'\""))
 
     def inventory(self, **variables: Any) -> Path:
-        """Write an ordinary SSH inventory of these hosts, with more variables for all of them."""
-        path = self.folder / "hosts.yml"
-        hosts = {host.name: host.ssh for host in self.hosts}
-        path.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": {**VARIABLES, **variables}}}))
+        """Write an SSH inventory of these hosts, with more variables for all of them.
+
+        It is a dynamic one: only those take every name as it is; others read ports and ranges out of it.
+        """
+        names = [host.name for host in self.hosts]
+        meta = {"hostvars": {host.name: host.ssh for host in self.hosts}}
+        document = {"all": {"hosts": names, "vars": {**VARIABLES, **variables}}, "_meta": meta}
+        (self.folder / "hosts.json").write_text(json.dumps(document))
+        path = self.folder / "hosts"
+        path.write_text(f'#!/bin/sh\ncat "{self.folder}/hosts.json"\n')
+        path.chmod(0o755)
         return path
 
     def play(self, playbook: str, variables: dict[str, Any], *arguments: str, timeout: float = 300) -> Played:
