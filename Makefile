@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench differential fuzz soak privileges help setup demo test test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
+.PHONY: bench differential fuzz soak privileges help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,10 @@ build: setup ## the loader and the features' objects, into build/
 demo: build ## the main job on a fleet of real VMs; summary in build/demo/summary.json
 	@$(SUDO) $(PYTHON) -m tools.demo
 
-test: build ## every test that CI runs
+test: build ## what CI runs: every kind of test, those of VMs on two kernels; some 20 minutes
+	@$(SUDO) $(PYTHON) -m tools.run_tests --quick
+
+test-all: build ## every test there is, the matrix of kernels too; some 2 hours
 	@$(SUDO) $(PYTHON) -m tools.run_tests
 
 test-unit: setup ## pure logic, seconds

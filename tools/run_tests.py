@@ -1,11 +1,12 @@
-"""Every test that CI runs, suite by suite, with one closing line: `make test`.
+"""Tests, suite by suite, with one closing table: `make test` (--quick) and `make test-all`.
 
-A suite that fails does not hide the others; the exit code is 1 if any did.
-Arguments name the suites to run, all of them when there is none.
+A suite that fails does not hide the others; the exit code is 1 if any did. Arguments name the suites to run
+in full, all of them when there is none. --quick leaves out what is marked `slow` and has two hosts in the lab.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -19,6 +20,10 @@ from typing import Callable, NamedTuple
 from tools.play import ROOT, VENV, environment, lab
 
 OUT = ROOT / "build" / "test"
+# An old kernel and a new one, which need two of the three userlands.
+QUICK_HOSTS = ("k510", "k612")
+# The scenario that is for those.
+QUICK_SCENARIOS = ("prepare",)
 
 
 class Count(NamedTuple):
@@ -36,13 +41,24 @@ def run_pytest(name: str, *paths: str, **variables: str) -> Count:
     """Run one pytest suite with more environment variables; a run that ends without a report counts as one failure."""
     report = OUT / f"{name}.xml"
     report.unlink(missing_ok=True)
-    command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *paths]
+    chosen = ["-m", "not slow"] if is_quick() else []
+    command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *chosen, *paths]
     settings = {**environment(), **variables}
     rc = subprocess.run(command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, check=False).returncode
     if not report.exists():
         return Count(failed=1)
     count = read_report(report)
     return count if rc == 0 or count.failed else count.plus(Count(failed=1))
+
+
+def is_quick() -> bool:
+    """Is only what `make test` promises to be run? What runs beside, a process of its own, is told the same way."""
+    return os.environ.get("EBPF_FLEET_QUICK") == "1"
+
+
+def fleet_hosts() -> tuple[str, ...]:
+    """Hosts of the lab that are booted; all of the fleet when none is named."""
+    return QUICK_HOSTS if is_quick() else ()
 
 
 def read_report(report: Path) -> Count:
@@ -58,7 +74,8 @@ def read_report(report: Path) -> Count:
 def run_molecule() -> Count:
     """Run each Molecule scenario on the test fleet; one scenario counts as one test."""
     total = Count()
-    for scenario in sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")):
+    scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    for scenario in QUICK_SCENARIOS if is_quick() else scenarios:
         print(f"molecule test -s {scenario}", flush=True)
         command = [str(VENV / "molecule"), "test", "-s", scenario]
         rc = subprocess.run(command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, check=False).returncode
@@ -69,15 +86,33 @@ def run_molecule() -> Count:
 
 def run_lab() -> Count:
     """Boot the test fleet, then test the lab itself; what needs the fleet later fails by itself if this did."""
-    booted = lab("up").returncode == 0
+    booted = lab("up", *fleet_hosts()).returncode == 0
     found = run_pytest("fleet", "tests/lab/test_lab.py", "tests/lab/test_live.py", "tests/lab/test_clock.py",
-                       "tests/lab/test_old_openssh.py")  # fmt: skip
+                       "tests/lab/test_old_openssh.py", EBPF_FLEET_LAB_HOSTS=" ".join(fleet_hosts()))  # fmt: skip
     return (Count(passed=1) if booted else Count(failed=1)).plus(found)
+
+
+# In this order: the kill tests begin with what the rollout tests leave behind.
+FAULTS = ("rollout", "kill", "reboot")
+
+
+def run_faults() -> Count:
+    """Rollouts and kills on the test fleet while things break."""
+    paths = [f"tests/faults/test_{name}.py" for name in FAULTS]
+    return run_pytest("faults", *paths, EBPF_FLEET_LAB_HOSTS=" ".join(fleet_hosts()))
 
 
 def run_images() -> Count:
     """The images of the test fleet, so that nothing waits for them later."""
-    return Count(passed=1) if lab("build").returncode == 0 else Count(failed=1)
+    return Count(passed=1) if lab("build", *fleet_hosts()).returncode == 0 else Count(failed=1)
+
+
+def run_matrix() -> Count:
+    """Every feature on every kernel; the page is one test."""
+    command = [str(VENV / "python"), "-m", "tools.matrix"]
+    where = {**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'collections'}"}
+    rc = subprocess.run(command, cwd=ROOT, env=where, stdin=subprocess.DEVNULL, check=False).returncode
+    return Count(passed=1) if rc == 0 else Count(failed=1)
 
 
 def run_features() -> Count:
@@ -152,8 +187,6 @@ def run_oracle(hosts: str) -> Count:
     return run_pytest("oracle", "tests/oracle", EBPF_FLEET_ORACLE_HOSTS=hosts)
 
 
-# In this order: the kill tests begin with what the rollout tests leave behind.
-FAULTS = ("rollout", "kill", "reboot")
 SUITES: dict[str, Callable[[], Count]] = {
     "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
     "loader": lambda: run_pytest("loader", "tests/loader", "tests/verifiers"),
@@ -164,7 +197,7 @@ SUITES: dict[str, Callable[[], Count]] = {
     "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
     "molecule": run_molecule,
-    "faults": lambda: run_pytest("faults", *(f"tests/faults/test_{name}.py" for name in FAULTS)),
+    "faults": run_faults,
 }
 
 
@@ -177,7 +210,7 @@ HOSTS_BESIDE = "integration"
 BESIDE_LOG = OUT / "beside.log"
 
 
-# Too slow for every run: `make test-lab` and `make fuzz`.
+# Nothing of these is in `make test`.
 SLOW: dict[str, Callable[[], Count]] = {
     "features": run_features,
     "oracles": lambda: run_oracle("here,k510,k61a,k612,k73"),
@@ -187,6 +220,7 @@ SLOW: dict[str, Callable[[], Count]] = {
     "flood": run_flood,
     "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
     "planned": lambda: run_pytest("planned", "tests/faults/test_planned.py"),
+    "matrix": run_matrix,
 }
 
 
@@ -210,30 +244,56 @@ def end_beside(process: subprocess.Popen[bytes]) -> Count:
     return count if rc == 0 or count.failed else count.plus(Count(failed=1))
 
 
-def run_suite(name: str) -> Count:
+class Row(NamedTuple):
+    """One suite in the closing table."""
+
+    name: str
+    count: Count
+    seconds: float
+
+
+def run_suite(name: str) -> Row:
     """One suite, with a line before and behind it."""
     print(f"=== suite {name}", flush=True)
     started = time.monotonic()
-    count = {**SUITES, **BESIDE, **SLOW}[name]()
-    seconds = time.monotonic() - started
-    print(f"=== suite {name}: {count.passed} passed, {count.failed} failed, {count.skipped} skipped "
-          f"in {seconds:.0f} s", flush=True)  # fmt: skip
-    return count
+    row = Row(name, {**SUITES, **BESIDE, **SLOW}[name](), time.monotonic() - started)
+    print(f"=== suite {told(row)}", flush=True)
+    return row
 
 
-def main(names: list[str]) -> int:
+def told(row: Row) -> str:
+    """A suite's count and time in a line."""
+    passed, failed, skipped = row.count
+    return f"{row.name}: {passed} passed, {failed} failed, {skipped} skipped in {row.seconds:.0f} s"
+
+
+def run_all(names: list[str]) -> list[Row]:
+    """Run these suites; what may run beside another does so where all are wanted."""
+    rows = []
+    for name in names or [*SUITES, *([] if is_quick() else SLOW)]:
+        beside = begin_beside() if not names and name == HOSTS_BESIDE else None
+        started = time.monotonic()
+        rows.append(run_suite(name))
+        if beside is not None:
+            rows.append(Row("+".join(BESIDE), end_beside(beside), time.monotonic() - started))
+    return rows
+
+
+def main(words: list[str]) -> int:
+    names = [word for word in words if word != "--quick"]
     known = [*SUITES, *BESIDE, *SLOW]
     unknown = sorted(set(names) - set(known))
     if unknown:
         print(f"run_tests: no suite {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
+    if names != words:
+        os.environ["EBPF_FLEET_QUICK"] = "1"
     OUT.mkdir(parents=True, exist_ok=True)
-    total = Count()
-    for name in names or SUITES:
-        beside = begin_beside() if not names and name == HOSTS_BESIDE else None
-        total = total.plus(run_suite(name))
-        if beside is not None:
-            total = total.plus(end_beside(beside))
+    rows = run_all(names)
+    total = functools.reduce(Count.plus, (row.count for row in rows))
+    if len(rows) > 1:
+        print("=== all suites", *map(told, rows), sep="\n    ")
+    # The last line is read by whoever runs this beside another suite.
     print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
     return 1 if total.failed or not total.passed else 0
 

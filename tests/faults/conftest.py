@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,9 @@ QUICK = {
     },
 }  # fmt: skip
 
+# Hosts of the fleet to do it with; all of them when none is named.
+CHOSEN = sorted(os.environ.get("EBPF_FLEET_LAB_HOSTS", "").split())
+
 
 class Release(NamedTuple):
     """A built release: where it is and what the hosts will call it."""
@@ -50,6 +54,7 @@ class Fleet:
         self.folder = folder
         self.key, self.trust = new_key(folder / "keys")
         self.hosts = lab_hosts()
+        assert not CHOSEN or self.hosts == CHOSEN, f"{self.hosts} run, and {CHOSEN} are wanted: make lab-down"
 
     def release(self, version: str, sequence: int, *, key: Path | None = None) -> Release:
         """Build and sign a release of one feature on the metrics path and one with events: enough for faults."""
@@ -84,7 +89,7 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    assert lab("up").returncode == 0, "the test fleet did not come up; see above"
+    assert lab("up", *CHOSEN).returncode == 0, "the test fleet did not come up; see above"
     return Fleet(tmp_path_factory.mktemp("fleet"))
 
 

@@ -25,6 +25,7 @@ def kept(fleet):
     lab("reset", HOST)
 
 
+@pytest.mark.slow
 def test_a_kill_order_holds_across_a_reboot_and_the_release_comes_back_without_it(fleet, first, kept):
     done = fleet.roll_out(first, "--limit", kept)
     assert done.rc == 0, done.text

@@ -14,6 +14,7 @@ from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
 from tools.play import Played
 
+pytestmark = pytest.mark.slow
 # A legal name, root's login shell, where that reads a profile for a command over SSH, and what the profile prints.
 HOSTS: dict[str, tuple[str, str, str]] = {
     "fe80::1%eth0": ("tcsh", ".tcshrc", 'printf "Welcome"'),

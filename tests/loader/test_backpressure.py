@@ -198,6 +198,7 @@ def flood(
     return generator.wait()
 
 
+@pytest.mark.slow
 def test_sample_thins_at_the_source_while_the_sink_stands_still(
     loader: Path, tmp_path: Path, trust: Trust, generator: Generator, services: list[Service], reader: socket.socket
 ) -> None:

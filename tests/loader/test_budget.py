@@ -168,8 +168,8 @@ def test_a_map_is_acted_on_before_it_is_full(loaded: Loaded) -> None:
 @pytest.mark.parametrize(
     ("limits", "code"),
     [
-        ({"cpu_millicores": 1}, "EF_BUDGET_HOST_CPU"),
-        ({"event_rate_per_second": 1}, "EF_BUDGET_HOST_EVENT_RATE"),
+        pytest.param({"cpu_millicores": 1}, "EF_BUDGET_HOST_CPU", marks=pytest.mark.slow),
+        pytest.param({"event_rate_per_second": 1}, "EF_BUDGET_HOST_EVENT_RATE", marks=pytest.mark.slow),
         ({"map_memory_bytes": 1}, "EF_BUDGET_HOST_MAP_MEMORY"),
         ({"rss_bytes": 1}, "EF_BUDGET_HOST_MEMORY"),
     ],
@@ -189,6 +189,7 @@ def test_a_hosts_limit_sheds_by_cost_order(loaded: Loaded, limits: dict[str, int
     assert shed == ["syscall_firehose", "counter_kinds"], "the highest cost order goes first"
 
 
+@pytest.mark.slow
 def test_recovery_is_slower_than_degradation_and_slower_with_each_relapse(loaded: Loaded) -> None:
     service = loaded.start(policy(counter_kinds={"map_memory_bytes": 1}), counter_kinds=loaded.counting())
     follow_down(service, "counter_kinds")
@@ -204,6 +205,7 @@ def test_recovery_is_slower_than_degradation_and_slower_with_each_relapse(loaded
     assert len(steps_down(service, "counter_kinds")) <= 3, "flapping is bounded"
 
 
+@pytest.mark.slow
 def test_it_comes_back_when_the_load_is_over(loaded: Loaded) -> None:
     service = loaded.start(policy(counter_kinds={"map_memory_bytes": 1}), counter_kinds=loaded.counting())
     follow_down(service, "counter_kinds")

@@ -108,6 +108,7 @@ def test_at_run_time_the_policy_that_was_read_last_stays(calls: Any) -> None:
     assert [each["reason_code"] for each in records(service, "policy")] == ["EF_OK", "EF_HOST_POLICY_MALFORMED"]
 
 
+@pytest.mark.slow
 def test_an_event_rate_is_thinned_until_it_fits_and_recovers_more_slowly(calls: Any, caller: Caller) -> None:
     service = calls(event_rate_per_second=400)
     write_policy(service)

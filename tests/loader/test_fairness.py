@@ -99,7 +99,11 @@ class Flood:
             budgets_held(status)
 
 
-@pytest.mark.parametrize("service", [("full",), ("reduced",), ("perf",)], indirect=True)
+@pytest.mark.parametrize(
+    "service",
+    [("full",), pytest.param(("reduced",), marks=pytest.mark.slow), pytest.param(("perf",), marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_a_flood_by_one_user_hides_nothing_of_another(service: Service, programs: tuple[Path, Path]) -> None:
     flood, marked = programs
     found = Flood(service, [Execs(flood, [FLOODER], SECONDS, PROCESSES)], marked)
@@ -118,12 +122,14 @@ def test_a_flood_by_one_user_hides_nothing_of_another(service: Service, programs
     assert f"feature {NAME}: fairness begins: more than the 2000 events a second" in service.journal()
 
 
+@pytest.mark.slow
 def test_root_is_a_user_as_any_other(service: Service, programs: tuple[Path, Path]) -> None:
     """The marked user is root, whose other executions on this machine are in the same account."""
     flood, marked = programs
     Flood(service, [Execs(flood, [FLOODER], SECONDS, PROCESSES)], marked, uid=0).assert_fair()
 
 
+@pytest.mark.slow
 def test_two_flooders_share_what_one_had(service: Service, programs: tuple[Path, Path]) -> None:
     flood, marked = programs
     flooders = [Execs(flood, [uid], SECONDS, 2) for uid in (FLOODER, FLOODER + 10)]
@@ -177,6 +183,7 @@ def groups() -> Iterator[Path]:
     top.rmdir()
 
 
+@pytest.mark.slow
 def test_a_flooder_with_many_control_groups_gains_nothing(
     service: Service, programs: tuple[Path, Path], groups: Path
 ) -> None:
@@ -192,6 +199,7 @@ def test_a_flooder_with_many_control_groups_gains_nothing(
     assert {each["cgroup_id"] for each in found.feature["fairness"]["top"]} <= numbers
 
 
+@pytest.mark.slow
 def test_many_users_and_groups_do_not_reach_another_domain(
     service: Service, programs: tuple[Path, Path], groups: Path
 ) -> None:
@@ -204,6 +212,7 @@ def test_many_users_and_groups_do_not_reach_another_domain(
     Flood(service, [flooder], marked, cgroup=groups / "user-marked").assert_fair()
 
 
+@pytest.mark.slow
 def test_the_same_user_in_another_group_is_another_source(
     service: Service, programs: tuple[Path, Path], groups: Path
 ) -> None:
@@ -215,6 +224,7 @@ def test_the_same_user_in_another_group_is_another_source(
     Flood(service, [flooder], marked, uid=0, cgroup=groups / "two").assert_fair()
 
 
+@pytest.mark.slow
 def test_a_user_of_a_namespace_is_its_owner(service: Service, programs: tuple[Path, Path]) -> None:
     """A thousand users of one user namespace, as /etc/subuid gives them to a user, are that user."""
     flood, marked = programs
@@ -255,6 +265,7 @@ def test_the_end_of_thinning_is_told_and_what_was_thinned_stays_counted(
     assert found["fairness"]["thinned"] == found["counters"]["sampled_out"] > thinned
 
 
+@pytest.mark.slow
 def test_a_budget_thins_the_loudest_first(
     loader: Path, feature_objects: Path, tmp_path: Path, trust: Trust, programs: tuple[Path, Path]
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_journal_that_nobody_reads_stops_nothing(service: Service) -> None:
     os.close(writer)
 
 
+@pytest.mark.slow
 def test_a_folder_made_while_the_watch_is_made_is_watched(service: Service) -> None:
     """`mkdir -p` makes RUN, which wakes the loader, and then RUN/kill.d while it sets up its watches."""
     if not shutil.which("strace"):

@@ -119,6 +119,7 @@ def lag_after_a_pause(service: Service, caller: Caller) -> int:
     return int(service.feature("perf_events")["consumer"]["lag_bytes"])
 
 
+@pytest.mark.slow
 def test_the_lag_is_what_nobody_read_yet(service: Service, caller: Caller) -> None:
     service.start_settled()
     lags = (lag_after_a_pause(service, caller) for _ in range(60))

@@ -117,6 +117,7 @@ def test_an_honest_loader_agrees_with_the_kernel_in_every_check(host: Witnessed)
     assert seen["why"].keys() <= {"memory_bytes"}
 
 
+@pytest.mark.slow
 def test_features_that_come_and_go_are_no_disagreement(host: Witnessed) -> None:
     """A kill order, its release and a changed wish while observations are taken."""
     for turn in range(3):
@@ -168,6 +169,7 @@ def test_a_forged_lower_cost_fails_and_the_kernels_is_judged(host: Witnessed) ->
     assert "witness_programs" not in failures(verdict), failures(verdict)
 
 
+@pytest.mark.slow
 def test_a_loader_that_tells_less_cpu_than_the_kernel_counted_fails(host: Witnessed) -> None:
     for _turn in range(3):
         busy()

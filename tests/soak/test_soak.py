@@ -8,6 +8,8 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.loader.bundles import Trust
 from tests.loader.conftest import feature_objects, loader, signing_key, trust
 from tests.soak.__main__ import BUILD, say
@@ -19,6 +21,7 @@ __all__ = ["feature_objects", "loader", "signing_key", "trust"]
 SEED = int(os.environ.get("EBPF_FLEET_SEED", str(time.time_ns() % 100_000)))
 
 
+@pytest.mark.slow
 def test_two_minutes_of_faults(loader: Path, feature_objects: Path, tmp_path: Path, trust: Trust) -> None:
     report = soak(loader, feature_objects, tmp_path / "host", trust, Plan(seconds=100, every=8, seed=SEED))
     out = BUILD / "soak"

@@ -211,6 +211,7 @@ def test_a_forged_status_of_the_loader_before_does_not_confirm(host: Path) -> No
     assert not answer["ok"] and "did not confirm" in answer["detail"]
 
 
+@pytest.mark.slow
 def test_a_systemctl_that_hangs_is_not_waited_for(host: Path) -> None:
     (host / "bin/systemctl").write_text("#!/bin/sh\nexec sleep 300\n")
     start = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.loader.prometheus import tool
 from tests.support.markdown import anchors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,15 +200,6 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }  # fmt: skip
 
 
-def promtool() -> str:
-    """Prometheus' own tool: the machine's, or the one that the loader's tests have fetched."""
-    cached = ROOT / ".cache" / "prometheus" / "usr" / "bin" / "promtool"
-    found = shutil.which("promtool") or (str(cached) if cached.exists() else None)
-    if found is None:
-        pytest.skip("promtool is not on this machine; `make test-loader` fetches it into .cache/")
-    return found
-
-
 def with_instance(series: str) -> str:
     name, brace, labels = series.partition("{")
     return f'{name}{{instance="h1",{labels}' if brace else f'{name}{{instance="h1"}}'
@@ -236,10 +227,11 @@ def test_a_rule_fires_where_it_should_and_only_there(alert: str, tmp_path: Path)
                 "tests": [case(alert, firing, 1), case(alert, quiet, 0)]}  # fmt: skip
     path = tmp_path / "rules.yml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    done = subprocess.run([promtool(), "test", "rules", str(path)], check=False, capture_output=True, text=True)
+    done = subprocess.run([tool("promtool"), "test", "rules", str(path)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_rules_are_rules() -> None:
-    done = subprocess.run([promtool(), "check", "rules", str(ALERTS)], check=False, capture_output=True, text=True)
+    command = [tool("promtool"), "check", "rules", str(ALERTS)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0 and f"{len(RULES)} rules found" in done.stdout + done.stderr
