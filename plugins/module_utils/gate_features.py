@@ -169,7 +169,7 @@ def judge_degradation(pair: Pair, feature: str) -> list[Check]:
 def judge_event_rate(pair: Pair, feature: str) -> list[Check]:
     """Delivered events per second, on the event path only."""
     limit = first_set(pair.limit("event_rate_per_second"), budget_of(pair, feature, "event_rate_per_second"))
-    if get(pair.end, "status", "features", feature, "consumer") is None or not limit:
+    if get(pair.end, "status", "features", feature, "consumer") is None or limit is None:
         return []
     delivered, span = counter_delta(pair, feature, "delivered"), status_span_ns(pair)
     rate = None if delivered is None or span is None else ratio_up(delivered, span, 1_000_000_000)

@@ -184,41 +184,71 @@ def spoil(path: str, value: Any, end: str = "end") -> dict[str, Any]:
 EXEC = "status/features/exec_events/"
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "name"),
-    [
-        ("status/loader/cpu_ns", 501_000_000, "loader_cpu"),
-        (EXEC + "programs/0/run_time_ns", 201_000_000, "bpf_cpu"),
-        (EXEC + "programs/0/run_time_ns", 201_000_000, "feature_cpu"),
-        (EXEC + "programs/0/run_time_ns", 800_000_000, "total_cpu"),
-        ("host/cpu_busy_ns", 12 * SECOND, "host_cpu_delta"),
-        ("host/memory_available_bytes", 800_000_000, "host_memory_delta"),
-        (EXEC + "counters", dict(produced=900, delivered=890, dropped=10, sampled_out=0, in_flight=0), "drop_ratio"),
-        (EXEC + "counters", dict(produced=1900, delivered=1900, dropped=0, sampled_out=0, in_flight=0), "event_rate"),
-        (EXEC + "counters", dict(produced=900, delivered=899, dropped=0, sampled_out=0, in_flight=0), "accounting"),
-        (EXEC + "maps/1/entries", 91, "map_fill"),
-        (EXEC + "maps/1/memory_bytes", 401, "map_memory"),
-        (EXEC + "consumer", {"lag_bytes": 4000, "ring_bytes": 4096}, "consumer_lag"),
-        ("unit/n_restarts", 1, "loader_restarts"),
-        ("status/started_boottime_ns", 2, "loader_restarts"),
-        ("unit/active_state", "failed", "loader_active"),
-        (EXEC + "profile", "reduced", "features_attached"),
-        (EXEC + "state", "disabled", "features_attached"),
-        (EXEC + "state", "killed", "features_attached"),
-        (EXEC + "state", "shed", "features_attached"),
-        ("status/policy_error", "no JSON", "features_attached"),
-        ("status/features", {}, "features_attached"),
-        ("status/state", "killed", "features_attached"),
-        ("status/desired_error", "no JSON", "features_attached"),
-        ("status/bundle", {"digest": "e" * 64}, "release"),
-    ],
-)
+# What one check fails for.
+FAULTS: list[tuple[str, Any, str]] = [
+    ("status/loader/cpu_ns", 501_000_000, "loader_cpu"),
+    (EXEC + "programs/0/run_time_ns", 201_000_000, "bpf_cpu"),
+    (EXEC + "programs/0/run_time_ns", 201_000_000, "feature_cpu"),
+    (EXEC + "programs/0/run_time_ns", 800_000_000, "total_cpu"),
+    ("host/cpu_busy_ns", 12 * SECOND, "host_cpu_delta"),
+    ("host/memory_available_bytes", 800_000_000, "host_memory_delta"),
+    (EXEC + "counters", dict(produced=900, delivered=890, dropped=10, sampled_out=0, in_flight=0), "drop_ratio"),
+    (EXEC + "counters", dict(produced=1900, delivered=1900, dropped=0, sampled_out=0, in_flight=0), "event_rate"),
+    (EXEC + "counters", dict(produced=900, delivered=899, dropped=0, sampled_out=0, in_flight=0), "accounting"),
+    (EXEC + "maps/1/entries", 91, "map_fill"),
+    (EXEC + "maps/1/memory_bytes", 401, "map_memory"),
+    (EXEC + "consumer", {"lag_bytes": 4000, "ring_bytes": 4096}, "consumer_lag"),
+    ("unit/n_restarts", 1, "loader_restarts"),
+    ("status/started_boottime_ns", 2, "loader_restarts"),
+    ("unit/active_state", "failed", "loader_active"),
+    (EXEC + "profile", "reduced", "features_attached"),
+    (EXEC + "state", "disabled", "features_attached"),
+    (EXEC + "state", "killed", "features_attached"),
+    (EXEC + "state", "shed", "features_attached"),
+    ("status/policy_error", "no JSON", "features_attached"),
+    ("status/features", {}, "features_attached"),
+    ("status/state", "killed", "features_attached"),
+    ("status/desired_error", "no JSON", "features_attached"),
+    ("status/bundle", {"digest": "e" * 64}, "release"),
+]
+
+# The limit of each check that has one number for it, and where the contract gives it, null.
+LIMITS = {
+    "loader_cpu": "loader_cpu_millicores", "bpf_cpu": "bpf_cpu_millicores", "total_cpu": "total_cpu_millicores",
+    "host_cpu_delta": "host_cpu_delta_ppm", "host_memory_delta": "host_memory_delta_bytes",
+    "drop_ratio": "drop_ratio_ppm", "event_rate": "event_rate_per_second", "accounting": "accounting_error_events",
+    "map_fill": "map_fill_ppm", "map_memory": "map_memory_bytes", "consumer_lag": "consumer_lag_ppm",
+    "loader_restarts": "loader_restarts", "status_fresh": "status_age_ns",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "name"), FAULTS)
 def test_each_check_can_fail(path: str, value: Any, name: str) -> None:
     verdict = judge(spoil(path, value), digest="d" * 64)
     assert verdict["verdict"] == "fail"
     failed = [one for one in verdict["checks"] if one["verdict"] == "fail"]
     assert name in {one["check"] for one in failed}
     assert all(one["host"] == "h1" and "h1" in one["sentence"] for one in failed)
+
+
+def test_without_a_limit_of_its_own_all_may_cost_what_loader_and_budgets_may() -> None:
+    for loader in (50, 30):
+        judged = judge(observation(), limits={"loader_cpu_millicores": loader})
+        assert check(judged, "total_cpu")["limit"] == 20 + loader
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [("status_age_ns", 5 * SECOND, "status_fresh"), *(one for one in FAULTS if one[2] in LIMITS)],
+)
+def test_a_limit_is_the_last_value_that_passes(path: str, value: Any, name: str) -> None:
+    limit = LIMITS[name]
+    measured = check(judge(spoil(path, value), limits={limit: 0}), name)["measured"]
+    assert isinstance(measured, int) and measured > 0
+    over = "inconclusive" if name == "status_fresh" else "fail"
+    for allowed, verdict in ((measured - 1, over), (measured, "pass")):
+        one = check(judge(spoil(path, value), limits={limit: allowed}), name)
+        assert (one["measured"], one["limit"], one["verdict"]) == (measured, allowed, verdict)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +343,14 @@ class TestDrops:
 
     @pytest.mark.parametrize(
         ("degraded", "limit", "verdict"),
-        [(None, 0, "pass"), ("sampling", 0, "fail"), ("sampling", 2, "pass"), ("reduced", 2, "fail")],
+        [
+            (None, 0, "pass"),
+            ("sampling", 0, "fail"),
+            ("sampling", 1, "fail"),
+            ("sampling", 2, "pass"),
+            ("reduced", 3, "fail"),
+            ("reduced", 4, "pass"),
+        ],
     )
     def test_what_fits_only_once_a_budget_has_thinned_it_does_not_fit(
         self, degraded: str | None, limit: int, verdict: str
@@ -325,7 +362,7 @@ class TestDrops:
         }  # fmt: skip
         judged = judge(spoil(EXEC + "degraded", found), limits={"degradation_steps": limit})
         one = check(judged, "degradation")
-        assert (one["measured"], one["verdict"]) == (steps.get(degraded or "", 0), verdict)
+        assert (one["measured"], one["limit"], one["verdict"]) == (steps.get(degraded or "", 0), limit, verdict)
         assert degraded is None or "EF_BUDGET_DROPS: it drops" in one["sentence"]
 
     @pytest.mark.parametrize(("sampled_out", "measured"), [(0, 5000), (500, 10000), (900, 50000)])

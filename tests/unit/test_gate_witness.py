@@ -164,6 +164,8 @@ def test_a_frozen_account_over_a_long_window_fails() -> None:
     after["end"]["status"]["boottime_ns"] = after["start"]["status"]["boottime_ns"]
     found = check(judge(after), "witness_advance")
     assert found["verdict"] == "fail" and "did not advance while 40000000000 ns" in found["sentence"]
+    for limit, verdict in ((40 * SECOND - 1, "fail"), (40 * SECOND, "inconclusive")):
+        assert check(judge(after, limits={"status_age_ns": limit}), "witness_advance")["verdict"] == verdict
 
 
 def test_a_restart_that_the_status_hides_counts() -> None:
