@@ -76,6 +76,7 @@ def test_a_built_bundle_is_whole_signed_and_accepted_by_the_loader(tmp_path: Pat
     subprocess.run([*command, "-s", str(tmp_path / "sig")], input=bundle.manifest.data, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     built = []
     # Copies of one moment, in two places: the tree itself may be edited meanwhile.
@@ -130,6 +131,7 @@ def test_an_output_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
     assert output.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_check_mode_builds_and_writes_nothing(tmp_path: Path) -> None:
     answer = build(tmp_path / "b.tar", check=True, build_dir=str(tmp_path / "build"))
     assert answer["changed"] and len(answer["digest"]) == 64
@@ -175,6 +177,7 @@ def test_a_given_loader_is_taken_and_must_fit_this_machine(tmp_path: Path) -> No
         ("summary:", "\tsummary:", ["cannot be read as YAML"]),
     ],
 )
+@pytest.mark.slow
 def test_a_contract_that_does_not_hold_is_refused(
     tmp_path: Path, feature: Path, old: str, new: str, words: list[str]
 ) -> None:
@@ -204,6 +207,7 @@ def test_keys_that_cannot_sign_are_refused(tmp_path: Path) -> None:
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_key_in_the_agent_signs(tmp_path: Path) -> None:
     public = Path(shutil.copy(f"{make_key()}.pub", tmp_path / "release.pub"))
     variables = {
@@ -283,6 +287,7 @@ def test_the_playbook_takes_paths_from_where_it_was_called(tmp_path: Path, featu
     assert list(bd.load_bundle(str(tmp_path / "out/b.tar")).contracts) == [feature.name]
 
 
+@pytest.mark.slow
 def test_the_playbook_takes_btf_and_says_for_which_kernels(tmp_path: Path, feature: Path) -> None:
     vmlinux = Path("/sys/kernel/btf/vmlinux")
     if not vmlinux.exists():

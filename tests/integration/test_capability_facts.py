@@ -127,6 +127,7 @@ def interpreter_of(version: str) -> str:
         ({"fallbacks": ["magic"]}, "value of fallbacks must be one or more of"),
     ],
 )
+@pytest.mark.slow
 def test_bad_input_gives_one_message(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     result = run_one(tmp_path, "capability_facts", **arguments)
     assert result["failed"] is True

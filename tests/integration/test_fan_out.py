@@ -178,6 +178,7 @@ def test_a_result_equals_what_raw_gives(tmp_path, few, text):
     assert result["stdout"] == expected["stdout"].replace("\udcff", "\ufffd")
 
 
+@pytest.mark.slow
 def test_logins_that_hang_give_their_place_to_the_next_host(tmp_path, mixed):
     hosts = [*mixed.of_kind("in_login"), *mixed.of_kind("good")[:4]]
     begun = time.monotonic()
@@ -266,6 +267,7 @@ def test_become_gives_its_password_when_it_is_asked(tmp_path, with_users, method
         ("of keeper", {"ansible_become_exe": "sleep 1000 #"}, "logged in: yes; become did not let the command in"),
     ],
 )
+@pytest.mark.slow
 def test_become_that_fails_or_hangs_is_told_in_its_time(tmp_path, with_users, password, more, words):
     inventory = with_users.inventory(**become(with_users, "sudo", password, **more))
     (result,) = ask(tmp_path, inventory, "-e", "ansible_user=keeper", command="id -u", timeout=6).values()
@@ -273,6 +275,7 @@ def test_become_that_fails_or_hangs_is_told_in_its_time(tmp_path, with_users, pa
     assert not result["unreachable"]
 
 
+@pytest.mark.slow
 def test_a_host_over_another_connection_has_the_same_bound(tmp_path):
     mark = f"10{os.getpid()}"
     inventory = tmp_path / "hosts.json"

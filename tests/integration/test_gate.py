@@ -159,6 +159,7 @@ def test_bad_arguments_fail_with_one_message(tmp_path: Path, arguments: dict[str
 
 
 @pytest.mark.skipif(not can_sandbox(), reason="loading programs needs root")
+@pytest.mark.slow
 def test_a_real_loader_is_judged(tmp_path: Path, loader: Path, feature_objects: Path, trust: Trust) -> None:
     """Every check but those of systemd and of the noisy machine must come to an end of its own."""
     names = ("runqlat", "exec_events")

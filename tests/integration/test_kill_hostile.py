@@ -189,6 +189,7 @@ def test_a_list_that_is_a_trap_holds_nothing_up(place: KillPlace, hostile: Calla
 
 
 @pytest.mark.parametrize("hostile", HOSTILE_FILES)
+@pytest.mark.slow
 def test_a_query_is_not_held_up_either(place: KillPlace, hostile: Callable[[Path], None]) -> None:
     place.hold("anything", in_unit=True)
     hostile(place.state / "programs")
@@ -206,6 +207,7 @@ def test_a_descriptor_bomb_does_not_save_a_frozen_loader(place: KillPlace, bomb:
     assert Path(f"/proc/{bomb}").exists()
 
 
+@pytest.mark.slow
 def test_a_descriptor_bomb_does_not_hold_up_an_answer_that_names_a_holder(place: KillPlace, bomb: int) -> None:
     """The search for who holds it is the one that reads everybody's descriptors: it ends with the deadline."""
     holder = place.hold("ebpf-loader", uid=65534)
@@ -247,6 +249,7 @@ def test_where_the_jit_is_hardened_another_witness_is_asked(place: KillPlace, to
 
 
 @pytest.mark.parametrize("tools", [["python3"], ["bpftool"], []])
+@pytest.mark.slow
 def test_what_another_process_holds_is_left_for_every_witness(place: KillPlace, tools: list[str]) -> None:
     holder = place.hold("accomplice", uid=65534)
     place.list_program(holder)

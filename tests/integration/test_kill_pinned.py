@@ -94,6 +94,7 @@ def test_a_pinned_program_is_told_with_id_tag_name_and_what_removes_it(
 
 
 @pytest.mark.parametrize("name", ["with space", "semi;colon", "star*", "quote'", "dollar$x"])
+@pytest.mark.slow
 def test_what_removes_it_works_for_any_name(place: KillPlace, folder: Path, name: str) -> None:
     pin(place, folder / name)
     answer = place.switch(deadline_seconds=6)
@@ -104,6 +105,7 @@ def test_what_removes_it_works_for_any_name(place: KillPlace, folder: Path, name
 
 
 @pytest.mark.parametrize("before", ["", "without python3"])
+@pytest.mark.slow
 def test_a_pinned_link_is_told_too(place: KillPlace, folder: Path, before: str) -> None:
     number = pin_link(place, folder / "link")
     answer = place.switch(deadline_seconds=6, before=hidden("/usr/bin/python3") if before else "")

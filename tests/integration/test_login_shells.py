@@ -137,6 +137,7 @@ def test_through_become_too(tmp_path, tmp_path_factory):
         ("kernel_family=debian-99.1", "No host is of kernel family debian-99.1; did you mean 'debian-"),
     ],
 )
+@pytest.mark.slow
 def test_an_order_that_concerns_no_host_is_placed_and_is_a_failure_with_the_nearest_name(tmp_path, fleet, given, words):
     some = ("--limit", "shell-dash,shell-bash")
     ran, record = order(tmp_path, fleet, "-e", f"scope={given}", *some)
@@ -186,6 +187,7 @@ def failed(text: str) -> list[str]:
     return sorted(re.findall(r"^(\S+) +: ok=\d+ .*failed=1", text, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_the_verdict_is_the_last_thing_on_the_screen(tmp_path, fleet):
     """Hosts that are off, that it does not concern, and that do not confirm for several reasons, forty in all."""
     with sshhosts.hosts(tmp_path, *["nologin"] * 12, *["refused"] * 8, *["good"] * 8, first=700) as more:

@@ -157,6 +157,7 @@ def test_a_host_cannot_choose_where_its_own_batch_is_recorded_nor_how_it_is_judg
     assert list(chosen.iterdir()) == [], "the host chose where the controller writes"
 
 
+@pytest.mark.slow
 def test_a_host_that_stands_alone_is_named_in_the_plan_and_changes_against_the_last_census_too(
     tmp_path: Path,
     bundle: Path,  # noqa: F811

@@ -137,6 +137,7 @@ def test_a_host_that_was_left_out_is_named():
     assert "does not name so: 'other'" in hostnames.difference(["a"], ["a", "other"])[0]
 
 
+@pytest.mark.slow
 def test_capabilities_accounts_for_every_name(tmp_path):
     options = ("-e", "ebpf_fleet_report=fleet")
     # Ansible itself refuses a template from an inventory script where it is set to be strict.

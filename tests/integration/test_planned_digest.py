@@ -60,6 +60,7 @@ def refused(answer: dict[str, Any], found: bd.Bundle) -> None:
 
 
 @pytest.mark.parametrize("what", ["another release", "an older release", "the same version"])
+@pytest.mark.slow
 def test_another_bundle_than_planned_is_refused(host: FolderHost, tmp_path: Path, what: str) -> None:
     path, found = tmp_path / "b.tar", swapped_in()[what]
     path.write_bytes(bd.as_tar(found))
@@ -138,6 +139,7 @@ def hosts_of(folder: Path, count: int) -> tuple[dict[str, FolderHost], str]:
 RELEASE = {"root": "{{ root }}", "service": ""}
 
 
+@pytest.mark.slow
 def test_a_file_that_is_swapped_between_two_batches_is_refused_from_then_on(tmp_path: Path) -> None:
     path, other = tmp_path / "b.tar", tmp_path / "o.tar"
     path.write_bytes(bd.as_tar(planned()))
@@ -158,6 +160,7 @@ def test_a_file_that_is_swapped_between_two_batches_is_refused_from_then_on(tmp_
         assert hosts[name].current() is None and hosts[name].releases() == []
 
 
+@pytest.mark.slow
 def test_a_file_that_keeps_changing_installs_the_planned_bundle_or_nothing(tmp_path: Path) -> None:
     """Eight hosts at once, while the file is one release and the other in turn, hundreds of times a second."""
     path = tmp_path / "b.tar"

@@ -401,6 +401,7 @@ def test_a_new_signature_of_the_same_manifest_replaces_the_old(deployed: FolderH
     assert deployed.loader_verifies()
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_release(deployed: FolderHost, tmp_path: Path) -> None:
     bundle = make_bundle(*NEW)
     old, new = make_bundle().manifest.release_id, bundle.manifest.release_id

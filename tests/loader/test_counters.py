@@ -143,6 +143,7 @@ def test_more_entries_than_one_batch_holds(counting: Counting) -> None:
     assert service.journal().count("more than 16384 series") == 1
 
 
+@pytest.mark.slow
 def test_evictions_take_nothing_back(counting: Counting) -> None:
     service = counting.start("LRU_HASH", entries=64, spread=2000)
     service.start_settled()

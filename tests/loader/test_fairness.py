@@ -250,6 +250,7 @@ def test_what_is_allowed_is_not_thinned(
     assert (found - 1, counters["sampled_out"]) == (flooded, 0), "and the flooder itself, when it began"
 
 
+@pytest.mark.slow
 def test_the_end_of_thinning_is_told_and_what_was_thinned_stays_counted(
     service: Service, programs: tuple[Path, Path]
 ) -> None:

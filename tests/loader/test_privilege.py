@@ -249,6 +249,7 @@ def test_it_works_within_the_units_filter_too(service: Service) -> None:
     assert "cannot" not in service.journal() and service.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_build_for_sanitizers_has_no_filter_and_says_so(service: Service, tmp_path: Path) -> None:
     build = ["make", "-s", "-C", str(ROOT / "bpf"), "dynamic", f"BUILD={tmp_path / 'build'}"]
     subprocess.run(build, check=True, capture_output=True)

@@ -188,6 +188,7 @@ def test_a_loader_that_tells_less_cpu_than_the_kernel_counted_fails(host: Witnes
     assert "the kernel counted" in failures(more)["witness_cpu"]
 
 
+@pytest.mark.slow
 def test_a_program_that_is_detached_and_told_as_attached_fails(host: Witnessed) -> None:
     time.sleep(1.5)
     attached = json.loads(host.status_path.read_bytes())["features"]["exec_events"]
@@ -204,6 +205,7 @@ def test_a_program_that_is_detached_and_told_as_attached_fails(host: Witnessed) 
     assert "the kernel lists" in said
 
 
+@pytest.mark.slow
 def test_a_program_that_is_held_and_not_told_fails(host: Witnessed) -> None:
     def hide(status: Json, seconds: float) -> None:
         status["features"]["exec_events"].update(state="off", profile="disabled", programs=[], links=[], wanted=False)
