@@ -214,7 +214,10 @@ look() {
 	still=
 	note=
 	complete=true
-	note_lists
+	# To read the lists takes a dozen processes, and they tell nothing new of what is gone already.
+	if [ "$whole" = false ] || [ "$clean" = 0 ]; then
+		note_lists
+	fi
 	find_group_pids
 	find_held "$pids $user_pids"
 	# What they still hold is left for certain. The kernels symbols are asked only then: to read them all
@@ -238,6 +241,8 @@ look() {
 	[ "$complete" = true ] || note="$note; the kernels programs could not be listed"
 }
 still_tags=
+# How many looks in a row found nothing.
+clean=0
 
 # What our processes hold of what was ordered off, into $still, by the names that the lists have for it.
 note_held() {
