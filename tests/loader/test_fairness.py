@@ -139,6 +139,7 @@ def test_two_flooders_share_what_one_had(service: Service, programs: tuple[Path,
     assert max(passed) < 2 * min(passed), found.feature["fairness"]
 
 
+@pytest.mark.slow
 def test_a_flooder_with_fifty_users_gains_nothing(service: Service, programs: tuple[Path, Path]) -> None:
     flood, marked = programs
     uids = list(range(FLOODER + 100, FLOODER + 150))
