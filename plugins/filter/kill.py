@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript, variables
 
 
-def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10):
+def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10, login_seconds=None):
     """One command for ansible.builtin.raw; see the filter's documentation."""
     try:
+        if login_seconds is not None:
+            deadline_seconds = killscript.deadline_within(variables.read("ebpf_fleet_kill_timeout", login_seconds))
         script = killscript.render(scopes, state, persistent, grace_seconds, deadline_seconds)
     except ValueError as error:
         raise AnsibleFilterError(f"kill_script: {error}") from error

@@ -61,7 +61,12 @@ REMEDIES = {
     errno.EPERM: "run it on the host itself, not within a container that lacks CAP_SYS_ADMIN",
     errno.EACCES: "run it on the host itself, not within a container that lacks CAP_SYS_ADMIN",
     errno.ENOSYS: "use a kernel with namespaces and seccomp",
+    errno.EAGAIN: "this host is short of processes (TasksMax, ulimit -u, kernel.pid_max); run it again when it is not",
+    errno.ENOMEM: "this host is short of memory; run it again when it is not",
+    errno.ENFILE: "raise fs.file-max (sysctl)",
 }
+# Why a good program is not executed: this host is short of something.
+SHORTAGES = frozenset((errno.EAGAIN, errno.ENOMEM, errno.ENFILE))
 OTHER_REMEDY = (
     "use a kernel with namespaces and seccomp, a root that is not the initramfs, and no user namespace that lacks ids"
 )
@@ -70,8 +75,9 @@ OTHER_REMEDY = (
 def run_confined(place: Place, arguments: list[str], bounds: Bounds) -> Ended:
     """Run ``place.program`` with these arguments (the first is its name) and wait for its end.
 
-    Raises FleetError: ``EF_NO_CONFINEMENT`` where this host cannot confine it, ``EF_LOADER_ARCH`` where
-    the kernel does not execute it. In both cases no instruction of it was run.
+    Raises FleetError: ``EF_NO_CONFINEMENT`` where this host cannot confine it or is short of what it takes
+    to run a program, ``EF_LOADER_ARCH`` where the kernel does not execute it. In both cases no instruction
+    of it was run.
     """
     if platform.machine() not in MACHINES or struct.calcsize("P") != 8:
         refuse(f"the system calls of {platform.machine()} are not known", "use a 64-bit Python on x86_64 or aarch64")
@@ -180,13 +186,13 @@ def _understand(report: str, heard: dict[int, bytes], pipes: _Pipes) -> Ended:
         return _ended(f"exit status {number}", heard, pipes, int(number))
     if kind == "signal":
         return _ended(f"killed by signal {number}", heard, pipes)
-    if kind == "exec":
+    if kind == "exec" and int(number) not in SHORTAGES:
         raise FleetError(
             "EF_LOADER_ARCH",
             f"the bundle's loader does not run here ({os.strerror(int(number))}); check that it is a static program "
             "of this architecture and that /var/lib is not mounted noexec",
         )
-    if kind == "step":
+    if kind in ("step", "exec"):
         refuse(f"{step}: {os.strerror(int(number))}", REMEDIES.get(int(number), OTHER_REMEDY))
     refuse("what confines it was killed", "look for the out-of-memory killer in the kernel's log and run again")
 

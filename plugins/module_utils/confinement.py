@@ -120,6 +120,10 @@ def become(place: Place, arguments: list[str], bounds: Bounds, ends: Ends, user:
         _open_program()
         _limit(bounds)
         _drop_privileges(user)
+        # Only now: a change of user marks a process that is over this limit, and the kernel refuses to execute
+        # it (EAGAIN). A container that shares the kernel may run one as the same user at the same time.
+        processes = 0 if resource.getrlimit(resource.RLIMIT_NPROC)[1] == 0 else 1
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         _tie_to_keeper(ends)
         _execute(account, user, arguments, bounds.memory_bytes)
     except BaseException as error:
@@ -224,7 +228,6 @@ def _limit(bounds: Bounds) -> None:
         (resource.RLIMIT_CPU, bounds.cpu_seconds),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_NPROC, 1),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_STACK, 8 * 1024 * 1024),
         (resource.RLIMIT_MEMLOCK, 0),

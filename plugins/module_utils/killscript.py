@@ -21,6 +21,9 @@ STATES = ("engaged", "released", "query")
 
 DEFAULT_GRACE_SECONDS = 2
 DEFAULT_DEADLINE_SECONDS = 10
+MAX_DEADLINE_SECONDS = 600
+# What a login gets beyond the script's deadline, for the way there and back.
+WAY_SECONDS = 10
 
 _ROOT = re.compile(r"(?:/[A-Za-z0-9._-]+)*")
 
@@ -86,12 +89,17 @@ def render(
     return script.replace("@PYTHON@", _python())
 
 
+def deadline_within(login_seconds: float) -> int:
+    """The deadline, in seconds, of a script whose login may take so long: it answers before it is cut off."""
+    return max(DEFAULT_DEADLINE_SECONDS, min(MAX_DEADLINE_SECONDS, int(login_seconds) - WAY_SECONDS))
+
+
 def _check(state: str, grace: Any, deadline: Any, unit: str, root: str) -> None:
     if state not in STATES:
         raise ValueError(f"state {state!r}: say one of {', '.join(STATES)}")
     for name, value in (("grace_seconds", grace), ("deadline_seconds", deadline)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 600:
-            raise ValueError(f"{name} {value!r}: give a whole number of seconds from 0 to 600")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_DEADLINE_SECONDS:
+            raise ValueError(f"{name} {value!r}: give a whole number of seconds from 0 to {MAX_DEADLINE_SECONDS}")
     if grace >= deadline:
         raise ValueError(f"grace_seconds {grace} must be less than deadline_seconds {deadline}")
     if not re.fullmatch(r"[A-Za-z0-9@._-]+", unit):

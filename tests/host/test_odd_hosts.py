@@ -117,7 +117,7 @@ def test_each_has_the_release_and_goes_back_and_is_killed_and_released(
     for scope in ("global", "feature=runqlat"):
         roll_back(fleet, tmp_path, scope, "-e", "state=released")
     for host in hosts.values():
-        assert host.must("ls /run/ebpf-fleet/kill.d /etc/ebpf-fleet/kill.d | grep -c global || true").strip() == "0"
+        assert host.must("find /run/ebpf-fleet/kill.d /etc/ebpf-fleet/kill.d -mindepth 1") == ""
 
 
 def test_one_is_addressed_by_its_exact_name_alone(

@@ -228,20 +228,62 @@ def test_one_that_eats_memory_gets_none_beyond_its_limit(hostile: Hostile, tmp_p
     assert 8 * 1024 * 1024 < ate < 64 * 1024 * 1024
 
 
+# Confines program ARGV[1] beside folder ARGV[2], and says how it ended.
+CONFINE = (
+    "import sys; from pathlib import Path; import tests.integration.test_confined as t\n"
+    "found = t.confine(Path(sys.argv[1]), Path(sys.argv[2]), seconds=100, cpu_seconds=100)\n"
+    "print(found.ended, found.stderr.decode())"
+)
+IMPORTS = f"{SOURCE.parents[3] / 'collections'}{os.pathsep}{SOURCE.parents[3]}"
+
+
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def start_confined(loader: Path, folder: Path, *prefix: str) -> subprocess.Popen[str]:
+    command = [*prefix, sys.executable, "-c", CONFINE, str(loader), str(folder)]
+    return subprocess.Popen(command, env=environment(PYTHONPATH=IMPORTS), stdout=subprocess.PIPE, text=True)
+
+
 def test_it_dies_with_the_module(hostile: Hostile, tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; import tests.integration.test_confined as t\n"
-        "t.confine(Path(sys.argv[1]), Path(sys.argv[2]), seconds=100, cpu_seconds=100)"
-    )
-    path = f"{SOURCE.parents[3] / 'collections'}{os.pathsep}{SOURCE.parents[3]}"
-    process = subprocess.Popen([sys.executable, "-c", code, str(hostile.compile("WAITS")), str(tmp_path)],
-                               env=environment(PYTHONPATH=path))  # fmt: skip
+    process = start_confined(hostile.compile("WAITS"), tmp_path)
     try:
         wait_for(lambda: len(confined_processes()) == 1)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     wait_for(lambda: confined_processes() == [])
+
+
+def test_hosts_that_share_a_kernel_verify_at_the_same_time(hostile: Hostile, tmp_path: Path) -> None:
+    """Containers count their processes from 1 each, so that the runs of all three are of the same user."""
+    others = [start_confined(hostile.compile("WAITS"), tmp_path / name, *CONTAINER) for name in ("first", "second")]
+    try:
+        wait_for(lambda: len(confined_processes()) == 2)
+        (user,) = {Path(f"/proc/{pid}").stat().st_uid for pid in confined_processes()}
+        third = start_confined(hostile.compile("WHO"), tmp_path / "third", *CONTAINER)
+        said, _none = third.communicate(timeout=60)
+        assert said.split() == ["exit", "status", "1", "user", str(user)]
+        assert [one.poll() for one in others] == [None, None]
+    finally:
+        for one in others:
+            one.kill()
+            one.communicate()
+
+
+def test_a_host_that_is_short_of_processes_is_said_to_be(hostile: Hostile, tmp_path: Path) -> None:
+    """The loader is not blamed for it. The limit is met by a process of the same user in another container."""
+    other = start_confined(hostile.compile("WAITS"), tmp_path / "first", *CONTAINER)
+    try:
+        wait_for(lambda: len(confined_processes()) == 1)
+        limited = ["prlimit", "--nproc=0:0", *CONTAINER, sys.executable, "-c", CONFINE, str(hostile.compile("WHO"))]
+        done = subprocess.run([*limited, str(tmp_path / "second")], env=environment(PYTHONPATH=IMPORTS),
+                              capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+        assert "exec: Resource temporarily unavailable; this host is short of processes" in done.stderr, done
+        assert "user" not in done.stdout
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def wait_for(condition: Any, seconds: float = 30) -> None:

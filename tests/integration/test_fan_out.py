@@ -131,8 +131,9 @@ def test_forty_hanging_hosts_keep_no_good_host_from_its_kill(tmp_path, mixed):
 
 
 def test_the_recap_shows_as_failed_exactly_who_has_not_confirmed_and_the_verdict_comes_last(tmp_path, few):
+    # The longest time that a login can be given: the script's own bound is another one.
     options = ("--limit", "good-*,nologin-*,refused-*", "-e", "scope=feature=none_such", "-e", "state=released",
-               "-e", "allow_unconcerned=true")  # fmt: skip
+               "-e", "allow_unconcerned=true", "-e", "ebpf_fleet_kill_timeout=3600")  # fmt: skip
     ran = play(tmp_path, "ebpf.fleet.rollback", few.inventory(), *options)
     failed = re.findall(r"^(\S+) +: ok=\d+ .*failed=1", ran.text, re.MULTILINE)
     assert sorted(failed) == few.of_kind("nologin", "refused") and ran.rc == 2, ran.text

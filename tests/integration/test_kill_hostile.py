@@ -350,3 +350,22 @@ def test_the_kernels_symbols_are_not_read_while_our_own_processes_hold_it(place:
     looks = [line for line in log.read_text().splitlines() if '"/proc/kallsyms"' in line]
     # Twice in a row without it, and once more where the kernel frees it late; not for all of the three seconds.
     assert 2 <= len(looks) <= 4, looks
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_query_counts_what_others_hold_beside_what_our_own_processes_hold(place: KillPlace, listed: bool) -> None:
+    ours, others = place.hold("anything", in_unit=True), place.hold("accomplice", uid=65534)
+    if listed:
+        place.list_program(ours)
+    answer = place.switch(state="query")
+    assert (answer["ok"], answer["left"]) == (True, 2), answer
+    assert not ours.is_dead and not others.is_dead
+
+
+def test_an_answer_in_the_grace_counts_what_others_hold_too(place: KillPlace) -> None:
+    """While the grace lasts it is only asked whether anything is left; what is told is all of it."""
+    ours, _others = place.hold("anything", in_unit=True), place.hold("accomplice", uid=65534)
+    place.list_program(ours)
+    ours.freeze()
+    answer = place.switch(grace_seconds=5, deadline_seconds=6)
+    assert (answer["ok"], answer["left"], answer["escalated"]) == (False, 2, False), answer

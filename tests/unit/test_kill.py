@@ -146,6 +146,14 @@ class TestRender:
         with pytest.raises(ValueError, match=message):
             killscript.render(**{"scopes": ["global"], **more})
 
+    @pytest.mark.parametrize(
+        ("login", "deadline"),
+        [(1, 10), (20, 10), (20.9, 10), (21, 11), (30, 20), (609, 599), (610, 600), (611, 600), (3600, 600)],
+    )
+    def test_each_login_that_is_allowed_has_a_deadline_that_is(self, login: float, deadline: int) -> None:
+        script = killscript.render(["global"], deadline_seconds=killscript.deadline_within(login))
+        assert f"\ndeadline={deadline}\n" in script
+
     @pytest.mark.parametrize("shell", sorted({*SHELLS, *LOGIN_SHELLS}))
     def test_a_command_reaches_sh_unchanged_through_any_shell(self, shell: str) -> None:
         argv = SHELLS.get(shell, [shell])

@@ -216,6 +216,9 @@ find_off() {
 		still_tags=
 		elapsed
 		began=$cs
+		# Whoever obeys does so within the grace. After it all that is left is counted: it may be the answer.
+		hurry=false
+		[ "$began" -lt $((grace * 100)) ] && [ "$began" -lt "$soft" ] && hurry=true
 		look
 		[ "$complete" = false ] || last_still=$still
 		if [ -z "$still" ] && [ "$complete" = true ]; then
@@ -227,7 +230,7 @@ find_off() {
 		clean=0
 		[ "$began" -lt $((grace * 100)) ] || hasten
 		elapsed
-		[ "$cs" -lt "$soft" ] || not_off
+		[ "$cs" -lt "$soft" ] || [ "$hurry" = true ] || not_off
 		# What outlives our processes is held by somebody else.
 		if [ "$searched" = false ] && [ -z "$pids" ] && [ "$cs" -ge $((grace * 100 + 100)) ]; then
 			find_holders

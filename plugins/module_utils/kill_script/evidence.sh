@@ -209,7 +209,9 @@ find_held() {
 	done
 }
 
-# What is left of what was ordered off, into $still, by names or ids.
+# What is left of what was ordered off, into $still, by names or ids. In a hurry: is anything left? Then
+# not all of it is searched for.
+hurry=false
 look() {
 	still=
 	note=
@@ -220,10 +222,13 @@ look() {
 	fi
 	find_group_pids
 	find_held "$pids $user_pids"
-	# What they still hold is left for certain. The kernels symbols are asked only then: to read them all
-	# takes most of a second on a slow host, and takes the CPU from the loader that is letting go.
-	note_held
-	[ -z "$still" ] || return 0
+	# What they still hold is left for certain. In a hurry the kernels symbols are asked only when they hold
+	# nothing: to read them all takes most of a second on a slow host, and takes the CPU from the loader
+	# that is letting go.
+	if [ "$hurry" = true ]; then
+		note_held
+		[ -z "$still" ] || return 0
+	fi
 	if [ "$witness" = descriptors ]; then
 		look_at_descriptors
 		return

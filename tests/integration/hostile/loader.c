@@ -185,7 +185,7 @@ static void open_descriptors(void) {
 			dprintf(2, "DONE inherited_descriptor_%d\n", fd);
 }
 
-enum { QUIET, SPINS, WAITS, FLOODS, EATS, DIES, INT80, X32, SAYS };
+enum { QUIET, SPINS, WAITS, FLOODS, EATS, DIES, INT80, X32, SAYS, WHO };
 
 static int end(void) {
 	static const char word[4096] = {1};
@@ -230,6 +230,9 @@ static int end(void) {
 	case SAYS:
 		fputs(WORDS, stdout);
 		fflush(stdout);
+		return STATUS;
+	case WHO:
+		dprintf(2, "user %u\n", getuid());
 		return STATUS;
 	default:
 		return STATUS;
