@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Measure ours beside a peer, on the same hosts and in the same run: `make bench`.
 
 Writes build/bench/results.json, a list of {name, unit, ours, peer, peer_value, ratio}; ratio is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """runqlat beside BCC's own, in a VM of the lab: BCC compiles against kernel headers, which this machine need not have.
 
 The lab hides that VM's BTF for tests of other things; both are measured in a mount namespace where it is not hidden.

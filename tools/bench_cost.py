@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a tracer of context switches costs. Runs in a guest too: Python's standard library and carried files only."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The event path: the same events through ours and the peers, from a trickle to more than they can take."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """runqlat beside BCC's, in turns on this very host: `python3 -m tools.bench_guest ROUNDS` in the folder of bench_bcc.
 
 Python's standard library and the carried files only. Prints one document: the rounds of both.

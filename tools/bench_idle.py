@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What it costs when nothing happens: a minute without an event, and a minute of a host with every feature."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the benchmarks measure with on this machine: processes, BPF programs, load, and what it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ours as the benchmarks see it: the loader with a signed bundle, as its unit starts it, and its features."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The page of a run: its table, its curves, and what they were measured on."""
 
 from __future__ import annotations

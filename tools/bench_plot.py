@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The saturation curves as a picture: delivered, dropped and CPU against the rate that was offered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The pure part of the benchmarks: medians, ratios, the saturation curve and its table."""
 
 from __future__ import annotations

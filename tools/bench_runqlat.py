@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """runqlat: what a context switch costs under ours, libbpf-tools' and bpftrace's, and how soon they measure."""
 
 from __future__ import annotations

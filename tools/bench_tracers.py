@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A tracer as the benchmarks see it: started, asked what arrived, and stopped. Runs in a guest too."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Writes a tar of this host's BTF to standard output: MACHINE/RELEASE.btf and, where the kernel
 # tells it, MACHINE/RELEASE.build-id. Needs no root. See docs/btf.md.
 set -eu

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The main job, end to end, on a fleet of real VMs: `make demo`.
 
 Builds and signs a release, rolls it out through every stage, tries a bad one

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Every linter, each said aloud; ends with failure if any found something.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -10,6 +11,10 @@ run() {
 	"$@" || bad=1
 }
 run "ruff" ruff check .
+run "ruff format" ruff format --check --quiet .
+# The parts of the kill script are sent to hosts as they are; the script has no room for it.
+git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill_script' |
+	xargs -0 sh -c 'printf "lint: licence headers\n" >&2; grep -L -m 1 "SPDX-License-Identifier: GPL-" "$@" | { ! grep .; }' sh || bad=1
 run "mypy on module_utils" mypy plugins/module_utils
 run "yamllint" yamllint --strict .
 # The setting is for our playbooks' runs; the linter itself renders templates that it has not marked as trusted.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every kernel of the matrix runs the same signed bundle: `make test-matrix`.
 
 Boots the lab's hosts of the group `matrix`, asks each, and this machine with and without its BTF, for its

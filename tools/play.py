@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Runs this repository's playbooks as a person would, and keeps what they said."""
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def play(
     )  # fmt: skip
     lines = []
     deadline = started + timeout
-    with (log.open("w") if log else Path(os.devnull).open("w")) as file:
+    with log.open("w") if log else Path(os.devnull).open("w") as file:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
@@ -92,8 +93,6 @@ def new_key(folder: Path, name: str = "release", principal: str = "release@examp
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = folder / name
     if not key.exists():
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", principal, "-f", str(key)], check=True
-        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", principal, "-f", str(key)], check=True)
     kind, blob = key.with_suffix(".pub").read_text().split()[:2]
     return key, f'{principal} namespaces="ebpf-fleet-release" {kind} {blob}\n'

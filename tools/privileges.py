@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the loader may do, written down: `make privileges` writes docs/privileges.md.
 
 Nothing here is told twice: capabilities are read from bpf/loader/privilege.c, system calls from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Tests, suite by suite, with one closing table: `make test` (--quick) and `make test-all`.
 
 A suite that fails does not hide the others; the exit code is 1 if any did. Arguments name the suites to run

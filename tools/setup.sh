@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Brings a fresh Debian 12 machine to where everything here can be built and
 # tested: Debian packages, and a virtual environment in .cache/venv. A second
 # run finds its stamp and does nothing.

@@ -33,7 +33,7 @@ static int choose_fields(struct ef_aggregate *aggregate, const struct ef_format 
 	json_t *name;
 
 	aggregate->fields = ef_must(calloc(n + 1, sizeof(*aggregate->fields)));
-	json_array_foreach(by, i, name) {
+	json_array_foreach (by, i, name) {
 		aggregate->fields[i] = find(format, json_string_value(name));
 		if (!aggregate->fields[i])
 			return -ENOKEY;

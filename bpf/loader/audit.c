@@ -229,9 +229,9 @@ json_t *ef_audit_attached(const struct ef_live *live) {
 	json_t *programs = json_array(), *name;
 	size_t i;
 
-	json_array_foreach(live->variant->programs, i, name) json_array_append_new(
-	    programs,
-	    program_json(bpf_object__find_program_by_name(live->object, json_string_value(name))));
+	json_array_foreach (live->variant->programs, i, name)
+		json_array_append_new(programs, program_json(bpf_object__find_program_by_name(
+						    live->object, json_string_value(name))));
 	return json_pack("{s:s, s:o, s:o}", "variant", live->variant->name, "programs", programs,
 			 "links", ef_live_links_json(live));
 }

@@ -112,7 +112,7 @@ static int find_entry(const struct ef_bundle *bundle, const json_t *list,
 	json_t *item;
 	size_t i;
 
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		enum fit fit;
 
 		if (read_entry(bundle, item, &entry, why))

@@ -28,7 +28,7 @@ static int64_t sum_of(const json_t *list, const char *key) {
 	json_t *item;
 	size_t i;
 
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		int64_t value = integer_or(json_object_get(item, key), -1);
 
 		if (value < 0)
@@ -44,7 +44,7 @@ static int64_t fill_of(const json_t *maps) {
 	json_t *map;
 	size_t i;
 
-	json_array_foreach(maps, i, map) {
+	json_array_foreach (maps, i, map) {
 		const char *type = json_string_value(json_object_get(map, "type"));
 		int64_t entries = integer_or(json_object_get(map, "entries"), -1);
 		int64_t room = integer_or(json_object_get(map, "max_entries"), 0);

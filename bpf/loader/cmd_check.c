@@ -90,7 +90,7 @@ static json_t *programs_json(const struct trial *trial) {
 
 	if (!trial->object)
 		return list;
-	bpf_object__for_each_program(program, trial->object) {
+	bpf_object__for_each_program (program, trial->object) {
 		const char *log = trial->logs ? trial->logs + LOG_BYTES * i++ : "";
 
 		json_array_append_new(list, program_json(program, trial->loads, log));
@@ -108,9 +108,10 @@ static void ask_statistics(struct trial *trial) {
 	struct bpf_program *program;
 	size_t n = 0, i = 0;
 
-	bpf_object__for_each_program(program, trial->object) n++;
+	bpf_object__for_each_program (program, trial->object)
+		n++;
 	trial->logs = ef_must(calloc(n + 1, LOG_BYTES));
-	bpf_object__for_each_program(program, trial->object) {
+	bpf_object__for_each_program (program, trial->object) {
 		bpf_program__set_log_buf(program, trial->logs + LOG_BYTES * i++, LOG_BYTES);
 		bpf_program__set_log_level(program, LOG_STATS);
 	}

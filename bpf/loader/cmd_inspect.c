@@ -19,11 +19,12 @@ static json_t *programs_json(const struct bpf_object *object) {
 	json_t *list = json_array();
 	struct bpf_program *program;
 
-	bpf_object__for_each_program(program, object) json_array_append_new(
-	    list, json_pack("{s:s, s:s, s:s?, s:b}", "name", bpf_program__name(program), "section",
-			    bpf_program__section_name(program), "type",
-			    libbpf_bpf_prog_type_str(bpf_program__type(program)), "returns_zero",
-			    ef_proof_returns_zero(object, program)));
+	bpf_object__for_each_program (program, object)
+		json_array_append_new(
+		    list, json_pack("{s:s, s:s, s:s?, s:b}", "name", bpf_program__name(program),
+				    "section", bpf_program__section_name(program), "type",
+				    libbpf_bpf_prog_type_str(bpf_program__type(program)),
+				    "returns_zero", ef_proof_returns_zero(object, program)));
 	return list;
 }
 
@@ -31,12 +32,13 @@ static json_t *maps_json(const struct bpf_object *object) {
 	json_t *list = json_array();
 	struct bpf_map *map;
 
-	bpf_object__for_each_map(map, object) json_array_append_new(
-	    list, json_pack("{s:s, s:s?, s:I, s:I, s:I}", "name", ef_object_map_name(map), "type",
-			    libbpf_bpf_map_type_str(bpf_map__type(map)), "key_size",
-			    (json_int_t)bpf_map__key_size(map), "value_size",
-			    (json_int_t)bpf_map__value_size(map), "max_entries",
-			    (json_int_t)bpf_map__max_entries(map)));
+	bpf_object__for_each_map (map, object)
+		json_array_append_new(
+		    list, json_pack("{s:s, s:s?, s:I, s:I, s:I}", "name", ef_object_map_name(map),
+				    "type", libbpf_bpf_map_type_str(bpf_map__type(map)), "key_size",
+				    (json_int_t)bpf_map__key_size(map), "value_size",
+				    (json_int_t)bpf_map__value_size(map), "max_entries",
+				    (json_int_t)bpf_map__max_entries(map)));
 	return list;
 }
 

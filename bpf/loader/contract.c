@@ -49,10 +49,11 @@ static json_t *need_strings(const struct reader *in, const json_t *doc, const ch
 		malformed(in, key, "must be a list that is not empty");
 		return NULL;
 	}
-	json_array_foreach(list, i, item) if (!json_is_string(item)) {
-		malformed(in, key, "must hold strings only");
-		return NULL;
-	}
+	json_array_foreach (list, i, item)
+		if (!json_is_string(item)) {
+			malformed(in, key, "must hold strings only");
+			return NULL;
+		}
 	return list;
 }
 
@@ -119,9 +120,9 @@ static int read_fairness(const struct reader *in, const json_t *doc, struct ef_s
 		return 0;
 	if (json_array_size(list) != 2)
 		return malformed(in, "signals.fairness", "must be [uid, cgroup]");
-	json_array_foreach(list, i, item) if (choose(json_string_value(item), &by[i],
-						     1)) return malformed(in, "signals.fairness",
-									  "must be [uid, cgroup]");
+	json_array_foreach (list, i, item)
+		if (choose(json_string_value(item), &by[i], 1))
+			return malformed(in, "signals.fairness", "must be [uid, cgroup]");
 	signal->fair = true;
 	return 0;
 }
@@ -164,7 +165,7 @@ static int read_signals(const struct reader *in, struct ef_contract *contract) {
 	if (!json_is_array(list) || !json_array_size(list))
 		return malformed(in, "signals", "must be a list that is not empty");
 	contract->signals = ef_must(calloc(json_array_size(list), sizeof(*contract->signals)));
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		struct ef_signal *signal = &contract->signals[i];
 
 		if (read_signal(in, item, signal))
@@ -202,7 +203,7 @@ static int read_hooks(const struct reader *in, const json_t *requires_) {
 	json_t *item;
 	size_t i;
 
-	json_array_foreach(requires_, i, item) {
+	json_array_foreach (requires_, i, item) {
 		moment = moment_of(json_string_value(item), &target);
 		for (size_t j = 0; moment && j < i; j++) {
 			if (json_equal(item, json_array_get(requires_, j)))
@@ -240,7 +241,7 @@ static int read_variants(const struct reader *in, const struct ef_feature *featu
 		return malformed(in, "variants", "must be the variants of the manifest");
 	contract->variants = ef_must(calloc(feature->n_variants, sizeof(*contract->variants)));
 	contract->n_variants = feature->n_variants;
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		struct ef_contract_variant *variant = &contract->variants[i];
 
 		variant->name = need_string(in, item, "name");
@@ -286,7 +287,7 @@ static int read_maps(const struct reader *in, const struct ef_contract *contract
 	json_t *maps = json_object_get(contract->doc, "maps"), *map;
 	size_t i;
 
-	json_array_foreach(maps, i, map) {
+	json_array_foreach (maps, i, map) {
 		if (json_object_get(map, "variants") && !need_strings(in, map, "variants"))
 			return malformed(in, "maps.variants",
 					 "must be a list of names of variants");

@@ -34,7 +34,7 @@ static bool known_keys(const json_t *doc, const char *const *keys, size_t n, con
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)doc, key, value) {
+	json_object_foreach ((json_t *)doc, key, value) {
 		bool found = false;
 
 		for (size_t i = 0; i < n; i++)
@@ -82,7 +82,7 @@ static int read_wishes(const struct report *report, const json_t *doc, struct ef
 	if (!json_is_object(doc))
 		return bad(report, "features", "must be an object");
 	desired->wishes = ef_must(calloc(json_object_size(doc) + 1, sizeof(*desired->wishes)));
-	json_object_foreach((json_t *)doc, name, item) {
+	json_object_foreach ((json_t *)doc, name, item) {
 		if (read_wish(report, name, item, &desired->wishes[desired->n]))
 			return -1;
 		desired->n++;
@@ -97,7 +97,7 @@ static int read_fallbacks(const struct report *report, const json_t *list) {
 
 	if (list && !json_is_array(list))
 		return bad(report, "fallbacks", "must be a list");
-	json_array_foreach(list, i, item) {
+	json_array_foreach (list, i, item) {
 		const char *name = json_string_value(item);
 
 		if (!name || strcmp(name, "bcc"))

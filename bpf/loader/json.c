@@ -92,7 +92,8 @@ static int write_object(FILE *out, const json_t *object) {
 
 	if (!keys)
 		return -ENOMEM;
-	json_object_foreach((json_t *)object, key, value) keys[count++] = key;
+	json_object_foreach ((json_t *)object, key, value)
+		keys[count++] = key;
 	qsort(keys, count, sizeof(*keys), compare_strings);
 	fputc('{', out);
 	for (size_t i = 0; i < count; i++) {

@@ -31,8 +31,9 @@ static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER;
 static const struct bpf_map *find_map(const struct ef_live *live, const char *name) {
 	const struct bpf_map *map;
 
-	bpf_object__for_each_map(
-	    map, live->object) if (!strcmp(ef_object_map_name(map), name)) return map;
+	bpf_object__for_each_map (map, live->object)
+		if (!strcmp(ef_object_map_name(map), name))
+			return map;
 	return NULL;
 }
 
@@ -228,7 +229,7 @@ static int attach_programs(struct ef_live *live, struct ef_reason *why) {
 	    ef_must(calloc(json_array_size(programs), sizeof(struct bpf_link *)));
 	size_t i;
 
-	json_array_foreach(programs, i, name) {
+	json_array_foreach (programs, i, name) {
 		int err = attach_program(live, json_string_value(name), &links[i], why);
 
 		if (err) {

@@ -41,7 +41,7 @@ static int check_keys(const json_t *object, const char *where, const char *const
 					 EF_MANIFEST ": %s: key %s is missing; build the bundle "
 						     "again",
 					 where, keys[i]);
-	json_object_foreach((json_t *)object, key, value) {
+	json_object_foreach ((json_t *)object, key, value) {
 		size_t i = 0;
 
 		while (i < n_keys && strcmp(keys[i], key))
@@ -203,7 +203,7 @@ static int parse_files(const json_t *files, struct ef_bundle *bundle, struct ef_
 	bundle->files = calloc(json_object_size(files) + 1, sizeof(*bundle->files));
 	if (!bundle->files)
 		return out_of_memory(why);
-	json_object_foreach((json_t *)files, path, entry) {
+	json_object_foreach ((json_t *)files, path, entry) {
 		if (parse_file(path, entry, &bundle->files[bundle->n_files], why))
 			return -1;
 		bundle->n_files++;
@@ -252,7 +252,7 @@ static int parse_loaders(const json_t *object, struct ef_bundle *bundle, struct 
 	bundle->loaders = calloc(json_object_size(files) + 1, sizeof(*bundle->loaders));
 	if (!bundle->loaders)
 		return out_of_memory(why);
-	json_object_foreach((json_t *)files, arch, path) {
+	json_object_foreach ((json_t *)files, arch, path) {
 		struct ef_loader_file *loader = &bundle->loaders[bundle->n_loaders];
 
 		if (!is_name(arch))
@@ -324,7 +324,7 @@ static int parse_features(const json_t *features, struct ef_bundle *bundle,
 	bundle->features = calloc(json_object_size(features) + 1, sizeof(*bundle->features));
 	if (!bundle->features)
 		return out_of_memory(why);
-	json_object_foreach((json_t *)features, name, entry) {
+	json_object_foreach ((json_t *)features, name, entry) {
 		struct ef_feature *feature = &bundle->features[bundle->n_features];
 
 		if (!is_name(name))

@@ -36,10 +36,13 @@ static void put_profiles(FILE *out, const json_t *features) {
 
 	ef_prom_head(out, "feature_profile", "gauge",
 		     "1 for the profile that the feature has reached.");
-	json_object_foreach((json_t *)features, feature, value) for (int i = 0; i < 3; i++)
-	    fprintf(out, "ebpf_fleet_feature_profile{feature=\"%s\",profile=\"%s\"} %d\n", feature,
-		    profiles[i],
-		    !strcmp(profiles[i], json_string_value(json_object_get(value, "profile"))));
+	json_object_foreach ((json_t *)features, feature, value)
+		for (int i = 0; i < 3; i++)
+			fprintf(out,
+				"ebpf_fleet_feature_profile{feature=\"%s\",profile=\"%s\"} %d\n",
+				feature, profiles[i],
+				!strcmp(profiles[i],
+					json_string_value(json_object_get(value, "profile"))));
 }
 
 /* The state that holds is 1 and the others are 0, so that a change ends no series. */
@@ -49,9 +52,12 @@ static void put_states(FILE *out, const json_t *features) {
 	json_t *value;
 
 	ef_prom_head(out, "feature_state", "gauge", "1 for the state that the feature is in.");
-	json_object_foreach((json_t *)features, feature, value) for (int i = 0; i < 5; i++) fprintf(
-	    out, "ebpf_fleet_feature_state{feature=\"%s\",state=\"%s\"} %d\n", feature, states[i],
-	    !strcmp(states[i], json_string_value(json_object_get(value, "state"))));
+	json_object_foreach ((json_t *)features, feature, value)
+		for (int i = 0; i < 5; i++)
+			fprintf(
+			    out, "ebpf_fleet_feature_state{feature=\"%s\",state=\"%s\"} %d\n",
+			    feature, states[i],
+			    !strcmp(states[i], json_string_value(json_object_get(value, "state"))));
 }
 
 static void put_wishes(FILE *out, const json_t *features) {
@@ -59,14 +65,16 @@ static void put_wishes(FILE *out, const json_t *features) {
 	json_t *value;
 
 	ef_prom_head(out, "feature_wanted", "gauge", "1 where desired.json wants the feature.");
-	json_object_foreach((json_t *)features, feature, value)
-	    fprintf(out, "ebpf_fleet_feature_wanted{feature=\"%s\"} %d\n", feature,
-		    json_is_true(json_object_get(value, "wanted")));
+	json_object_foreach ((json_t *)features, feature, value)
+		fprintf(out, "ebpf_fleet_feature_wanted{feature=\"%s\"} %d\n", feature,
+			json_is_true(json_object_get(value, "wanted")));
 	ef_prom_head(out, "feature_sample_every", "gauge",
 		     "Of how many events one is measured; 1 is every event.");
-	json_object_foreach((json_t *)features, feature, value) fprintf(
-	    out, "ebpf_fleet_feature_sample_every{feature=\"%s\"} %" JSON_INTEGER_FORMAT "\n",
-	    feature, json_integer_value(json_object_get(value, "sample_every")));
+	json_object_foreach ((json_t *)features, feature, value)
+		fprintf(out,
+			"ebpf_fleet_feature_sample_every{feature=\"%s\"} %" JSON_INTEGER_FORMAT
+			"\n",
+			feature, json_integer_value(json_object_get(value, "sample_every")));
 }
 
 /* One counter of every feature. */
@@ -76,7 +84,7 @@ static void put_counter(FILE *out, const json_t *features, const char *key, cons
 	json_t *value, *number;
 
 	ef_prom_head(out, name, type, help);
-	json_object_foreach((json_t *)features, feature, value) {
+	json_object_foreach ((json_t *)features, feature, value) {
 		number = json_object_get(json_object_get(value, "counters"), key);
 		if (json_is_integer(number)) /* not measured: no sample rather than a 0 */
 			fprintf(out, "ebpf_fleet_%s{feature=\"%s\"} %" JSON_INTEGER_FORMAT "\n",
@@ -104,16 +112,16 @@ static void put_items(FILE *out, const json_t *features, const char *list, const
 	json_t *value, *item, *number;
 	size_t i;
 
-	json_object_foreach((json_t *)features, feature, value)
-	    json_array_foreach(json_object_get(value, list), i, item) {
-		number = json_object_get(item, key);
-		if (!json_is_integer(number))
-			continue; /* not measured: no sample rather than a 0 */
-		fprintf(out, "ebpf_fleet_%s{feature=\"%s\",%s=\"%s\"} ", name, feature, label,
-			json_string_value(json_object_get(item, "name")));
-		ef_prom_decimal(out, (uint64_t)json_integer_value(number), digits);
-		fputc('\n', out);
-	}
+	json_object_foreach ((json_t *)features, feature, value)
+		json_array_foreach (json_object_get(value, list), i, item) {
+			number = json_object_get(item, key);
+			if (!json_is_integer(number))
+				continue; /* not measured: no sample rather than a 0 */
+			fprintf(out, "ebpf_fleet_%s{feature=\"%s\",%s=\"%s\"} ", name, feature,
+				label, json_string_value(json_object_get(item, "name")));
+			ef_prom_decimal(out, (uint64_t)json_integer_value(number), digits);
+			fputc('\n', out);
+		}
 }
 
 static void put_programs(FILE *out, const json_t *features) {
@@ -139,7 +147,7 @@ static void put_lag(FILE *out, const json_t *features) {
 
 	ef_prom_head(out, "consumer_lag_bytes", "gauge",
 		     "Bytes in the ring or perf buffers that wait to be read.");
-	json_object_foreach((json_t *)features, feature, value) {
+	json_object_foreach ((json_t *)features, feature, value) {
 		lag = json_object_get(json_object_get(value, "consumer"), "lag_bytes");
 		if (json_is_integer(lag))
 			fprintf(
@@ -156,7 +164,7 @@ static void put_lag_age(FILE *out, const json_t *features) {
 
 	ef_prom_head(out, "consumer_lag_seconds", "gauge",
 		     "Greatest age of an event that waited to be read, since the last status.");
-	json_object_foreach((json_t *)features, feature, value) {
+	json_object_foreach ((json_t *)features, feature, value) {
 		lag = json_object_get(json_object_get(value, "consumer"), "lag_ns");
 		if (!json_is_integer(lag))
 			continue;
@@ -172,7 +180,7 @@ static void put_backpressure(FILE *out, const json_t *features) {
 
 	ef_prom_head(out, "backpressure_active", "gauge",
 		     "1 while the feature's reader is behind and its contract's policy acts.");
-	json_object_foreach((json_t *)features, feature, value) {
+	json_object_foreach ((json_t *)features, feature, value) {
 		state = json_object_get(json_object_get(value, "consumer"), "backpressure");
 		if (json_is_object(state))
 			fprintf(out,
@@ -375,7 +383,7 @@ static void put_unkept(FILE *out, const json_t *features) {
 
 	ef_prom_head(out, "series_unkept_total", "counter",
 		     "Counted by a counters signal for labels for which there was no room.");
-	json_object_foreach((json_t *)features, feature, value) {
+	json_object_foreach ((json_t *)features, feature, value) {
 		series = json_object_get(value, "series");
 		if (json_is_object(series))
 			fprintf(out,

@@ -14,8 +14,9 @@ static bool names_program(const struct ef_contract_variant *contract, const char
 	json_t *item;
 	size_t i;
 
-	json_array_foreach(contract->programs, i,
-			   item) if (!strcmp(json_string_value(item), name)) return true;
+	json_array_foreach (contract->programs, i, item)
+		if (!strcmp(json_string_value(item), name))
+			return true;
 	return false;
 }
 
@@ -72,8 +73,9 @@ static int check_kind(const struct bpf_object *object, const struct bpf_program 
 static int check_kinds(const struct bpf_object *object, struct ef_reason *why) {
 	struct bpf_program *program;
 
-	bpf_object__for_each_program(program,
-				     object) if (check_kind(object, program, why)) return -1;
+	bpf_object__for_each_program (program, object)
+		if (check_kind(object, program, why))
+			return -1;
 	return 0;
 }
 
@@ -117,7 +119,7 @@ static bool alternatives(const struct bpf_program *one, const struct bpf_program
 static int check_hooks(const struct bpf_object *object, struct ef_reason *why) {
 	struct bpf_program *program, *earlier;
 
-	bpf_object__for_each_program(program, object) {
+	bpf_object__for_each_program (program, object) {
 		earlier = program;
 		while ((earlier = bpf_object__prev_program(object, earlier)))
 			if (alternatives(program, earlier))
@@ -139,7 +141,7 @@ static int check_programs(const struct bpf_object *object,
 	struct bpf_program *program;
 	size_t n = 0;
 
-	bpf_object__for_each_program(program, object) {
+	bpf_object__for_each_program (program, object) {
 		n++;
 		if (names_program(contract, bpf_program__name(program)))
 			continue;
@@ -228,7 +230,7 @@ static bool lacks(const struct ef_contract_variant *contract, const struct ef_ke
 	json_t *item;
 	size_t i;
 
-	json_array_foreach(contract->requires_, i, item) {
+	json_array_foreach (contract->requires_, i, item) {
 		const char *requirement = json_string_value(item);
 
 		if (asked_first(requirement) == first &&

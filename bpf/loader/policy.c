@@ -83,7 +83,7 @@ static int read_amounts(const struct report *report, const char *where, const js
 
 	if (!json_is_object(doc))
 		return bad(report, "", where, "must be an object of limits");
-	json_object_foreach((json_t *)doc, key, value) {
+	json_object_foreach ((json_t *)doc, key, value) {
 		int budget = budget_of(key);
 		json_int_t n = json_integer_value(value);
 		char expected[96];
@@ -109,7 +109,7 @@ static int read_features(const struct report *report, const json_t *doc, struct 
 	if (!json_is_object(doc))
 		return bad(report, "", "features", "must be an object");
 	policy->features = ef_must(calloc(json_object_size(doc) + 1, sizeof(*policy->features)));
-	json_object_foreach((json_t *)doc, name, limits) {
+	json_object_foreach ((json_t *)doc, name, limits) {
 		struct ef_policy_feature *feature = &policy->features[policy->n];
 		char where[64];
 
@@ -142,10 +142,10 @@ static int read_document(const struct report *report, const json_t *doc, struct 
 
 	if (!schema || strcmp(schema, SCHEMA))
 		return bad(report, "", "schema", "must be " SCHEMA);
-	json_object_foreach(
-	    (json_t *)doc, key,
-	    value) if (strcmp(key, "schema") && strcmp(key, "host") && strcmp(key, "features") &&
-		       strcmp(key, "sink")) return bad(report, "", key, "is not known here");
+	json_object_foreach ((json_t *)doc, key, value)
+		if (strcmp(key, "schema") && strcmp(key, "host") && strcmp(key, "features") &&
+		    strcmp(key, "sink"))
+			return bad(report, "", key, "is not known here");
 	if (read_sink(report, json_object_get(doc, "sink"), policy))
 		return -1;
 	if (host && read_amounts(report, "host", host, true, &policy->host))

@@ -83,6 +83,8 @@ static bool reads_kernel(const struct bpf_program *program) {
 bool ef_proof_reads_kernel(const struct bpf_object *object) {
 	struct bpf_program *program;
 
-	bpf_object__for_each_program(program, object) if (reads_kernel(program)) return true;
+	bpf_object__for_each_program (program, object)
+		if (reads_kernel(program))
+			return true;
 	return false;
 }

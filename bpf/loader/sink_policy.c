@@ -97,11 +97,10 @@ static int check_keys(const struct report *report, const json_t *doc) {
 	const char *key;
 	json_t *value;
 
-	json_object_foreach((json_t *)doc, key,
-			    value) if (strcmp(key, "kind") && strcmp(key, "path") &&
-				       strcmp(key, "file_bytes") && strcmp(key, "files") &&
-				       strcmp(key, "cursor")) return bad(report, key,
-									 "is not known here");
+	json_object_foreach ((json_t *)doc, key, value)
+		if (strcmp(key, "kind") && strcmp(key, "path") && strcmp(key, "file_bytes") &&
+		    strcmp(key, "files") && strcmp(key, "cursor"))
+			return bad(report, key, "is not known here");
 	return 0;
 }
 

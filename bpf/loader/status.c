@@ -29,10 +29,11 @@ static json_t *programs_json(const struct ef_live *live, bool with_stats) {
 
 	if (!live->object)
 		return list;
-	json_array_foreach(live->variant->programs, i, name) json_array_append_new(
-	    list,
-	    ef_program_json(bpf_object__find_program_by_name(live->object, json_string_value(name)),
-			    with_stats));
+	json_array_foreach (live->variant->programs, i, name)
+		json_array_append_new(
+		    list, ef_program_json(bpf_object__find_program_by_name(live->object,
+									   json_string_value(name)),
+					  with_stats));
 	return list;
 }
 
@@ -49,8 +50,8 @@ static json_t *maps_json(const struct ef_live *live) {
 
 	if (!live->object)
 		return list;
-	bpf_object__for_each_map(map, live->object)
-	    json_array_append_new(list, ef_map_json(map, buffer_bytes(live, map)));
+	bpf_object__for_each_map (map, live->object)
+		json_array_append_new(list, ef_map_json(map, buffer_bytes(live, map)));
 	return list;
 }
 
@@ -235,8 +236,8 @@ static json_t *map_memory_json(const json_t *features) {
 	json_int_t sum = 0;
 	size_t i;
 
-	json_object_foreach((json_t *)features, name, feature) {
-		json_array_foreach(json_object_get(feature, "maps"), i, map) {
+	json_object_foreach ((json_t *)features, name, feature) {
+		json_array_foreach (json_object_get(feature, "maps"), i, map) {
 			bytes = json_object_get(map, "memory_bytes");
 			if (!json_is_integer(bytes))
 				return json_null();
@@ -336,12 +337,12 @@ static void write_programs(struct ef_service *service, const json_t *status, boo
 	const char *feature;
 	json_t *value, *program;
 
-	json_object_foreach(json_object_get(status, "features"), feature, value)
-	    json_array_foreach(json_object_get(value, "programs"), i, program)
-		fprintf(out, "%" JSON_INTEGER_FORMAT " %s %s %s\n",
-			json_integer_value(json_object_get(program, "id")),
-			json_string_value(json_object_get(program, "tag")), feature,
-			json_string_value(json_object_get(program, "name")));
+	json_object_foreach (json_object_get(status, "features"), feature, value)
+		json_array_foreach (json_object_get(value, "programs"), i, program)
+			fprintf(out, "%" JSON_INTEGER_FORMAT " %s %s %s\n",
+				json_integer_value(json_object_get(program, "id")),
+				json_string_value(json_object_get(program, "tag")), feature,
+				json_string_value(json_object_get(program, "name")));
 	fclose(out);
 	publish(service, "programs", text, size, failed);
 }

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run the module capability_facts, and hand on only what its format knows.
 
 What a host returns is judged before Ansible stores it: a document that is not one never becomes a

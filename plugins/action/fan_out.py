@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run one command on many hosts at once from the controller, each within its own bound."""
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Collect observations on the controller, hand them to the pure gate and return its verdict."""
 
 from __future__ import annotations
@@ -101,9 +102,7 @@ def observations(arguments, hostvars, given, hosts):
             host: dict(zip(("before", "after"), [variable(hostvars, host, arguments[one]) for one in names]))
             for host in arguments[hosts]
         }
-    return {
-        host: {end: bare(gate_base.get(pair, end)) for end in ("before", "after")} for host, pair in pairs.items()
-    }
+    return {host: {end: bare(gate_base.get(pair, end)) for end in ("before", "after")} for host, pair in pairs.items()}
 
 
 def given_pairs(given):

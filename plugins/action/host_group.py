@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Put one host of the inventory into a group for the plays that follow, by its exact name."""
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which kernel a host boots next: what kexec, the boot loader's files and the usual links say.
 
 Reads files only. Where they do not agree or do not say, the answer is None and why.

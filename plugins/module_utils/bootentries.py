@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Boot Loader Specification entries: how they read, and which one systemd-boot starts. Pure.
 
 Sources: UAPI.1 (Boot Loader Specification: keys, file names, boot counting, sorting), UAPI.10 (version

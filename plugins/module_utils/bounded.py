@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Read, as root, what somebody else can write: bounded, without blocking, never through a symlink.
 
 Whoever owns the folder may put a FIFO, a device, a link to an endless file or a million brackets

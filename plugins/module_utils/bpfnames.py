@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Names of the kernel's BPF interface, each tuple in the order of its numbers in linux/bpf.h.
 
 The numbers are part of the kernel's stable interface: a name is never renumbered, so the

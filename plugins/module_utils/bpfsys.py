@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The bpf(2) system call for Python's standard library.
 
 Every function either returns what the kernel gave or raises OSError with the kernel's errno.
@@ -144,9 +145,7 @@ def prog_load(spec: ProgramSpec, log: ctypes.Array[ctypes.c_char] | None = None)
     return bpf(PROG_LOAD, _load_attr(spec, code, log))
 
 
-def _load_attr(
-    spec: ProgramSpec, code: ctypes.Array[ctypes.c_char], log: ctypes.Array[ctypes.c_char] | None
-) -> bytes:
+def _load_attr(spec: ProgramSpec, code: ctypes.Array[ctypes.c_char], log: ctypes.Array[ctypes.c_char] | None) -> bytes:
     log_size = len(log) if log is not None else 0
     attr = struct.pack(
         "=IIQQIIQII16sIIII",

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Find named types in a BTF blob.
 
 Only what the questions of capability_facts need: the id of a typedef or a function by its name.

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The files of a bundle: what may be in it, read from a tar or a folder, written as a tar.
 
 Nothing here follows a symlink or trusts a name or a size that an archive claims.

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where a bundle lies, a folder or a tar: its files are held to the manifest one by one, and none is kept.
 
 Nothing here follows a symlink or trusts a name or a size that an archive claims, and nothing but the

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The headers of a bundle's tar, read strictly: regular members with a name, a size and a mode, nothing else.
 
 Python's tarfile reads a pax header of any size into memory, follows sparse maps and takes a negative

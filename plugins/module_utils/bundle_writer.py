@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Builds and signs a bundle, on the controller: contracts, objects, BTF, loaders, manifest, signature, tar.
 
 The only part of the collection that needs PyYAML; nothing of it runs on a managed host.

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What this host's kernel can run, asked of the kernel itself.
 
 Every answer is {"answer": "yes" | "no" | "unknown", "evidence": sentence}, some with a reason

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the answer of `capability_facts` must be before anything is planned or reported by it. Pure.
 
 The format is in docs/interfaces.md. A field that a host leaves out is not known; a field that is

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run, as root, a program that is not trusted, so that it can do nothing but read its files and answer.
 
 The program is the first process of a process namespace, in a root of its own that holds it, one folder

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a process does to itself before it becomes a program that is not trusted; see ``confined``.
 
 The order matters: what needs a power comes before that power is given up. Each step is a refusal by the

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The rules of a feature's contract by itself; contract_objects holds it against what was compiled. Pure.
 
 The rules of variants are in contract_variants, what both are written with in contract_rules.

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A contract against its compiled objects, on the controller. Pure.
 
 ``inspected`` maps each variant to what ``ebpf-loader inspect`` printed of its object, and what
@@ -190,7 +191,6 @@ def _compare_requirements(findings: Findings, field: str, variant: dict[str, Any
     if found.get("relocates") and not {"btf:any", "btf:vmlinux"} & set(variant["requires"]):
         findings.add(field, "lacks the BTF that the object's CO-RE relocations need",
                      "add 'btf:any', or 'btf:vmlinux' where a program needs the kernel's own")  # fmt: skip
-
 
     _compare_reads(findings, field, variant, found)
 

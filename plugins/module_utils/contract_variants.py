@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The rules of a contract's variants and of its BCC fallback: programs, and what they require of a host. Pure."""
 
 from __future__ import annotations
@@ -30,8 +31,13 @@ MAP_TYPES = frozenset([
 # fmt: on
 # What a hook makes certain: the program type, and whether the kernel's own BTF is needed to find it.
 HOOKS = {
-    "tp_btf": ("tracing", True), "fentry": ("tracing", True), "fexit": ("tracing", True), "lsm": ("lsm", True),
-    "raw_tp": ("raw_tracepoint", False), "tracepoint": ("tracepoint", False), "kprobe": ("kprobe", False),
+    "tp_btf": ("tracing", True),
+    "fentry": ("tracing", True),
+    "fexit": ("tracing", True),
+    "lsm": ("lsm", True),
+    "raw_tp": ("raw_tracepoint", False),
+    "tracepoint": ("tracepoint", False),
+    "kprobe": ("kprobe", False),
     "kretprobe": ("kprobe", False),
 }  # fmt: skip
 BCC_HOOKS = ("raw_tp", "kprobe", "kretprobe")

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Operators' JMESPath expressions at bounded cost.
 
 An expression is refused when it is read if it is long, deep or made of many parts. It is evaluated in

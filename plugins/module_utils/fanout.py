@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ask many hosts at once from one process, so that no host waits for another that hangs.
 
 One loop starts a process for each host, reads what comes, and ends each at its own bound. A login

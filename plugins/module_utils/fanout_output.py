@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a host sends while it is asked, kept within bounds and read for what it means. Pure.
 
 OpenSSH says by its own words on standard error when a login succeeded; the become plugin says by

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The processes of a fan-out: a program of its own for a host, or a forked copy of this one.
 
 Each leads a session of its own, so that all that it started ends with it and no terminal is asked

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a feature's folder holds beside its contract: a source, or objects of others, and a BCC source."""
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a set of text files must become on a host: a plan, its diff, and its safe execution.
 
 The plan is data (:class:`FileStep`), made by pure functions from what is there

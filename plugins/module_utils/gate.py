@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Judge observations: a pure function from what was measured to pass, fail or inconclusive.
 
 Unknown is never pass: what is missing, stale or unmeasured is inconclusive, and inconclusive
@@ -183,9 +184,7 @@ def what_is_wrong(observation: Any) -> str | None:
 def judge_freshness(pair: Pair) -> list[Check]:
     """Is the status recent? A stale one says nothing of now: it holds, it does not condemn."""
     age = number(pair.end, "status_age_ns")
-    check = compare(
-        pair, Measure("status_fresh", age, pair.limit("status_age_ns"), "ns", "age of the status")
-    )
+    check = compare(pair, Measure("status_fresh", age, pair.limit("status_age_ns"), "ns", "age of the status"))
     return [check._replace(verdict=INCONCLUSIVE) if check.verdict == FAIL else check]
 
 
@@ -209,9 +208,7 @@ def judge_active(pair: Pair) -> list[Check]:
         verdict, said = PASS, "the loader was active at both ends of the window"
     else:
         verdict, said = FAIL, f"the loader was {states[0]}, then {states[1]}"
-    return [
-        Check(pair.host, None, "loader_active", verdict, states[1], "active", None, f"{pair.host}: {said}")
-    ]
+    return [Check(pair.host, None, "loader_active", verdict, states[1], "active", None, f"{pair.host}: {said}")]
 
 
 def judge_restarts(pair: Pair) -> list[Check]:

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The gate's arguments: limits, expectations, contracts and the operator's own checks, each refused by name. Pure."""
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the gate's checks share: its inputs, a judgement, and how a value is compared with a limit. Pure."""
 
 from __future__ import annotations
@@ -118,10 +119,7 @@ def compare(pair: Pair, measure: Measure) -> Check:
         good = measure.measured <= measure.limit
         verdict = PASS if good else FAIL
         relation = "within" if good else "over"
-        sentence = (
-            f"{about}: {measure.what} {measure.measured} {measure.unit}, "
-            f"{relation} the limit of {measure.limit}"
-        )
+        sentence = f"{about}: {measure.what} {measure.measured} {measure.unit}, {relation} the limit of {measure.limit}"
     return Check(
         pair.host,
         measure.feature,
@@ -172,6 +170,4 @@ def attached_features(pair: Pair) -> list[str]:
 def programs_of(snapshot: Json, feature: str) -> list[Json]:
     """The feature's programs in a snapshot."""
     programs = get(snapshot, "status", "features", feature, "programs")
-    return (
-        [one for one in programs if isinstance(one, Mapping)] if isinstance(programs, (list, tuple)) else []
-    )
+    return [one for one in programs if isinstance(one, Mapping)] if isinstance(programs, (list, tuple)) else []

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Counters that only grow, within one observation: one that went backwards says nothing of its window. Pure.
 
 A counter is compared only while the thing that counts is the same: one boot, one process, one program.

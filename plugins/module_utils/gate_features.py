@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The gate's checks of one feature: its profile, cost, drops, rate, accounting, maps and lag. Pure."""
 
 from __future__ import annotations
@@ -83,9 +84,7 @@ def judge_profile(pair: Pair, feature: str) -> Check:
     enough = PROFILE_RANK[reached] >= PROFILE_RANK[wanted] and state != "shed"
     reason = _why(pair, feature)
     said = f"{pair.host}, {feature}: {state}, profile {reached}, at least {wanted} expected ({reason})"
-    return Check(
-        pair.host, feature, "features_attached", PASS if enough else FAIL, reached, wanted, "profile", said
-    )
+    return Check(pair.host, feature, "features_attached", PASS if enough else FAIL, reached, wanted, "profile", said)
 
 
 def _why(pair: Pair, feature: str) -> str:

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What loader and programs cost a host, and how much busier and fuller the host itself became. Pure."""
 
 from __future__ import annotations
@@ -106,9 +107,7 @@ def memory_delta(record: Any) -> int | None:
     return None if before is None or after is None else before - after
 
 
-def net_of_controls(
-    own: int | None, inputs: Inputs, delta: Callable[[Any], int | None]
-) -> tuple[int | None, str]:
+def net_of_controls(own: int | None, inputs: Inputs, delta: Callable[[Any], int | None]) -> tuple[int | None, str]:
     """(own delta less the controls' median, how it was reckoned)."""
     if own is None or not inputs.controls:
         return own, "against its own before"

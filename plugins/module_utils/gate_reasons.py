@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Why a batch is not promoted: every check that stands in the way, in one sentence, and what to do next. Pure."""
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Compare what a host's status says with root's own view of kernel and systemd (the witness). Pure.
 
 A loader that is frozen, replaced or hostile can write any status. It cannot write what the kernel

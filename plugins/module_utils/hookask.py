@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ask the running kernel where programs can be attached: named hooks, kinds of hooks, kinds of links.
 
 A named hook is asked as the loader asks it (see `Which reason a variant has` in

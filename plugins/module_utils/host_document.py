@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Judge one host's document by itself: size, depth, types, ranges, words. Pure.
 
 A host may answer anything. What a document must be is said by rules; `usable` returns a

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Read the small files by which a Linux host describes itself; what cannot be read is None."""
 
 from __future__ import annotations

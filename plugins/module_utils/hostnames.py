@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Names of an inventory: a pattern that means exactly one of them, and what a run left out. Pure.
 
 A name may hold whatever a pattern uses as a sign: commas, colons, blanks, brackets. Ansible reads

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ask the running kernel which program types, map types and helpers it has.
 
 Most questions load a program with a deliberate mistake, that the verifier refuses after it has

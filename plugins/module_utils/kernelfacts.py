@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a host says of itself in files: settings, build, security modules, our release. Asks nothing of bpf(2).
 
 Every reader takes the root that stands before the paths; what cannot be read is None.

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The BTF of a kernel that does not run, out of its image: bzImage, EFI zboot, Image.gz, vmlinux.
 
 An image is some 15 MB packed and 60 MB unpacked; both are bounded here, and held once. What is

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kill orders: what they are called, where they lie, and whether they have taken effect.
 
 Off is proven from the kernel: by its list of programs, and by the descriptors that processes

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Read what a host answered to a kill order or to the order back to its previous release. Pure.
 
 Both scripts end with one line, MARK and a JSON document. A host may print anything: whatever is

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The verdict on an order: who is off, whom it does not concern, who did not confirm, and what to do. Pure.
 
 Placed, concerned and proved off are three numbers: an order that was placed everywhere and concerns

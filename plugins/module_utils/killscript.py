@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Render the kill switch as one POSIX sh script, for hosts where nothing else may work.
 
 The script needs a shell, grep, sleep and the like, no Python and no free disk. It places the orders

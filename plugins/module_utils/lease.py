@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lease of a host on probation: its document, and what to do about one. Pure.
 
 The loader detaches everything when the lease runs out (docs/lease.md). Times are

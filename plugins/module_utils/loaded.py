@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What BPF is loaded on this host, by whomever, and what it costs.
 
 Bounded: after LISTED objects of a kind or BUDGET_NS in all, what is left is only counted or

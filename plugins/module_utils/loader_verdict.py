@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a bundle's loader answers when it is asked to verify that bundle: data of a program that may lie. Pure.
 
 A hostile loader can claim that its bundle is good; by then the signature and every file were found good

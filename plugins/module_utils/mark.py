@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The high-water mark of a host: the highest sequence that ran, which rollback and removal do not lower. Pure.
 
 The loader reads the same file (mark.c) and refuses a bundle below the mark, but for the releases that the

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What changes when a host boots its next kernel: read from the installed image, before it runs.
 
 From the image's BTF come the program types, map types and helpers (enums), tracepoints

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Measure a host: snapshots of the kernel's and the loader's own counters.
 
 What was not measured is None. Nothing here judges; that is the gate's work.
@@ -164,9 +165,7 @@ def read_status(state_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
 COLLECTOR_KEYS = ("engine", "pid", "started_boottime_ns", "state", "boot_id", "boottime_ns")
 
 
-def merge_collector(
-    status: dict[str, Any] | None, collector: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
+def merge_collector(status: dict[str, Any] | None, collector: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The loader's status with what the BCC collector runs in the place of disabled features. Pure.
 
     A collector of another boot or bundle has no say. Its CPU time and memory are added to the
@@ -385,9 +384,7 @@ def snapshot(places: Places) -> dict[str, Any]:
     }
 
 
-def observe(
-    places: Places, host: str, window_seconds: float, sleep: Callable[[float], None]
-) -> dict[str, Any]:
+def observe(places: Places, host: str, window_seconds: float, sleep: Callable[[float], None]) -> dict[str, Any]:
     """Two snapshots `window_seconds` apart; with 0 one, that stands for both ends."""
     start = snapshot(places)
     end = start

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """May a policy feature go to a host? Only where a healthy observability release runs already. Pure.
 
 Who may later say no to a program of the host must first be seen to work there: loaded, counting,

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Make text that came from a host safe to show and to keep: printable, on one line, bounded. Pure.
 
 A host can write escape sequences that paint a terminal, turn the direction of a line, or fill it.

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which profile a feature will reach on a host: a pure function of its contract and the host's facts.
 
 An answer that is unknown never satisfies a requirement. The first variant whose every
@@ -224,9 +225,7 @@ def predict(contract: Json, facts: Json, today: str | None = None, fallbacks: Se
     return _without_variant(contract, facts, refusals, fallbacks)
 
 
-def _without_variant(
-    contract: Json, facts: Json, refusals: list[Refusal], fallbacks: Sequence[str]
-) -> dict[str, Any]:
+def _without_variant(contract: Json, facts: Json, refusals: list[Refusal], fallbacks: Sequence[str]) -> dict[str, Any]:
     """No variant works: a fallback, or disabled with the last variant's reason, as it asks for least."""
     code = refusals[-1].code
     if BCC not in fallbacks or not contract.get(BCC):

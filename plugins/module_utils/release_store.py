@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The releases on a host's disk: reads them and executes the steps of a plan.
 
 Whatever ends the process at whatever moment, ``current`` names a complete

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Pages that a person reads at a glance: the fleet's census and the capability matrix. Pure.
 
 Each page is one file without scripts or outside resources. Every text that comes from a host

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The way back to the previous release, as a POSIX sh script that a host runs over SSH. Pure.
 
 Its answer is read by ``kill_answer``.

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Judge a bundle's signature: the trust files are judged here, the cryptography by ssh-keygen.
 
 ssh-keygen gets one line of our own making, the key that signed and nothing else, so that no option of

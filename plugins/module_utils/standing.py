@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kill orders that stand on hosts, and what of a rollout they would keep off. Pure.
 
 A release that is deployed under an order comes up with programs off, and its batch goes back when
@@ -34,9 +35,7 @@ def standing_orders(hosts: Sequence[Json], contracts: Sequence[Json]) -> list[St
     registered as `ebpf_fleet_capability`. Orders for another kernel family, or for a feature that the
     rollout does not bring, concern nothing.
     """
-    return [
-        Standing(str(host["inventory_hostname"]), order) for host in hosts for order in _orders_on(host, contracts)
-    ]
+    return [Standing(str(host["inventory_hostname"]), order) for host in hosts for order in _orders_on(host, contracts)]
 
 
 def _orders_on(host: Json, contracts: Sequence[Json]) -> list[str]:

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which stratum a host claims, and what the inventory and the last census say of that. Pure.
 
 A stratum decides who is a canary, and a host claims its own. Nothing is believed for the claim

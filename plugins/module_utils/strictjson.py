@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """JSON as the loader reads it: what jansson refuses, Python refuses too. Pure.
 
 Python's own reader takes more: the last of two keys of one name, NaN, numbers of any size, half of a

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The system calls of a program that reads files and writes to its standard output, as a seccomp filter. Pure.
 
 The filter is classic BPF over ``struct seccomp_data``. Another architecture's calls end the process;

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a change of a host's trust files would do: who may no longer sign, whether what runs may go on. Pure.
 
 A signer that disappears because a variable was given twice, or by a typo, is found here before it is

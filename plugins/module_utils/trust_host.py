@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The trust of a host: judged by both verifiers before it is changed, kept so that a rollback restores it.
 
 The signers that a change replaces are kept in ``trust-former``, in the folder of the trust files so that

@@ -1,5 +1,6 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The trust files of a host, allowed_signers and revoked_keys: read with suspicion, of one grammar.
 
 The grammar is docs/trust-formats.md; the loader (signers.c, sshkey.c, trust.c) has the same one, and

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The cgroup of a unit: what is in it, and its end. For a service that does not end when systemd asks it to."""
 
 from __future__ import annotations

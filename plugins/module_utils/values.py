@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Values as people give them: numbers, truths and documents that may arrive as text. Pure.
 
 `-e key=value` and templates make text of everything, and YAML makes numbers and truths of words

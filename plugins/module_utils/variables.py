@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every variable that a person may set, and what it takes. The one home of that. Pure.
 
 The playbooks ask `faults` before anything else, and read each value with `read`: whether it came

@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Root's own view of a unit of ours: from the kernel and systemd, without believing the unit.
 
 Everything is bounded in count and time, nothing follows a link that the unit's user could lay,

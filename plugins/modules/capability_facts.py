@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ask a host's kernel what eBPF it can run."""
 
 from __future__ import annotations
@@ -127,9 +128,7 @@ from ansible.module_utils.basic import AnsibleModule
 def refuse_unsupported_host(module):
     """Stop before imports that only Linux has; the action plugin speaks for a Python that is too old."""
     if platform.system() != "Linux":
-        module.fail_json(
-            msg=f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play"
-        )
+        module.fail_json(msg=f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play")
 
 
 def the_day(module):
@@ -153,9 +152,7 @@ def ask(params, today):
     needed = profile.requirements(contracts)
     facts = capabilities.gather(needed, all_helpers=params["helpers"] == "all", btf_index=params["btf_index"])
     facts["trust"] = trust_host.judge_running(Layout(Path("/")))
-    facts["profiles"] = {
-        one["feature"]: profile.predict(one, facts, today, params["fallbacks"]) for one in contracts
-    }
+    facts["profiles"] = {one["feature"]: profile.predict(one, facts, today, params["fallbacks"]) for one in contracts}
     if params["next_kernel"]:
         from ansible_collections.ebpf.fleet.plugins.module_utils import nextkernel
 

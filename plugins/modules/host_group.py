@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of the action plugin host_group, which runs on the controller."""
 
 from __future__ import annotations

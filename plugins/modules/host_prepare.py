@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 from __future__ import annotations
 
@@ -148,8 +149,10 @@ def require_systemd():
             f"this host runs {platform.system()}; ebpf.fleet needs Linux. Take it out of the inventory pattern"
         )
     if not os.path.isdir("/run/systemd/system"):
-        raise PrepareError("this host was not booted with systemd (/run/systemd/system is missing); the loader "
-                           "runs as a systemd service. Take the host out of the inventory pattern")
+        raise PrepareError(
+            "this host was not booted with systemd (/run/systemd/system is missing); the loader "
+            "runs as a systemd service. Take the host out of the inventory pattern"
+        )
 
 
 def wanted_files(items):

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Turn eBPF features off, and prove from the kernel that they are."""
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Measure a host before and after a change."""
 
 from __future__ import annotations

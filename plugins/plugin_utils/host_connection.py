@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How Ansible would reach a host, for many hosts from one task.
 
 The connection and become plugins of each host are made by Ansible's own loaders with that host's

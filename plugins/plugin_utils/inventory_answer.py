@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the inventory itself answers to a pattern, by Ansible's own reader of patterns."""
 
 from __future__ import annotations

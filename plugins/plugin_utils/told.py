@@ -1,5 +1,6 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """How a filter or lookup of ours says that it cannot: by an error, or as data that a playbook tells.
 
 ansible-core wraps what is raised while a task's arguments are rendered in words of its own

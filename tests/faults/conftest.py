@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The fleet, a key, and releases for the fault tests. They run for real or fail; none is skipped."""
 
 from __future__ import annotations

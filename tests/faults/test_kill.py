@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The kill switch on real hosts: every scope, and when the host has nothing left to help with."""
 
 from __future__ import annotations

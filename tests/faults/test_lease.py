@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Hosts that nobody reaches any more, and clocks that are set: what must go goes by itself."""
 
 from __future__ import annotations

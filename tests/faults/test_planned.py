@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """On real hosts, oldest and newest kernel: a bundle that is swapped, and one whose signer means harm."""
 
 from __future__ import annotations

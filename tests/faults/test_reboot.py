@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A kill order in /etc holds across a reboot of the machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Rollouts on real hosts while things break: the batch goes back, and nothing later starts."""
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def test_the_same_playbooks_run_on_a_plain_inventory(fleet, second, tmp_path):
     plain = tmp_path / "hosts.ini"
     plain.write_text(
         f"web1 ansible_host=127.0.0.1 ansible_port={port} ansible_user=root ansible_ssh_private_key_file={key} "
-        f"ansible_ssh_common_args=\"{options}\" ebpf_fleet_cell=c1 ebpf_fleet_region=r1 "
+        f'ansible_ssh_common_args="{options}" ebpf_fleet_cell=c1 ebpf_fleet_region=r1 '
         "ebpf_fleet_policy=\"{'host': {'cpu_millicores': 200}}\" ebpf_fleet_loader_cpu_quota=60%\n"
     )
     done = fleet.roll_out(second, inventory=plain)

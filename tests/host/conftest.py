@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Namespace hosts for this suite. Where this machine cannot have one, every test skips and says why."""
 
 from __future__ import annotations

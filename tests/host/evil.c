@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
 /* A compromised loader, for tests/host: it runs where the real unit starts the loader, with the
  * loader's user, capabilities and sandbox, and holds a program "ef_evil" attached by a link.
  * Every trick ignores SIGTERM and every order. It never has more than TASKS_MAX tasks, as

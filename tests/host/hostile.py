@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A compromised loader in the place of ours, and what the kernel says of it, told by nothing of ours."""
 
 from __future__ import annotations

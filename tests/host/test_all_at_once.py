@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Everything that can delay a kill, in one fleet and one order: each other host is off and confirmed in its time."""
 
 from __future__ import annotations

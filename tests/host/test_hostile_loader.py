@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The kill against a compromised loader's user: it ends it in time, whatever it does, and tells the truth.
 
 Each trick runs in the real unit, with the loader's user, capabilities and sandbox (evil.c). The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A service that ignores SIGTERM and asks systemd for an hour more holds up no way back and no new release."""
 
 from __future__ import annotations

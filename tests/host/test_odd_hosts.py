@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Rollout, way back, kill and release over hosts with odd names, login shells and profiles: each is accounted for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Image-based systems: we need nothing that they cannot write to, /usr or all but /etc, /var and /run."""
 
 from __future__ import annotations

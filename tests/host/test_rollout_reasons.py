@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A rollout that fails says every check that failed and what to do next, by the real playbook on a real host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A whole rollout over SSH with every value given as text, its check mode, and a kill order that stands."""
 
 from __future__ import annotations

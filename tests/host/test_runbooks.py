@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The commands of the runbooks that need systemd, and those of Ansible, on a host with both."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A namespace host is what the tests of this suite take it for, and nothing of it stays behind."""
 
 from __future__ import annotations

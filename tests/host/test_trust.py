@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A change of trust on a host of its own, by the real playbooks: refused, rolled back with the release, or obeyed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The gate against forged status files, under real systemd: unit, cgroup and user are the real ones."""
 
 from __future__ import annotations
@@ -83,9 +84,7 @@ def forge(host: SysHost, script: str = FORGER) -> None:
     time.sleep(1)
 
 
-def test_a_good_host_agrees_in_every_check(
-    host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path
-) -> None:
+def test_a_good_host_agrees_in_every_check(host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path) -> None:
     verdict, after = judge(sysfleet, first, tmp_path)
     assert verdict["verdict"] == "pass", verdict["sentence"]
     seen = after["end"]["witness"]["loader"]
@@ -119,9 +118,7 @@ def test_a_fifo_in_the_place_of_the_status_holds_and_hangs_nothing(
     assert verdict["verdict"] == "inconclusive" and "is not a regular file" in verdict["sentence"]
 
 
-def test_the_status_of_another_process_fails(
-    host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path
-) -> None:
+def test_the_status_of_another_process_fails(host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path) -> None:
     pid = main_pid(host)
     host.must(f"kill -STOP {pid}")
     forge(host, FORGER.replace("while True", 'status["pid"] = 1\nwhile True', 1))

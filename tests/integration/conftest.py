@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the integration tests share with those of the loader: the binary, objects, key and trust."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Processes that hold a program, in a real cgroup of the loader's unit or outside of it, below a root of their own.
 
 The program has a name of its own and the contract of a feature names it, so that loaders of other

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Real bundles, real keys and a host's tree in a folder, for the tests of the release."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Run tasks by the real ansible-playbook on this machine, and read what they returned."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The real loader in a process namespace of its own, over the folders of a host below a root.
 
 Scripts that look at /proc then see this loader and no other of the machine.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The bundle_build module and playbooks/release.yml: real compilers, real keys, the same bytes each time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What bundle_build takes and refuses beyond our own objects: real compilers, real bpftool, real objects of others."""
 
 from __future__ import annotations
@@ -85,8 +86,12 @@ CONTRACT: dict[str, Any] = {
         {
             "name": "reduced",
             "programs": ["ef_probe"],
-            "requires": ["btf:any", "prog_type:raw_tracepoint", "attach:raw_tp:sched_switch",
-                         "helper:raw_tracepoint:probe_read_kernel"],  # fmt: skip
+            "requires": [
+                "btf:any",
+                "prog_type:raw_tracepoint",
+                "attach:raw_tp:sched_switch",
+                "helper:raw_tracepoint:probe_read_kernel",
+            ],  # fmt: skip
         }
     ],
 }

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """capabilities.yml on real hosts (this machine): bundle, pages, silent hosts, next kernel; and the policy's refusal."""
 
 from __future__ import annotations

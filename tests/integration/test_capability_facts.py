@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """capability_facts by ansible-playbook; its predictions against the loader's trial loads."""
 
 from __future__ import annotations

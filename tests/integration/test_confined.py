@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A bundle whose loader is hostile: signed by a trusted key, so what runs of it must be able to do nothing.
 
 The program is `hostile/loader.c`; the last test of each kind says what it would have done as root.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The fan-out over real OpenSSH: hosts that hang in every way hold up no other, and each is named truly."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The action plugin gate: where it takes its inputs from, and a verdict over a real loader."""
 
 from __future__ import annotations

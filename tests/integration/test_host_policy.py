@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The filter of the prepare role, run by Ansible over variables as an inventory has them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The module host_prepare, run by Ansible: what it refuses, what it plans, and that it says the truth."""
 
 from __future__ import annotations

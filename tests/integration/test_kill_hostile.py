@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The kill script against whoever does not want to be killed, with real processes, cgroups and programs."""
 
 from __future__ import annotations

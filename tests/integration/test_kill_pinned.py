@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A program of ours that somebody pinned is told with what removes it, and what removes it works."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The kill switch, by script and by module, against the real loader on this machine's kernel."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The modules that grant, renew and confirm a lease, on a host's tree in a folder."""
 
 from __future__ import annotations

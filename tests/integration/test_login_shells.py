@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The order arrives through any login shell, its answer is found whatever a profile prints; three numbers are told."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Hosts that lie, paint and inject, met by the real playbooks with the settings that a user has by default."""
 
 from __future__ import annotations

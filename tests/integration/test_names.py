@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every name that an inventory may have is addressed and accounted for by all four playbooks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """observation_info by ansible-playbook, with and without a loader."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What was planned is what is installed: a bundle file that is swapped at any moment after the plan."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The playbooks as a person runs them: whom they address, where records go, what the tarball holds."""
 
 from __future__ import annotations

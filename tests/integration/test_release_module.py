@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The release module on a real bundle: it installs what is signed, and nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A refused or failed release run leaves the host as it was: current, previous, the way back, every byte and mode."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """docs/third-party.md by its own words: its files are written and its commands run, on this machine's kernel."""
 
 from __future__ import annotations

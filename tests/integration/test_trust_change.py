@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A change of a host's trust: judged by both verifiers before it is written, and taken back by the way back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Values and files that people give wrongly, by the playbooks as they are run: one sentence, nothing changed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The VM lab: a fleet of small QEMU guests with different kernels, reached over SSH.
 
 Run ``python3 -m tests.lab --help`` from the repository's root. What uses the lab sees an

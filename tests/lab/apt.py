@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Debian packages of suites that this machine does not use, without touching its own apt state.
 
 Mirrors, keyrings and proxies are those of the machine: its sources say where Debian is, its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a guest's console says of a kernel that gave up, read as it grows."""
 
 from __future__ import annotations

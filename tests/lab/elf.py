@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Is a program statically linked? In a guest's initrd there is no library and no dynamic loader."""
 
 from __future__ import annotations

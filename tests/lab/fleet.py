@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Many guests at once: building what they need, bringing them up, and their state."""
 
 from __future__ import annotations

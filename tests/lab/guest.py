@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One guest: starting, saving, restoring, stopping it, and saying truly what state it is in."""
 
 from __future__ import annotations

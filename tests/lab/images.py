@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the guests are made of: keys, userland images, kernels with their initrd and modules.
 
 Each product lies in a folder or file of the cache that is named after the content of its inputs;

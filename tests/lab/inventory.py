@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lab as an ordinary SSH inventory."""
 
 from __future__ import annotations

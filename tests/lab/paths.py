@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Where the lab keeps things. Everything but the inventory is under ``.cache/lab``."""
 
 from __future__ import annotations

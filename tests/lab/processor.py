@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a guest sees of this machine's processor.
 
 An emulated guest reads this machine's own time stamp counter. Left to measure its rate, a guest

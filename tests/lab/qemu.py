@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The emulator: where it comes from, its command line, its monitor, and whether KVM works here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Reads lab.yml: which hosts there are, with which kernel, userland and place in the fleet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """SSH to the guests: the options that everyone uses, the first contact, the clock."""
 
 from __future__ import annotations

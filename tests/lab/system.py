@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Commands, progress, digests and the lock: what every part of the lab needs from the machine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The BCC fallback on a real host without BTF: prepared, deployed, measured, killed. Changes the guest k61bcc.
 
 The guest is made with `python3 -m tests.lab up k61bcc`; `reset k61bcc` takes it back.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every variant of every feature on the guests that run: a real workload, and the numbers that come of it.
 
 Leaves nothing in a guest: the loader runs from a folder of its own, which is removed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lab's own logic: what it reads, what it writes, what it takes for alive.
 
 Machines are not started here; test_live.py looks at those that run.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the lab promises of a running guest, asked of the guests that run; changes nothing in them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The Python verifier on Debian 11, whose OpenSSH 8.4 knows no time in allowed_signers: a good bundle is good there."""
 
 from __future__ import annotations

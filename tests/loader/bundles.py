@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Make real bundles, signed by ssh-keygen, for the tests of the loader."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the tests of the loader share: the binary, a signing key, trust files."""
 
 from __future__ import annotations

@@ -134,9 +134,7 @@ def made_world(loader: Path, objects: Path, folder: Path, key: Path) -> Iterator
     service = make_service(loader, folder, Trust(folder / "trust", key), features)
     cursor = folder / "cursor"
     cursor.write_text('{"schema": "ebpf.fleet/cursor/v1", "segment": 1, "offset": 10}')
-    service.allow(
-        {**ROOMY_POLICY, "sink": {"kind": "jsonl", "file_bytes": 131072, "files": 16, "cursor": str(cursor)}}
-    )
+    service.allow({**ROOMY_POLICY, "sink": {"kind": "jsonl", "file_bytes": 131072, "files": 16, "cursor": str(cursor)}})
     service.want(*NAMES)
     world = World(service)
     (folder / "textfile").mkdir()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Alert rules: each has metrics that exist, fires where it should, and leads to its own section of a runbook."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The build of the loader: static, stripped, equal bytes from any folder."""
 
 from __future__ import annotations

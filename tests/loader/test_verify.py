@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """`ebpf-loader verify`: nothing passes that the signature does not cover."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The gate against a loader that lies: a real one on this kernel, whose status.json is forged.
 
 Root's view is taken by the module's own code; only the unit's cgroup is named by the test, as
@@ -155,6 +156,7 @@ def test_a_forged_lower_cost_fails_and_the_kernels_is_judged(host: Witnessed) ->
     burn = subprocess.Popen(["sh", "-c", "while :; do :; done"])
     (host.cgroup / "cgroup.procs").write_text(str(burn.pid))
     try:
+
         def cheap(status: Json, seconds: float) -> None:
             grow(status, seconds)
             status["loader"]["cpu_ns"] = int(seconds * 1e6)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What hosts answered: facts through Ansible, and the loader's own words from ask.sh."""
 
 from __future__ import annotations

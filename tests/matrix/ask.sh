@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Runs a bundle on the host that it was unpacked on and prints what came of it: marked parts of JSON.
 # usage: ask.sh FOLDER [hidden]
 #   FOLDER   holds bundle/ and etc/ (trust, desired.json); what the loader writes goes there too

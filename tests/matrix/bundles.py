@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one bundle that every host of the matrix gets: the repository's features, signed, with minimal BTF."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The matrix as a document: put together and judged. Pure; the format is docs/interfaces.md, "Matrix"."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The one error that ends a matrix."""
 
 from __future__ import annotations

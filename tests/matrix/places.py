@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The matrix's hosts, how to ask one, and where things are. This machine is a host of it too, twice."""
 
 from __future__ import annotations

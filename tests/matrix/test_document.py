@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The matrix's own logic: what it compares, what it counts, what it refuses. No machine is started here."""
 
 from __future__ import annotations

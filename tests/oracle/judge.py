@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Compare our answers with each witness's, and have a real attempt decide where they differ. Pure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every answer of capability_facts against independent witnesses; a real attempt decides who is right.
 
 Writes build/oracle/HOST.json. Runs on this machine and on each VM of the lab that is up, or on

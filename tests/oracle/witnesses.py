@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The witnesses of the oracle: our facts, libbpf's probes, bpftool, and real attempts, on one host.
 
 A host is this machine or a VM of the lab; all that a witness needs is carried there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Many hosts over real OpenSSH on one machine, good ones and ones that hang in every way.
 
 Each is an sshd on a loopback address of its own, in its own process and mount namespace with its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Releases of this repository on namespace hosts, deployed by the collection's own roles over SSH."""
 
 from __future__ import annotations

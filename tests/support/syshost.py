@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Hosts with real systemd and no VM: namespaces on this machine's kernel, reached by ordinary SSH.
 
     with SysHost.boot() as host:

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # PID 1 of a namespace host, until it becomes systemd: builds the host's file system and boots it.
 # Called by syshost.py as: syshost_boot.sh FOLDER ADDRESS PORT NAME, in namespaces of its own.
 set -eu

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Root reads what others can write: bounded, without blocking, through no link."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Names and ids in BTF: on made blobs and on this machine's kernel."""
 
 from __future__ import annotations

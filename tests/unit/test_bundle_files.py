@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The files of a bundle: what a tar or a folder may hold."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Capability answers: the parsers on made files, the questions on this machine's own kernel."""
 
 from __future__ import annotations
@@ -184,9 +185,7 @@ class TestStanding:
         ("number", "answer"),
         [(7, "no"), (errno.EOPNOTSUPP, "no"), (errno.EBADMSG, "yes"), (errno.EINVAL, "unknown"), (0, "unknown")],
     )
-    def test_signatures_are_judged_by_errno(
-        self, monkeypatch: pytest.MonkeyPatch, number: int, answer: str
-    ) -> None:
+    def test_signatures_are_judged_by_errno(self, monkeypatch: pytest.MonkeyPatch, number: int, answer: str) -> None:
         """One kernel gives one errno only, so the others are put in its mouth here; the oracle asks for real."""
         monkeypatch.setattr(bpfsys, "signed_load", lambda _type, _signature: number)
         assert kernelask.ask_signed(TRUSTED)["answer"] == answer
@@ -196,9 +195,15 @@ class TestStanding:
 
 
 NOTES = (
-    struct.pack("=III", 4, 4, 1) + b"Xen\0" + b"abcd"
-    + struct.pack("=III", 6, 3, 2) + b"Linux\0\0\0" + b"abc\0"
-    + struct.pack("=III", 4, 20, 3) + b"GNU\0" + bytes(range(20))
+    struct.pack("=III", 4, 4, 1)
+    + b"Xen\0"
+    + b"abcd"
+    + struct.pack("=III", 6, 3, 2)
+    + b"Linux\0\0\0"
+    + b"abc\0"
+    + struct.pack("=III", 4, 20, 3)
+    + b"GNU\0"
+    + bytes(range(20))
 )
 KERNEL = {"machine": "x86_64", "release": "6.1.0-1", "build_id": "aa"}
 

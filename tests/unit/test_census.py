@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a fleet can run, counted."""
 
 from __future__ import annotations

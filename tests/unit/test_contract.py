@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a contract may say by itself."""
 
 from __future__ import annotations

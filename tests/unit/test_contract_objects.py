@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A contract held against what was compiled: every difference by file, field and remedy."""
 
 from __future__ import annotations

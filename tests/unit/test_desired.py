@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What shall run: resolved against contracts, rendered, read back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the pages list is what the code has, both ways: reason codes, limits, checks, commands, targets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Operators' expressions: what is refused when it is read, and what is stopped while it runs."""
 
 from __future__ import annotations

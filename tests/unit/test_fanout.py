@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The fan-out's pure parts, and its loop over processes of this machine."""
 
 from __future__ import annotations

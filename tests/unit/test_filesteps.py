@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Text files on a host: planned, shown as a diff, written atomically."""
 
 from __future__ import annotations

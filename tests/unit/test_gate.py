@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Verdicts of the gate: each check can pass, fail and stay open, and open never promotes."""
 
 from __future__ import annotations

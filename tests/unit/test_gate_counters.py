@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A counter that goes backwards holds a rollout, whichever it is: it is never a negative measure that passes."""
 
 from __future__ import annotations

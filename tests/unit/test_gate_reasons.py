@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A verdict names every check that stands in the way, and the next step of each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Status against witness: each disagreement fails with both values, what was not seen holds, and good hosts agree."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One host's document is judged by itself: what is wrong is told, nothing is raised."""
 
 from __future__ import annotations

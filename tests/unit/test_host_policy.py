@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A host's policy: every bad value is named, and what is written is what the loader reads."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Every module and plugin of the collection can be imported: a name that moved is found here, not on a host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Our tables of the kernel's numbers against the kernel that runs: its BTF, and what it says of itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kill orders and the kill script: the script runs for real, in a process namespace of its own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Answers to a kill order, from hosts that garble, bloat, forge or paint them: no other host is the worse for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The verdict on an order: three numbers, the reason of each, the nearest name, in bounded lines."""
 
 from __future__ import annotations

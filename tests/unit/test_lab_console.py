@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lab tells a guest whose kernel gave up at once, and a program that could not run in its initrd by name."""
 
 from __future__ import annotations

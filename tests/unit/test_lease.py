@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The lease's document, who may confirm it, and where a release's plan grants or ends one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Each link of each page leads somewhere, and each anchor to a heading."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a bundle's loader says is data; its codes are those of its sources and of the documentation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A real capability document of this machine, spoiled at random and on purpose: only its own host pays for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The manifest: one byte sequence, and nothing in it that the rules do not know."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What changes at the next boot: facts of a kernel that does not run, and what they lead to."""
 
 from __future__ import annotations

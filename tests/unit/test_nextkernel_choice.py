@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Which kernel boots next, as the files of a host say it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """BTF out of kernel images: those that this test packs from this machine's own BTF, and real ones of Debian."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What an image says of its kernel, held against what that kernel said itself when the matrix asked it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Measuring: the parsers on real formats, and what was not measured staying null."""
 
 from __future__ import annotations

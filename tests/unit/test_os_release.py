@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """One table of odd os-release files, read by modules and kill script; the loader reads it in its own suite."""
 
 from __future__ import annotations

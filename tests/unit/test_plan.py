@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Stages and batches of a rollout."""
 
 from __future__ import annotations

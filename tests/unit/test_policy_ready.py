@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A policy feature goes only where a healthy observability release runs."""
 
 from __future__ import annotations

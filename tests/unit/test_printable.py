@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What came from a host is shown as it is, and paints nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """docs/privileges.md is what the sources say; the unit's sandbox is as narrow as it claims, no narrower than needed."""
 
 from __future__ import annotations

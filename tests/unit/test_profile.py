@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The profile that a feature is predicted to reach."""
 
 from __future__ import annotations

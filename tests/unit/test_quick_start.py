@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The first commands of the README work as they stand, on an inventory that has no folder for variables yet."""
 
 from __future__ import annotations

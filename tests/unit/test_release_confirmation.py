@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """When a status document confirms a restart, and when it only looks like it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of a release: steps, what each takes back, and a diff that tells the truth."""
 
 from __future__ import annotations

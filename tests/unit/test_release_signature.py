@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Signatures and trust files: what gets which name. ssh-keygen makes and judges the real ones."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The pages that an on-call engineer reads, and what a release says of its kernels."""
 
 from __future__ import annotations

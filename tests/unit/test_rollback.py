@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The way back to the previous release: the script, run for real in a folder, and the census."""
 
 from __future__ import annotations
@@ -50,9 +51,7 @@ def digest(host: Path, name: str) -> str:
     return hashlib.sha256((host / f"var/lib/ebpf-fleet/releases/{name}/bundle/manifest.json").read_bytes()).hexdigest()
 
 
-def run(
-    host: Path, from_digest: str | None = None, shell: str = "sh", lock_seconds: int = 5, **more: str
-) -> dict:
+def run(host: Path, from_digest: str | None = None, shell: str = "sh", lock_seconds: int = 5, **more: str) -> dict:
     script = rollback.render_rollback(
         from_digest, wait_seconds=1, lock_seconds=lock_seconds, stop_seconds=2, root=str(host)
     )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Kill orders that stand on hosts, told before a rollout changes anything."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The filter of system calls: every number against the kernel's headers, every decision by running it."""
 
 from __future__ import annotations

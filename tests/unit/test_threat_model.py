@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """docs/threat-model.md names, for each promise, tests that exist."""
 
 from __future__ import annotations

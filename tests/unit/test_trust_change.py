@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A change of trust: what it takes away, and from whom."""
 
 from __future__ import annotations

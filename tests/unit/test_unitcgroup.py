@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A unit's cgroup: where it is found and how it ends, with real cgroups of this machine."""
 
 from __future__ import annotations

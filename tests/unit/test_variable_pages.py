@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The pages have every variable that a person can set, no other, and the defaults that are in the code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Values as people give them: every variable takes text for what it is, or says what it got."""
 
 from __future__ import annotations

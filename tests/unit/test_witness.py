@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Root's own view: the parsers on real formats, bounds, and what cannot be seen staying null with its reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The Python verifier's verdicts on many worlds: a program of its own, so that any Python can run it.
 
 Reads a JSON list of [source, allowed_signers, revoked_keys], writes a list of [code, signer or message];

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Both verifiers, and ssh-keygen, over many mutants: `make differential`.
 
 Nothing may be accepted that is not what was signed, the two must agree in verdict and reason, and no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Mutants of bundles, signatures and trust files, by rule: each class is a function that yields them for ever.
 
 A mutant is a name, a change of a world, and the reason code that the grammar (docs/trust-formats.md)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Mutants of what a clock and a contract have to do with a verdict: keys' times against `created`, variants' order."""
 
 from __future__ import annotations

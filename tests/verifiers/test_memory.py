@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A bundle costs the controller one member of memory, and none before its signature holds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What the verdict owes to ssh-keygen: nothing that an older one lacks, and its faults are not the bundle's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Both verifiers have one grammar: the same verdict and the same reason for every mutant and every case."""
 
 from __future__ import annotations

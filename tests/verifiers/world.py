@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A signed bundle and a host's trust files in a folder, for one mutant to change."""
 
 from __future__ import annotations

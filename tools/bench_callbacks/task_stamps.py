@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Ansible callback: one JSON line for each task, {task, host, seconds, ok}."""
 
 from __future__ import annotations

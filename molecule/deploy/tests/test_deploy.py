@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a host runs after a deployment: asked of its kernel, its systemd and its loader."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a prepared host has, looked at from outside."""
 
 from __future__ import annotations

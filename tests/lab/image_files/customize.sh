@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Turns a fresh minimal Debian tree into a lab guest's base image.
 # usage: customize.sh ROOT GUEST_FILES KEYS
 #   ROOT         the tree that mmdebstrap has just unpacked
