@@ -96,7 +96,7 @@ def facts_by_ansible() -> Iterator[Result]:
 GATHER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities
 capabilities.gather([], all_helpers=sys.argv[2] == "all")
 """
 

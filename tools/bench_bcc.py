@@ -100,8 +100,9 @@ def pack(folder: Path) -> bytes:
     files = {"bundle": folder / "bundle", "signers": trust.signers, "ebpf-loader": LOADER}
     files.update({"generator": build_generator(folder), "runqlat-bpfcc": tool()})
     files.update({f"tools/{name}.py": ROOT / f"tools/{name}.py" for name in MODULES})
-    utils = "ansible_collections/ebpf/fleet/plugins/module_utils"
-    files.update({f"collections/{utils}/{each.name}": each for each in (ROOT / "plugins/module_utils").glob("*.py")})
+    collection = "collections/ansible_collections/ebpf/fleet"
+    utils = (ROOT / "plugins/module_utils").rglob("*.py")
+    files.update({f"{collection}/{each.relative_to(ROOT)}": each for each in utils})
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
         for name, source in files.items():

@@ -19,7 +19,7 @@ from tools.play import ROOT
 if str(ROOT / "collections") not in sys.path:
     sys.path.append(str(ROOT / "collections"))
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import loaded
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import loaded
 
 LOAD = ROOT / "tools/bench_load"
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")

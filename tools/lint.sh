@@ -13,7 +13,7 @@ run() {
 run "ruff" ruff check .
 run "ruff format" ruff format --check --quiet .
 # The parts of the kill script are sent to hosts as they are; the script has no room for it.
-git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill_script' |
+git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill/parts' |
 	xargs -0 sh -c 'printf "lint: licence headers\n" >&2; grep -L -m 1 "SPDX-License-Identifier: GPL-" "$@" | { ! grep .; }' sh || bad=1
 run "mypy on module_utils" mypy plugins/module_utils
 run "yamllint" yamllint --strict .

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import report
+from ansible_collections.ebpf.fleet.plugins.module_utils.report import pages as report
 
 from tests.lab import fleet, guest, paths, settings
 from tests.lab.errors import LabError

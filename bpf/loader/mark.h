@@ -21,7 +21,7 @@ struct ef_mark {
 };
 
 /*
- * Read ETC/mark.json, which deployments write (plugins/module_utils/mark.py). No file:
+ * Read ETC/mark.json, which deployments write (plugins/module_utils/release/mark.py). No file:
  * *mark is zero. -1: EF_MARK_MALFORMED, for what is there and cannot be used.
  */
 int ef_mark_read(const char *path, struct ef_mark *mark, struct ef_refusal *why);

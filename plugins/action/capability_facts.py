@@ -10,8 +10,8 @@ variable, and neither do facts, hosts or warnings that a hostile host adds to it
 from __future__ import annotations
 
 from ansible.errors import AnsibleConnectionFailure
-from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document
-from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.guarded import GuardedAction
 
 # What an interpreter before 3.8 says when it meets ansible-core's own wrapper.

@@ -12,7 +12,8 @@ import time
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils import fanout, values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import fanout
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import Reach
 
 ARGUMENTS = {

@@ -9,12 +9,14 @@ import contextlib
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate, gate_arguments, gate_base
-from ansible_collections.ebpf.fleet.plugins.module_utils.expressions import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.expressions import (
     Evaluator,
     ExpressionError,
     refuse_expensive,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import base as gate_base
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
 
 ARGUMENTS = {
     "changed": {"type": "dict"},

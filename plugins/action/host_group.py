@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 
 ARGUMENTS = {"name": {"type": "str", "required": True}, "group": {"type": "str", "required": True}}
 

@@ -9,13 +9,8 @@ import functools
 import os
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import (
-    capability_document,
-    census,
-    policy_ready,
-    report,
-    strata,
-)
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census, policy_ready, strata
+from ansible_collections.ebpf.fleet.plugins.module_utils.report import pages as report
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt, fault_of
 
 

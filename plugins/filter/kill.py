@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript, variables
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
 
 
 def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10, login_seconds=None):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 
 
 def exact_pattern(name):

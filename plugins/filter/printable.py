@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.printable import DEPTH_LIMIT, printable_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import DEPTH_LIMIT, printable_document
 
 # A record of the controller's own may have an entry for every check of every host: none is dropped.
 ITEMS_LIMIT = 10_000_000

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill, kill_answer, kill_verdict, killscript, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import verdict as kill_verdict
 
 
 def rollback_script(from_digest, wait=30, trust_only=False):
@@ -24,13 +27,13 @@ def kill_census(answers, scopes=(), state="engaged", allow_unconcerned=False):
     try:
         order = kill_verdict.Order([str(scope) for scope in scopes], state, allow_unconcerned)
         return kill_answer.census(answers, order=order)
-    except kill.ScopeError as error:
+    except orders.ScopeError as error:
         raise AnsibleFilterError(f"kill_census: {error}") from error
 
 
 def kill_refusal(scope, state="engaged"):
     """Return one sentence on an order that cannot be meant; empty for one that can."""
-    return kill.refusal(scope, state)
+    return orders.refusal(scope, state)
 
 
 def kill_changed(answer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import plan
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import plan
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt, fault_of
 
 

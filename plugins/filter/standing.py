@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import standing
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 
 
 def standing_orders(hostvars, contracts):

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils import variables
-from ansible_collections.ebpf.fleet.plugins.module_utils.values import RefusedValueError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
 
 GROUPS = {
     "rollout": (variables.ROLLOUT, variables.ROLES, variables.KILL, ("ebpf_fleet_fallbacks",)),

@@ -44,9 +44,9 @@ import os
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.trust_change import key_of, spell_key
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.trust_change import key_of, spell_key
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 

@@ -37,7 +37,7 @@ _raw:
 """
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 
 

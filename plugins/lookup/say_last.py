@@ -39,7 +39,7 @@ import multiprocessing
 import sys
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 
 LINE_LIMIT = 500
 KEPT = []

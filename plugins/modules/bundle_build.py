@@ -166,15 +166,15 @@ import traceback
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import CREATED_FORMAT, epoch_of
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import BUNDLE_NAME, VERSION
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
-from ansible_collections.ebpf.fleet.plugins.module_utils.values import told
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import told
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import CREATED_FORMAT, epoch_of
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import BUNDLE_NAME, VERSION
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
 
 YAML_PROBLEM = None
 try:
-    from ansible_collections.ebpf.fleet.plugins.module_utils import bundle_writer as writer
+    from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import writer
 except ImportError:
     YAML_PROBLEM = traceback.format_exc()
 

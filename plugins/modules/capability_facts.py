@@ -145,8 +145,9 @@ def ask(params, today):
     """The facts with the predictions; raises ContractError."""
     from pathlib import Path
 
-    from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile, trust_host
-    from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import Layout
+    from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, profile
+    from ansible_collections.ebpf.fleet.plugins.module_utils.release import trust_host
+    from ansible_collections.ebpf.fleet.plugins.module_utils.release.store import Layout
 
     contracts = params["contracts"]
     needed = profile.requirements(contracts)
@@ -154,7 +155,7 @@ def ask(params, today):
     facts["trust"] = trust_host.judge_running(Layout(Path("/")))
     facts["profiles"] = {one["feature"]: profile.predict(one, facts, today, params["fallbacks"]) for one in contracts}
     if params["next_kernel"]:
-        from ansible_collections.ebpf.fleet.plugins.module_utils import nextkernel
+        from ansible_collections.ebpf.fleet.plugins.module_utils.facts import nextkernel
 
         want, given = params["next_kernel"], (params["fallbacks"], params["btf_index"])
         facts["next_kernel"] = nextkernel.preflight(Path("/"), want, facts, contracts, today, *given)
@@ -174,7 +175,7 @@ def main():
         supports_check_mode=True,
     )
     refuse_unsupported_host(module)
-    from ansible_collections.ebpf.fleet.plugins.module_utils import profile
+    from ansible_collections.ebpf.fleet.plugins.module_utils.facts import profile
 
     try:
         facts = ask(module.params, the_day(module))

@@ -113,7 +113,8 @@ import pwd
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps, trust_change
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
 
 SPEC = {
     "files": {
@@ -241,7 +242,7 @@ def is_enabled(module, unit):
 
 def judge_trust(module, layout, steps, found):
     """Return the change of trust among the steps, None if there is none; raise where it may not be written."""
-    from ansible_collections.ebpf.fleet.plugins.module_utils import trust_host
+    from ansible_collections.ebpf.fleet.plugins.module_utils.release import trust_host
 
     change = trust_host.judge_steps(layout, steps, found) if layout else None
     if change is None:
@@ -262,7 +263,7 @@ def judge_trust(module, layout, steps, found):
 
 def keep_trust(layout, steps, change):
     """Keep the signers that are there, so that a rollback restores them."""
-    from ansible_collections.ebpf.fleet.plugins.module_utils import trust_host
+    from ansible_collections.ebpf.fleet.plugins.module_utils.release import trust_host
 
     try:
         trust_host.keep_former(layout, steps, bool(change.problems))
@@ -272,7 +273,7 @@ def keep_trust(layout, steps, change):
 
 def find_host(wanted):
     """Return the layout of the host whose trust files are wanted, None if none are."""
-    from ansible_collections.ebpf.fleet.plugins.module_utils import trust_host
+    from ansible_collections.ebpf.fleet.plugins.module_utils.release import trust_host
 
     return trust_host.find_layout([item["path"] for item in wanted])
 

@@ -131,11 +131,12 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill
-from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import (
     kernel_family,
     read_os_release,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import evidence, orders
 
 POLL_SECONDS = 0.02
 NOTED_LIMIT = 5000
@@ -157,15 +158,15 @@ class Switch:
         }
         self.lists = [Path(parameters[name]) / "programs" for name in ("state_dir", "collector_state_dir")]
         self.lib_dir = Path(parameters["lib_dir"])
-        self.features = kill.features_of(scopes)
+        self.features = orders.features_of(scopes)
         self.whole = None
         self.names = set()
         self.noted = []
 
     def prepare_search(self):
         """What must be read to tell what is left; after the order, as whatever is read can be made to hang."""
-        self.whole = kill.concerns_all(self.scopes, host_families())
-        self.names = kill.contract_programs(self.lib_dir, self.features)
+        self.whole = orders.concerns_all(self.scopes, host_families())
+        self.names = evidence.contract_programs(self.lib_dir, self.features)
 
     @property
     def applies(self):
@@ -181,18 +182,18 @@ class Switch:
             everything = bpfsys.own_programs("")
         except (OSError, bpfsys.UnsupportedMachineError) as error:
             raise CannotLookError(f"the kernel does not list its programs: {error}") from error
-        listed = kill.read_listed(self.lists)
+        listed = evidence.read_listed(self.lists)
         # The loader takes off its list what it detaches, so what it once had is kept.
         self.noted = list(dict.fromkeys([*self.noted, *(listed or [])]))[:NOTED_LIMIT]
-        own = kill.ours(everything, self.noted)
+        own = evidence.ours(everything, self.noted)
         if self.whole:
             return own
-        return kill.left_of(own, self.features, self.names, self.noted, listed is not None)
+        return evidence.left_of(own, self.features, self.names, self.noted, listed is not None)
 
 
 def readable_orders(folder):
     try:
-        return kill.orders_in(folder)
+        return orders.orders_in(folder)
     except OSError:
         return None
 
@@ -231,9 +232,9 @@ def act(switch, state, persistent):
     for name, folder in switch.folders.items():
         try:
             if state == "released":
-                moved[name] = [path.name for path in kill.remove(folder, switch.scopes)]
+                moved[name] = [path.name for path in orders.remove(folder, switch.scopes)]
             elif name == "run" or persistent:
-                moved[name] = [path.name for path in kill.place(folder, switch.scopes)]
+                moved[name] = [path.name for path in orders.place(folder, switch.scopes)]
         except OSError as error:
             refused.append(f"{error.filename or folder}: {error.strerror}")
     return moved, refused
@@ -268,8 +269,8 @@ def refuse_bad_host(module):
 
 def read_scopes(module):
     try:
-        return kill.parse_scopes(module.params["scopes"])
-    except kill.ScopeError as error:
+        return orders.parse_scopes(module.params["scopes"])
+    except orders.ScopeError as error:
         return module.fail_json(msg=str(error))
 
 

@@ -95,8 +95,9 @@ import platform
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.lease import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import (
     DIGEST,
     SECOND_NS,
     check_grant,
@@ -104,9 +105,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.lease import (
     may_confirm,
     render_lease,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import explain
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import boot_id, boottime_ns
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import Layout, read_lease, write_lease
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.service import boot_id, boottime_ns
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.store import Layout, read_lease, write_lease
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "confirmed", "absent"], "default": "present"},

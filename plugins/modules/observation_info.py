@@ -101,7 +101,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.observation import Places, observe
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.observation import Places, observe
 
 LONGEST_SECONDS = {"window": 3600, "bake": 86400}
 

@@ -234,33 +234,37 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import check_planned
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import check_fallbacks, check_resolved, render_desired
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.lease import check_grant
-from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import SHA256, digest_of, load_manifest
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import Host, apply_plan, explain
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import Request, plan_release
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import SHA256, digest_of, load_manifest
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import (
+    judge_release,
+    read_trust,
+    unusable_lines,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import Host, apply_plan, explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import (
+    check_fallbacks,
+    check_resolved,
+    render_desired,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import check_grant
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.plan import Request, plan_release
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.service import (
     collecting_digest,
     need_collector_unit,
     need_unit,
     running_digest,
     unit_known,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.store import (
     Incoming,
     Layout,
     locked,
     needs_collector,
     read_state,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import (
-    judge_release,
-    read_trust,
-    unusable_lines,
-)
-from ansible_collections.ebpf.fleet.plugins.module_utils.trust_kept import read_mark
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.trust_kept import read_mark
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "rolled_back", "absent"], "default": "present"},

@@ -22,9 +22,9 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
-from ansible_collections.ebpf.fleet.plugins.module_utils import fanout_output as output
-from ansible_collections.ebpf.fleet.plugins.module_utils import fanout_process
-from ansible_collections.ebpf.fleet.plugins.module_utils.fanout import Launch
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import output
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import process as fanout_process
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts.fanout import Launch
 
 OPENSSH = ("ssh", "ansible.builtin.ssh", "ansible.legacy.ssh")
 CONNECT_VARIABLE = "ebpf_fleet_connect_timeout"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 
 SIGNS = "!&"
 

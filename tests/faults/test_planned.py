@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
 
 from tests.faults.conftest import Fleet, Release, everywhere, installed, programs, running
 from tests.integration.release_host import LOADER_FILE, sign_again

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.killscript import MARK, command, render
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import MARK, command, render
 
 from tests.support.sysfleet import our_programs
 from tests.support.syshost import Ran, SysHost

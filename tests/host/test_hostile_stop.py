@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.killscript import command
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollback import MARK, render_rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.rollback import MARK, render_rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import command
 
 from tests.host import hostile
 from tests.support.sysfleet import Release, SysFleet, status

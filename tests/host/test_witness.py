@@ -130,7 +130,7 @@ def test_a_control_host_and_a_host_without_our_unit_are_observed(syshost: SysHos
     """The module's answer where the unit is stopped: everything that is unknown is null and says why."""
     deployed.must(f"systemctl stop {UNIT}", 60)
     script = (
-        "import json, time; from ansible_collections.ebpf.fleet.plugins.module_utils import observation as o; "
+        "import json, time; from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as o; "
         "print(json.dumps(o.observe(o.Places(), 'h', 0.2, time.sleep)))"
     )
     root = Path(__file__).resolve().parents[2] / "collections"

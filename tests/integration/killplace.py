@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash", "--posix"]}
 FEATURE = "probe"
@@ -27,7 +27,7 @@ USER_ID = 45678
 # NAME COMM UID GROUP…: loads the program, enters the cgroups, becomes the user, says id and tag, and stays.
 HOLDER = r"""
 import ctypes, os, struct, sys, time
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 name, comm, uid, groups = sys.argv[1].encode(), sys.argv[2].encode(), int(sys.argv[3]), sys.argv[4:]
 ctypes.CDLL(None).prctl(15, comm, 0, 0, 0)
 code = ctypes.create_string_buffer(bpfsys.RETURN_ZERO, len(bpfsys.RETURN_ZERO))

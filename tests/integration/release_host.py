@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle_writer as writer
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import writer
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
 REPO = Path(__file__).resolve().parents[2]
 NAMESPACE = "ebpf-fleet-release"

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.integration.killplace import cgroup2, remove_group
 from tests.loader.bundles import Trust

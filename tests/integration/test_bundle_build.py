@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
 
 from tests.integration.release_host import (
     CREATED,

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils.kernelfacts import read_build_id
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts.kernelfacts import read_build_id
 
 from tests.integration.release_host import CREATED, REPO, make_key, run_module
 
@@ -352,8 +352,8 @@ def test_folders_without_btf_and_a_missing_bpftool_are_said(
     refused(tmp_path, loader, "EF_ARGUMENT", "empty: holds no BTF", btf_dirs=[str(tmp_path / "empty")])
     refused(tmp_path, loader, "EF_ARGUMENT", "nowhere is no folder", btf_dirs=[str(tmp_path / "nowhere")])
     # The search adds the folders of superusers, so this machine's must be hidden from the real function.
-    from ansible_collections.ebpf.fleet.plugins.module_utils import bundle_btf
-    from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+    from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+    from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import minimal_btf as bundle_btf
 
     monkeypatch.setattr(bundle_btf, "TOOL_FOLDERS", (str(tmp_path / "empty"),))
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle_writer as writer
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import writer
 
 from tests.integration.release_host import REPO, as_bundle, make_key, order, public_key
 from tests.integration.test_playbooks import OWN_STATE, run

@@ -25,7 +25,7 @@ HIDE_BTF = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf &&
 
 PREDICT = """
 import json, sys
-from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, profile
 contracts = json.load(sys.stdin)
 facts = capabilities.gather(profile.requirements(contracts))
 print(json.dumps({one["feature"]: profile.predict(one, facts) for one in contracts}))
@@ -172,7 +172,7 @@ def kernel_log() -> list[str]:
 
 ASK_ALL = """
 import json, os, sys
-from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, profile
 contracts = json.load(sys.stdin)
 before = sorted(os.listdir("/proc/self/fd"))
 capabilities.gather(profile.requirements(contracts), all_helpers=True)

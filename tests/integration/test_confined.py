@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils import release_store as store
-from ansible_collections.ebpf.fleet.plugins.module_utils.confined import FIRST_ID, Ended, run_confined
-from ansible_collections.ebpf.fleet.plugins.module_utils.confinement import Bounds, Place
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.syscall_filter import MACHINES
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.confine.confined import FIRST_ID, Ended, run_confined
+from ansible_collections.ebpf.fleet.plugins.module_utils.confine.confinement import Bounds, Place
+from ansible_collections.ebpf.fleet.plugins.module_utils.confine.syscall_filter import MACHINES
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import store
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
 from tests.integration.release_host import (
     DRIVER,
@@ -456,7 +456,7 @@ def test_a_module_without_standard_descriptors_or_word_of_its_children_can_do_it
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "from ansible_collections.ebpf.fleet.plugins.module_utils import release_store as store\n"
+        "from ansible_collections.ebpf.fleet.plugins.module_utils.release import store\n"
         "[os.close(fd) for fd in (0, 1, 2)]\n"
         "root = Path(sys.argv[1])\n"
         "release = (root / 'var/lib/ebpf-fleet/current').resolve()\n"

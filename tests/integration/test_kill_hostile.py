@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.integration.killplace import HOSTILE_FILES, SHELLS, USER_ID, KillPlace, cgroup2
 from tests.integration.sandbox import can_sandbox

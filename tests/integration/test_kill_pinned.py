@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 
 from tests.integration.killplace import SHELLS, KillPlace, cgroup2
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill_answer, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.integration.killplace import HOSTILE_FILES
 from tests.integration.runner import run_one

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import killscript, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.integration.test_fan_out import ask, play
 from tests.support import sshhosts

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.integration.test_capabilities_playbook import bundle  # noqa: F401
 from tests.integration.test_playbooks import rollout_options, run

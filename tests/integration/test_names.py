@@ -13,7 +13,7 @@ from typing import Any, Sequence
 import pytest
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostnames
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 
 from tests.integration.test_playbooks import bundle, rollout_options  # noqa: F401

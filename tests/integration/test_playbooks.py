@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
 
 from tests.integration.release_host import make_bundle, make_key, public_key
 
@@ -132,7 +132,7 @@ def test_the_tarball_holds_what_a_person_needs_and_nothing_of_this_checkout(tmp_
     needed = ["playbooks/release.yml", "bpf/Makefile", "bpf/loader/main.c", "bpf/include/ef.h",
               "bpf/features/runqlat/contract.yml", "roles/prepare/templates/tmpfiles.conf.j2",
               "docs/runbooks/alerts.yml", "docs/variables.md", "inventories/example/hosts.yml", "tools/collect_btf.sh",
-              "plugins/module_utils/kill_script/engage.sh", "collectors/bcc.py"]  # fmt: skip
+              "plugins/module_utils/kill/parts/engage.sh", "collectors/bcc.py"]  # fmt: skip
     assert set(needed) <= set(names)
     folders = {"build", "collections", ".cache", ".git", ".ruff_cache", ".mypy_cache", ".pytest_cache", "__pycache__"}
     wrong = [name for name in names if folders & set(name.split("/")) or name.endswith((".o", ".pyc", ".gitignore"))]

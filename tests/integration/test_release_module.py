@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import release_service
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import Layout
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import service as release_service
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.store import Layout
 
 from tests.integration.release_host import (
     FILES,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
 from tests.integration.release_host import FolderHost, make_bundle, make_key, run_module, sign_again
 from tests.integration.test_confined import with_loader

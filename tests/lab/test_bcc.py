@@ -17,7 +17,8 @@ from typing import Any, Callable
 
 import pytest
 import yaml
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.lab import guest, paths, ssh
 from tests.loader.bundles import Bundle, Trust, describe, make_bundle, make_key, write

@@ -341,7 +341,7 @@ def predicted(path: Path, bundle: Bundle, name: str, indexed: bool) -> dict[str,
     """The prediction of the module's own code, behind the same mount."""
     script = (
         "import json, sys; from pathlib import Path; sys.path.insert(0, 'collections');"
-        "from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities, profile;"
+        "from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, profile;"
         "contract, index = json.loads(sys.stdin.read());"
         "facts = capabilities.gather(profile.requirements([contract]), btf_index=index);"
         "print(json.dumps([facts['btf'], profile.predict(contract, facts, '2026-01-01')]))"

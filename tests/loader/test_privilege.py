@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract_variants import HOOKS
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import HOOKS
 
 from tests.loader.bundles import Trust, canonical
 from tests.loader.conftest import ROOT

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.manifest import load_manifest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import load_manifest
 
 from tests.loader.bundles import (
     MANIFEST,

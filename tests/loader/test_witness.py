@@ -312,7 +312,7 @@ def test_what_lies_in_the_place_of_the_status_neither_hangs_nor_feeds_the_module
     script = (
         "import json, resource, sys, time; from pathlib import Path; "
         "resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20)); "
-        "from ansible_collections.ebpf.fleet.plugins.module_utils import observation as obs; "
+        "from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as obs; "
         "state = Path(sys.argv[1]); "
         "places = obs.Places(state_dir=state, collector_dir=state, application_file=state / 'status.json'); "
         "print(json.dumps(obs.observe(places, 'here', 0.1, time.sleep)))"

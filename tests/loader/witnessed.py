@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate, gate_arguments
-from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import Inputs
-from ansible_collections.ebpf.fleet.plugins.module_utils.observation import Places, observe
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.observation import Places, observe
 
 from tests.loader.service import Service, contract_of
 

@@ -10,8 +10,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import load_bundle
-from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import build_id_of
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import load_bundle
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import build_id_of
 
 from tests.matrix.errors import MatrixError
 from tests.matrix.places import FULL_BTF, HERE, OUT, WORK, Place, read_file, release

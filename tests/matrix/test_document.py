@@ -278,11 +278,11 @@ class TestPayload:
 
 
 def test_the_document_is_what_the_pages_are_made_of() -> None:
-    report = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.report")
+    report = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.report.pages")
     doc = whole(FULL, DISABLED)
     doc["bundle"] = {"name": "b", "version": "1", "sequence": 1}
     before = copy.deepcopy(doc)
-    rules = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.capability_document")
+    rules = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.facts.capability_document")
     assert rules.matrix_faults(doc) is None
     assert "k61a" in report.matrix_markdown(doc)
     assert "k61a" in report.matrix_html(doc)

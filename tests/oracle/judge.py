@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpfnames import HELPERS, PROGRAM_TYPES
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import HELPERS, PROGRAM_TYPES
 
 Json = Mapping[str, Any]
 

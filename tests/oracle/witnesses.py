@@ -25,7 +25,7 @@ SECONDS = 300
 FACTS = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities
 print(json.dumps(capabilities.gather([], all_helpers=True)))
 """
 
@@ -54,8 +54,8 @@ def carry(host: Host, attempt: Path, loader: Path) -> None:
     """Put the collection's code and the two binaries into the host's folder."""
     pack = io.BytesIO()
     with tarfile.open(fileobj=pack, mode="w:gz") as tar:
-        for source in sorted((ROOT / "plugins/module_utils").glob("*.py")):
-            tar.add(source, f"{COLLECTION}/plugins/module_utils/{source.name}")
+        for source in sorted((ROOT / "plugins/module_utils").rglob("*.py")):
+            tar.add(source, f"{COLLECTION}/{source.relative_to(ROOT)}")
         tar.add(attempt, "attempt")
         tar.add(loader, "ebpf-loader")
     host.answer(f"mkdir -p {host.folder} && tar -xzf - -C {host.folder}", pack.getvalue())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAME = re.compile(r"\bebpf_fleet_[a-z0-9_]+")
 PLAYBOOKS = sorted(ROOT.glob("playbooks/**/*.yml"))
 # What reads variables of hosts by itself.
-READERS = [*ROOT.glob("plugins/module_utils/*.py"), *ROOT.glob("plugins/plugin_utils/*.py"),
+READERS = [*ROOT.glob("plugins/module_utils/**/*.py"), *ROOT.glob("plugins/plugin_utils/*.py"),
            *ROOT.glob("plugins/action/*.py"), *ROOT.glob("plugins/filter/*.py")]  # fmt: skip
 
 

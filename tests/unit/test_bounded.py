@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bounded
-from ansible_collections.ebpf.fleet.plugins.module_utils.bounded import BoundedReadError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import BoundedReadError
 
 
 class TestFiles:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import btf
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import btf
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 

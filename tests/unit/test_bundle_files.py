@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle_source
-from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import Members, check_source, open_source
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import source as bundle_source
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.source import Members, check_source, open_source
 
 CONTENT = {
     "features/f/contract.json": b"{}\n",

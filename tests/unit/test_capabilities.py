@@ -15,16 +15,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import (
-    answers,
-    bpfsys,
-    capabilities,
-    kernelask,
-    kernelfacts,
-    loaded,
-)
-from ansible_collections.ebpf.fleet.plugins.module_utils.hostfiles import kernel_family, read_os_release
-from ansible_collections.ebpf.fleet.plugins.module_utils.profile import parse_requirement
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import answers
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, kernelfacts
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts.profile import parse_requirement
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, kernelask, loaded
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import kernel_family, read_os_release
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
@@ -445,7 +440,7 @@ class TestThisKernel:
     def test_hidden_btf_is_missing_and_tracing_is_no(self) -> None:
         """An empty tmpfs over the folder is what a kernel without BTF looks like."""
         code = (
-            "from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities as c\n"
+            "from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities as c\n"
             "f = c.gather([])\n"
             "print(f['btf']['state'], f['program_types']['tracing']['answer'], f['map_types']['ringbuf']['answer'])"
         )
@@ -462,14 +457,14 @@ class TestThisKernel:
     def test_without_root_the_answers_are_unknown_not_no(self) -> None:
         code = (
             "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            "from ansible_collections.ebpf.fleet.plugins.module_utils import capabilities as c\n"
+            "from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities as c\n"
             "f = c.gather([])\n"
             "print(f['privileged'], f['program_types']['kprobe']['answer'], f['own_programs']['programs'],"
             "f['loaded']['programs'], f['signed_programs']['answer'], f['attach_kinds']['fentry']['answer'])"
         )
         # The imports come before the change of user, as that user may not read this checkout.
         code = code.replace(
-            "import os;", "import ansible_collections.ebpf.fleet.plugins.module_utils.capabilities, os;"
+            "import os;", "import ansible_collections.ebpf.fleet.plugins.module_utils.facts.capabilities, os;"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import capability_document, census, strata
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census, strata
 
 FULL = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fine"}
 DISABLED = {"profile": "disabled", "variant": None, "reason_code": "EF_NO_BTF", "reason": "the kernel has no BTF"}

@@ -7,13 +7,13 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import (
     MAX_SERIES,
     default_sample_every,
     validate_contract,
     variant_maps,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract_variants import requirement_remedy
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import requirement_remedy
 
 MAPS = [
     {"name": "ef_counters", "type": "percpu_array", "max_entries": 4, "scope": "per_cpu"},

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import contract_objects
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpfobject import has_core_relocations, reads_kernel
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract import validate_contract
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract_objects import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import objects as contract_objects
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import (
     compare_with_objects,
     least_bytes,
     needed_by_program,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import has_core_relocations, reads_kernel
 
 from tests.unit.test_contract import COUNTERS, EVENTS, FAIR, GOOD, POLICY, REMOVE, THIRD_PARTY, changed
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill, standing
-from ansible_collections.ebpf.fleet.plugins.module_utils import mark as mk
-from ansible_collections.ebpf.fleet.plugins.module_utils.desired import parse_desired, render_desired
-from ansible_collections.ebpf.fleet.plugins.module_utils.lease import UNUSABLE, Lease, parse_lease, render_lease
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import mark as mk
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import parse_desired, render_desired
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import UNUSABLE, Lease, parse_lease, render_lease
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 
 from tests.support.odd_documents import DESIRED, LEASE, MARK, Odd
 from tests.support.odd_orders import ORDERS, named
@@ -35,7 +36,7 @@ def test_lease(odd: Odd) -> None:
 def test_order(name: str, tmp_path: Path) -> None:
     """As the plan of a rollout reads the folder."""
     (tmp_path / named(name, "6.1", "debian-6.1")).touch()
-    found = kill.orders_in(tmp_path)
+    found = orders.orders_in(tmp_path)
     off = any(standing._concerns(order, ("6.1", "debian-6.1"), ["runqlat"]) for order in found)
     assert off is ORDERS[name]
 

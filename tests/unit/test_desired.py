@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import desired
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import desired
 
 CONTRACTS = {"exec_events": {"signals": [{"sample_every": 1}]}, "runqlat": {"signals": [{"sample_every": 4}]}}
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.gate_arguments import CHECKS, DEFAULT_LIMITS
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.arguments import CHECKS, DEFAULT_LIMITS
 
 from tools import run_tests
 
@@ -104,7 +104,7 @@ def test_the_page_names_every_check_of_the_gate() -> None:
 
 # ---- what the kill switch needs on a host ----
 
-SCRIPTS = sorted(ROOT.glob("plugins/module_utils/kill_script/*.sh"))
+SCRIPTS = sorted(ROOT.glob("plugins/module_utils/kill/parts/*.sh"))
 # Programs that scripts of this kind may call; builtins of sh are left out.
 TOOLS = """
     awk base64 bpftool cat chmod chown cp cut date dd expr find flock grep head id ln ls mkdir mktemp mv nsenter od ps

@@ -8,8 +8,12 @@ from typing import Any
 
 import jmespath
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import expressions
-from ansible_collections.ebpf.fleet.plugins.module_utils.expressions import Evaluator, ExpressionError, refuse_expensive
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import expressions
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.expressions import (
+    Evaluator,
+    ExpressionError,
+    refuse_expensive,
+)
 
 
 def parse(text: str) -> Any:

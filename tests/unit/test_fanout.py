@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from ansible.plugins.loader import become_loader
-from ansible_collections.ebpf.fleet.plugins.module_utils import fanout, fanout_process
-from ansible_collections.ebpf.fleet.plugins.module_utils import fanout_output as output
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import fanout, output
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import process as fanout_process
 
 
 def launch(script: str, connect: float = 5, run: float = 5, **more):

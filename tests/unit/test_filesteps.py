@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import filesteps
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps
 
 
 def wanted(path: Path, content: str = "new\n", mode: int = 0o644) -> list:

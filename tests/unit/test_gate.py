@@ -7,8 +7,10 @@ import copy
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate, gate_arguments, ranktest
-from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import Inputs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import ranktest
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs
 
 SECOND = 10**9
 

@@ -7,8 +7,8 @@ import copy
 from typing import Any, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate_counters
-from ansible_collections.ebpf.fleet.plugins.module_utils.status_schema import observation_fault
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import counters as gate_counters
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema import observation_fault
 
 from tests.unit.test_gate import SECOND, check, judge, observation
 

@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate_reasons
-from ansible_collections.ebpf.fleet.plugins.module_utils.gate_arguments import CHECKS, DEFAULT_LIMITS
-from ansible_collections.ebpf.fleet.plugins.module_utils.gate_base import FAIL, INCONCLUSIVE, PASS, Check
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import reasons as gate_reasons
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.arguments import CHECKS, DEFAULT_LIMITS
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import FAIL, INCONCLUSIVE, PASS, Check
 
 from tests.unit.test_gate import judge_all, observation, spend
 

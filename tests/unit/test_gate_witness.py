@@ -10,8 +10,10 @@ import random
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate, gate_arguments, gate_witness
-from ansible_collections.ebpf.fleet.plugins.module_utils.status_schema import observation_fault
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import witness as gate_witness
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema import observation_fault
 
 from tests.unit.test_gate import EXEC, SECOND, check, judge, judge_all, observation, spend, spoil
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import host_document as doc
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import host_document as doc
 
 
 def nested(depth: int) -> Any:

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfnames, bpfsys, kernelask, kernelfacts, nextkernel
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts, nextkernel
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfnames, bpfsys, kernelask
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 ENUMS = ("bpf_prog_type", "bpf_map_type", "bpf_func_id", "bpf_link_type", "bpf_attach_type", "bpf_cmd")

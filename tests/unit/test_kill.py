@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, kill, kill_answer, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import evidence, orders
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 # Login shells of Debian and RHEL that are no sh, or a sh of their own kind.
 LOGIN_SHELLS = ("zsh", "ksh", "mksh", "fish", "tcsh", "csh")
@@ -32,7 +35,7 @@ class TestScopes:
         ],
     )
     def test_orders(self, text: str, order: str) -> None:
-        assert kill.parse_scope(text).order == order
+        assert orders.parse_scope(text).order == order
 
     @pytest.mark.parametrize(
         "text",
@@ -57,58 +60,58 @@ class TestScopes:
         ],
     )
     def test_anything_else_is_refused(self, text: Any) -> None:
-        with pytest.raises(kill.ScopeError, match="[Ww]rite global, feature=NAME or kernel_family"):
-            kill.parse_scope(text)
+        with pytest.raises(orders.ScopeError, match="[Ww]rite global, feature=NAME or kernel_family"):
+            orders.parse_scope(text)
 
     @pytest.mark.parametrize("texts", [[], "global", None, {}])
     def test_no_list_is_refused(self, texts: Any) -> None:
-        with pytest.raises(kill.ScopeError, match="give a list"):
-            kill.parse_scopes(texts)
+        with pytest.raises(orders.ScopeError, match="give a list"):
+            orders.parse_scopes(texts)
 
     def test_each_once(self) -> None:
-        assert len(kill.parse_scopes(["global", "global", "feature=a"])) == 2
+        assert len(orders.parse_scopes(["global", "global", "feature=a"])) == 2
 
     def test_whom_it_concerns(self) -> None:
         families = ["6.1", "debian-6.1"]
-        assert kill.concerns_all(kill.parse_scopes(["global"]), families)
-        assert kill.concerns_all(kill.parse_scopes(["kernel_family=debian-6.1"]), families)
-        assert not kill.concerns_all(kill.parse_scopes(["kernel_family=6.10"]), families)
-        assert not kill.concerns_all(kill.parse_scopes(["feature=a"]), families)
+        assert orders.concerns_all(orders.parse_scopes(["global"]), families)
+        assert orders.concerns_all(orders.parse_scopes(["kernel_family=debian-6.1"]), families)
+        assert not orders.concerns_all(orders.parse_scopes(["kernel_family=6.10"]), families)
+        assert not orders.concerns_all(orders.parse_scopes(["feature=a"]), families)
 
 
 class TestFiles:
     def test_programs_list(self) -> None:
         text = "12 ab12 runqlat ef_rql\n13 cd34 exec_events ef_exec\n² ab runqlat ef_x\n1 ab a;b ef_x\n14 cut\n"
-        assert [(one.id, one.feature) for one in kill.parse_programs(text)] == [
+        assert [(one.id, one.feature) for one in evidence.parse_programs(text)] == [
             (12, "runqlat"),
             (13, "exec_events"),
         ]
 
     def test_programs_of_others_are_ours_where_a_list_of_ours_had_them(self) -> None:
-        listed = kill.parse_programs("1 aa third a_name_longer_than_15\n")
+        listed = evidence.parse_programs("1 aa third a_name_longer_than_15\n")
         kernel = [
-            kill.Attached(5, "aa", "", "a_name_longer_t"),
-            kill.Attached(6, "aa", "", "another"),
-            kill.Attached(7, "bb", "", "ef_mine"),
+            evidence.Attached(5, "aa", "", "a_name_longer_t"),
+            evidence.Attached(6, "aa", "", "another"),
+            evidence.Attached(7, "bb", "", "ef_mine"),
         ]
-        assert [one.id for one in kill.ours(kernel, listed)] == [5, 7]
+        assert [one.id for one in evidence.ours(kernel, listed)] == [5, 7]
 
     def test_fdinfo(self) -> None:
-        assert kill.parse_fdinfo("pos:\t0\nlink_type:\ttracing\nprog_tag:\tab\nprog_id:\t41\n") == 41
-        assert kill.parse_fdinfo("pos:\t0\nflags:\t02\n") is None
+        assert evidence.parse_fdinfo("pos:\t0\nlink_type:\ttracing\nprog_tag:\tab\nprog_id:\t41\n") == 41
+        assert evidence.parse_fdinfo("pos:\t0\nflags:\t02\n") is None
 
     def test_place_and_remove_say_what_changed(self, tmp_path: Path) -> None:
-        folder, scopes = tmp_path / "a/kill.d", kill.parse_scopes(["global", "feature=x"])
-        assert kill.orders_in(folder) == []
-        assert len(kill.place(folder, scopes)) == 2
-        assert kill.place(folder, scopes) == []
-        assert kill.orders_in(folder) == ["feature.x", "global"]
-        assert len(kill.remove(folder, scopes)) == 2
-        assert kill.remove(folder, scopes) == []
+        folder, scopes = tmp_path / "a/kill.d", orders.parse_scopes(["global", "feature=x"])
+        assert orders.orders_in(folder) == []
+        assert len(orders.place(folder, scopes)) == 2
+        assert orders.place(folder, scopes) == []
+        assert orders.orders_in(folder) == ["feature.x", "global"]
+        assert len(orders.remove(folder, scopes)) == 2
+        assert orders.remove(folder, scopes) == []
 
     def test_hidden_files_are_no_orders(self, tmp_path: Path) -> None:
         (tmp_path / ".global").touch()
-        assert kill.orders_in(tmp_path) == []
+        assert orders.orders_in(tmp_path) == []
 
 
 class TestRender:
@@ -340,11 +343,11 @@ class TestScript:
 def test_held_programs_sees_this_process() -> None:
     if os.geteuid() != 0:
         pytest.skip("loading a program needs root")
-    from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys
+    from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 
     fd = bpfsys.prog_load(bpfsys.ProgramSpec(type=17))
     try:
-        mine = {program for program, pids in kill.held_programs(Path("/proc")).items() if os.getpid() in pids}
+        mine = {program for program, pids in evidence.held_programs(Path("/proc")).items() if os.getpid() in pids}
         assert len(mine) == 1
     finally:
         os.close(fd)

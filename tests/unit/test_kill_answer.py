@@ -9,8 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill_answer import MARKS, census, parse_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import MARKS, census, parse_answer
 
 BACK, KILL = MARKS
 NOTHING = kill_answer._NOTHING

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill_answer import census
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill_verdict import Order
-from ansible_collections.ebpf.fleet.plugins.module_utils.killscript import MARK
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import census
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import MARK
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.verdict import Order
 
 FEATURE = Order(["feature=exec_event"])
 
@@ -125,13 +125,13 @@ def test_who_did_not_confirm_may_be_the_one_that_is_concerned() -> None:
     ],
 )
 def test_a_scope_that_is_none_is_one_sentence(text: Any, words: str) -> None:
-    sentence = kill.refusal(text, "engaged")
+    sentence = orders.refusal(text, "engaged")
     assert words in sentence and sentence.isprintable() and len(sentence) < 250
 
 
 def test_what_can_be_ordered_is_not_refused() -> None:
     for scope in ("global", "feature=a", "kernel_family=6.1", "kernel_family=debian-6.1"):
-        assert kill.refusal(scope, "engaged") == kill.refusal(scope, "released") == ""
-    assert kill.refusal("previous", "engaged") == "" and "roll the release out again" in kill.refusal(
+        assert orders.refusal(scope, "engaged") == orders.refusal(scope, "released") == ""
+    assert orders.refusal("previous", "engaged") == "" and "roll the release out again" in orders.refusal(
         "previous", "released"
     )

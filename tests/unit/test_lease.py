@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import gate
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.lease import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import (
     UNUSABLE,
     Grant,
     Lease,
@@ -20,7 +19,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.lease import (
     parse_lease,
     render_lease,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import plan_release
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.plan import plan_release
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
 
 from tests.unit.test_gate import check, judge, observation
 from tests.unit.test_release_plan import acts, installed, leave, state, want

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.loader_verdict import REFUSALS, judge_verdict
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.loader_verdict import REFUSALS, judge_verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = "3f" * 32

@@ -14,11 +14,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.filter import census as filters
 from ansible_collections.ebpf.fleet.plugins.filter import rollout_plan
-from ansible_collections.ebpf.fleet.plugins.module_utils import (
-    capabilities,
-    capability_document,
-    profile,
-)
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, capability_document, profile
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = ("runqlat", "exec_events", "exec_policy")

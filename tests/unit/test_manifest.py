@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import manifest as mf
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
 
 PATHS = ("features/runqlat/contract.json", "features/runqlat/full.bpf.o", "loader/x86_64/ebpf-loader")
 FILES = {path: mf.BundleFile(path, hashlib.sha256(path.encode()).hexdigest(), 10, 0o644) for path in PATHS}

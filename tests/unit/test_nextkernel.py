@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kernelimage, nextkernel
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import nextkernel
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import kernelimage
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = "6.99.0-1-test"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bootchoice, bootentries
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bootchoice, bootentries
 
 # As grub-mkconfig writes it on Debian, shortened.
 GRUB = """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import btf, kernelimage
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import btf, kernelimage
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_BTF = Path("/sys/kernel/btf/vmlinux")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import nextkernel
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import nextkernel
 
 ROOT = Path(__file__).resolve().parents[2]
 MATRIX = ROOT / "build/matrix/work"

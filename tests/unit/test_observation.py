@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import observation as obs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as obs
 
 from tests.unit.test_gate import status as status_of
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import hostfiles, killscript
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import hostfiles
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 TABLE = Path(__file__).resolve().parents[1] / "fixtures/control/os_release.json"
 CASES: list[dict[str, Any]] = json.loads(TABLE.read_text())

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.plan import PlanError, plan
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import PlanError, plan
 
 
 def host(name: str, cell: str = "c1", region: str = "r1", stratum: str = "k6", **more: Any) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import census
-from ansible_collections.ebpf.fleet.plugins.module_utils import policy_ready as policy
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import census
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import policy_ready as policy
 
 
 def contract(feature: str, data_path: str, bound: int = 10_000) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.printable import printable, printable_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable, printable_document
 
 
 @pytest.mark.parametrize(

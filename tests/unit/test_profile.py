@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.profile import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts.profile import (
     ContractError,
     parse_requirement,
     predict,

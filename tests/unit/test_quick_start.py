@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from ansible_collections.ebpf.fleet.plugins.module_utils import signature
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import signature
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_service import TICK_NS, judge_status
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_store import MAX_STATUS, read_status_of
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.service import TICK_NS, judge_status
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.store import MAX_STATUS, read_status_of
 
 DIGEST, SINCE, BOOT = "a" * 64, 5_000_000_000, "boot"
 GOOD: dict[str, Any] = {

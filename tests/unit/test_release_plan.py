@@ -6,11 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.lease import Grant, Lease
-from ansible_collections.ebpf.fleet.plugins.module_utils.mark import UNREADABLE, Mark
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_apply import _Run
-from ansible_collections.ebpf.fleet.plugins.module_utils.release_plan import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import _Run
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import Grant, Lease
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.mark import UNREADABLE, Mark
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.plan import (
     HostState,
     Installed,
     Request,

@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 from typing import Any, Callable
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import census, report
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import census
+from ansible_collections.ebpf.fleet.plugins.module_utils.report import pages as report
 
 EVIL = "<script>alert(1)</script> | `x` \" ' & *b* [l](javascript:1)"
 FULL = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fine", "sentence": "s"}

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kill_answer, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback
 
 from tests.integration.killplace import cgroup2, remove_group
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import kernelfacts, standing
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 
 CONTRACTS = [
     {"feature": "runqlat", "data_path": "metrics", "signals": [{"sample_every": 1}]},

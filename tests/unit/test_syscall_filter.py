@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import syscall_filter as sf
+from ansible_collections.ebpf.fleet.plugins.module_utils.confine import syscall_filter as sf
 
 HEADERS = {
     "x86_64": ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", r"#define __NR_(\w+) (\d+)$"),
@@ -104,7 +104,7 @@ def test_a_machine_that_is_not_known_has_no_filter() -> None:
 def test_the_kernel_takes_it() -> None:
     code = (
         "import ctypes, struct, sys\n"
-        "from ansible_collections.ebpf.fleet.plugins.module_utils import syscall_filter as f\n"
+        "from ansible_collections.ebpf.fleet.plugins.module_utils.confine import syscall_filter as f\n"
         "libc = ctypes.CDLL(None); p = f.filter_program(sys.argv[1]); b = ctypes.create_string_buffer(p, len(p))\n"
         "a = ctypes.create_string_buffer(struct.pack('@HP', len(p) // 8, ctypes.addressof(b)))\n"
         "ok = libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, a, 0, 0) == 0\n"

@@ -7,9 +7,9 @@ import base64
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import trust_change as tc
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.trustfiles import Trust
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change as tc
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.trustfiles import Trust
 
 NOW = 1_800_000_000
 KEYS = {name: bytes([number]) * 32 for number, name in enumerate("abc", 1)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import unitcgroup
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import unitcgroup
 
 from tests.integration.killplace import cgroup2, remove_group
 

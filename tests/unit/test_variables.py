@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.ebpf.fleet.plugins.module_utils import values, variables
-from ansible_collections.ebpf.fleet.plugins.module_utils.values import RefusedValueError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
 
 ROOT = Path(__file__).resolve().parents[2]
 

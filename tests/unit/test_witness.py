@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils import bpfsys, witness
-from ansible_collections.ebpf.fleet.plugins.module_utils.witness import Unit, UnseenError
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import witness
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.witness import Unit, UnseenError
 
 STAT = "7 (a) R (b) S 1 7 7 0 -1 4194560 1 0 0 0 {} {} {} {} 20 0 2 0 500 1000 {} 18446744073709551615\n"
 PROC = Path("/proc")

@@ -12,9 +12,9 @@ import sys
 import time
 import traceback
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import verify
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import verify
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import read_trust
 
 
 def verdict(source: str, signers: str, revoked: str) -> list[str]:

@@ -11,15 +11,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import tar_bytes, verify
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle_source import (
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import tar_bytes, verify
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import read_trust
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.source import (
     Members,
     TarSource,
     check_source,
     open_source,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust
 
 from tests.loader.bundles import write
 from tests.verifiers.differential import environment
@@ -32,8 +32,8 @@ MEMBERS = 40
 # Not by getrusage(2): the kernel hands ru_maxrss of the process that ran execve(2) on to the new program.
 WORK = """
 import sys, time
-from ansible_collections.ebpf.fleet.plugins.module_utils import bundle, bundle_source
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bundle, source as bundle_source
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import read_trust
 folder, tar, signers, revoked = sys.argv[1:]
 trust = read_trust(signers, revoked)
 bundle.verify(folder, trust, time.time())

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import verify
-from ansible_collections.ebpf.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.signature import read_trust
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import verify
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import read_trust
 
 from tests.loader.bundles import write
 from tests.verifiers.world import World, make_origin, make_world

@@ -1,0 +1,233 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The verdict on an order: who is off, whom it does not concern, who did not confirm, and what to do. Pure.
+
+Placed, concerned and proved off are three numbers: an order that was placed everywhere and concerns
+no host has turned nothing off. It is read in an emergency, so every line is short and so is the whole.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
+
+Json = Mapping[str, Any]
+
+WIDTH = 100
+NAMES_IN_LINE = 6
+GROUPS = 12
+REASON_LIMIT = 300
+_NUMBER = re.compile(r"[0-9]+")
+_SSHS_WORDS = re.compile(r"Failed to connect to the host via ssh: (?:ssh: )?(?:connect to host \S+ port [0-9]+: )?")
+
+
+class Order(NamedTuple):
+    """What was ordered: scopes as a person writes them; empty where it was no kill order."""
+
+    scopes: Sequence[str] = ()
+    state: str = "engaged"
+    allow_unconcerned: bool = False
+
+
+class Told(NamedTuple):
+    """The hosts of a fleet by what they told; each in one of off, unconcerned, unknown or missing."""
+
+    placed: list[str]
+    concerned: list[str]
+    off: list[str]
+    unconcerned: list[str]
+    unknown: list[str]
+    missing: list[str]
+
+
+def told(hosts: Mapping[str, Json]) -> Told:
+    """Sort the hosts by their parsed answers; a host that did not say is never counted as one that did."""
+    good = {name: host for name, host in hosts.items() if host["ok"]}
+    return Told(
+        placed=sorted(name for name, host in hosts.items() if host["placed"] is True),
+        concerned=sorted(name for name, host in hosts.items() if host["concerned"] is True),
+        off=sorted(name for name, host in good.items() if host["concerned"] is True),
+        unconcerned=sorted(name for name, host in good.items() if host["concerned"] is False),
+        unknown=sorted(name for name, host in good.items() if host["concerned"] is None),
+        missing=sorted(set(hosts) - set(good)),
+    )
+
+
+def numbers(found: Told) -> dict[str, int]:
+    """The three numbers and what they do not hold."""
+    return {
+        "placed": len(found.placed),
+        "concerned": len(found.concerned),
+        "off": len(found.off),
+        "not_concerned": len(found.unconcerned),
+        "unknown": len(found.unknown),
+        "unconfirmed": len(found.missing),
+    }
+
+
+def concerns_no_host(found: Told, order: Order) -> bool:
+    """Is this an order that no host said to be concerned by, without leave for that?"""
+    return bool(order.scopes) and not found.concerned and not order.allow_unconcerned
+
+
+def failed(found: Told, order: Order, hosts: Iterable[str]) -> list[str]:
+    """The hosts that a playbook must show as failed: who did not confirm, or all where nothing was confirmed."""
+    if found.missing:
+        return found.missing
+    return sorted(hosts) if concerns_no_host(found, order) else []
+
+
+def suggestion(hosts: Mapping[str, Json], order: Order) -> str:
+    """What no host has, and the nearest that one has; empty where some host is concerned or nothing was named."""
+    sentences = [_nearest(orders.parse_scope(scope), hosts, order.state) for scope in order.scopes]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _nearest(scope: orders.Scope, hosts: Mapping[str, Json], state: str) -> str:
+    if state == "released":
+        known = {orders.scope_of(name) for name in _all(hosts, "orders")}
+        return f"No host had the order {scope.text}; {_hint(scope.text, known, 'no host told an order that it has')}"
+    if scope.kind == "feature":
+        known = set(_all(hosts, "features"))
+        return f"No host has a feature {scope.name}; {_hint(scope.name, known, 'no host told a feature that it has')}"
+    if scope.kind == "family":
+        seen = {host["family"] for host in hosts.values() if host["family"]}
+        known = seen | {name.rpartition("-")[2] for name in seen}
+        return f"No host is of kernel family {scope.name}; {_hint(scope.name, known, 'no host told its family')}"
+    return ""
+
+
+def _hint(word: str, known: set[str], silent: str) -> str:
+    """The end of a sentence, with its sign."""
+    if word in known:
+        return "a host that did not confirm has it."
+    hint = hostnames.nearest(word, known) if known else silent
+    return hint if hint.endswith("?") else f"{hint}."
+
+
+def _all(hosts: Mapping[str, Json], field: str) -> Iterable[str]:
+    return (one for host in hosts.values() for one in host[field] or ())
+
+
+def sentence(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int | None) -> str:
+    """All of it in one bounded line, for a log or a task."""
+    if not hosts:
+        return "No host was addressed: check the inventory and the pattern."
+    good = len(hosts) - len(found.missing)
+    head = f"All {good} hosts confirmed" if not found.missing else f"{good} of {len(hosts)} hosts confirmed"
+    head += f": {_counts(found, order)}" if order.scopes else ""
+    if found.missing:
+        named = "; ".join(f"{printable(name, 80)} ({hosts[name]['detail']})" for name in found.missing[:3])
+        more = f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else ""
+        head += f". NOT confirmed: {named}{more}. Run this playbook again until all have"
+    elif slowest_ms is not None:
+        head += f"; the slowest took {slowest_ms} ms on the host"
+    if concerns_no_host(found, order):
+        head += f". {_no_host(hosts, found, order)}"
+    return head if head.endswith("?") else head.rstrip(". ") + "."
+
+
+def _no_host(hosts: Mapping[str, Json], found: Told, order: Order) -> str:
+    """What to say of an order that concerns no host; nothing where no host answered at all."""
+    if len(found.missing) == len(hosts):
+        return ""
+    return suggestion(hosts, order) or "No host said that the order concerns it."
+
+
+def _counts(found: Told, order: Order) -> str:
+    if order.state == "released":
+        return f"{len(found.concerned)} of them had the order"
+    return f"placed on {len(found.placed)}, concerned {len(found.concerned)}, proved off {len(found.off)}"
+
+
+def lines(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int | None) -> list[str]:
+    """The verdict as it stands last on the screen."""
+    if not hosts:
+        return ["NO HOST was addressed: check the inventory and the pattern."]
+    what = " ".join(f"scope={scope}" for scope in order.scopes) or "the way back"
+    number = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} addressed"
+    head = f"{what}, {order.state}: {number}, {_counts(found, order)}." if order.scopes else f"{what}: {number}."
+    said = wrapped(head, "")
+    said += _good(hosts, found, order, slowest_ms)
+    if found.missing:
+        said.append(f"NOT CONFIRMED: {len(found.missing)}")
+        said += _by_reason(hosts, found.missing)
+    if concerns_no_host(found, order):
+        said += wrapped(_no_host(hosts, found, order), "")
+    return said + wrapped("Next: " + _next(found, order), "")
+
+
+def _good(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int | None) -> list[str]:
+    released = order.state == "released"
+    confirmed = sorted(set(hosts) - set(found.missing))
+    if not order.scopes:
+        return [f"back or nothing to do: {len(confirmed)}"] if confirmed else []
+    said = []
+    if found.off:
+        slow = f"; the slowest took {slowest_ms} ms on its host" if slowest_ms is not None and not released else ""
+        said.append(f"{'order taken back' if released else 'off'}: {len(found.off)}{slow}")
+    if found.unconcerned:
+        said.append(f"{'had no such order' if released else 'not concerned'}: {len(found.unconcerned)}")
+        said += _by_reason(hosts, found.unconcerned, 3)
+    if found.unknown:
+        said.append(f"nothing of it is left, but not known whether it was there: {len(found.unknown)}")
+    return said
+
+
+def _by_reason(hosts: Mapping[str, Json], names: Sequence[str], most: int = GROUPS) -> list[str]:
+    """A few lines for each reason, the most frequent first."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        # Reasons that differ only in numbers, as in those of processes, are one.
+        groups.setdefault(_NUMBER.sub("#", reason(name, hosts[name]["detail"])), []).append(name)
+    ordered = sorted(groups.items(), key=lambda one: (-len(one[1]), one[1][0]))
+    said: list[str] = []
+    # A remedy may be long; where there are many reasons each has less room.
+    room = REASON_LIMIT if len(ordered) <= 4 else REASON_LIMIT // 2
+    for _key, some in ordered[:most]:
+        why = printable(reason(some[0], hosts[some[0]]["detail"]), room)
+        said += wrapped(f"{hostnames.some_of(some, NAMES_IN_LINE)}: {why}", "  ")
+    rest = ordered[most:]
+    if rest:
+        said.append(f"  and {sum(len(some) for _why, some in rest)} more hosts for {len(rest)} more reasons")
+    return said
+
+
+def reason(name: str, detail: str) -> str:
+    """Why a host did not confirm, without its own name, so that hosts of one reason stand together."""
+    prefix = f"no usable answer from {printable(name, 200)}: "
+    short = detail[len(prefix) :] if detail.startswith(prefix) else detail
+    shown: str = printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
+    return shown
+
+
+def _next(found: Told, order: Order) -> str:
+    if found.missing:
+        return (
+            "what did not confirm counts as ON. Run the same command again until it exits with 0, or reach these"
+            " hosts another way. ebpf_fleet_report=PATH keeps every answer."
+        )
+    if concerns_no_host(found, order):
+        keep = "" if order.state == "released" else " Take this order back with -e state=released."
+        return f"give the right name.{keep} Add -e allow_unconcerned=true where nothing is to be found."
+    if order.scopes and order.state == "engaged":
+        return "it stays off, also after a reboot, until the order is taken back with -e state=released."
+    return "nothing is left to do here."
+
+
+def wrapped(text: str, indent: str) -> list[str]:
+    """Text broken into lines that fit a screen; only at blanks, so that a path stays whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,185 @@
+# Copyright: the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every variable that a person may set, and what it takes. The one home of that. Pure.
+
+The playbooks ask `faults` before anything else, and read each value with `read`: whether it came
+from an inventory, a file or `-e key=value`, it is the same value afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterable, Mapping
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import did_you_mean
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import (
+    Reader,
+    RefusedValueError,
+    decimal,
+    label,
+    listing,
+    mapping,
+    maybe,
+    names,
+    one_of,
+    text,
+    truth,
+    whole,
+)
+
+_PERCENT = re.compile(r"[1-9][0-9]{0,4}%", re.ASCII)
+_SIZE = re.compile(r"infinity|[1-9][0-9]{0,17}([KMGT]|%)?", re.ASCII)
+_NAMED = 20
+
+
+def _quota(name: str, value: Any) -> str:
+    """Percent of one core, as systemd's CPUQuota= has it."""
+    if isinstance(value, str) and _PERCENT.fullmatch(value):
+        return str(value)
+    raise values.refuse(name, value, "give percent of one core, such as 20%")
+
+
+def _size(name: str, value: Any) -> str:
+    """Bytes, as systemd's MemoryMax= has them; a whole number is bytes."""
+    words = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+    if _SIZE.fullmatch(words):
+        return words
+    raise values.refuse(name, value, "give bytes, such as 128M, or infinity")
+
+
+def _next_kernel(name: str, value: Any) -> str:
+    """`auto`, or a kernel's release; what is false asks for none."""
+    try:
+        return "auto" if truth(name, value) else ""
+    except RefusedValueError:
+        return str(text(name, value))
+
+
+def _texts(name: str, value: Any) -> Any:
+    """Text, or a list of texts: a pattern of hosts, the lines of a trust file."""
+    return [text(name, one) for one in value] if isinstance(value, (list, tuple)) else text(name, value)
+
+
+def _path(name: str, value: Any) -> str:
+    """A path, or an empty text for none."""
+    found = str(text(name, value))
+    if found and not found.strip():
+        raise values.refuse(name, value, "give a path, or leave it out")
+    return found
+
+
+_SECONDS = decimal(1, 3600)
+
+# What a rollout takes.
+ROLLOUT: dict[str, Reader] = {
+    "ebpf_fleet_bundle": _path,
+    "ebpf_fleet_hosts": _texts,
+    # What is missing is told by the plan, of all hosts at once.
+    "ebpf_fleet_cell": maybe(label),
+    "ebpf_fleet_region": maybe(label),
+    "ebpf_fleet_stages": maybe(listing),
+    "ebpf_fleet_expected_stratum": maybe(text),
+    "ebpf_fleet_last_census": _path,
+    "ebpf_fleet_until": maybe(label),
+    "ebpf_fleet_max_batch": maybe(whole(1)),
+    "ebpf_fleet_window_before": decimal(0, 3600),
+    "ebpf_fleet_window_after": decimal(0, 3600),
+    "ebpf_fleet_bake": whole(0, 86400),
+    "ebpf_fleet_rollout_lease_seconds": whole(),
+    "ebpf_fleet_rollout_renew_seconds": whole(1, 86400),
+    "ebpf_fleet_application_file": _path,
+    "ebpf_fleet_gate_limits": mapping,
+    "ebpf_fleet_on_inconclusive": mapping,
+    "ebpf_fleet_gate_checks": listing,
+    "ebpf_fleet_report_dir": _path,
+}
+# What the roles take, and with them a rollout and prepare.yml.
+ROLES: dict[str, Reader] = {
+    "ebpf_fleet_allowed_signers": _texts,
+    "ebpf_fleet_revoked_keys": _texts,
+    "ebpf_fleet_trust_overrule": truth,
+    "ebpf_fleet_policy": mapping,
+    "ebpf_fleet_loader_cpu_quota": _quota,
+    "ebpf_fleet_loader_memory_max": _size,
+    "ebpf_fleet_loader_memlock": _size,
+    "ebpf_fleet_loader_interval": whole(1, 3600),
+    "ebpf_fleet_textfile_directory": _path,
+    "ebpf_fleet_perf_event_paranoid": one_of("", "2", "1", "0", "-1"),
+    "ebpf_fleet_bcc_fallback": truth,
+    "ebpf_fleet_bcc_install_packages": truth,
+    "ebpf_fleet_bcc_cpu_quota": _quota,
+    "ebpf_fleet_bcc_memory_max": _size,
+    "ebpf_fleet_deploy_digest": text,
+    "ebpf_fleet_features": mapping,
+    "ebpf_fleet_keep_releases": whole(1, 100),
+    "ebpf_fleet_allow_downgrade": truth,
+    "ebpf_fleet_activation_timeout": whole(0, 3600),
+    "ebpf_fleet_deploy_lease": mapping,
+}
+# What a kill takes. A kill asks for these alone: a bad value elsewhere must not keep programs on.
+KILL: dict[str, Reader] = {
+    "ebpf_fleet_kill_timeout": _SECONDS,
+    "ebpf_fleet_return_timeout": _SECONDS,
+    "ebpf_fleet_logins": whole(0, 4096),
+    "ebpf_fleet_kex_algorithms": text,
+    "ebpf_fleet_connect_timeout": _SECONDS,
+}
+CAPABILITIES: dict[str, Reader] = {
+    "ebpf_fleet_report": _path,
+    "ebpf_fleet_next_kernel": maybe(_next_kernel),
+    "ebpf_fleet_fallbacks": names,
+}
+RELEASE: dict[str, Reader] = {
+    "ebpf_fleet_release_version": text,
+    "ebpf_fleet_release_sequence": whole(1, (1 << 63) - 1),
+    "ebpf_fleet_release_signing_key": _path,
+    "ebpf_fleet_release_features": names,
+    "ebpf_fleet_release_features_dirs": names,
+    "ebpf_fleet_release_btf_dirs": names,
+    "ebpf_fleet_release_matrix": _path,
+    "ebpf_fleet_release_output": _path,
+}
+VARIABLES: dict[str, Reader] = {**ROLLOUT, **ROLES, **KILL, **CAPABILITIES, **RELEASE}
+
+
+def read(name: str, value: Any) -> Any:
+    """The value that a variable's text, number or document means. Raises RefusedValueError."""
+    if name not in VARIABLES:
+        raise RefusedValueError(f"{name}: is not a variable of ebpf.fleet; {did_you_mean(name, VARIABLES)}")
+    return VARIABLES[name](name, value)
+
+
+def faults(hosts: Iterable[Mapping[str, Any]], known: Iterable[str] = tuple(VARIABLES)) -> list[str]:
+    """One sentence for each value that its variable does not take, with the hosts that have it.
+
+    A host is its variables. What every host has alike, as with `-e`, is told without their names.
+    """
+    wrong: dict[str, list[str]] = {}
+    readers = {name: VARIABLES[name] for name in known}
+    count = 0
+    for host in hosts:
+        count += 1
+        for name, reader in readers.items():
+            problem = _problem(reader, name, host)
+            if problem is not None:
+                wrong.setdefault(problem, []).append(str(host.get("inventory_hostname")))
+    return [_sentence(problem, at, count) for problem, at in wrong.items()]
+
+
+def _problem(reader: Reader, name: str, host: Mapping[str, Any]) -> str | None:
+    if name not in host:
+        return None
+    try:
+        reader(name, host[name])
+    except RefusedValueError as error:
+        return str(error)
+    return None
+
+
+def _sentence(problem: str, hosts: list[str], count: int) -> str:
+    if len(hosts) == count and count > 1:
+        return problem
+    more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
+    return f"{', '.join(hosts[:_NAMED])}{more}: {problem}"
