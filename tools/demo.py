@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tools.play import ROOT, Played, lab, lab_hosts, new_key, on_host, play
+from tests.support.play import ROOT, Played, lab, lab_hosts, new_key, on_host, play
 
 OUT = ROOT / "build" / "demo"
 GOOD, BAD = "1.0.0", "1.1.0"

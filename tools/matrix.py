@@ -26,7 +26,7 @@ from tests.lab.system import exclusive
 from tests.matrix import answers, bundles, document
 from tests.matrix.errors import MatrixError
 from tests.matrix.places import OUT, WORK, Place, places
-from tools.play import ROOT
+from tests.support.play import ROOT
 
 _AT_ONCE = 3
 _SPARE_MIB = 1024

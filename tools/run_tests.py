@@ -18,7 +18,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from tools.play import ROOT, VENV, environment, lab
+from tests.support.play import ROOT, VENV, environment, lab
 
 OUT = ROOT / "build" / "test"
 # An old kernel and a new one, which need two of the three userlands.

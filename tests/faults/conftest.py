@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tools.play import Played, lab, lab_hosts, new_key, on_host, play
+from tests.support.play import Played, lab, lab_hosts, new_key, on_host, play
 
 # Short, but long enough for a rate: these tests are about what happens, not about noise.
 QUICK = {

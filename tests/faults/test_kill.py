@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.faults.conftest import Fleet, everywhere, programs, running, shell, until
-from tools.play import lab, on_host
+from tests.support.play import lab, on_host
 
 PYTHONS = "chmod a-x $(readlink -f /usr/bin/python3)"
 PYTHONS_BACK = "chmod a+x $(readlink -f /usr/bin/python3)"

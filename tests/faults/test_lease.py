@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import QUICK, Fleet, Release, programs, recap, running, shell, until
-from tools.play import ROOT, lab, on_host, play
+from tests.support.play import ROOT, lab, on_host, play
 
 PAIR = ("k61a", "k61b")
 LEASE_SECONDS = 60

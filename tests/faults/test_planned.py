@@ -15,7 +15,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest 
 
 from tests.faults.conftest import Fleet, Release, everywhere, installed, programs, running
 from tests.integration.release_host import LOADER_FILE, sign_again
-from tools.play import ROOT, on_host
+from tests.support.play import ROOT, on_host
 
 HOSTS = ["k510", "k73"]
 LIMIT = ("--limit", ",".join(HOSTS))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.conftest import programs, running, shell, until
-from tools.play import lab, on_host
+from tests.support.play import lab, on_host
 
 HOST = "k61b"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Fleet, everywhere, installed, programs, recap, running, shell, until
-from tools.play import ROOT, lab, on_host
+from tests.support.play import ROOT, lab, on_host
 
 STAGES = [{"stage": "canary", "count": 1}, {"stage": "fleet"}]
 FILES = "find /etc /var/lib /usr/lib/tmpfiles.d /usr/lib/sysusers.d /run/systemd /opt -xdev -newer /proc/1/cmdline " \

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.play import Played
 from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
-from tools.play import Played
 
 pytestmark = pytest.mark.slow
 # A legal name, root's login shell, where that reads a profile for a command over SSH, and what the profile prints.

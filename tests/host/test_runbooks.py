@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.play import environment
 from tests.support.runbooks import Typed, asks_systemd, typed, typed_elsewhere
 from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
-from tools.play import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = sorted(path.parent.name for path in ROOT.glob("bpf/features/*/contract.yml"))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.play import Played, new_key
 from tests.support.sysfleet import Release, SysFleet, status
 from tests.support.syshost import SysHost
-from tools.play import Played, new_key
 
 SIGNERS = "/etc/ebpf-fleet/trust/allowed_signers"
 

@@ -15,7 +15,7 @@ from typing import Any
 from tests.matrix.bundles import Bundle
 from tests.matrix.errors import MatrixError
 from tests.matrix.places import HERE, OUT, WORK, Place, unpack_and_ask, write_inventory
-from tools.play import ROOT, VENV, environment
+from tests.support.play import ROOT, VENV, environment
 
 ASK_SECONDS = 420.0
 FACTS_SECONDS = 900.0

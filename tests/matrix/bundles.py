@@ -15,7 +15,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import
 
 from tests.matrix.errors import MatrixError
 from tests.matrix.places import FULL_BTF, HERE, OUT, WORK, Place, read_file, release
-from tools.play import ROOT, new_key, play
+from tests.support.play import ROOT, new_key, play
 
 VERSION = "0.0.0+matrix"
 _BTF_MAGIC = (b"\x9f\xeb", b"\xeb\x9f")

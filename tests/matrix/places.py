@@ -14,7 +14,7 @@ import yaml
 from tests.lab import guest, inventory, ssh
 from tests.lab import settings as lab_settings
 from tests.matrix.errors import MatrixError
-from tools.play import ROOT, VENV
+from tests.support.play import ROOT, VENV
 
 OUT = ROOT / "build" / "matrix"
 WORK = OUT / "work"

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
+from tests.support.play import Played, new_key, play
 from tests.support.syshost import SysHost
-from tools.play import Played, new_key, play
 
 DEPLOY = "../tests/support/deploy"
 # Attaching must not wait for the quota of a busy test machine.

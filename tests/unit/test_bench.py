@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.lab.errors import LabError
-from tools import bench, bench_bcc, bench_page
-from tools.bench_cost import Cost
-from tools.bench_machine import beyond_rings
-from tools.bench_page import curves_table
-from tools.bench_plot import decades, even, picture, short
-from tools.bench_report import Point, curve, lossless, measured, result, results_table, rows
-from tools.bench_runqlat import costs
+from tools.bench import bcc, page
+from tools.bench import run as bench
+from tools.bench.cost import Cost
+from tools.bench.machine import beyond_rings
+from tools.bench.page import curves_table
+from tools.bench.plot import decades, even, picture, short
+from tools.bench.report import Point, curve, lossless, measured, result, results_table, rows
+from tools.bench.runqlat import costs
 
 
 def point(offered: int, delivered: int, bpf_ns: int | None = 1000) -> Point:
@@ -138,12 +139,12 @@ def test_ticks_are_short() -> None:
 
 
 def test_the_page_has_the_machine_the_notes_and_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_page, "versions", lambda: "peer 1")
+    monkeypatch.setattr(page, "versions", lambda: "peer 1")
     one = result("x", "ns", [1, 2, 9], "peer", [4, 4, 5])
-    bench_page.write(tmp_path, "2 cores", [one], CURVES, ["a note"])
-    page = (tmp_path / "README.md").read_text()
-    assert "on: 2 cores. Peers: peer 1." in page and "\n- a note\n" in page and "](saturation.svg)" in page
-    assert "| x | ns | 2 (1 to 9) | peer | 4 (4 to 5) | 0.5 |" in page
+    page.write(tmp_path, "2 cores", [one], CURVES, ["a note"])
+    text = (tmp_path / "README.md").read_text()
+    assert "on: 2 cores. Peers: peer 1." in text and "\n- a note\n" in text and "](saturation.svg)" in text
+    assert "| x | ns | 2 (1 to 9) | peer | 4 (4 to 5) | 0.5 |" in text
     assert json.loads((tmp_path / "results.json").read_text()) == rows([one])
     assert ElementTree.fromstring((tmp_path / "saturation.svg").read_text()).tag.endswith("svg")
 
@@ -159,47 +160,47 @@ def test_a_tracer_whose_runs_were_not_counted_has_no_cost_per_run() -> None:
 
 def test_the_guests_rounds_come_back_as_they_were() -> None:
     one = Cost(1.5, None, 0.5, 7, 8.0)
-    assert bench_bcc.read(json.loads(json.dumps([one._asdict()]))) == [one]
+    assert bcc.read(json.loads(json.dumps([one._asdict()]))) == [one]
 
 
 def test_what_the_guest_runs_is_carried_there() -> None:
-    """Each module of tools that a carried one imports is carried too, and none needs what a guest lacks."""
-    for name in bench_bcc.MODULES:
-        for line in (bench.ROOT / f"tools/{name}.py").read_text().splitlines():
+    """Each module of ours that a carried one imports is carried too, and none needs what a guest lacks."""
+    for name in bcc.MODULES:
+        for line in (bench.ROOT / f"{name}.py").read_text().splitlines():
             if line.startswith(("from tools.", "from tests.", "import yaml")):
-                assert line.split()[1].removeprefix("tools.") in bench_bcc.MODULES, f"{name}: {line}"
+                assert line.split()[1].replace(".", "/") in bcc.MODULES, f"{name}: {line}"
 
 
-@pytest.mark.parametrize("error", [bench_bcc.NoVMError("k61bcc does not come up"), LabError("no QEMU:\nat all")])
+@pytest.mark.parametrize("error", [bcc.NoVMError("k61bcc does not come up"), LabError("no QEMU:\nat all")])
 def test_without_a_vm_there_are_no_rows_and_it_is_said(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_vm() -> None:
         raise error
 
-    monkeypatch.setattr(bench_bcc, "vm", no_vm)
-    monkeypatch.setattr(bench_bcc, "NOTES", [])
-    assert list(bench_bcc.bcc()) == []
+    monkeypatch.setattr(bcc, "vm", no_vm)
+    monkeypatch.setattr(bcc, "NOTES", [])
+    assert list(bcc.bcc()) == []
     first = str(error).partition("\n")[0].rstrip(":.")
-    assert [f"Not measured: BCC's runqlat, as there was no VM for it: {first}."] == bench_bcc.NOTES
+    assert [f"Not measured: BCC's runqlat, as there was no VM for it: {first}."] == bcc.NOTES
     assert "LEFT OUT" in capsys.readouterr().err
 
 
 def test_a_vm_that_ran_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(bench_bcc.guest, "state", lambda _name: "running")
-    monkeypatch.setattr(bench_bcc.guest, "record", lambda _name: "a record")
-    monkeypatch.setattr(bench_bcc, "lab", lambda *words, **_options: said.extend(words))
-    with bench_bcc.vm() as found:
+    monkeypatch.setattr(bcc.guest, "state", lambda _name: "running")
+    monkeypatch.setattr(bcc.guest, "record", lambda _name: "a record")
+    monkeypatch.setattr(bcc, "lab", lambda *words, **_options: said.extend(words))
+    with bcc.vm() as found:
         assert found == "a record"
     assert said == []
 
 
 def test_a_vm_that_a_test_has_paused_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_bcc.guest, "state", lambda _name: "paused")
-    monkeypatch.setattr(bench_bcc.guest, "record", lambda _name: "a record")
-    monkeypatch.setattr(bench_bcc, "lab", lambda *_words, **_options: pytest.fail("the lab was told something"))
-    with pytest.raises(bench_bcc.NoVMError, match="is paused"), bench_bcc.vm():
+    monkeypatch.setattr(bcc.guest, "state", lambda _name: "paused")
+    monkeypatch.setattr(bcc.guest, "record", lambda _name: "a record")
+    monkeypatch.setattr(bcc, "lab", lambda *_words, **_options: pytest.fail("the lab was told something"))
+    with pytest.raises(bcc.NoVMError, match="is paused"), bcc.vm():
         pass
 
 

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
 
-from tools.bench_machine import Load, build_generator, say
-from tools.bench_ours import Ours, calls_feature, release_feature
-from tools.bench_report import Point, Result, curve, lossless, measured, result
-from tools.bench_tracers import Lines, Tracer, bpftrace, start
+from tools.bench.machine import Load, build_generator, say
+from tools.bench.ours import Ours, calls_feature, release_feature
+from tools.bench.report import Point, Result, curve, lossless, measured, result
+from tools.bench.tracers import Lines, Tracer, bpftrace, start
 
 # Events a second; 0: as fast as the calling core goes.
 RATES = (10000, 100000, 200000, 400000, 1000000, 0)

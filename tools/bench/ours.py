@@ -13,9 +13,9 @@ import yaml
 from tests.loader.bundles import Trust, make_key
 from tests.loader.foreign import compile_bpf
 from tests.loader.service import Service, feature_of, make_service
-from tools.bench_machine import LOAD, TRACER_CPU, on_cpu, wait_until
-from tools.bench_tracers import POLICY, Tracer, says_attached
-from tools.play import ROOT
+from tests.support.play import ROOT
+from tools.bench.machine import LOAD, TRACER_CPU, on_cpu, wait_until
+from tools.bench.tracers import POLICY, Tracer, says_attached
 
 RING_BYTES = 256 * 1024  # as the released features have, and bpftrace for each CPU
 OBJECTS = ROOT / "build/features"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""runqlat beside BCC's, in turns on this very host: `python3 -m tools.bench_guest ROUNDS` in the folder of bench_bcc.
+"""runqlat beside BCC's, in turns on this very host: `python3 -m tools.bench.guest ROUNDS` in the folder of bench_bcc.
 
 Python's standard library and the carried files only. Prints one document: the rounds of both.
 """
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from tools.bench_cost import Cost, cost
-from tools.bench_machine import TRACER_CPU, Load, on_cpu, say, statistics_on
-from tools.bench_tracers import POLICY, Lines, Tracer, says_attached
-from tools.play import ROOT
+from tests.support.play import ROOT
+from tools.bench.cost import Cost, cost
+from tools.bench.machine import TRACER_CPU, Load, on_cpu, say, statistics_on
+from tools.bench.tracers import POLICY, Lines, Tracer, says_attached
 
 PATIENCE = 240  # a compiler on an emulated processor
 PAUSE = 0.05

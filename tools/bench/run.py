@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
 from tests.oracle.witnesses import lab_ports
-from tools import bench_bcc, bench_idle, bench_page
-from tools.bench_events import CURVES, execs, saturation
-from tools.bench_machine import machine, make_ready, say, statistics_on
-from tools.bench_report import Result, result, rows
-from tools.bench_runqlat import runqlat
-from tools.play import ROOT, environment
+from tests.support.play import ROOT, environment
+from tools.bench import bcc, idle, page
+from tools.bench.events import CURVES, execs, saturation
+from tools.bench.machine import machine, make_ready, say, statistics_on
+from tools.bench.report import Result, result, rows
+from tools.bench.runqlat import runqlat
 
 OUT = ROOT / "build/bench/results.json"
 ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_ROUNDS", "5"))
@@ -64,7 +64,7 @@ def task_times(name: str) -> dict[str, list[float]]:
         inventory = ["-i", "localhost,", "-c", "local"] if name == "localhost" else ["-i", str(INVENTORY)]
         settings = {**environment(), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"}
         settings["ANSIBLE_CALLBACKS_ENABLED"] = "task_stamps"
-        settings["ANSIBLE_CALLBACK_PLUGINS"] = str(ROOT / "tools/bench_callbacks")
+        settings["ANSIBLE_CALLBACK_PLUGINS"] = str(ROOT / "tools/bench/callbacks")
         settings["EBPF_FLEET_BENCH_STAMPS"] = str(Path(folder) / "stamps.jsonl")
         command = [sys.executable, "-m", "ansible", "playbook", *inventory, str(playbook)]
         done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
@@ -121,10 +121,10 @@ BENCHES: dict[str, Callable[[], Iterator[Result]]] = {
     "saturation": saturation,
     "execs": execs,
     "runqlat": runqlat,
-    "idle": bench_idle.idle,
+    "idle": idle.idle,
     "facts": facts_alone,
     "ansible": facts_by_ansible,
-    "bcc": bench_bcc.bcc,
+    "bcc": bcc.bcc,
 }
 
 
@@ -155,12 +155,8 @@ def main(names: Sequence[str]) -> int:
                 OUT.write_text(json.dumps(rows(results), indent=1) + "\n")
                 print(LINE.format(**one), flush=True)
     say(f"{time.monotonic() - begun:.0f} s: done")
-    notes = [*bench_idle.NOTES, *bench_bcc.NOTES]
-    bench_page.write(OUT.parent, machine(), results, CURVES, notes)
+    notes = [*idle.NOTES, *bcc.NOTES]
+    page.write(OUT.parent, machine(), results, CURVES, notes)
     if wanted == list(BENCHES):
-        bench_page.write(ROOT / "docs/benchmarks", machine(), results, CURVES, notes)
+        page.write(ROOT / "docs/benchmarks", machine(), results, CURVES, notes)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

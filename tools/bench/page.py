@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Sequence
 
-from tools.bench_plot import Curves, picture
-from tools.bench_report import Result, results_table, rows, table
+from tools.bench.plot import Curves, picture
+from tools.bench.report import Result, results_table, rows, table
 
 TITLE = "What is offered, what arrives, and what it costs"
 

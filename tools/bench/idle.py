@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from tests.loader.features.rounds import NAMES
-from tools.bench_events import CALLS
-from tools.bench_machine import Load, build_generator, say, wait_until
-from tools.bench_ours import Ours, calls_feature, release_feature
-from tools.bench_report import Result, result
-from tools.bench_tracers import Tracer, bpftrace, start
+from tools.bench.events import CALLS
+from tools.bench.machine import Load, build_generator, say, wait_until
+from tools.bench.ours import Ours, calls_feature, release_feature
+from tools.bench.report import Result, result
+from tools.bench.tracers import Tracer, bpftrace, start
 
 SECONDS = int(os.environ.get("EBPF_FLEET_BENCH_IDLE_SECONDS", "60"))
 INTERVAL = 5  # seconds, the unit's

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
-from tools.bench_machine import TRACER_CPU, Programs, Usage, cpu_ns, on_cpu, usage, wait_until
+from tools.bench.machine import TRACER_CPU, Programs, Usage, cpu_ns, on_cpu, usage, wait_until
 
 # Limits that no benchmark reaches: it measures the path, not the budget.
 POLICY = {

@@ -20,12 +20,12 @@ from tests.lab import apt, guest, paths, settings, ssh, system
 from tests.lab.errors import LabError
 from tests.loader.bundles import Trust, make_bundle, make_key
 from tests.loader.service import feature_of, roomy
-from tools.bench_cost import Cost
-from tools.bench_machine import build_generator, say
-from tools.bench_ours import LOADER, OBJECTS
-from tools.bench_report import Result
-from tools.bench_runqlat import costs
-from tools.play import ROOT, lab
+from tests.support.play import ROOT, lab
+from tools.bench.cost import Cost
+from tools.bench.machine import build_generator, say
+from tools.bench.ours import LOADER, OBJECTS
+from tools.bench.report import Result
+from tools.bench.runqlat import costs
 
 HOST = "k61bcc"
 ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_VM_ROUNDS", "3"))
@@ -34,10 +34,13 @@ TOOL = "usr/sbin/runqlat-bpfcc"
 KEPT = ROOT / ".cache/bench" / PACKAGE
 FOLDER = "/run/ef-bench"  # not in /tmp: the host may mount it without exec
 SECONDS = 900.0
-MODULES = ("__init__", "play", "bench_machine", "bench_tracers", "bench_cost", "bench_guest")
+MODULES = (
+    "tools/__init__", "tools/bench/__init__", "tools/bench/machine", "tools/bench/tracers", "tools/bench/cost",
+    "tools/bench/guest", "tests/support/__init__", "tests/support/play",
+)  # fmt: skip
 # In a mount namespace of its own, so that the host stays as the lab made it.
 RUN = (
-    "umount /sys/kernel/btf 2>/dev/null; test -e /sys/kernel/btf/vmlinux && exec python3 -m tools.bench_guest {rounds}"
+    "umount /sys/kernel/btf 2>/dev/null; test -e /sys/kernel/btf/vmlinux && exec python3 -m tools.bench.guest {rounds}"
 )
 
 
@@ -99,7 +102,7 @@ def pack(folder: Path) -> bytes:
     make_bundle(folder / "bundle", trust.key, {"runqlat": (roomy(contract), objects)}, loader=LOADER)
     files = {"bundle": folder / "bundle", "signers": trust.signers, "ebpf-loader": LOADER}
     files.update({"generator": build_generator(folder), "runqlat-bpfcc": tool()})
-    files.update({f"tools/{name}.py": ROOT / f"tools/{name}.py" for name in MODULES})
+    files.update({f"{name}.py": ROOT / f"{name}.py" for name in MODULES})
     collection = "collections/ansible_collections/ebpf/fleet"
     utils = (ROOT / "plugins/module_utils").rglob("*.py")
     files.update({f"{collection}/{each.relative_to(ROOT)}": each for each in utils})

@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 from typing import Callable, NamedTuple
 
-from tools.bench_machine import Load, wait_until
-from tools.bench_tracers import Tracer
+from tools.bench.machine import Load, wait_until
+from tools.bench.tracers import Tracer
 
 SWITCHES_MS = 1500
 

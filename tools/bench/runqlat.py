@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
-from tools.bench_cost import Cost, cost
-from tools.bench_machine import Load, build_generator, say
-from tools.bench_ours import Ours, release_feature
-from tools.bench_report import Result, measured, result
-from tools.bench_tracers import Lines, Tracer
+from tools.bench.cost import Cost, cost
+from tools.bench.machine import Load, build_generator, say
+from tools.bench.ours import Ours, release_feature
+from tools.bench.report import Result, measured, result
+from tools.bench.tracers import Lines, Tracer
 
 ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_EVENT_ROUNDS", "3"))
 

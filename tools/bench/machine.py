@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-from tools.play import ROOT
+from tests.support.play import ROOT
 
 if str(ROOT / "collections") not in sys.path:
     sys.path.append(str(ROOT / "collections"))
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import loaded
 
-LOAD = ROOT / "tools/bench_load"
+LOAD = ROOT / "tools/bench/load"
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 PEERS = {"bpftrace": "bpftrace", "execsnoop": "libbpf-tools", "runqlat": "libbpf-tools"}
 CPUS = sorted(os.sched_getaffinity(0))
