@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.report import pages as report
+from ansible_collections.ebpf.fleet.plugins.module_utils.report.matrix import matrix_html, matrix_markdown
 
 from tests.lab import fleet, guest, paths, settings
 from tests.lab.errors import LabError
@@ -174,8 +174,8 @@ def put_down(lab: settings.Settings, began_here: list[Place], keep: bool) -> Non
 
 def write(doc: dict[str, Any]) -> None:
     (OUT / "matrix.json").write_text(json.dumps(doc, indent=2, sort_keys=True) + "\n")
-    (OUT / "matrix.md").write_text(report.matrix_markdown(doc))
-    (OUT / "matrix.html").write_text(report.matrix_html(doc))
+    (OUT / "matrix.md").write_text(matrix_markdown(doc))
+    (OUT / "matrix.html").write_text(matrix_html(doc))
 
 
 def judge(matrix: Matrix, doc: dict[str, Any]) -> list[str]:

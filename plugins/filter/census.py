@@ -10,7 +10,8 @@ import os
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census, policy_ready, strata
-from ansible_collections.ebpf.fleet.plugins.module_utils.report import pages as report
+from ansible_collections.ebpf.fleet.plugins.module_utils.report.census import census_html, census_markdown
+from ansible_collections.ebpf.fleet.plugins.module_utils.report.matrix import matrix_html, matrix_markdown
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt, fault_of
 
 
@@ -60,10 +61,10 @@ class FilterModule:
         return {
             "rollout_hosts": rollout_hosts,
             "capability_census": census.capability_census,
-            "census_markdown": _page("census_markdown", report.census_markdown),
-            "census_html": _page("census_html", report.census_html),
-            "matrix_markdown": _page("matrix_markdown", report.matrix_markdown, capability_document.matrix_faults),
-            "matrix_html": _page("matrix_html", report.matrix_html, capability_document.matrix_faults),
+            "census_markdown": _page("census_markdown", census_markdown),
+            "census_html": _page("census_html", census_html),
+            "matrix_markdown": _page("matrix_markdown", matrix_markdown, capability_document.matrix_faults),
+            "matrix_html": _page("matrix_html", matrix_html, capability_document.matrix_faults),
             "policy_refusals": policy_refusals,
             "report_paths": report_paths,
         }

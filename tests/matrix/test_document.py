@@ -278,7 +278,7 @@ class TestPayload:
 
 
 def test_the_document_is_what_the_pages_are_made_of() -> None:
-    report = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.report.pages")
+    report = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.report.matrix")
     doc = whole(FULL, DISABLED)
     doc["bundle"] = {"name": "b", "version": "1", "sequence": 1}
     before = copy.deepcopy(doc)

@@ -9,8 +9,11 @@ from html.parser import HTMLParser
 from typing import Any, Callable
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import version_order
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.compatibility import compatibility_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import census
-from ansible_collections.ebpf.fleet.plugins.module_utils.report import pages as report
+from ansible_collections.ebpf.fleet.plugins.module_utils.report.census import census_html, census_markdown
+from ansible_collections.ebpf.fleet.plugins.module_utils.report.matrix import matrix_html, matrix_markdown
 
 EVIL = "<script>alert(1)</script> | `x` \" ' & *b* [l](javascript:1)"
 FULL = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fine", "sentence": "s"}
@@ -120,8 +123,8 @@ class Page(HTMLParser):
 
 
 PAGES: list[tuple[Callable[[Any], str], Callable[[], Any]]] = [
-    (report.census_html, fleet),
-    (report.matrix_html, matrix),
+    (census_html, fleet),
+    (matrix_html, matrix),
 ]
 
 
@@ -145,7 +148,7 @@ def test_a_page_is_readable_in_the_dark_on_paper_and_without_colour(render: Any,
 
 
 def test_the_census_begins_with_who_is_silent_and_counts_by_stratum() -> None:
-    text = Page(report.census_html(fleet())).text
+    text = Page(census_html(fleet())).text
     alarm, table = text.index("No answer from gone<b>"), text.index("6.1/x86_64/debian")
     assert alarm < table < text.index("6.12/x86_64/debian")
     for said in ("3 hosts answered, 1 did not.", "● 2 full", "◐ 1 reduced EF_NO_MAP_TYPE", "○ 1 disabled EF_NO_BTF"):
@@ -154,7 +157,7 @@ def test_the_census_begins_with_who_is_silent_and_counts_by_stratum() -> None:
 
 
 def test_the_census_tells_what_changes_at_next_boot_and_which_policy_is_refused() -> None:
-    for text in (Page(report.census_html(fleet())).text, report.census_markdown(fleet())):
+    for text in (Page(census_html(fleet())).text, census_markdown(fleet())):
         assert "What changes at next boot" in text
         assert "● full (full) → ○ disabled (no variant)" in text
         assert "refused: EF_POLICY_NOT_READY" in text
@@ -162,7 +165,7 @@ def test_the_census_tells_what_changes_at_next_boot_and_which_policy_is_refused(
 
 
 def test_without_a_next_kernel_or_bundle_the_page_says_only_what_was_asked() -> None:
-    text = report.census_markdown(census.capability_census({"a": host("6.1")}))
+    text = census_markdown(census.capability_census({"a": host("6.1")}))
     assert "next boot" not in text and "No bundle was asked for" in text and "every one that was asked" in text
 
 
@@ -170,7 +173,7 @@ def cells(line: str) -> int:
     return len(re.findall(r"(?<!\\)\|", line))
 
 
-@pytest.mark.parametrize("text", [report.census_markdown(fleet()), report.matrix_markdown(matrix())])
+@pytest.mark.parametrize("text", [census_markdown(fleet()), matrix_markdown(matrix())])
 def test_no_text_of_a_host_breaks_a_markdown_table(text: str) -> None:
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         lines = table.splitlines()
@@ -180,19 +183,19 @@ def test_no_text_of_a_host_breaks_a_markdown_table(text: str) -> None:
 
 def test_many_hosts_are_folded_away_and_all_there() -> None:
     answers = {f"h{number:04}": host("6.1", runqlat=DISABLED) for number in range(300)}
-    page = Page(report.census_html(census.capability_census(answers)))
+    page = Page(census_html(census.capability_census(answers)))
     assert "details" in page.tags and "300 hosts" in page.text and "h0299" in page.text
 
 
 def test_strata_sort_by_version_and_not_by_letter() -> None:
-    assert sorted(["6.12/x", "5.10/x", "6.1/x", "5.4/x"], key=report.version_order) == [
+    assert sorted(["6.12/x", "5.10/x", "6.1/x", "5.4/x"], key=version_order) == [
         "5.4/x", "5.10/x", "6.1/x", "6.12/x",
     ]  # fmt: skip
-    assert sorted(["unknown/x", "6.1/x", "6.1-rt/x"], key=report.version_order)[-1] == "unknown/x"
+    assert sorted(["unknown/x", "6.1/x", "6.1-rt/x"], key=version_order)[-1] == "unknown/x"
 
 
 def test_the_matrix_shows_variant_reason_and_every_difference() -> None:
-    page = Page(report.matrix_html(matrix()))
+    page = Page(matrix_html(matrix()))
     assert page.text.index("5.10 cloud · k510") < page.text.index("6.1 cloud · k61")
     assert "Differs: k510, runqlat: predicted reduced (perf, EF_NO_MAP_TYPE), reached full (full, EF_OK)" in page.text
     assert "● full: full" in page.text and "○ disabled EF_NO_BTF: <script>" in page.text
@@ -203,9 +206,9 @@ def test_the_matrix_shows_variant_reason_and_every_difference() -> None:
 def test_a_cell_that_was_not_measured_is_not_shown_as_anything_else() -> None:
     doc = matrix()
     doc["hosts"]["k61"]["features"]["runqlat"].update(reached=None, equal=False)
-    assert "? not measured" in Page(report.matrix_html(doc)).text
+    assert "? not measured" in Page(matrix_html(doc)).text
     del doc["hosts"]["k61"]["features"]["exec_events"]
-    assert "–" in report.matrix_markdown(doc)
+    assert "–" in matrix_markdown(doc)
 
 
 def test_a_long_reason_is_short_in_its_cell_and_whole_below() -> None:
@@ -213,13 +216,13 @@ def test_a_long_reason_is_short_in_its_cell_and_whole_below() -> None:
     reason = "the kernel refuses it " * 20
     for name in ("k510", "k61nobtf"):
         doc["hosts"][name]["features"]["runqlat"]["reached"] = {**DISABLED, "reason": reason}
-    for text in (Page(report.matrix_html(doc)).text, report.matrix_markdown(doc)):
+    for text in (Page(matrix_html(doc)).text, matrix_markdown(doc)):
         assert text.count(reason.strip()) == 1 and text.count("…") == 2
         assert "k510, k61nobtf" in text
 
 
 def test_compatibility_names_what_no_kernel_of_a_family_reached() -> None:
-    said = report.compatibility_of(matrix())
+    said = compatibility_of(matrix())
     assert said["known_disabled"] == [{"family": "5.10", "feature": "exec_events", "reason_code": "EF_NO_BTF"}]
     assert said["summary"] == [
         "5.10 (1 kernel): exec_events disabled (EF_NO_BTF), runqlat full",
@@ -231,6 +234,6 @@ def test_compatibility_names_what_no_kernel_of_a_family_reached() -> None:
 def test_compatibility_takes_nothing_that_was_not_measured_for_disabled() -> None:
     doc = matrix()
     doc["hosts"]["k510"]["features"]["exec_events"]["reached"] = None
-    said = report.compatibility_of(doc)
+    said = compatibility_of(doc)
     assert said["known_disabled"] == [] and "exec_events not measured" in said["summary"][0]
-    assert report.compatibility_of({"hosts": {}}) == {"summary": [], "known_disabled": []}
+    assert compatibility_of({"hosts": {}}) == {"summary": [], "known_disabled": []}

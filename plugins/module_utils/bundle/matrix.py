@@ -11,6 +11,7 @@ from typing import Any, Mapping
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import MAX_OBJECT, canonical_json
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 
 PATH = "compatibility/matrix.json"
 SCHEMA = "ebpf.fleet/matrix/v1"
@@ -103,7 +104,7 @@ def _check_host(host: Any, path: Path, field: str, variants: Mapping[str, list[s
 
 
 def _check_reached(answer: Any, path: Path, field: str, variants: list[str]) -> None:
-    if not isinstance(answer, dict) or answer.get("profile") not in ("full", "reduced", "disabled"):
+    if not isinstance(answer, dict) or answer.get("profile") not in PROFILES:
         raise refusal(path, field, "has no profile full, reduced or disabled", AGAIN)
     if answer.get("variant") not in (None, "bcc", *variants):
         raise refusal(path, f"{field}.variant", f"{answer.get('variant')!r} is not in this bundle", AGAIN)

@@ -28,6 +28,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import matrix as bundle_matrix
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import minimal_btf as bundle_btf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.compatibility import compatibility_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.feature_folder import (
     BCC_SOURCE,
     CONTRACT,
@@ -47,7 +48,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import
     optional_sections,
     reads_kernel,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.report.pages import compatibility_of
 
 SECONDS_FOR_BUILD = 1800
 SECONDS_FOR_TOOL = 60

@@ -10,6 +10,7 @@ import re
 from typing import Any, Collection
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import rules
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import OF_VARIANTS
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.rules import Check, Findings
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import HELPERS
 
@@ -47,7 +48,7 @@ KERNEL_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,4}\Z")
 VARIANT: dict[str, Check] = {
     "name": rules.pattern_of(rules.NAME, "use [a-z][a-z0-9_]*, at most 32 characters"),
     "programs": rules.list_remedy,
-    "profile": rules.choice("full", "reduced"),
+    "profile": rules.choice(*OF_VARIANTS),
     "requires": rules.list_remedy,
 }
 BCC: dict[str, Check] = {"programs": rules.list_remedy, "requires": rules.list_remedy}

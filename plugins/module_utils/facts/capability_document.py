@@ -14,12 +14,12 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import host_document as doc
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.host_document import Fault, Rule
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 
 Json = Mapping[str, Any]
 
 SCHEMA = "ebpf.fleet/capabilities/v1"
 _SILENCE = 300
-PROFILES = ("full", "reduced", "disabled")
 
 _FAMILY = r"[0-9]{1,3}\.[0-9]{1,5}"
 # One part of a stratum, which is FAMILY/MACHINE/DISTRO.

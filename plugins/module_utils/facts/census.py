@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, policy_ready
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.strata import stratum_of
 
 SCHEMA = capability_document.CENSUS_SCHEMA
 NO_SYSTEMD = "EF_NO_SYSTEMD"
-PROFILES = capability_document.PROFILES
 _KERNEL_FIELDS = ("release", "family", "distro_family", "machine", "build_id")
 _NEXT_FIELDS = ("release", "chosen_by", "btf", "source", "profiles", "changes", "unknown")
 _TRUST_FIELDS = ("release", "ok", "reason_code", "reason", "clock_known")

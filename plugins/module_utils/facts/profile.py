@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import OF_VARIANTS
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import (
     HELPERS,
     MAP_TYPES,
@@ -22,7 +23,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import 
 Json = Mapping[str, Any]
 
 ATTACH_KINDS = ("tp_btf", "raw_tp", "tracepoint", "kprobe", "kretprobe", "fentry", "fexit", "lsm")
-PROFILES = ("full", "reduced")
 
 # What a host offers at the last, where the operator opted in.
 BCC = "bcc"
@@ -293,6 +293,6 @@ def profile_of(variant: str | None, declared: str | None = None) -> str:
     """The profile that a variant stands for; None is no variant. `declared` is the variant's own word."""
     if variant is None:
         return "disabled"
-    if declared in PROFILES:
+    if declared in OF_VARIANTS:
         return str(declared)
     return "full" if variant == "full" else "reduced"

@@ -23,6 +23,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.host_document impo
     whole,
     word,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 
 STATUS_SCHEMA = "ebpf.fleet/status/v1"
 OBSERVATION_SCHEMA = "ebpf.fleet/observation/v1"
@@ -83,7 +84,7 @@ FEATURE = having(
     {
         "wanted": FLAG,
         "state": word("off", "attached", "killed", "disabled", "shed"),
-        "profile": word("full", "reduced", "disabled"),
+        "profile": word(*PROFILES),
         "programs": items(PROGRAM),
         "counters": maybe(COUNTERS),
         "consumer": maybe(CONSUMER),

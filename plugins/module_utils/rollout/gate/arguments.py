@@ -11,6 +11,7 @@ from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Expectation, Json, get
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness import WITNESS_CHECKS
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema import FEATURE_NAME, FEATURES_LIMIT
@@ -18,7 +19,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema i
 _COUNT = values.whole()
 _BOUND = values.decimal(-(10**15))
 
-PROFILE_RANK = {"disabled": 0, "reduced": 1, "full": 2}
+PROFILE_RANK = {name: rank for rank, name in enumerate(reversed(PROFILES))}
 
 # Upper limits; null: from the contracts (budgets) or, for the application, not judged.
 DEFAULT_LIMITS: dict[str, int | bool | None] = {

@@ -83,6 +83,11 @@ def number(document: Any, *path: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def grown(first: int | None, last: int | None) -> int | None:
+    """By how much a number is larger at the end; None where one of both was not measured."""
+    return None if first is None or last is None else last - first
+
+
 def ratio_up(part: int, whole: int, scale: int) -> int:
     """part / whole in units of 1/scale, rounded up, so that value <= limit is exact."""
     return -((-part * scale) // whole)
@@ -152,8 +157,7 @@ def millicores(pair: Pair, spent_ns: int | None) -> int | None:
 
 def difference(pair: Pair, *path: str) -> int | None:
     """How much a status counter grew within the window."""
-    first, last = number(pair.start, "status", *path), number(pair.end, "status", *path)
-    return None if first is None or last is None else last - first
+    return grown(number(pair.start, "status", *path), number(pair.end, "status", *path))
 
 
 def first_set(*values: int | None) -> int | None:

@@ -30,6 +30,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     difference,
     expected_features,
     get,
+    grown,
     millicores,
     number,
     ratio_up,
@@ -269,8 +270,8 @@ def judge_application(pair: Pair) -> list[Check]:
             continue
         before = number(pair.before, "end", "application", name + "_ns")
         after = number(pair.end, "application", name + "_ns")
-        known = before is not None and after is not None and before > 0
-        growth = ratio_up(after - before, before, 1_000_000) if known else None
+        more = grown(before, after)
+        growth = ratio_up(more, before, 1_000_000) if more is not None and before is not None and before > 0 else None
         what = f"growth of the application's {name}"
         checks.append(compare(pair, Measure(f"application_{name}", growth, limit, "ppm", what)))
     return checks

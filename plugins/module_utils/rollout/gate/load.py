@@ -19,6 +19,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     difference,
     first_set,
     get,
+    grown,
     millicores,
     number,
 )
@@ -79,20 +80,17 @@ def bpf_millicores(pair: Pair) -> int | None:
     told = millicores(pair, sum(value for value in spent if value is not None))
     counted = [gate_witness.kernel_run_ns(pair, name) for name in attached_features(pair)]
     seen = None if None in counted else sum(value for value in counted if value is not None)
-    found: int | None = gate_witness.larger(told, gate_witness.kernel_millicores(pair, seen))
-    return found
+    return gate_witness.larger(told, gate_witness.kernel_millicores(pair, seen))
 
 
 def cpu_busy_ppm(observation: Any) -> int | None:
     """Busy share of all CPUs within an observation's window."""
-    busy = [number(observation, end, "host", "cpu_busy_ns") for end in ("start", "end")]
-    total = [number(observation, end, "host", "cpu_total_ns") for end in ("start", "end")]
-    if None in busy or None in total:
+    spent = grown(*(number(observation, end, "host", "cpu_busy_ns") for end in ("start", "end")))
+    span = grown(*(number(observation, end, "host", "cpu_total_ns") for end in ("start", "end")))
+    if spent is None or span is None:
         return None
-    span, spent = total[1] - total[0], busy[1] - busy[0]
     # A counter that went backwards, or busy time beyond all time, measures nothing.
-    known: bool = span > 0 and 0 <= spent <= span
-    return int(spent * 1_000_000 // span) if known else None
+    return spent * 1_000_000 // span if span > 0 and 0 <= spent <= span else None
 
 
 def cpu_delta(record: Any) -> int | None:

@@ -26,6 +26,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     Json,
     Pair,
     attached_features,
+    difference,
     get,
     number,
     programs_of,
@@ -512,9 +513,7 @@ def judge_runs(pair: Pair, feature: str) -> Finding:
         found = judge_growth(side, runs)
     if found.verdict != PASS:
         return found
-    path = ("status", "features", feature, "counters", "produced")
-    produced = (number(pair.start, *path), number(pair.end, *path))
-    moved = None if None in produced or not side.same_life else produced[1] - produced[0]
+    moved = difference(pair, "features", feature, "counters", "produced") if side.same_life else None
     if moved is not None and moved > 0 and runs.seen[1] == runs.told[0]:
         sentence = f"tells {moved} events within the window, the kernel counted 0 runs of its programs"
         return Finding(FAIL, moved, 0, f"{sentence} ({runs.seen[1]} before and after)")
