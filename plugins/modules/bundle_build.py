@@ -170,11 +170,17 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import Flee
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import told
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import CREATED_FORMAT, epoch_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import BUNDLE_NAME, VERSION
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order, btf_entries
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.output import (
+    existing_bundle,
+    judge_output,
+    write_output,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
 
 YAML_PROBLEM = None
 try:
-    from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import writer
+    from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import contracts, writer
 except ImportError:
     YAML_PROBLEM = traceback.format_exc()
 
@@ -245,12 +251,12 @@ def make_order(params, existing, build_dir):
     """Return what to build, as the builder takes it."""
     source = Path(params["source"])
     folders = [Path(path) for path in params["features_dirs"] or [source / "features"]]
-    return writer.Order(
+    return Order(
         name=params["name"],
         version=params["version"],
         sequence=params["sequence"],
         created=created_at(params, existing),
-        features=writer.find_features(folders, params["features"]),
+        features=contracts.find_features(folders, params["features"]),
         source=source,
         build_dir=build_dir,
         loaders={arch: Path(str(path)).expanduser() for arch, path in (params["loader"] or {}).items()},
@@ -273,21 +279,21 @@ def run(module):
     params = module.params
     check_arguments(params)
     output = Path(params["output"])
-    existing = writer.existing_bundle(output)
+    existing = existing_bundle(output)
     with tempfile.TemporaryDirectory(prefix="ebpf-fleet-loader-") as temporary:
         keeps_objects = params["build_dir"] and not module.check_mode
         build_dir = Path(params["build_dir"]).absolute() if keeps_objects else Path(temporary)
         built = writer.build(make_order(params, existing, build_dir))
-    changed = writer.judge_output(output, existing, built, params["force"])
+    changed = judge_output(output, existing, built, params["force"])
     if changed and not module.check_mode:
-        writer.write_output(output, built)
+        write_output(output, built)
     return {
         "changed": changed,
         "digest": built.manifest.digest,
         "output": str(output.absolute()),
         "bundle": built.manifest.doc["bundle"],
         "compatibility": built.manifest.doc["compatibility"],
-        "btf": writer.btf_entries(built),
+        "btf": btf_entries(built),
         "features": {
             name: [variant["name"] for variant in feature["variants"]]
             for name, feature in built.manifest.features.items()

@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import contracts, writer
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import writer
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
 REPO = Path(__file__).resolve().parents[2]
@@ -140,14 +141,14 @@ def public_key(key: Path) -> str:
     return " ".join(Path(f"{key}.pub").read_text().split()[:2])
 
 
-def order(version: str, sequence: int, key: Path, **changes: Any) -> writer.Order:
+def order(version: str, sequence: int, key: Path, **changes: Any) -> Order:
     """What the tests build: the repository's own features."""
-    standard = writer.Order(
+    standard = Order(
         name="ebpf-fleet",
         version=version,
         sequence=sequence,
         created=CREATED,
-        features=writer.find_features([REPO / "bpf/features"], ["exec_events", "runqlat"]),
+        features=contracts.find_features([REPO / "bpf/features"], ["exec_events", "runqlat"]),
         source=REPO / "bpf",
         build_dir=REPO / "build",
         loaders={},

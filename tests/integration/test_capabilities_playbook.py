@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import contracts, writer
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import writer
 
 from tests.integration.release_host import REPO, as_bundle, make_key, order, public_key
 from tests.integration.test_playbooks import OWN_STATE, run
@@ -28,7 +28,7 @@ SILENT = (
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A signed bundle with a policy feature, and one whose hook may be gone."""
-    features = writer.find_features([REPO / "bpf/features"], FEATURES)
+    features = contracts.find_features([REPO / "bpf/features"], FEATURES)
     built = as_bundle(writer.build(order("2.0.0", 2, make_key(), features=features)).members)
     path = tmp_path_factory.mktemp("bundle") / "fleet.tar"
     path.write_bytes(bd.as_tar(built))

@@ -20,6 +20,7 @@ from tests.integration.release_host import (
     REPO,
     FolderHost,
     as_bundle,
+    contracts,
     environment,
     make_bundle,
     make_key,
@@ -39,7 +40,7 @@ def host(tmp_path: Path) -> FolderHost:
 
 def same_version() -> bd.Bundle:
     """A signed bundle that calls itself as the planned one does, and holds something else."""
-    made = order(*NEW, make_key(), features=writer.find_features([REPO / "bpf/features"], ["runqlat"]))
+    made = order(*NEW, make_key(), features=contracts.find_features([REPO / "bpf/features"], ["runqlat"]))
     return as_bundle(writer.build(made).members)
 
 
