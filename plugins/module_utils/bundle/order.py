@@ -42,8 +42,7 @@ class Built(NamedTuple):
 
     @property
     def signature(self) -> bytes:
-        data: bytes = self.members[mf.SIGNATURE].data
-        return data
+        return self.members[mf.SIGNATURE].data
 
 
 def btf_entries(built: Built) -> list[dict[str, Any]]:

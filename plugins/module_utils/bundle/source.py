@@ -48,8 +48,7 @@ class Member(NamedTuple):
 
 def member_limit(path: str) -> int:
     """The largest size of that member in bytes, also for the manifest and its signature."""
-    limit: int = {MANIFEST: mf.MAX_MANIFEST, SIGNATURE: mf.MAX_SIGNATURE}.get(path) or mf.file_limit(path)
-    return limit
+    return {MANIFEST: mf.MAX_MANIFEST, SIGNATURE: mf.MAX_SIGNATURE}.get(path) or mf.file_limit(path)
 
 
 def refuse(code: str, file: str, problem: str, remedy: str = "use the bundle as it was signed") -> NoReturn:

@@ -73,8 +73,7 @@ def _one_line(value: Any, name: str) -> str:
 
 def key_of(signature: bytes) -> bytes:
     """The ed25519 key that a signature names; raises FleetError (EF_SIG_MISSING, EF_SIG_MALFORMED)."""
-    found: bytes = take_ed25519(parse_signature(signature).key, KEY_SIZE)
-    return found
+    return take_ed25519(parse_signature(signature).key, KEY_SIZE)
 
 
 def spell_key(key: bytes) -> str:

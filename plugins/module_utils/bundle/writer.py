@@ -86,8 +86,7 @@ def minimal_btf(order: Order, objects: Mapping[str, Path], work: Path) -> dict[s
     def reduce(full: Path, target: Path) -> None:
         run_tool([tool, "gen", "min_core_btf", str(full), str(target), *relocating])
 
-    members: dict[str, bytes] = bundle_btf.minimal_members(bundle_btf.find_full_btf(order.btf_dirs), reduce, work)
-    return members
+    return bundle_btf.minimal_members(bundle_btf.find_full_btf(order.btf_dirs), reduce, work)
 
 
 def checked_matrix(path: Path, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path]) -> Any:

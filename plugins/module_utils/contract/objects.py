@@ -77,8 +77,7 @@ def compare_with_objects(contract: dict[str, Any], inspected: Inspected, file: s
         for variant_name in sorted(inspected):
             _compare_signal(findings, f"signals[{index}]", contract, signal, variant_name, inspected[variant_name])
     _compare_memory(findings, contract, inspected)
-    errors: list[FleetError] = findings.errors
-    return errors
+    return findings.errors
 
 
 def _remedy_for_object(contract: dict[str, Any], variant: str) -> str:

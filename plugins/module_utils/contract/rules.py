@@ -155,5 +155,4 @@ def check_words(findings: Findings, field: str, values: Any, check: Check) -> No
 
 def one_of(word: object, known: Collection[str]) -> str | None:
     """None for a known word, else what to write instead."""
-    remedy: str | None = None if word in known else did_you_mean(word, known)
-    return remedy
+    return None if word in known else did_you_mean(word, known)

@@ -184,8 +184,7 @@ _program_remedy = rules.pattern_of(rules.KERNEL_NAME, rules.KERNEL_NAME_REMEDY)
 
 
 def _one_of(word: object, known: Collection[str]) -> str | None:
-    remedy: str | None = rules.one_of(word, known)
-    return remedy
+    return rules.one_of(word, known)
 
 
 def requirement_remedy(requirement: Any) -> str | None:

@@ -119,8 +119,7 @@ def read_build_id(root: Path) -> str | None:
         notes = (root / "sys/kernel/notes").read_bytes()
     except OSError:
         return None
-    found: str | None = build_id_of(notes)
-    return found
+    return build_id_of(notes)
 
 
 def has_privilege(root: Path = Path("/")) -> bool:

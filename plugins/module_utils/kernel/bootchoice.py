@@ -175,8 +175,7 @@ def _loader_conf(root: Path) -> dict[str, str] | None:
     for part in _PARTITIONS:
         text = read_text(root / part / "loader/loader.conf")
         if text is not None:
-            fields: dict[str, str] = parse_fields(text)
-            return fields
+            return parse_fields(text)
     return None
 
 

@@ -206,8 +206,7 @@ def _create_map(name: str) -> int:
             btf_fd = bpfsys.btf_load_int()
             helpers.append(btf_fd)
         number = MAP_TYPES.index(name)
-        fd: int = bpfsys.map_create(number, shape.key, shape.value, shape.entries, shape.flags, inner_fd, btf_fd)
-        return fd
+        return bpfsys.map_create(number, shape.key, shape.value, shape.entries, shape.flags, inner_fd, btf_fd)
     finally:
         for fd in helpers:
             os.close(fd)

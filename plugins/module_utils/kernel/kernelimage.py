@@ -19,7 +19,7 @@ import struct
 import subprocess
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, BinaryIO, Callable, Iterator, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import build_id_of
 
@@ -52,10 +52,9 @@ def read_kernel(path: Path) -> Kernel:
         return kernel_of(unpack(_read_at(file, 0, size)))
 
 
-def _read_at(file: Any, at: int, size: int) -> bytes:
+def _read_at(file: BinaryIO, at: int, size: int) -> bytes:
     file.seek(at)
-    data: bytes = file.read(min(size, MAX_UNPACKED))
-    return data
+    return file.read(min(size, MAX_UNPACKED))
 
 
 def kernel_of(unpacked: Any) -> Kernel:

@@ -98,8 +98,7 @@ def _instead(result: Json) -> str:
     """What came instead of an answer: the reason that was found, else what the host said before it closed."""
     reason = result.get("msg")
     if isinstance(reason, str) and reason.strip() and not reason.startswith(ENDED):
-        shown: str = printable(reason.strip(), 250)
-        return shown
+        return printable(reason.strip(), 250)
     told = (result.get("stderr"), result.get("stdout"))
     words = next((" / ".join(one.split("\n")[-3:]) for one in map(_stripped, told) if one), "")
     return f"it said: {printable(words[-200:], 200)} (exit status {printable(result.get('rc'), 20)})" if words else ""

@@ -203,8 +203,7 @@ def reason(name: str, detail: str) -> str:
     """Why a host did not confirm, without its own name, so that hosts of one reason stand together."""
     prefix = f"no usable answer from {printable(name, 200)}: "
     short = detail[len(prefix) :] if detail.startswith(prefix) else detail
-    shown: str = printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
-    return shown
+    return printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
 
 
 def _next(found: Told, order: Order) -> str:

@@ -101,8 +101,7 @@ def render_desired(digest: str, features: Features, fallbacks: Sequence[str] = (
     doc: dict[str, Any] = {"schema": SCHEMA, "bundle_digest": digest, "features": features}
     if fallbacks:
         doc["fallbacks"] = list(fallbacks)
-    text: str = canonical_json(doc)
-    return text
+    return canonical_json(doc)
 
 
 def parse_desired(data: bytes) -> Features | None:

@@ -53,8 +53,7 @@ UNREADABLE = Mark(MAX_SEQUENCE, "", (), 0)
 
 def render_mark(mark: Mark) -> str:
     """The text of mark.json."""
-    text: str = canonical_json({"schema": SCHEMA, **mark._asdict(), "below": list(mark.below)})
-    return text
+    return canonical_json({"schema": SCHEMA, **mark._asdict(), "below": list(mark.below)})
 
 
 def parse_mark(data: bytes | None) -> Mark | None:

@@ -46,8 +46,7 @@ def check_policy(value: Any) -> dict[str, Any]:
 
 def render_policy(value: Any) -> str:
     """The text of ``policy.json``; an empty mapping gives the defaults. Raises FleetError."""
-    text: str = canonical_json({"schema": SCHEMA, **check_policy(value)})
-    return text
+    return canonical_json({"schema": SCHEMA, **check_policy(value)})
 
 
 def _wrong(field: str, value: Any, expected: str) -> FleetError:

@@ -201,8 +201,7 @@ def _read_desired(folder: Path) -> Features | None:
 
 def _read_fallbacks(folder: Path) -> tuple[str, ...]:
     try:
-        fallbacks: tuple[str, ...] = parse_fallbacks(_read(folder / "desired.json"))
-        return fallbacks
+        return parse_fallbacks(_read(folder / "desired.json"))
     except OSError:
         return ()
 
@@ -430,8 +429,7 @@ def write_desired(layout: Layout, release: str, text: str) -> None:
 
 
 def signature_path(layout: Layout, release: str) -> Path:
-    path: Path = layout.releases / release / "bundle" / mf.SIGNATURE
-    return path
+    return layout.releases / release / "bundle" / mf.SIGNATURE
 
 
 def write_signature(layout: Layout, release: str, signature: bytes) -> None:

@@ -310,8 +310,7 @@ def _read_options(where: str, options: Json) -> dict[str, Any]:
 
 
 def _positive(where: str, value: Any) -> int | None:
-    found: int | None = None if value is None else _read(_POSITIVE, where, value)
-    return found
+    return None if value is None else _read(_POSITIVE, where, value)
 
 
 def _refuse_unknown(where: str, name: Any, known: Sequence[str]) -> None:

@@ -48,14 +48,12 @@ def maybe(rule: Rule) -> Rule:
 
 def items(rule: Rule, limit: int = LIST_LIMIT) -> Rule:
     """A list of at most `limit` values."""
-    judge: Rule = many(rule, limit)
-    return judge
+    return many(rule, limit)
 
 
 def having(required: dict[str, Rule], optional: dict[str, Rule] | None = None) -> Rule:
     """A mapping with the required fields. Others may stand beside them: a later release tells more."""
-    judge: Rule = record({**required, **(optional or {})}, needed=tuple(required))
-    return judge
+    return record({**required, **(optional or {})}, needed=tuple(required))
 
 
 COUNT: Rule = whole()

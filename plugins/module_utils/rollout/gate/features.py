@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Callable, Mapping
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import witness as gate_witness
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.arguments import PROFILE_RANK
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
@@ -30,19 +29,22 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     status_span_ns,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.counters import COUNTERS
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_programs import (
+    kernel_millicores,
+    kernel_run_ns,
+    larger,
+)
 
 
 def budget_of(pair: Pair, feature: str, name: str) -> int | None:
     """One number of a feature's budget, of its contract."""
-    found: int | None = number(pair.inputs.contracts.get(feature), "budget", name)
-    return found
+    return number(pair.inputs.contracts.get(feature), "budget", name)
 
 
 def feature_millicores(pair: Pair, feature: str) -> int | None:
     """CPU of a feature's programs: the larger of what is told and what the kernel counted."""
-    seen = gate_witness.kernel_millicores(pair, gate_witness.kernel_run_ns(pair, feature))
-    found: int | None = gate_witness.larger(millicores(pair, feature_run_ns(pair, feature)), seen)
-    return found
+    seen = kernel_millicores(pair, kernel_run_ns(pair, feature))
+    return larger(millicores(pair, feature_run_ns(pair, feature)), seen)
 
 
 def feature_run_ns(pair: Pair, feature: str) -> int | None:

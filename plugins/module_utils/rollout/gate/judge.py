@@ -15,7 +15,6 @@ from typing import Any, Callable, Mapping, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable, printable_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import counters as gate_counters
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import ranktest
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import witness as gate_witness
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
     INCONCLUSIVE,
@@ -49,6 +48,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.load impor
     judge_host_load,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.reasons import reasons_of, unproven
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.sides import seen_of
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness import witness_checks
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema import observation_fault
 
 SCHEMA = "ebpf.fleet/gate/v1"
@@ -233,13 +234,12 @@ def restarts(pair: Pair) -> int | None:
         return None
     ordered = before_life is None or before_life != lives[0]
     base = 0 if ordered else number(pair.before, "end", "unit", "n_restarts") or 0
-    found: int = max(last - base, last - first, int(changed_in_window))
-    return found
+    return max(last - base, last - first, int(changed_in_window))
 
 
 def life_changed(pair: Pair) -> bool:
     """Whether the kernel saw another main process at the end of the window than at its start."""
-    lives = [get(gate_witness.seen_of(one, "loader"), "main", "started_boottime_ns") for one in (pair.start, pair.end)]
+    lives = [get(seen_of(one, "loader"), "main", "started_boottime_ns") for one in (pair.start, pair.end)]
     return None not in lives and lives[0] != lives[1]
 
 
@@ -320,7 +320,7 @@ HOST_CHECKS: tuple[Callable[[Pair], list[Check]], ...] = (
     judge_host_load,
     judge_application,
     judge_expectation,
-    gate_witness.witness_checks,
+    witness_checks,
 )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Callable
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import ranktest
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import witness as gate_witness
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     Check,
     Inputs,
@@ -24,6 +23,12 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     number,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.features import budget_of, feature_run_ns
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_cost import units_millicores
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_programs import (
+    kernel_millicores,
+    kernel_run_ns,
+    larger,
+)
 
 
 def judge_cpu(pair: Pair) -> list[Check]:
@@ -52,8 +57,7 @@ def judge_cpu(pair: Pair) -> list[Check]:
 def loader_millicores(pair: Pair) -> int | None:
     """CPU of the loader itself: the larger of what is told and what the kernel counted."""
     told = millicores(pair, difference(pair, "loader", "cpu_ns"))
-    found: int | None = gate_witness.larger(told, gate_witness.units_millicores(pair))
-    return found
+    return larger(told, units_millicores(pair))
 
 
 def ours(pair: Pair) -> str:
@@ -78,9 +82,9 @@ def bpf_millicores(pair: Pair) -> int | None:
     if None in spent:
         return None
     told = millicores(pair, sum(value for value in spent if value is not None))
-    counted = [gate_witness.kernel_run_ns(pair, name) for name in attached_features(pair)]
+    counted = [kernel_run_ns(pair, name) for name in attached_features(pair)]
     seen = None if None in counted else sum(value for value in counted if value is not None)
-    return gate_witness.larger(told, gate_witness.kernel_millicores(pair, seen))
+    return larger(told, kernel_millicores(pair, seen))
 
 
 def cpu_busy_ppm(observation: Any) -> int | None:
