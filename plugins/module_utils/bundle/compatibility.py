@@ -9,7 +9,8 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import NOT_MEASURED, counted, version_order
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
-from ansible_collections.ebpf.fleet.plugins.module_utils.report.page import Json
+
+Json = Mapping[str, Any]
 
 
 def features_in(doc: Json) -> list[str]:
