@@ -474,13 +474,3 @@ class TestThisKernel:
             check=True,
         )
         assert done.stdout.split() == ["False", "unknown", "None", "None", "unknown", "unknown"]
-
-
-def test_host_side_code_compiles_for_the_oldest_python() -> None:
-    """Syntax that 3.8 lacks would stop a module before its first message."""
-    import ast
-
-    folder = Path(capabilities.__file__).parent
-    names = ("answers", "bpfnames", "bpfsys", "btf", "capabilities", "hookask", "hostfiles", "kernelask", "kernelfacts")
-    for name in (*names, "loaded", "profile", "observation", "kill"):
-        ast.parse((folder / f"{name}.py").read_text(), feature_version=(3, 8))
