@@ -44,7 +44,10 @@ static bool are_digests(const json_t *list) {
 	return json_is_array(list) && json_array_size(list) <= EF_MARK_BELOW;
 }
 
-/* What is wrong with the document, by field; NULL: nothing. As plugins/module_utils/release/mark.py. */
+/*
+ * What is wrong with the document, by field; NULL: nothing. As
+ * plugins/module_utils/release/mark.py.
+ */
 static const char *misfit(const json_t *doc) {
 	const char *schema = json_string_value(json_object_get(doc, "schema"));
 
