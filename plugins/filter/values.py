@@ -14,6 +14,7 @@ GROUPS = {
     "capabilities": (variables.CAPABILITIES, ("ebpf_fleet_bundle", "ebpf_fleet_features", "ebpf_fleet_bcc_fallback")),
     "prepare": (variables.ROLES,),
     "release": (variables.RELEASE,),
+    "rollback": (variables.KILL,),
 }
 
 
