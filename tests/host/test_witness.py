@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,8 +134,11 @@ def test_a_control_host_and_a_host_without_our_unit_are_observed(syshost: SysHos
         "import json, time; from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as o; "
         "print(json.dumps(o.observe(o.Places(), 'h', 0.2, time.sleep)))"
     )
-    root = Path(__file__).resolve().parents[2] / "collections"
-    after = json.loads(deployed.must(f"PYTHONPATH={root} python3 -c {json.dumps(script)}"))
+    # Carried there: a host has a /tmp of its own, and this checkout may lie in ours.
+    utils = "plugins/module_utils"
+    carried = deployed.path("/srv/carried/ansible_collections/ebpf/fleet") / utils
+    shutil.copytree(Path(__file__).resolve().parents[2] / utils, carried, dirs_exist_ok=True)
+    after = json.loads(deployed.must(f"PYTHONPATH=/srv/carried python3 -c {json.dumps(script)}"))
     seen = after["end"]["witness"]["loader"]
     assert (seen["main_pid"], seen["pids"], seen["programs"], seen["main"]) == (0, [], [], None)
     assert "no main process" in seen["why"]["main"]
