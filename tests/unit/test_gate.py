@@ -474,6 +474,11 @@ class TestControls:
         assert check(verdict, "host_cpu_delta")["measured"] == 1000
         assert verdict["verdict"] == "pass"
 
+    def test_a_host_that_is_busy_all_the_time_is_measured(self) -> None:
+        """No more: busy time beyond all time measures nothing."""
+        assert check(judge_all({"h1": self.busier(900_000)}), "host_cpu_delta")["measured"] == 900_000
+        assert check(judge_all({"h1": self.busier(900_001)}), "host_cpu_delta")["verdict"] == "inconclusive"
+
     def test_controls_that_were_not_measured_hold(self) -> None:
         verdict = judge_all({"h1": self.busier(0)}, controls={"c1": {"before": None, "after": None}})
         assert check(verdict, "host_cpu_delta")["verdict"] == "inconclusive"
@@ -503,8 +508,9 @@ class TestApplication:
 
     @pytest.mark.parametrize(
         ("before", "after", "expected"),
-        [(100, 110, "pass"), (100, 111, "fail"), (None, 100, "inconclusive"), (100, None, "inconclusive")],
-    )
+        [(100, 110, "pass"), (100, 111, "fail"), (None, 100, "inconclusive"), (100, None, "inconclusive"),
+         (1, 1, "pass"), (0, 0, "inconclusive"), (0, 100, "inconclusive")],
+    )  # fmt: skip
     def test_growth(self, before: int | None, after: int | None, expected: str) -> None:
         pair = self.with_latency(before, after)
         verdict = judge_all({"h1": pair}, limits={"application_p95_growth_ppm": 100_000})
