@@ -89,7 +89,10 @@ def install(host: SysHost, binary: Path, trick: str, argument: str = "") -> None
 
 def remove(host: SysHost) -> None:
     """Whatever a test left: the unit is stopped for good, its processes are killed, its drop-in and orders go."""
-    host.run(f"rm -rf {DROP_IN} {WAS_HERE}; systemctl daemon-reload", 60)
+    host.run(f"rm -rf {DROP_IN} {WAS_HERE}", 60)
+    # Before systemd is asked for anything: while a storm of processes lives it may not answer.
+    kill_rest(host)
+    host.run("systemctl daemon-reload", 60)
     kill_rest(host)
     host.run(f"systemctl kill -s KILL {UNIT}; systemctl stop {UNIT}; systemctl reset-failed {UNIT}", 60)
     release(host)
