@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the loader may do, written down: `make privileges` writes docs/privileges.md.
 
-Nothing here is told twice: capabilities are read from bpf/loader/privilege.c, system calls from
-bpf/loader/seccomp.c, needs from bpf/features/*/contract.yml, the sandbox from the unit's template, and the score
+Nothing here is told twice: capabilities are read from bpf/loader/kernel/privilege.c, system calls from
+bpf/loader/kernel/seccomp.c, needs from bpf/features/*/contract.yml, the sandbox from the unit's template, and the score
 from systemd-analyze, which weighs the rendered unit. Without systemd-analyze the score stays what the page says.
 The words around them are tools/privileges.md.j2.
 """
@@ -22,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/privileges.md"
 TEMPLATE = ROOT / "tools/privileges.md.j2"
-LOADER = ROOT / "bpf/loader"
+LOADER = ROOT / "bpf/loader/kernel"
 FEATURES = ROOT / "bpf/features"
 ROLE = ROOT / "roles/prepare"
 UNIT = "ebpf-fleet-loader.service"

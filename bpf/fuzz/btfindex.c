@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* btf/index.json, and behind a line of "%%%" the BTF file that it names. */
-#include "../loader/btfindex.h"
+#include "bundle/btfindex.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../loader/manifest.h"
+#include "bundle/manifest.h"
 #include "fuzz.h"
 
 #define BUILD_ID "0123456789abcdef0123456789abcdef01234567"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* contract.json, held against a manifest that names the same variants. */
-#include "../loader/contract.h"
+#include "bundle/contract.h"
 
 #include <string.h>
 
-#include "../loader/json.h"
-#include "../loader/util.h"
+#include "base/json.h"
+#include "base/util.h"
 #include "fuzz.h"
 
 #define VARIANTS 8

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* desired.json; the bundle's digest is 64 times "a". */
-#include "../loader/desired.h"
+#include "control/desired.h"
 
 #include "fuzz.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* lease.json; the bundle's digest is 64 times "a". */
-#include "../loader/lease.h"
+#include "control/lease.h"
 
 #include <stdlib.h>
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* manifest.json: the bytes as they are, and what they say in canonical form. */
-#include "../loader/manifest.h"
+#include "bundle/manifest.h"
 
-#include "../loader/json.h"
-#include "../loader/util.h"
+#include "base/json.h"
+#include "base/util.h"
 #include "fuzz.h"
 
 static void parse(const void *data, size_t size) {

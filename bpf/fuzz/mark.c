@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* mark.json; a bundle of digest 64 times "a" and sequence 1. */
-#include "../loader/mark.h"
+#include "bundle/mark.h"
 
 #include <stdlib.h>
 #include <string.h>

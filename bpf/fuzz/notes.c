@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../loader/kernel.h"
-#include "../loader/util.h"
+#include "base/util.h"
 #include "fuzz.h"
+#include "kernel/kernel.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	_cleanup_free_ uint8_t *exact = malloc(size ? size : 1);

@@ -3,7 +3,7 @@
  * Names of files in kill.d, one a line. The loader's source is part of this
  * one: a folder with each input's files would cost more than what is tried.
  */
-#include "../loader/orders.c"
+#include "control/orders.c"
 
 #include "fuzz.h"
 

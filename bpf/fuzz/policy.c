@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* policy.json. */
-#include "../loader/policy.h"
+#include "control/policy.h"
 
 #include <stdlib.h>
 

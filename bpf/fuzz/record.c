@@ -8,12 +8,13 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../loader/aggregate.h"
-#include "../loader/format.h"
-#include "../loader/json.h"
-#include "../loader/prom.h"
-#include "../loader/util.h"
+#include "base/json.h"
+#include "base/prom.h"
+#include "base/util.h"
+#include "events/aggregate.h"
 #include "fuzz.h"
+#include "kernel/format.h"
+#include "kernel/labels.h"
 
 #define RECORD_MAX 8192 /* as feed.c */
 
@@ -34,7 +35,7 @@ static void decode(const struct ef_format *format, const uint8_t *data, size_t s
 		abort();
 	memcpy(record, data, size < format->size ? size : format->size);
 	ef_text_add_fields(&text, format, record);
-	ef_prom_fields(out, format, record);
+	ef_labels_print(out, format, record);
 	fclose(out);
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* One line with a public key, its base64 and the wire format within. */
-#include "../loader/sshkey.h"
+#include "bundle/sshkey.h"
 
-#include "../loader/signers.h"
-#include "../loader/util.h"
+#include "base/util.h"
+#include "bundle/signers.h"
 #include "fuzz.h"
 
 static void read_wire(const uint8_t *data, size_t size) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* manifest.json.sig: the bytes as armored text, and as the blob that the armor holds. */
-#include "../loader/sshsig.h"
+#include "bundle/sshsig.h"
 
 #include <sodium.h>
 #include <stdio.h>
 
-#include "../loader/util.h"
+#include "base/util.h"
 #include "fuzz.h"
 
 #define BEGIN "-----BEGIN SSH SIGNATURE-----\n"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* allowed_signers, and behind a line of "%%%" revoked_keys, as real files. */
-#include "../loader/trust.h"
+#include "bundle/trust.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "../loader/util.h"
+#include "base/util.h"
 #include "fuzz.h"
 
 static char allowed[512], revoked[512];

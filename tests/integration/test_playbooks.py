@@ -129,7 +129,7 @@ def test_the_tarball_holds_what_a_person_needs_and_nothing_of_this_checkout(tmp_
     subprocess.run(command, env=env, check=True, capture_output=True)
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         names = archive.getnames()
-    needed = ["playbooks/release.yml", "bpf/Makefile", "bpf/loader/main.c", "bpf/include/ef.h",
+    needed = ["playbooks/release.yml", "bpf/Makefile", "bpf/loader/cmd/main.c", "bpf/include/ef.h",
               "bpf/features/runqlat/contract.yml", "roles/prepare/templates/tmpfiles.conf.j2",
               "docs/runbooks/alerts.yml", "docs/variables.md", "inventories/example/hosts.yml", "tools/collect_btf.sh",
               "plugins/module_utils/kill/parts/engage.sh", "collectors/bcc.py"]  # fmt: skip

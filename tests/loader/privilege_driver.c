@@ -22,8 +22,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "privilege.h"
-#include "seccomp.h"
+#include "kernel/privilege.h"
+#include "kernel/seccomp.h"
 
 #define TRY(name, call) report(name, (errno = 0, (long)(call)) < 0)
 

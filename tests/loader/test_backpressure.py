@@ -50,8 +50,20 @@ class State(ctypes.Structure):
 def rules(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """backpressure.c by itself: it reads neither clock nor map, so all of its time can be tried."""
     library = tmp_path_factory.mktemp("rules") / "backpressure.so"
-    source = ROOT / "bpf" / "loader" / "backpressure.c"
-    command = ["gcc", "-shared", "-fPIC", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Werror", "-o", str(library)]
+    source = ROOT / "bpf/loader/events/backpressure.c"
+    command = [
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "-std=gnu11",
+        "-iquote",
+        str(ROOT / "bpf/loader"),
+        "-D_GNU_SOURCE",
+        "-Wall",
+        "-Werror",
+        "-o",
+        str(library),
+    ]
     subprocess.run([*command, str(source)], check=True)
     return ctypes.CDLL(str(library))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "bpf" / "loader").glob("cmd_*.c"))
-COMMANDS = [path.stem.removeprefix("cmd_") for path in SOURCES]
+SOURCES = sorted(path for path in (ROOT / "bpf/loader/cmd").glob("*.c") if path.stem != "main")
+COMMANDS = [path.stem for path in SOURCES]
 PAGE = (ROOT / "docs" / "interfaces.md").read_text(encoding="utf-8")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 

@@ -49,7 +49,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The loader's own privilege.c and seccomp.c with a main() of the tests."""
     binary = tmp_path_factory.mktemp("driver") / "driver"
     command = ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-DEF_SECCOMP", "-pthread"]
-    files = [ROOT / "tests/loader/privilege_driver.c", SOURCES / "privilege.c", SOURCES / "seccomp.c"]
+    files = [ROOT / "tests/loader/privilege_driver.c", SOURCES / "kernel/privilege.c", SOURCES / "kernel/seccomp.c"]
     # -iquote: the system's <seccomp.h> is not ours.
     command += ["-iquote", str(SOURCES), *map(str, files), "-o", str(binary), "-lbpf", "-ljansson", "-lseccomp"]
     subprocess.run(command, check=True)
@@ -81,9 +81,9 @@ def test_before_5_8_it_is_cap_sys_admin(driver: Path, last_cap: int) -> None:
 
 
 def test_the_table_has_the_types_that_a_contract_may_ask_for_and_none_needs_the_network() -> None:
-    table = (SOURCES / "privilege.c").read_text().partition("types[] = {")[2].partition("};")[0]
+    table = (SOURCES / "kernel/privilege.c").read_text().partition("types[] = {")[2].partition("};")[0]
     assert set(re.findall(r'\{"(\w+)"', table)) == {kind for kind, _btf in HOOKS.values()}
-    attachable = re.findall(r"case BPF_PROG_TYPE_(\w+):", (SOURCES / "object.c").read_text())
+    attachable = re.findall(r"case BPF_PROG_TYPE_(\w+):", (SOURCES / "feature/object.c").read_text())
     assert set(re.findall(r'\{"(\w+)"', table)) == {name.lower() for name in attachable}
     assert "CAP_NET_ADMIN" not in table
 

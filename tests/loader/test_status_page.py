@@ -17,7 +17,7 @@ from tests.loader.test_metrics import give_lease
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
 # One of each path and kind: histogram, records with fairness, counters.
 FEATURES = ("runqlat", "exec_events", "syscall_errors")
-STATES = re.compile(r"state_names\[\] = \{([^}]*)\}")
+STATES = re.compile(r"\[EF_STATE_[A-Z]+\] = (\"\w+\")")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_the_sample_has_no_field_that_the_loader_does_not_write(service: Service
 
 
 def test_the_page_has_every_state_of_a_feature() -> None:
-    source = (Path(__file__).resolve().parents[2] / "bpf" / "loader" / "status.c").read_text(encoding="utf-8")
-    found = STATES.search(source)
+    source = (Path(__file__).resolve().parents[2] / "bpf/loader/feature/state.c").read_text(encoding="utf-8")
+    states = {json.loads(word) for word in STATES.findall(source)}
     (line,) = re.findall(r"^- feature `state`: (.*)$", PAGE, re.M)
-    assert found and set(re.findall(r"`(\w+)`", line)) == set(json.loads(f"[{found[1]}]"))
+    assert states and set(re.findall(r"`(\w+)`", line)) == states

@@ -227,7 +227,7 @@ def test_metrics_have_the_loaders_names_and_a_label_of_their_own() -> None:
     assert bucket % ("+Inf", 4) in lines
     assert 'ebpf_fleet_run_queue_latency_seconds_sum{engine="bcc"} 1.5' in lines
     # The loader's own text names the same metrics.
-    loader = (ROOT / "bpf/loader/metrics.c").read_text()
+    loader = (ROOT / "bpf/loader/tell/metrics.c").read_text()
     source = (ROOT / "collectors/bcc.py").read_text()
     for name in ("build_info", "feature_profile", "events_produced_total", "map_memory_bytes", "kill_engaged"):
         assert f'"{name}"' in loader and f'"{name}"' in source

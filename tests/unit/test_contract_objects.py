@@ -372,6 +372,6 @@ def test_a_record_that_no_reader_could_carry_is_refused(bytes_: int, ring: int, 
 
 
 def test_the_longest_record_is_the_loaders() -> None:
-    header = (Path(__file__).resolve().parents[2] / "bpf/loader/format.h").read_text()
+    header = (Path(__file__).resolve().parents[2] / "bpf/loader/kernel/format.h").read_text()
     assert f"#define EF_RECORD_BYTES {contract_objects.MAX_RECORD_BYTES} " in header
     assert f"#define EF_RING_HEADER_BYTES {contract_objects.RING_HEADER_BYTES} " in header

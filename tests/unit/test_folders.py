@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Iterator, Mapping
 
@@ -42,8 +43,25 @@ def file_of(name: str) -> Path | None:
     raise AssertionError(f"{name} is no file of the collection")
 
 
+INCLUDE = re.compile(r'^#include "([a-z_/]+)\.h"', re.MULTILINE)
+
+
+def c_arrows(folder: Path) -> dict[Path, set[Path]]:
+    """{header: headers that it or its source includes} below a folder; a source without a header is itself."""
+    found: dict[Path, set[Path]] = {}
+    for path in sorted([*folder.rglob("*.h"), *folder.rglob("*.c")]):
+        own = path.with_suffix(".h") if path.with_suffix(".h").is_file() else path
+        targets = {folder / f"{name}.h" for name in INCLUDE.findall(path.read_text(encoding="utf-8"))}
+        missing = [target for target in targets if not target.is_file()]
+        assert not missing, f"{path}: {missing} is not below {folder}: write its folder too"
+        found.setdefault(own, set()).update(targets - {own})
+    return found
+
+
 def arrows(folder: Path) -> dict[Path, set[Path]]:
-    """{file: files of the collection that it imports} below a folder."""
+    """{file: files of ours that it imports or includes} below a folder."""
+    if not list(folder.rglob("*.py")):
+        return c_arrows(folder)
     found = {}
     for path in sorted(folder.rglob("*.py")):
         targets = {file_of(name) for name in imported(path.read_text(encoding="utf-8"))}
@@ -98,14 +116,16 @@ def test_no_import_runs_up(top: str) -> None:
 
 @pytest.mark.parametrize("top", sorted(ORDER))
 def test_every_folder_is_in_the_list_and_every_one_of_the_list_is_there(top: str) -> None:
-    files = [path for path in (ROOT / top).rglob("*.py") if path.parent != ROOT / top]
+    files = [path for path in (ROOT / top).rglob("*.*") if path.suffix in (".py", ".c", ".h")]
+    files = [path for path in files if path.parent != ROOT / top]
     rooms = ranks(ORDER[top])
     assert [path for path in files if room_of(path, ROOT / top, rooms) is None] == []
-    assert [room for room in rooms if not list((ROOT / top / room).rglob("*.py"))] == []
+    assert [room for room in rooms if not any(room_of(path, ROOT / top, {room: 0}) for path in files)] == []
 
 
-def test_no_imports_run_in_a_circle() -> None:
-    assert circle(arrows(ROOT / "plugins")) == []
+@pytest.mark.parametrize("top", ["plugins", "bpf/loader"])
+def test_nothing_runs_in_a_circle(top: str) -> None:
+    assert circle(arrows(ROOT / top)) == []
 
 
 def test_every_package_says_what_may_not_be_in_it() -> None:
@@ -138,3 +158,19 @@ def test_a_wrong_arrow_and_a_circle_are_found(tmp_path: Path, monkeypatch: pytes
     said = list(wrong_arrows(utils, ["kill", "contract"]))
     assert len(said) == 1 and said[0].endswith("contract/b.py: kill may not use contract")
     assert [path.name for path in circle(arrows(utils))] == ["b.py", "c.py"]
+
+
+def test_a_wrong_include_and_a_circle_of_includes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header that uses what is above it, and two sources that call each other."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    for name, text in (
+        ("base/a.h", '#include "run/b.h"\n'),
+        ("run/b.h", ""),
+        ("run/b.c", '#include "run/b.h"\n#include "run/c.h"\n'),
+        ("run/c.h", ""),
+        ("run/c.c", '#include "run/c.h"\n#include "run/b.h"\n'),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert list(wrong_arrows(tmp_path, ["base", "run"])) == ["base/a.h imports run/b.h: base may not use run"]
+    assert [path.name for path in circle(arrows(tmp_path))] == ["b.h", "c.h"]

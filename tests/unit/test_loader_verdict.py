@@ -58,7 +58,7 @@ def test_a_refusal_that_ends_like_a_yes_counts_as_no_verdict() -> None:
 def test_the_codes_are_those_that_the_loader_refuses_with() -> None:
     calls = "".join(
         "".join(re.findall(r"ef_refuse\((.*?);", path.read_text(), re.DOTALL))
-        for path in (ROOT / "bpf/loader").glob("*.c")
+        for path in (ROOT / "bpf/loader").glob("*/*.c")
     )
     # These are of `run` alone.
     of_run = {"EF_PATH_UNSAFE", "EF_MARK_MALFORMED", "EF_SEQUENCE_DOWNGRADE"}

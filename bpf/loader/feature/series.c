@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "feature/series.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/must.h"
+#include "base/util.h"
+#include "kernel/labels.h"
+#include "kernel/walk.h"
+
+/* One read of a map; what it holds now becomes series->last. */
+struct round {
+	struct ef_series *series;
+	struct ef_bag now;
+};
+
+static int read_key_format(struct ef_series *series, const struct btf *btf,
+			   const char *key_struct) {
+	int err;
+
+	memset(&series->format, 0, sizeof(series->format));
+	if (!key_struct)
+		return bpf_map__type(series->map) == BPF_MAP_TYPE_ARRAY ||
+			       bpf_map__type(series->map) == BPF_MAP_TYPE_PERCPU_ARRAY
+			   ? 0
+			   : -EPROTOTYPE;
+	err = ef_format_read(btf, key_struct, &series->format);
+	if (!err && series->format.size != bpf_map__key_size(series->map)) {
+		ef_format_free(&series->format);
+		return -EMSGSIZE;
+	}
+	return err;
+}
+
+int ef_series_begin(struct ef_series *series, const struct bpf_map *map, const struct btf *btf,
+		    const char *key_struct) {
+	size_t max = bpf_map__max_entries(map);
+	int err;
+
+	if (!ef_walk_can(map))
+		return -EPROTOTYPE;
+	series->map = map;
+	err = read_key_format(series, btf, key_struct);
+	if (err) {
+		series->map = NULL;
+		return err;
+	}
+	/* Entries that change while they are read may be more than fit at one time. */
+	ef_bag_init(&series->last, 2 * max);
+	if (!series->totals.max)
+		ef_bag_init(&series->totals, max < EF_SERIES_MAX ? max : EF_SERIES_MAX);
+	return 0;
+}
+
+/* The labels of a key, malloc'ed. */
+static char *labels_of(const struct ef_series *series, const void *key, size_t *size) {
+	char *text = NULL;
+	FILE *out = ef_must(open_memstream(&text, size));
+	uint32_t index;
+
+	if (series->format.fields) {
+		ef_labels_print(out, &series->format, key);
+	} else {
+		memcpy(&index, key, sizeof(index));
+		fprintf(out, "index=\"%" PRIu32 "\"", index);
+	}
+	fclose(out);
+	return ef_must(text);
+}
+
+static void add_to_total(struct ef_series *series, const void *key, uint64_t delta) {
+	size_t size;
+	_cleanup_free_ char *labels = labels_of(series, key, &size);
+	uint64_t *total = ef_bag_need(&series->totals, labels, size);
+
+	if (total)
+		*total += delta;
+	else
+		series->unkept += delta;
+}
+
+/* A value below the last one is that of an entry that went and came again. */
+static void on_entry(void *ctx, const void *key, uint64_t value) {
+	struct round *round = ctx;
+	struct ef_series *series = round->series;
+	size_t size = bpf_map__key_size(series->map);
+	const uint64_t *last = ef_bag_find(&round->now, key, size); /* it may come twice */
+	uint64_t *now;
+
+	if (!last)
+		last = ef_bag_find(&series->last, key, size);
+	if (!last || value != *last)
+		add_to_total(series, key, last && value > *last ? value - *last : value);
+	now = ef_bag_need(&round->now, key, size);
+	if (now)
+		*now = value;
+}
+
+/* After a walk that may have missed some: what it missed is as it was. */
+static void carry_over(struct round *round) {
+	const struct ef_bag *last = &round->series->last;
+
+	for (size_t i = 0; i < last->n; i++) {
+		const struct ef_bag_item *item = &last->items[i];
+		uint64_t *now;
+
+		if (ef_bag_find(&round->now, item->key, item->size))
+			continue;
+		now = ef_bag_need(&round->now, item->key, item->size);
+		if (now)
+			*now = item->value;
+	}
+}
+
+/* Each once, and its end. */
+static void report(struct ef_series *series, const char *feature, int err) {
+	if (err && !series->failing_said)
+		ef_err("feature %s: map %s cannot be read: %s; its series stay as they are until "
+		       "it can",
+		       feature, bpf_map__name(series->map), strerror(-err));
+	series->failing_said = err != 0;
+	if (series->unkept && !series->unkept_said)
+		ef_warn("feature %s: there are more than %zu series; what has no series is counted "
+			"together as not kept; make the map's key coarser",
+			feature, series->totals.max);
+	series->unkept_said |= series->unkept != 0;
+}
+
+int ef_series_read(struct ef_series *series, const char *feature) {
+	struct round round = {.series = series};
+	int err;
+
+	if (!series->map)
+		return 0;
+	ef_bag_init(&round.now, series->last.max);
+	err = ef_walk(series->map, on_entry, &round);
+	if (err)
+		carry_over(&round);
+	ef_bag_clear(&series->last);
+	series->last = round.now;
+	report(series, feature, err == -EAGAIN ? 0 : err);
+	return err == -EAGAIN ? 0 : err;
+}
+
+void ef_series_end(struct ef_series *series, const char *feature) {
+	if (!series->map)
+		return;
+	ef_series_read(series, feature);
+	ef_bag_clear(&series->last);
+	ef_format_free(&series->format);
+	series->map = NULL;
+}
+
+void ef_series_free(struct ef_series *series) {
+	ef_bag_clear(&series->last);
+	ef_bag_clear(&series->totals);
+	ef_format_free(&series->format);
+}
+
+void ef_series_print(const struct ef_series *series, FILE *out, const char *name) {
+	for (size_t i = 0; i < series->totals.n; i++) {
+		const struct ef_bag_item *item = &series->totals.items[i];
+
+		fprintf(out, "ebpf_fleet_%s_total%s%.*s%s %" PRIu64 "\n", name,
+			item->size ? "{" : "", (int)item->size, (const char *)item->key,
+			item->size ? "}" : "", item->value);
+	}
+}

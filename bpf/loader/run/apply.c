@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "run/apply.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "feature/decide.h"
+#include "kernel/process.h"
+#include "run/publish.h"
+#include "run/trail.h"
+#include "run/wake.h"
+
+#define FAIR_FLOOR 100 /* events a second; as a fair contract allows at least */
+
+/* Bring a feature to rest in a state; true when that is a change. */
+bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_state state,
+		   const struct ef_reason *why) {
+	bool was_attached = live->object != NULL;
+	bool changed =
+	    live->state != state || !live->reason.code || strcmp(live->reason.code, why->code);
+
+	ef_live_detach(live, service->sink);
+	live->state = state;
+	live->due = false;
+	live->reason = *why;
+	live->retry_ns = 0;
+	live->retries = 0;
+	if (was_attached)
+		ef_notice("feature %s: detached: %s (%s)", live->files->name, why->text, why->code);
+	ef_trail_rest(service, live, why, was_attached, changed);
+	return changed;
+}
+
+/* Detached, to be attached again at once. */
+static void begin_anew(struct ef_service *service, struct ef_live *live,
+		       const struct ef_reason *why) {
+	ef_notice("feature %s: it is attached anew: %s", live->files->name, why->text);
+	ef_live_detach(live, service->sink);
+	live->state = EF_STATE_OFF;
+	ef_trail_rest(service, live, why, true, false);
+}
+
+static struct ef_present present_of(const struct ef_live *live) {
+	return (struct ef_present){
+	    .state = live->state,
+	    .opened = live->object != NULL,
+	    .linked = ef_live_linked(live),
+	    .stale = ef_live_stale(live),
+	    .without_full = live->without_full,
+	    .due = live->due,
+	    .tried_in_vain = ef_live_tried_in_vain(live),
+	};
+}
+
+static void make_due(struct ef_live *live) {
+	ef_reason_set(&live->reason, "EF_UNKNOWN", "about to be attached");
+	live->state = EF_STATE_OFF;
+	live->due = true;
+}
+
+/* Bring one feature to where it should be; true when that is a change. */
+bool ef_apply(struct ef_service *service, struct ef_live *live) {
+	struct ef_present present = present_of(live);
+	struct ef_verdict verdict;
+
+	ef_decide(&service->inputs, &live->contract, &live->fall, &present, &verdict);
+	live->wanted = verdict.wanted;
+	if (!verdict.wanted)
+		ef_fall_forget(&live->fall);
+	if (verdict.act == EF_ACT_REST)
+		return ef_apply_rest(service, live, verdict.state, &verdict.reason);
+	if (verdict.act == EF_ACT_NONE)
+		return false;
+	if (verdict.act == EF_ACT_RENEW)
+		begin_anew(service, live, &verdict.reason);
+	make_due(live);
+	return true;
+}
+
+/* The feature's limit in force, or the host's where that is smaller; -1: there is neither. */
+static int64_t rate_allowed(const struct ef_service *service, const struct ef_live *live) {
+	struct ef_amounts limits =
+	    ef_policy_limits(&service->inputs.policy, live->files->name, &live->contract.budget);
+	int64_t rate = limits.of[EF_BUDGET_EVENT_RATE];
+	int64_t of_host = service->inputs.policy.host.of[EF_BUDGET_EVENT_RATE];
+
+	return rate < 0 || (of_host >= 0 && of_host < rate) ? of_host : rate;
+}
+
+static int64_t thinned_rate(int64_t rate, uint64_t thinning, int64_t allowed) {
+	int64_t thinned = rate / (int64_t)thinning;
+
+	if (thinned < FAIR_FLOOR)
+		thinned = FAIR_FLOOR;
+	return allowed >= 0 && allowed < thinned ? allowed : thinned;
+}
+
+/*
+ * What a budget or a reader that is behind takes from a fair feature it takes from
+ * the loudest first: of the rate that there was, or that is allowed, only a part may
+ * pass, and never less than FAIR_FLOOR: with fewer places there is no share for a quiet
+ * source. False: neither rate is known.
+ */
+static bool apply_limit(struct ef_service *service, struct ef_live *live, uint64_t thinning) {
+	int64_t allowed = rate_allowed(service, live), rate = allowed;
+	int64_t from = live->fall.thinning > 1 ? live->thinned_from : -1;
+	int err;
+
+	if (from >= 0 && (rate < 0 || from < rate))
+		rate = from;
+	if (thinning > 1 && rate < 0)
+		return false;
+	if (thinning > 1)
+		rate = thinned_rate(rate, thinning, allowed);
+	err = ef_live_limit(live, rate);
+	if (err)
+		ef_err("feature %s: its rate cannot be limited: %s", live->files->name,
+		       strerror(-err));
+	return true;
+}
+
+bool ef_apply_sampling(struct ef_service *service, struct ef_live *live) {
+	const struct ef_wish *wish = ef_desired_find(&service->inputs.desired, live->files->name);
+	uint32_t asked =
+	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
+	uint64_t thinning = (uint64_t)(live->fall.thinning ? live->fall.thinning : 1) *
+			    ef_backpressure_thinning(&live->backpressure);
+	uint64_t thinned = asked * thinning;
+	uint32_t every;
+	int err;
+
+	if (ef_live_is_fair(live) && apply_limit(service, live, thinning))
+		thinned = asked;
+	every = thinned > UINT32_MAX ? UINT32_MAX : (uint32_t)thinned;
+	if (every == live->sample_every)
+		return false;
+	err = ef_live_sample(live, every);
+	if (err == -EOPNOTSUPP)
+		ef_warn("feature %s: its object knows no sampling: every event is taken",
+			live->files->name);
+	else if (err)
+		ef_err("feature %s: sampling cannot be set: %s", live->files->name, strerror(-err));
+	return true;
+}
+
+/* A cost of once, which no running budget is charged with. */
+static bool attach(struct ef_service *service, struct ef_live *live) {
+	int64_t before_ns = ef_self_cpu_ns();
+	const struct ef_live_told told = {service, ef_trail_loaded, ef_trail_refused};
+	bool attached = ef_live_attach(live, &service->kernel, service->sink, &told);
+
+	service->attaching_ns += ef_self_cpu_ns() - before_ns;
+	return attached;
+}
+
+void ef_apply_attach(struct ef_service *service, struct ef_live *live) {
+	live->due = false;
+	if (!attach(service, live)) {
+		ef_warn("feature %s: disabled: %s (%s)", live->files->name, live->reason.text,
+			live->reason.code);
+		return;
+	}
+	if (live->feed && ef_wake_on(service, ef_feed_fd(live->feed), EF_SOURCE_RING))
+		ef_err("feature %s: its ring cannot be waited on: %s; it is read every %d ms",
+		       live->files->name, strerror(errno), EF_POLL_MS);
+	ef_wake_pace(service);
+	ef_publish(service); /* before it is announced */
+	ef_trail_attached(service, live);
+	ef_notice("feature %s: attached: variant %s, %zu programs", live->files->name,
+		  live->variant->name, json_array_size(live->variant->programs));
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef EF_RUN_STATE_H
+#define EF_RUN_STATE_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/reason.h"
+#include "bundle/bundle.h"
+#include "bundle/standing.h"
+#include "control/inputs.h"
+#include "events/sink.h"
+#include "feature/budget.h"
+#include "feature/live.h"
+#include "kernel/kernel.h"
+
+/* Where the service finds and leaves things; strings are the command line's. */
+struct ef_options {
+	const char *bundle;
+	const char *etc;
+	const char *run;
+	const char *state;
+	const char *log;
+	const char *trust;   /* NULL: ETC/trust/allowed_signers */
+	const char *revoked; /* NULL: ETC/trust/revoked_keys */
+	unsigned interval;   /* seconds */
+};
+
+/* All that the running loader knows. */
+struct ef_service {
+	struct ef_options options;
+	struct ef_kernel kernel;
+	char boot_id[40];
+	int64_t started_boottime_ns;
+	struct ef_bundle *bundle; /* NULL: refused */
+	struct ef_refusal refusal;
+	size_t n;
+	struct ef_live *lives;
+	struct ef_inputs inputs;
+	char *signers_path, *revoked_path; /* ETC's; what is in force is in trust */
+	struct ef_trust_paths trust;
+	bool clock_unknown;	   /* said once */
+	char mark_said[120];	   /* of the mark at start */
+	struct ef_account account; /* of the host */
+	unsigned bad;		   /* intervals in a row in which the host's was exceeded */
+	bool measured;		   /* there is an account */
+	int64_t attaching_ns;	   /* of this process's CPU time */
+	struct ef_audit *audit;
+	struct ef_sink *sink;
+	int64_t unshipped_deleted; /* bytes, when that was looked at last */
+	int64_t unshipped_ns;	   /* CLOCK_MONOTONIC, when it last grew; 0: it does not */
+	int stats_fd;		   /* -1: runs are not counted */
+	bool broad;		   /* CAP_SYS_ADMIN is kept, for want of CAP_BPF */
+	json_t *compatibility;
+	unsigned ticks; /* accounts so far */
+	bool stopping;
+	bool settled; /* every feature that is due was tried */
+
+	int epoll_fd, signal_fd, tick_fd, poll_fd, watch_fd;
+	int lease_fd;	      /* CLOCK_BOOTTIME, when the lease expires */
+	int midnight_fd;      /* CLOCK_REALTIME, when contracts may expire; also when it is set */
+	bool watch_failing;   /* said once */
+	bool publish_failing; /* said once */
+	bool any_read;	      /* a ring held something since the last poll */
+	unsigned quiet_polls; /* in a row that found nothing */
+	bool more;	      /* a ring holds more than one read took */
+	int64_t woken_ns;     /* CLOCK_MONOTONIC when the loop last woke */
+
+	/* Between the loop and the guard; the last four are atomic. */
+	pthread_t guard;
+	int guard_fd;	       /* -1: there is no guard */
+	unsigned round;	       /* of the loop */
+	bool waiting;	       /* the loop waits for events */
+	unsigned cut_by_guard; /* features, not said yet */
+};
+
+#endif

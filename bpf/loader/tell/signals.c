@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "tell/signals.h"
+
+#include <inttypes.h>
+
+#include "base/prom.h"
+
+#define BUCKETS 40 /* 2^40 ns are 18 minutes; what is above is in +Inf */
+
+typedef const struct ef_snapshot host;
+typedef const struct ef_feature_snapshot feature;
+
+/* Decimal digits from the raw unit to the base unit. */
+static int scale_digits(enum ef_scale scale) {
+	if (scale == EF_SCALE_NANOSECONDS)
+		return 9;
+	return scale == EF_SCALE_MICROSECONDS ? 6 : 0;
+}
+
+/* Slot i holds 2^i ... 2^(i+1) - 1, and the upper end belongs to the bucket. */
+static void put_histogram(FILE *out, const struct ef_signal *signal, const uint64_t *hist) {
+	int digits = scale_digits(signal->scale);
+	uint64_t sum = 0;
+
+	ef_prom_head(out, signal->name, "histogram", signal->help);
+	for (int i = 0; i < EF_HIST_SLOTS; i++) {
+		sum += hist[i];
+		if (i >= BUCKETS)
+			continue;
+		fprintf(out, "ebpf_fleet_%s_bucket{le=\"", signal->name);
+		ef_prom_decimal(out, (2ULL << i) - 1, digits);
+		fprintf(out, "\"} %" PRIu64 "\n", sum);
+	}
+	fprintf(out, "ebpf_fleet_%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", signal->name, sum);
+	fprintf(out, "ebpf_fleet_%s_sum ", signal->name);
+	ef_prom_decimal(out, hist[EF_HIST_SUM], digits);
+	fprintf(out, "\nebpf_fleet_%s_count %" PRIu64 "\n", signal->name, sum);
+}
+
+/* `counters` signals: one metric each. */
+static void put_series(FILE *out, feature *one) {
+	char name[128];
+
+	snprintf(name, sizeof(name), "%s_total", one->counters->name);
+	ef_prom_head(out, name, "counter", one->counters->help);
+	ef_series_print(one->series, out, one->counters->name);
+}
+
+void ef_signals_put(FILE *out, host *snapshot) {
+	for (size_t i = 0; i < snapshot->n; i++)
+		if (snapshot->features[i].histogram)
+			put_histogram(out, snapshot->features[i].histogram,
+				      snapshot->features[i].hist);
+	for (size_t i = 0; i < snapshot->n; i++)
+		if (snapshot->features[i].counters)
+			put_series(out, &snapshot->features[i]);
+}
