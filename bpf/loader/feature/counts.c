@@ -13,12 +13,12 @@
 static const struct bpf_map *hist_map(const struct ef_live *live) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_HISTOGRAM);
 
-	return signal && live->object ? ef_live_map(live, signal->map) : NULL;
+	return signal && live->attached.object ? ef_live_map(live, signal->map) : NULL;
 }
 
 void ef_live_read_fairness(struct ef_live *live) {
-	if (live->object)
-		ef_fairness_read(&live->fairness, ef_live_map_fd(live, EF_FAIRNESS_MAP),
+	if (live->attached.object)
+		ef_fairness_read(&live->counted.fairness, ef_live_map_fd(live, EF_FAIRNESS_MAP),
 				 ef_live_map_fd(live, EF_FAIRNESS_ALL));
 }
 
@@ -29,15 +29,15 @@ void ef_live_keep_counters(struct ef_live *live) {
 	ef_live_counters(live, &total);
 	/* What began and has no outcome by now will have none: the maps go. */
 	total.dropped += ef_counters_in_flight(&total);
-	live->past = total;
-	live->past_lost = ef_live_lost(live);
-	live->past_aggregated = ef_live_aggregated(live);
+	live->counted.past = total;
+	live->counted.past_lost = ef_live_lost(live);
+	live->counted.past_aggregated = ef_live_aggregated(live);
 	if (ef_live_is_fair(live))
 		ef_live_read_fairness(live);
-	ef_fairness_forget(&live->fairness);
-	memset(&live->tally, 0, sizeof(live->tally));
-	memset(&live->aggregated, 0, sizeof(live->aggregated));
-	if (hist && ef_hist_add(hist, live->past_hist))
+	ef_fairness_forget(&live->counted.fairness);
+	memset(&live->attached.tally, 0, sizeof(live->attached.tally));
+	memset(&live->attached.aggregated, 0, sizeof(live->attached.aggregated));
+	if (hist && ef_hist_add(hist, live->counted.past_hist))
 		ef_err("feature %s: its histogram could not be read before it was detached",
 		       live->files->name);
 }
@@ -51,13 +51,13 @@ uint64_t ef_live_dropped(const struct ef_live *live) {
 }
 
 uint64_t ef_live_aggregated(const struct ef_live *live) {
-	return live->past_aggregated + live->aggregated.written;
+	return live->counted.past_aggregated + live->attached.aggregated.written;
 }
 
 uint64_t ef_live_lost(const struct ef_live *live) {
-	int64_t lost = live->feed ? ef_feed_lost(live->feed) : 0;
+	int64_t lost = live->attached.feed ? ef_feed_lost(live->attached.feed) : 0;
 
-	return live->past_lost + (lost > 0 ? (uint64_t)lost : 0);
+	return live->counted.past_lost + (lost > 0 ? (uint64_t)lost : 0);
 }
 
 /*
@@ -66,20 +66,20 @@ uint64_t ef_live_lost(const struct ef_live *live) {
  * is known of drops; one that counts has counted each of them itself.
  */
 static void count_the_way(const struct ef_live *live, struct ef_counters *now) {
-	if (!live->feed)
+	if (!live->attached.feed)
 		return;
-	now->delivered = live->tally.written;
-	now->dropped += live->tally.dropped + live->aggregated.dropped;
-	now->sampled_out += live->aggregated.written;
+	now->delivered = live->attached.tally.written;
+	now->dropped += live->attached.tally.dropped + live->attached.aggregated.dropped;
+	now->sampled_out += live->attached.aggregated.written;
 	if (!live->contract.counted)
-		now->dropped += ef_live_lost(live) - live->past_lost;
+		now->dropped += ef_live_lost(live) - live->counted.past_lost;
 }
 
 void ef_live_counters(const struct ef_live *live, struct ef_counters *counters) {
 	struct ef_counters now = {0};
 
-	*counters = live->past;
-	if (!live->object)
+	*counters = live->counted.past;
+	if (!live->attached.object)
 		return;
 	if (live->contract.counted && ef_counters_read(ef_live_map_fd(live, "ef_counters"), &now))
 		return;
@@ -95,12 +95,12 @@ bool ef_live_knows_delivered(const struct ef_live *live) {
 }
 
 bool ef_live_knows_dropped(const struct ef_live *live) {
-	return live->contract.counted || live->lost_known;
+	return live->contract.counted || live->counted.lost_known;
 }
 
 int ef_live_hist(const struct ef_live *live, uint64_t *hist) {
 	const struct bpf_map *map = hist_map(live);
 
-	memcpy(hist, live->past_hist, sizeof(live->past_hist));
+	memcpy(hist, live->counted.past_hist, sizeof(live->counted.past_hist));
 	return map ? ef_hist_add(map, hist) : 0;
 }

@@ -20,48 +20,63 @@
 #include "feature/state.h"
 #include "kernel/kernel.h"
 
-/* A feature on this host: what should be, what is, and what it counted. */
-struct ef_live {
-	const struct ef_feature *files; /* the bundle's */
-	struct ef_contract contract;	/* owned */
-	bool wanted;			/* desired.json says so */
+/* What was asked of it, by desired.json and the policy in force. */
+struct ef_live_asked {
+	bool wanted;
 	uint32_t sample_every;
 	uint32_t quota; /* events that may pass in a window; 0: all. See fairness.h */
 	int64_t rate;	/* that the quota was made of, a second; -1: none */
+	struct ef_amounts limits;
+};
+
+/* What was decided of it, and why. */
+struct ef_live_decided {
 	enum ef_state state;
 	bool due; /* should be attached and was not tried yet */
 	struct ef_reason reason;
 	int64_t retry_ns;     /* CLOCK_MONOTONIC, after a shortage; 0: it is not tried again */
 	unsigned retries;     /* after shortages, since it was attached */
-	json_t *was_attached; /* what it was last, for the record of its detachment; owned */
-
-	struct ef_account account;
-	struct ef_amounts limits; /* in force */
-	struct ef_backpressure backpressure;
-	struct ef_fairness fairness;
+	struct ef_fall fall;  /* how far its budgets took it down */
 	int64_t thinned_from; /* events a second when a budget began to thin; -1: not measured */
-	int64_t looked_ns, told_ns;		 /* CLOCK_MONOTONIC; see ef_live_look() */
-	struct ef_fall fall;			 /* how far its budgets took it down */
-	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
+	json_t *was_attached; /* what it was last, for the record of its detachment; owned */
+};
 
-	/* While attached; all owned. */
+/* What is attached; all of it is owned, and goes when it is detached. */
+struct ef_live_attached {
 	const struct ef_contract_variant *variant; /* NULL: not attached */
 	struct bpf_object *object;
-	struct bpf_link **links; /* only through the functions below: the guard cuts them too */
+	struct bpf_link **links; /* only through links.c: the guard cuts them too */
 	size_t n_links;
-	bool without_full;    /* attached while a budget forbade the full variants */
-	bool ran;	      /* a program was attached: its maps may have counted */
-	struct ef_feed *feed; /* events only */
+	bool without_full;	    /* attached while a budget forbade the full variants */
+	bool ran;		    /* a program was attached: its maps may have counted */
+	struct ef_feed *feed;	    /* events only */
+	struct ef_tally tally;	    /* of this attachment */
+	struct ef_tally aggregated; /* of this attachment: records that were told together */
+};
 
-	/* Of this and earlier attachments: nothing goes backwards when a feature is detached. */
+/* What it counted, in this and earlier attachments: nothing goes back when it is detached. */
+struct ef_live_counted {
+	struct ef_account account; /* of the last interval */
+	struct ef_backpressure backpressure;
+	struct ef_fairness fairness;
+	int64_t looked_ns, told_ns;		 /* CLOCK_MONOTONIC; see ef_live_look() */
+	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
 	struct ef_counters past;
 	uint64_t past_hist[EF_HIST_SLOTS + 1];
 	uint64_t past_lost;
-	bool lost_known;	    /* it was read through perf buffers, which count losses */
-	struct ef_series series;    /* counters only */
-	struct ef_tally tally;	    /* of this attachment */
-	struct ef_tally aggregated; /* of this attachment: records that were told together */
+	bool lost_known;	 /* it was read through perf buffers, which count losses */
+	struct ef_series series; /* counters only */
 	uint64_t past_aggregated;
+};
+
+/* A feature on this host. */
+struct ef_live {
+	const struct ef_feature *files; /* the bundle's */
+	struct ef_contract contract;	/* owned */
+	struct ef_live_asked asked;
+	struct ef_live_decided decided;
+	struct ef_live_attached attached;
+	struct ef_live_counted counted;
 };
 
 #endif

@@ -17,7 +17,7 @@ static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int attach_program(struct ef_live *live, const char *name, struct bpf_link **link,
 			  struct ef_reason *why) {
-	struct bpf_program *program = bpf_object__find_program_by_name(live->object, name);
+	struct bpf_program *program = bpf_object__find_program_by_name(live->attached.object, name);
 
 	ef_bpflog_reset();
 	*link = bpf_program__attach(program);
@@ -27,7 +27,7 @@ static int attach_program(struct ef_live *live, const char *name, struct bpf_lin
 		ef_object_attach_reason(name, err, why);
 		return err;
 	}
-	live->ran = true;
+	live->attached.ran = true;
 	return 0;
 }
 
@@ -40,13 +40,13 @@ static void destroy_links(struct bpf_link **links, size_t n) {
 /* From here on the guard may detach them. */
 static void hand_over_links(struct ef_live *live, struct bpf_link **links, size_t n) {
 	pthread_mutex_lock(&links_lock);
-	live->links = links;
-	live->n_links = n;
+	live->attached.links = links;
+	live->attached.n_links = n;
 	pthread_mutex_unlock(&links_lock);
 }
 
 int ef_live_attach_programs(struct ef_live *live, struct ef_reason *why) {
-	json_t *programs = live->variant->programs, *name;
+	json_t *programs = live->attached.variant->programs, *name;
 	struct bpf_link **links =
 	    ef_must(calloc(json_array_size(programs), sizeof(struct bpf_link *)));
 	size_t i;
@@ -67,10 +67,10 @@ bool ef_live_cut(struct ef_live *live) {
 	bool linked;
 
 	pthread_mutex_lock(&links_lock);
-	linked = live->n_links;
-	destroy_links(live->links, live->n_links);
-	live->links = NULL;
-	live->n_links = 0;
+	linked = live->attached.n_links;
+	destroy_links(live->attached.links, live->attached.n_links);
+	live->attached.links = NULL;
+	live->attached.n_links = 0;
 	pthread_mutex_unlock(&links_lock);
 	return linked;
 }
@@ -79,7 +79,7 @@ bool ef_live_linked(const struct ef_live *live) {
 	bool linked;
 
 	pthread_mutex_lock(&links_lock);
-	linked = live->n_links;
+	linked = live->attached.n_links;
 	pthread_mutex_unlock(&links_lock);
 	return linked;
 }
@@ -88,10 +88,10 @@ size_t ef_live_links(const struct ef_live *live, int64_t **ids) {
 	size_t n;
 
 	pthread_mutex_lock(&links_lock);
-	n = live->n_links;
+	n = live->attached.n_links;
 	*ids = ef_must(calloc(n + 1, sizeof(**ids)));
 	for (size_t i = 0; i < n; i++)
-		(*ids)[i] = ef_link_id(bpf_link__fd(live->links[i]));
+		(*ids)[i] = ef_link_id(bpf_link__fd(live->attached.links[i]));
 	pthread_mutex_unlock(&links_lock);
 	return n;
 }

@@ -21,13 +21,13 @@
 #define FIRST_RETRY_S 5	   /* doubled with each, up to 320 s */
 
 static void close_object(struct ef_live *live) {
-	ef_series_end(&live->series, live->files->name);
-	ef_feed_free(live->feed);
-	bpf_object__close(live->object);
-	ef_backpressure_forget(&live->backpressure);
-	live->feed = NULL;
-	live->object = NULL;
-	live->variant = NULL;
+	ef_series_end(&live->counted.series, live->files->name);
+	ef_feed_free(live->attached.feed);
+	bpf_object__close(live->attached.object);
+	ef_backpressure_forget(&live->counted.backpressure);
+	live->attached.feed = NULL;
+	live->attached.object = NULL;
+	live->attached.variant = NULL;
 }
 
 /* What tells a program from every other: no counts, which a record would freeze. */
@@ -48,29 +48,30 @@ static json_t *attached_json(const struct ef_live *live) {
 	_cleanup_free_ int64_t *ids = NULL;
 	size_t i, n = ef_live_links(live, &ids);
 
-	json_array_foreach (live->variant->programs, i, name)
-		json_array_append_new(programs, program_json(bpf_object__find_program_by_name(
-						    live->object, json_string_value(name))));
+	json_array_foreach (live->attached.variant->programs, i, name)
+		json_array_append_new(programs,
+				      program_json(bpf_object__find_program_by_name(
+					  live->attached.object, json_string_value(name))));
 	for (i = 0; i < n; i++)
 		json_array_append_new(links, ef_json_measured(ids[i]));
-	return json_pack("{s:s, s:o, s:o}", "variant", live->variant->name, "programs", programs,
-			 "links", links);
+	return json_pack("{s:s, s:o, s:o}", "variant", live->attached.variant->name, "programs",
+			 programs, "links", links);
 }
 
 json_t *ef_live_what(const struct ef_live *live) {
-	if (live->object && (!live->was_attached || ef_live_linked(live)))
+	if (live->attached.object && (!live->decided.was_attached || ef_live_linked(live)))
 		return attached_json(live);
-	return json_incref(live->was_attached);
+	return json_incref(live->decided.was_attached);
 }
 
 void ef_live_remember(struct ef_live *live) {
 	ef_live_forget(live);
-	live->was_attached = attached_json(live);
+	live->decided.was_attached = attached_json(live);
 }
 
 void ef_live_forget(struct ef_live *live) {
-	json_decref(live->was_attached);
-	live->was_attached = NULL;
+	json_decref(live->decided.was_attached);
+	live->decided.was_attached = NULL;
 }
 
 /* Everything of one variant, or nothing of it. */
@@ -80,14 +81,15 @@ static int attach_variant(struct ef_live *live, size_t index, const struct ef_ke
 	const struct ef_contract_variant *variant = &live->contract.variants[index];
 	int err;
 
-	live->object = ef_object_open(&live->files->variants[index], variant, kernel, why);
-	if (!live->object)
+	live->attached.object = ef_object_open(&live->files->variants[index], variant, kernel, why);
+	if (!live->attached.object)
 		return -EINVAL;
-	live->variant = variant;
-	err =
-	    ef_object_check_record(live->object, &live->contract, variant->name, why) ? -EINVAL : 0;
+	live->attached.variant = variant;
+	err = ef_object_check_record(live->attached.object, &live->contract, variant->name, why)
+		  ? -EINVAL
+		  : 0;
 	if (!err)
-		err = ef_object_load(live->object, variant, kernel, why);
+		err = ef_object_load(live->attached.object, variant, kernel, why);
 	if (!err)
 		told->loaded(told->data, live);
 	if (!err)
@@ -107,25 +109,25 @@ static bool is_shortage(int err) {
 }
 
 static void set_attached(struct ef_live *live, const struct ef_reason *better) {
-	live->state = EF_STATE_ATTACHED;
-	live->retry_ns = 0;
-	live->retries = 0;
-	ef_reason_set(&live->reason, better->code ? better->code : "EF_OK", "%s",
+	live->decided.state = EF_STATE_ATTACHED;
+	live->decided.retry_ns = 0;
+	live->decided.retries = 0;
+	ef_reason_set(&live->decided.reason, better->code ? better->code : "EF_OK", "%s",
 		      better->code ? better->text : "attached");
 }
 
 static void set_disabled(struct ef_live *live, const struct ef_reason *why, bool shortage) {
-	int64_t wait_s = FIRST_RETRY_S << (live->retries < 6 ? live->retries : 6);
+	int64_t wait_s = FIRST_RETRY_S << (live->decided.retries < 6 ? live->decided.retries : 6);
 
-	live->state = EF_STATE_DISABLED;
-	live->reason = *why;
-	live->retry_ns = 0;
+	live->decided.state = EF_STATE_DISABLED;
+	live->decided.reason = *why;
+	live->decided.retry_ns = 0;
 	if (!shortage)
 		return;
-	live->retries++;
-	live->retry_ns = ef_clock_ns(CLOCK_MONOTONIC) + wait_s * 1000000000;
-	ef_reason_set(&live->reason, why->code, "%s; it is tried again in %lld s", why->text,
-		      (long long)wait_s);
+	live->decided.retries++;
+	live->decided.retry_ns = ef_clock_ns(CLOCK_MONOTONIC) + wait_s * 1000000000;
+	ef_reason_set(&live->decided.reason, why->code, "%s; it is tried again in %lld s",
+		      why->text, (long long)wait_s);
 }
 
 bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct ef_sink *sink,
@@ -133,11 +135,11 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 	struct ef_reason why = {0}, better = {0};
 	bool shortage = false;
 
-	live->without_full = live->fall.reduced;
+	live->attached.without_full = live->decided.fall.reduced;
 	for (size_t i = 0; i < live->contract.n_variants; i++) {
 		int err;
 
-		if (live->without_full && live->contract.variants[i].full)
+		if (live->attached.without_full && live->contract.variants[i].full)
 			continue;
 		err = attach_variant(live, i, kernel, sink, told, &why);
 
@@ -156,40 +158,41 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 }
 
 bool ef_live_tried_in_vain(const struct ef_live *live) {
-	return live->state == EF_STATE_DISABLED && strcmp(live->reason.code, "EF_EXPIRED") &&
-	       (!live->retry_ns || ef_clock_ns(CLOCK_MONOTONIC) < live->retry_ns);
+	return live->decided.state == EF_STATE_DISABLED &&
+	       strcmp(live->decided.reason.code, "EF_EXPIRED") &&
+	       (!live->decided.retry_ns || ef_clock_ns(CLOCK_MONOTONIC) < live->decided.retry_ns);
 }
 
 bool ef_live_stale(const struct ef_live *live) {
-	return live->feed && ef_feed_stale(live->feed);
+	return live->attached.feed && ef_feed_stale(live->attached.feed);
 }
 
 /* What the programs still left in the ring; they run no more. */
 static void drain(struct ef_live *live, struct ef_sink *sink) {
-	while (live->feed && ef_feed_read(live->feed, 1024))
+	while (live->attached.feed && ef_feed_read(live->attached.feed, 1024))
 		;
-	if (live->feed)
-		ef_feed_tell(live->feed);
+	if (live->attached.feed)
+		ef_feed_tell(live->attached.feed);
 	ef_sink_settle(sink);
 }
 
 void ef_live_detach(struct ef_live *live, struct ef_sink *sink) {
-	if (!live->object)
+	if (!live->attached.object)
 		return;
 	ef_live_cut(live);
-	if (live->ran) {
+	if (live->attached.ran) {
 		drain(live, sink);
 		ef_live_keep_counters(live);
 	}
-	live->ran = false;
+	live->attached.ran = false;
 	close_object(live);
 }
 
 int ef_live_sample(struct ef_live *live, uint32_t sample_every) {
-	if (live->sample_every == sample_every)
+	if (live->asked.sample_every == sample_every)
 		return 0;
-	live->sample_every = sample_every;
-	if (!live->object)
+	live->asked.sample_every = sample_every;
+	if (!live->attached.object)
 		return 0;
 	return ef_live_has_config(live) ? ef_live_write_config(live)
 	       : sample_every > 1	? -EOPNOTSUPP
@@ -205,56 +208,57 @@ bool ef_live_is_fair(const struct ef_live *live) {
 int ef_live_limit(struct ef_live *live, int64_t rate) {
 	uint32_t quota = rate < 0 ? 0 : ef_fairness_quota(rate);
 
-	live->rate = rate;
-	if (quota == live->quota)
+	live->asked.rate = rate;
+	if (quota == live->asked.quota)
 		return 0;
-	live->quota = quota;
-	return live->object ? ef_live_write_config(live) : 0;
+	live->asked.quota = quota;
+	return live->attached.object ? ef_live_write_config(live) : 0;
 }
 
 enum ef_fairness_change ef_live_look_fair(struct ef_live *live, int64_t now_ns) {
 	if (!ef_live_is_fair(live))
 		return EF_FAIRNESS_SAME;
 	ef_live_read_fairness(live);
-	return ef_fairness_look(&live->fairness, now_ns);
+	return ef_fairness_look(&live->counted.fairness, now_ns);
 }
 
 enum ef_backpressure_change ef_live_look(struct ef_live *live, int64_t now_ns) {
-	struct ef_backpressure *state = &live->backpressure;
+	struct ef_backpressure *state = &live->counted.backpressure;
 	enum ef_backpressure_change change;
 	struct ef_strain strain;
 
-	if (!live->feed || state->kind == EF_BACKPRESSURE_DROP ||
-	    now_ns - live->looked_ns < EF_BACKPRESSURE_LOOK_NS)
+	if (!live->attached.feed || state->kind == EF_BACKPRESSURE_DROP ||
+	    now_ns - live->counted.looked_ns < EF_BACKPRESSURE_LOOK_NS)
 		return EF_BACKPRESSURE_SAME;
-	live->looked_ns = now_ns;
-	strain = (struct ef_strain){ef_feed_lag(live->feed), ef_feed_ring_bytes(live->feed),
-				    ef_live_dropped(live)};
+	live->counted.looked_ns = now_ns;
+	strain = (struct ef_strain){ef_feed_lag(live->attached.feed),
+				    ef_feed_ring_bytes(live->attached.feed), ef_live_dropped(live)};
 	change = ef_backpressure_look(state, &strain);
 	if (state->kind != EF_BACKPRESSURE_AGGREGATE)
 		return change;
-	ef_feed_aggregate(live->feed, state->level > 0);
-	if (now_ns - live->told_ns >= TELL_NS) {
-		live->told_ns = now_ns;
-		ef_feed_tell(live->feed);
+	ef_feed_aggregate(live->attached.feed, state->level > 0);
+	if (now_ns - live->counted.told_ns >= TELL_NS) {
+		live->counted.told_ns = now_ns;
+		ef_feed_tell(live->attached.feed);
 	}
 	return change;
 }
 
 bool ef_live_can_sample(const struct ef_live *live) {
-	return live->object && ef_live_has_config(live);
+	return live->attached.object && ef_live_has_config(live);
 }
 
 uint32_t ef_live_sample_every(const struct ef_live *live) {
-	return live->object && !ef_live_has_config(live) ? 1 : live->sample_every;
+	return live->attached.object && !ef_live_has_config(live) ? 1 : live->asked.sample_every;
 }
 
 void ef_live_free(struct ef_live *live) {
-	ef_series_free(&live->series);
-	json_decref(live->was_attached);
+	ef_series_free(&live->counted.series);
+	json_decref(live->decided.was_attached);
 	ef_contract_free(&live->contract);
 }
 
 const char *ef_live_profile(const struct ef_live *live) {
-	return ef_contract_profile(live->state == EF_STATE_ATTACHED ? live->variant : NULL);
+	return ef_contract_profile(live->decided.state == EF_STATE_ATTACHED ? live->attached.variant
+									    : NULL);
 }

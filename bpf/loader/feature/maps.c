@@ -20,7 +20,7 @@ struct config {
 const struct bpf_map *ef_live_map(const struct ef_live *live, const char *name) {
 	const struct bpf_map *map;
 
-	bpf_object__for_each_map (map, live->object)
+	bpf_object__for_each_map (map, live->attached.object)
 		if (!strcmp(ef_object_map_name(map), name))
 			return map;
 	return NULL;
@@ -38,7 +38,8 @@ bool ef_live_has_config(const struct ef_live *live) {
 }
 
 int ef_live_write_config(const struct ef_live *live) {
-	struct config config = {.sample_every = live->sample_every, .quota = live->quota};
+	struct config config = {.sample_every = live->asked.sample_every,
+				.quota = live->asked.quota};
 	uint32_t zero = 0;
 	int fd = ef_live_map_fd(live, "ef_config");
 

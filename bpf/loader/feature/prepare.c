@@ -15,10 +15,10 @@
 static int open_feed(struct ef_live *live, struct ef_sink *sink) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_EVENTS);
 	struct ef_feed_source source = {
-	    .btf = bpf_object__btf(live->object),
+	    .btf = bpf_object__btf(live->attached.object),
 	    .feature = live->files->name,
 	    .third_party = live->contract.third_party,
-	    .aggregated = &live->aggregated,
+	    .aggregated = &live->attached.aggregated,
 	};
 
 	if (!signal)
@@ -27,13 +27,13 @@ static int open_feed(struct ef_live *live, struct ef_sink *sink) {
 	source.event_struct = signal->event;
 	source.event = signal->name;
 	source.aggregate_by = signal->aggregate_by;
-	live->backpressure.kind = signal->backpressure;
+	live->counted.backpressure.kind = signal->backpressure;
 	if (!source.map)
 		return -ENOENT;
-	live->feed = ef_feed_new(&source, sink, &live->tally);
-	if (!live->feed)
+	live->attached.feed = ef_feed_new(&source, sink, &live->attached.tally);
+	if (!live->attached.feed)
 		return -errno;
-	live->lost_known |= ef_feed_lost(live->feed) >= 0;
+	live->counted.lost_known |= ef_feed_lost(live->attached.feed) >= 0;
 	return 0;
 }
 
@@ -45,7 +45,8 @@ static int open_series(struct ef_live *live) {
 		return 0;
 	if (!map)
 		return -ENOENT;
-	return ef_series_begin(&live->series, map, bpf_object__btf(live->object), signal->key);
+	return ef_series_begin(&live->counted.series, map, bpf_object__btf(live->attached.object),
+			       signal->key);
 }
 
 static int check_hist(const struct ef_live *live) {
@@ -98,7 +99,7 @@ static void refused(const struct ef_live *live, int err, struct ef_reason *why) 
 
 	ef_reason_set(why, "EF_PERMISSION",
 		      "the kernel does not let this process read the maps of variant '%s': %s; %s",
-		      live->variant->name, strerror(-err), remedy);
+		      live->attached.variant->name, strerror(-err), remedy);
 }
 
 static void unprepared(const struct ef_live *live, int err, struct ef_reason *why) {
@@ -108,13 +109,13 @@ static void unprepared(const struct ef_live *live, int err, struct ef_reason *wh
 		ef_reason_set(why, "EF_LOAD_REJECTED",
 			      "variant '%s' is not as its contract says: %s; build the release "
 			      "again",
-			      live->variant->name, misfit(err));
+			      live->attached.variant->name, misfit(err));
 	else
 		ef_reason_set(
 		    why, "EF_LOAD_REJECTED",
 		    "the maps of variant '%s' cannot be read: %s (%d); see that the loader has "
 		    "descriptors and memory for its buffers",
-		    live->variant->name, strerror(-err), -err);
+		    live->attached.variant->name, strerror(-err), -err);
 }
 
 /* What must be in place before the first program runs. */

@@ -10,29 +10,29 @@ static void see_programs(const struct ef_live *live, bool with_stats,
 	json_t *name;
 	size_t i;
 
-	snapshot->n_programs = json_array_size(live->variant->programs);
+	snapshot->n_programs = json_array_size(live->attached.variant->programs);
 	snapshot->programs = ef_must(calloc(snapshot->n_programs + 1, sizeof(*snapshot->programs)));
-	json_array_foreach (live->variant->programs, i, name)
-		ef_program_see(
-		    bpf_object__find_program_by_name(live->object, json_string_value(name)),
-		    with_stats, &snapshot->programs[i]);
+	json_array_foreach (live->attached.variant->programs, i, name)
+		ef_program_see(bpf_object__find_program_by_name(live->attached.object,
+								json_string_value(name)),
+			       with_stats, &snapshot->programs[i]);
 }
 
 /* A perf_event_array is little; its buffers are the memory. */
 static uint64_t buffer_bytes(const struct ef_live *live, const struct bpf_map *map) {
-	if (!live->feed || bpf_map__type(map) != BPF_MAP_TYPE_PERF_EVENT_ARRAY)
+	if (!live->attached.feed || bpf_map__type(map) != BPF_MAP_TYPE_PERF_EVENT_ARRAY)
 		return 0;
-	return ef_feed_ring_bytes(live->feed);
+	return ef_feed_ring_bytes(live->attached.feed);
 }
 
 static void see_maps(const struct ef_live *live, struct ef_feature_snapshot *snapshot) {
 	struct bpf_map *map;
 	size_t n = 0;
 
-	bpf_object__for_each_map (map, live->object)
+	bpf_object__for_each_map (map, live->attached.object)
 		n++;
 	snapshot->maps = ef_must(calloc(n + 1, sizeof(*snapshot->maps)));
-	bpf_object__for_each_map (map, live->object)
+	bpf_object__for_each_map (map, live->attached.object)
 		ef_map_see(map, buffer_bytes(live, map), &snapshot->maps[snapshot->n_maps++]);
 }
 
@@ -51,17 +51,17 @@ static void count(const struct ef_live *live, struct ef_feature_snapshot *snapsh
 
 /* Why fewer records than events arrive, where the contract says more than `drop`. */
 static void see_consumer(const struct ef_live *live, struct ef_consumer_seen *consumer) {
-	const struct ef_backpressure *state = &live->backpressure;
+	const struct ef_backpressure *state = &live->counted.backpressure;
 
-	if (!live->feed)
+	if (!live->attached.feed)
 		return;
 	*consumer = (struct ef_consumer_seen){
 	    .reads = true,
-	    .lag_bytes = ef_feed_lag(live->feed),
-	    .ring_bytes = ef_feed_ring_bytes(live->feed),
-	    .lag_ns = ef_feed_lag_ns(live->feed),
-	    .lost = {ef_feed_lost(live->feed) >= 0, ef_live_lost(live)},
-	    .unwritten = live->tally.dropped + live->aggregated.dropped,
+	    .lag_bytes = ef_feed_lag(live->attached.feed),
+	    .ring_bytes = ef_feed_ring_bytes(live->attached.feed),
+	    .lag_ns = ef_feed_lag_ns(live->attached.feed),
+	    .lost = {ef_feed_lost(live->attached.feed) >= 0, ef_live_lost(live)},
+	    .unwritten = live->attached.tally.dropped + live->attached.aggregated.dropped,
 	    .policy = state->kind,
 	    .behind = state->level > 0,
 	    .thinning = ef_backpressure_thinning(state),
@@ -73,7 +73,7 @@ static void see_signals(const struct ef_live *live, struct ef_feature_snapshot *
 
 	snapshot->has_events = ef_contract_signal(contract, EF_SIGNAL_EVENTS) != NULL;
 	snapshot->counters = ef_contract_signal(contract, EF_SIGNAL_COUNTERS);
-	snapshot->series = &live->series;
+	snapshot->series = &live->counted.series;
 	snapshot->histogram = ef_contract_signal(contract, EF_SIGNAL_HISTOGRAM);
 	if (snapshot->histogram && ef_live_hist(live, snapshot->hist))
 		snapshot->histogram = NULL;
@@ -84,19 +84,19 @@ void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 	*snapshot = (struct ef_feature_snapshot){
 	    .name = live->files->name,
 	    .shipped = true,
-	    .wanted = live->wanted,
-	    .state = live->state,
+	    .wanted = live->asked.wanted,
+	    .state = live->decided.state,
 	    .profile = ef_live_profile(live),
-	    .variant = live->variant ? live->variant->name : NULL,
-	    .reason = live->reason,
+	    .variant = live->attached.variant ? live->attached.variant->name : NULL,
+	    .reason = live->decided.reason,
 	    .sample_every = ef_live_sample_every(live),
 	    .fair = ef_live_is_fair(live),
-	    .fairness = live->fairness,
-	    .rate = live->rate,
-	    .fall = live->fall,
+	    .fairness = live->counted.fairness,
+	    .rate = live->asked.rate,
+	    .fall = live->decided.fall,
 	};
-	ef_series_read(&live->series, live->files->name);
-	if (live->object) {
+	ef_series_read(&live->counted.series, live->files->name);
+	if (live->attached.object) {
 		see_programs(live, with_stats, snapshot);
 		see_maps(live, snapshot);
 	}

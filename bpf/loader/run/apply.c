@@ -16,16 +16,16 @@
 /* Bring a feature to rest in a state; true when that is a change. */
 bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_state state,
 		   const struct ef_reason *why) {
-	bool was_attached = live->object != NULL;
-	bool changed =
-	    live->state != state || !live->reason.code || strcmp(live->reason.code, why->code);
+	bool was_attached = live->attached.object != NULL;
+	bool changed = live->decided.state != state || !live->decided.reason.code ||
+		       strcmp(live->decided.reason.code, why->code);
 
 	ef_live_detach(live, service->sink);
-	live->state = state;
-	live->due = false;
-	live->reason = *why;
-	live->retry_ns = 0;
-	live->retries = 0;
+	live->decided.state = state;
+	live->decided.due = false;
+	live->decided.reason = *why;
+	live->decided.retry_ns = 0;
+	live->decided.retries = 0;
 	if (was_attached)
 		ef_notice("feature %s: detached: %s (%s)", live->files->name, why->text, why->code);
 	ef_trail_rest(service, live, why, was_attached, changed);
@@ -37,26 +37,26 @@ static void begin_anew(struct ef_service *service, struct ef_live *live,
 		       const struct ef_reason *why) {
 	ef_notice("feature %s: it is attached anew: %s", live->files->name, why->text);
 	ef_live_detach(live, service->sink);
-	live->state = EF_STATE_OFF;
+	live->decided.state = EF_STATE_OFF;
 	ef_trail_rest(service, live, why, true, false);
 }
 
 static struct ef_present present_of(const struct ef_live *live) {
 	return (struct ef_present){
-	    .state = live->state,
-	    .opened = live->object != NULL,
+	    .state = live->decided.state,
+	    .opened = live->attached.object != NULL,
 	    .linked = ef_live_linked(live),
 	    .stale = ef_live_stale(live),
-	    .without_full = live->without_full,
-	    .due = live->due,
+	    .without_full = live->attached.without_full,
+	    .due = live->decided.due,
 	    .tried_in_vain = ef_live_tried_in_vain(live),
 	};
 }
 
 static void make_due(struct ef_live *live) {
-	ef_reason_set(&live->reason, "EF_UNKNOWN", "about to be attached");
-	live->state = EF_STATE_OFF;
-	live->due = true;
+	ef_reason_set(&live->decided.reason, "EF_UNKNOWN", "about to be attached");
+	live->decided.state = EF_STATE_OFF;
+	live->decided.due = true;
 }
 
 /* Bring one feature to where it should be; true when that is a change. */
@@ -64,10 +64,10 @@ bool ef_apply(struct ef_service *service, struct ef_live *live) {
 	struct ef_present present = present_of(live);
 	struct ef_verdict verdict;
 
-	ef_decide(&service->inputs, &live->contract, &live->fall, &present, &verdict);
-	live->wanted = verdict.wanted;
+	ef_decide(&service->inputs, &live->contract, &live->decided.fall, &present, &verdict);
+	live->asked.wanted = verdict.wanted;
 	if (!verdict.wanted)
-		ef_fall_forget(&live->fall);
+		ef_fall_forget(&live->decided.fall);
 	if (verdict.act == EF_ACT_REST)
 		return ef_apply_rest(service, live, verdict.state, &verdict.reason);
 	if (verdict.act == EF_ACT_NONE)
@@ -104,7 +104,7 @@ static int64_t thinned_rate(int64_t rate, uint64_t thinning, int64_t allowed) {
  */
 static bool apply_limit(struct ef_service *service, struct ef_live *live, uint64_t thinning) {
 	int64_t allowed = rate_allowed(service, live), rate = allowed;
-	int64_t from = live->fall.thinning > 1 ? live->thinned_from : -1;
+	int64_t from = live->decided.fall.thinning > 1 ? live->decided.thinned_from : -1;
 	int err;
 
 	if (from >= 0 && (rate < 0 || from < rate))
@@ -124,8 +124,9 @@ bool ef_apply_sampling(struct ef_service *service, struct ef_live *live) {
 	const struct ef_wish *wish = ef_desired_find(&service->inputs.desired, live->files->name);
 	uint32_t asked =
 	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
-	uint64_t thinning = (uint64_t)(live->fall.thinning ? live->fall.thinning : 1) *
-			    ef_backpressure_thinning(&live->backpressure);
+	uint64_t thinning =
+	    (uint64_t)(live->decided.fall.thinning ? live->decided.fall.thinning : 1) *
+	    ef_backpressure_thinning(&live->counted.backpressure);
 	uint64_t thinned = asked * thinning;
 	uint32_t every;
 	int err;
@@ -133,7 +134,7 @@ bool ef_apply_sampling(struct ef_service *service, struct ef_live *live) {
 	if (ef_live_is_fair(live) && apply_limit(service, live, thinning))
 		thinned = asked;
 	every = thinned > UINT32_MAX ? UINT32_MAX : (uint32_t)thinned;
-	if (every == live->sample_every)
+	if (every == live->asked.sample_every)
 		return false;
 	err = ef_live_sample(live, every);
 	if (err == -EOPNOTSUPP)
@@ -155,18 +156,19 @@ static bool attach(struct ef_service *service, struct ef_live *live) {
 }
 
 void ef_apply_attach(struct ef_service *service, struct ef_live *live) {
-	live->due = false;
+	live->decided.due = false;
 	if (!attach(service, live)) {
-		ef_warn("feature %s: disabled: %s (%s)", live->files->name, live->reason.text,
-			live->reason.code);
+		ef_warn("feature %s: disabled: %s (%s)", live->files->name,
+			live->decided.reason.text, live->decided.reason.code);
 		return;
 	}
-	if (live->feed && ef_wake_on(service, ef_feed_fd(live->feed), EF_SOURCE_RING))
+	if (live->attached.feed &&
+	    ef_wake_on(service, ef_feed_fd(live->attached.feed), EF_SOURCE_RING))
 		ef_err("feature %s: its ring cannot be waited on: %s; it is read every %d ms",
 		       live->files->name, strerror(errno), EF_POLL_MS);
 	ef_wake_pace(service);
 	ef_publish(service); /* before it is announced */
 	ef_trail_attached(service, live);
 	ef_notice("feature %s: attached: variant %s, %zu programs", live->files->name,
-		  live->variant->name, json_array_size(live->variant->programs));
+		  live->attached.variant->name, json_array_size(live->attached.variant->programs));
 }

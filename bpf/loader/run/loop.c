@@ -48,7 +48,7 @@ bool ef_loop_rescan(struct ef_service *service, bool at_start) {
 
 static struct ef_live *next_due(struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++)
-		if (service->lives[i].due)
+		if (service->lives[i].decided.due)
 			return &service->lives[i];
 	return NULL;
 }
@@ -99,19 +99,19 @@ static bool read_ring(struct ef_service *service, struct ef_live *live) {
 	bool more;
 
 	look_at_strain(service, live);
-	if (!ef_feed_lag(live->feed))
+	if (!ef_feed_lag(live->attached.feed))
 		return false; /* mostly so: not worth a look at the clock */
 	service->any_read = true;
 	before = ef_clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	more = ef_feed_read(live->feed, READ_LIMIT);
-	live->consumer_ns += ef_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+	more = ef_feed_read(live->attached.feed, READ_LIMIT);
+	live->counted.consumer_ns += ef_clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
 	return more;
 }
 
 static void read_rings(struct ef_service *service) {
 	service->more = false;
 	for (size_t i = 0; i < service->n; i++)
-		if (service->lives[i].feed)
+		if (service->lives[i].attached.feed)
 			service->more |= read_ring(service, &service->lives[i]);
 }
 
@@ -181,7 +181,7 @@ static bool is_quiet(struct ef_service *service) {
 
 	service->any_read = false;
 	for (size_t i = 0; i < service->n; i++)
-		quiet &= !service->lives[i].backpressure.level;
+		quiet &= !service->lives[i].counted.backpressure.level;
 	return quiet;
 }
 

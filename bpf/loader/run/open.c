@@ -22,8 +22,8 @@ static int open_features(struct ef_service *service) {
 		if (ef_contract_read(&bundle->features[i], &live->contract, &service->refusal))
 			return -1;
 		live->files = &bundle->features[i];
-		live->sample_every = live->contract.sample_every;
-		live->rate = live->thinned_from = -1;
+		live->asked.sample_every = live->contract.sample_every;
+		live->asked.rate = live->decided.thinned_from = -1;
 		service->n++;
 	}
 	return 0;

@@ -29,22 +29,22 @@ void ef_pressure_measure(struct ef_service *service, const struct ef_snapshot *s
 
 	for (size_t i = 0; i < service->n; i++) {
 		struct ef_live *live = &service->lives[i];
-		int64_t consumer_before = live->consumer_before_ns;
+		int64_t consumer_before = live->counted.consumer_before_ns;
 
-		live->limits = ef_policy_limits(&service->inputs.policy, live->files->name,
-						&live->contract.budget);
-		ef_budget_feature(&live->account, &snapshot->features[i], live->consumer_ns,
-				  now_ns);
-		live->consumer_before_ns = live->consumer_ns;
-		if (!live->account.known)
+		live->asked.limits = ef_policy_limits(&service->inputs.policy, live->files->name,
+						      &live->contract.budget);
+		ef_budget_feature(&live->counted.account, &snapshot->features[i],
+				  live->counted.consumer_ns, now_ns);
+		live->counted.consumer_before_ns = live->counted.consumer_ns;
+		if (!live->counted.account.known)
 			continue;
 		/* The loader's time is the host's own reading already. */
-		add_measured(&run_ns, live->account.cpu_delta_ns < 0
+		add_measured(&run_ns, live->counted.account.cpu_delta_ns < 0
 					  ? -1
-					  : live->account.cpu_delta_ns -
-						(live->consumer_ns - consumer_before));
-		if (live->feed) /* what stays in the kernel is no event that is sent */
-			add_measured(&events, live->account.events_delta);
+					  : live->counted.account.cpu_delta_ns -
+						(live->counted.consumer_ns - consumer_before));
+		if (live->attached.feed) /* what stays in the kernel is no event that is sent */
+			add_measured(&events, live->counted.account.events_delta);
 	}
 	ef_budget_host(&service->account, &own, run_ns, events, now_ns);
 	service->measured = true;
@@ -56,9 +56,9 @@ void ef_pressure_tell(const struct ef_service *service, struct ef_snapshot *snap
 	for (size_t i = 0; service->measured && i < service->n; i++) {
 		struct ef_feature_snapshot *feature = &snapshot->features[i];
 
-		feature->measured = service->lives[i].account.known;
-		feature->used = service->lives[i].account.used;
-		feature->limits = service->lives[i].limits;
+		feature->measured = service->lives[i].counted.account.known;
+		feature->used = service->lives[i].counted.account.used;
+		feature->limits = service->lives[i].asked.limits;
 	}
 }
 
@@ -69,7 +69,7 @@ static bool can_thin(const struct ef_live *live) {
 }
 
 static bool can_reduce(const struct ef_live *live) {
-	if (!live->variant || !live->variant->full)
+	if (!live->attached.variant || !live->attached.variant->full)
 		return false;
 	for (size_t i = 0; i < live->contract.n_variants; i++)
 		if (!live->contract.variants[i].full)
@@ -80,12 +80,12 @@ static bool can_reduce(const struct ef_live *live) {
 /* What a feature has of the host's excess; memory of the process belongs to none of them. */
 static int64_t cost_of(const struct ef_live *live, enum ef_budget budget) {
 	if (budget == EF_BUDGET_CPU)
-		return live->account.cpu_delta_ns;
+		return live->counted.account.cpu_delta_ns;
 	if (budget == EF_BUDGET_EVENT_RATE)
-		return live->account.events_delta;
+		return live->counted.account.events_delta;
 	if (budget == EF_BUDGET_RSS)
 		return live->contract.cost_order;
-	return live->account.used.of[budget];
+	return live->counted.account.used.of[budget];
 }
 
 static struct ef_candidate candidate(struct ef_live *live, enum ef_budget budget) {
@@ -93,9 +93,9 @@ static struct ef_candidate candidate(struct ef_live *live, enum ef_budget budget
 	bool stays = budget == EF_BUDGET_MAP_MEMORY || budget == EF_BUDGET_RSS;
 
 	return (struct ef_candidate){
-	    .fall = &live->fall,
-	    .attached = live->state == EF_STATE_ATTACHED,
-	    .can_thin = can_thin(live) && !stays && !live->fall.reduced,
+	    .fall = &live->decided.fall,
+	    .attached = live->decided.state == EF_STATE_ATTACHED,
+	    .can_thin = can_thin(live) && !stays && !live->decided.fall.reduced,
 	    .can_reduce = can_reduce(live),
 	    .cost = cost_of(live, budget),
 	    .cost_order = live->contract.cost_order,
@@ -104,20 +104,22 @@ static struct ef_candidate candidate(struct ef_live *live, enum ef_budget budget
 
 static void step_down(struct ef_service *service, struct ef_live *live, enum ef_step step,
 		      bool of_host, enum ef_budget budget) {
-	const struct ef_amounts *used = of_host ? &service->account.used : &live->account.used;
-	const struct ef_amounts *limits = of_host ? &service->inputs.policy.host : &live->limits;
+	const struct ef_amounts *used =
+	    of_host ? &service->account.used : &live->counted.account.used;
+	const struct ef_amounts *limits =
+	    of_host ? &service->inputs.policy.host : &live->asked.limits;
 	struct ef_reason why;
 
-	if (live->fall.thinning <= 1)
-		live->thinned_from = live->account.used.of[EF_BUDGET_EVENT_RATE];
-	ef_fall_down(&live->fall, step);
-	live->fall.of_host = of_host;
-	live->fall.budget = budget;
-	live->fall.measured = used->of[budget];
-	live->fall.limit = limits->of[budget];
-	live->fall.since_ns = ef_clock_ns(CLOCK_BOOTTIME);
-	live->fall.taken[of_host][budget]++;
-	ef_fall_reason(&live->fall, &why);
+	if (live->decided.fall.thinning <= 1)
+		live->decided.thinned_from = live->counted.account.used.of[EF_BUDGET_EVENT_RATE];
+	ef_fall_down(&live->decided.fall, step);
+	live->decided.fall.of_host = of_host;
+	live->decided.fall.budget = budget;
+	live->decided.fall.measured = used->of[budget];
+	live->decided.fall.limit = limits->of[budget];
+	live->decided.fall.since_ns = ef_clock_ns(CLOCK_BOOTTIME);
+	live->decided.fall.taken[of_host][budget]++;
+	ef_fall_reason(&live->decided.fall, &why);
 	ef_warn("feature %s: degraded: %s: %s (%s)", live->files->name, ef_step_name(step),
 		why.text, why.code);
 	ef_audit_feature(service->audit, "degrade", live->files->name, ef_live_what(live), &why,
@@ -125,13 +127,13 @@ static void step_down(struct ef_service *service, struct ef_live *live, enum ef_
 }
 
 static void step_up(struct ef_service *service, struct ef_live *live) {
-	enum ef_step from = ef_fall_step(&live->fall);
+	enum ef_step from = ef_fall_step(&live->decided.fall);
 	struct ef_reason why;
 
-	ef_fall_up(&live->fall);
-	live->fall.since_ns = ef_clock_ns(CLOCK_BOOTTIME);
+	ef_fall_up(&live->decided.fall);
+	live->decided.fall.since_ns = ef_clock_ns(CLOCK_BOOTTIME);
 	ef_reason_set(&why, "EF_OK", "%s has been well below its limit; step '%s' is taken back",
-		      ef_budget_name(live->fall.budget), ef_step_name(from));
+		      ef_budget_name(live->decided.fall.budget), ef_step_name(from));
 	ef_notice("feature %s: recovered a step: %s: %s", live->files->name, ef_step_name(from),
 		  why.text);
 	ef_audit_feature(service->audit, "recover", live->files->name, ef_live_what(live), &why,
@@ -140,12 +142,13 @@ static void step_up(struct ef_service *service, struct ef_live *live) {
 
 /* Its own limits; true when it took a step. */
 static bool judge_feature(struct ef_service *service, struct ef_live *live) {
-	enum ef_budget budget = ef_budget_exceeded(&live->account.used, &live->limits);
-	bool exceeded = live->account.known && budget != EF_N_BUDGETS;
+	enum ef_budget budget =
+	    ef_budget_exceeded(&live->counted.account.used, &live->asked.limits);
+	bool exceeded = live->counted.account.known && budget != EF_N_BUDGETS;
 	struct ef_candidate one;
 	enum ef_step step;
 
-	if (!ef_fall_bad(&live->fall.bad, exceeded, budget == EF_BUDGET_MAP_FILL))
+	if (!ef_fall_bad(&live->decided.fall.bad, exceeded, budget == EF_BUDGET_MAP_FILL))
 		return false;
 	one = candidate(live, budget);
 	step = ef_degrade_next(&one);
@@ -176,11 +179,11 @@ static bool judge_host(struct ef_service *service) {
 }
 
 static bool is_calm(const struct ef_service *service, const struct ef_live *live) {
-	enum ef_budget budget = live->fall.budget;
+	enum ef_budget budget = live->decided.fall.budget;
 
-	if (live->fall.of_host)
+	if (live->decided.fall.of_host)
 		return ef_budget_calm(&service->account.used, &service->inputs.policy.host, budget);
-	return ef_budget_calm(&live->account.used, &live->limits, budget);
+	return ef_budget_calm(&live->counted.account.used, &live->asked.limits, budget);
 }
 
 /* Every fallen feature counts the interval; the least costly that has waited enough steps up. */
@@ -189,7 +192,7 @@ static bool recover(struct ef_service *service) {
 
 	for (size_t i = 0; i < service->n; i++) {
 		struct ef_live *live = &service->lives[i];
-		bool ready = ef_fall_good(&live->fall, is_calm(service, live));
+		bool ready = ef_fall_good(&live->decided.fall, is_calm(service, live));
 
 		if (ready && (!best || live->contract.cost_order < best->contract.cost_order))
 			best = live;

@@ -23,8 +23,8 @@
 /* The first feature in a state; NULL: none. */
 static const struct ef_live *first_in(const struct ef_service *service, enum ef_state state) {
 	for (size_t i = 0; i < service->n; i++)
-		if (service->lives[i].state == state &&
-		    (service->lives[i].wanted || state == EF_STATE_ATTACHED))
+		if (service->lives[i].decided.state == state &&
+		    (service->lives[i].asked.wanted || state == EF_STATE_ATTACHED))
 			return &service->lives[i];
 	return NULL;
 }
@@ -33,7 +33,7 @@ static const struct ef_live *first_in(const struct ef_service *service, enum ef_
 static const struct ef_live *first_without_clock(const struct ef_service *service) {
 	const struct ef_live *live = first_in(service, EF_STATE_OFF);
 
-	return live && !strcmp(live->reason.code, "EF_CLOCK_UNKNOWN") ? live : NULL;
+	return live && !strcmp(live->decided.reason.code, "EF_CLOCK_UNKNOWN") ? live : NULL;
 }
 
 static const char *idle_state(const struct ef_service *service, struct ef_reason *why) {
@@ -41,7 +41,7 @@ static const char *idle_state(const struct ef_service *service, struct ef_reason
 	const struct ef_live *live = first_in(service, EF_STATE_KILLED);
 
 	if (live) {
-		*why = live->reason;
+		*why = live->decided.reason;
 		return "killed";
 	}
 	live = first_in(service, EF_STATE_SHED);
@@ -50,7 +50,7 @@ static const char *idle_state(const struct ef_service *service, struct ef_reason
 	if (!live)
 		live = first_without_clock(service);
 	if (live)
-		*why = live->reason;
+		*why = live->decided.reason;
 	else if (inputs->policy_result == EF_POLICY_BAD)
 		ef_reason_set(why, "EF_HOST_POLICY_MALFORMED", "%s", inputs->policy_error);
 	else if (inputs->desired_result == EF_DESIRED_ABSENT)

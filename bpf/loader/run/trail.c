@@ -235,7 +235,7 @@ void ef_trail_loaded(void *data, const struct ef_live *live) {
 	struct ef_service *service = data;
 	struct ef_reason why;
 
-	ef_reason_set(&why, "EF_OK", "the kernel took variant %s", live->variant->name);
+	ef_reason_set(&why, "EF_OK", "the kernel took variant %s", live->attached.variant->name);
 	ef_audit_feature(service->audit, "load", live->files->name, ef_live_what(live), &why,
 			 &by_loader);
 }
@@ -253,18 +253,19 @@ void ef_trail_attached(struct ef_service *service, struct ef_live *live) {
 
 	ef_live_remember(live);
 	ef_audit_feature(service->audit, "attach", live->files->name, ef_live_what(live),
-			 &live->reason, &who);
+			 &live->decided.reason, &who);
 }
 
 static const char *backpressure_code(const struct ef_live *live) {
-	return live->backpressure.kind == EF_BACKPRESSURE_SAMPLE ? "EF_BACKPRESSURE_SAMPLE"
-								 : "EF_BACKPRESSURE_AGGREGATE";
+	return live->counted.backpressure.kind == EF_BACKPRESSURE_SAMPLE
+		   ? "EF_BACKPRESSURE_SAMPLE"
+		   : "EF_BACKPRESSURE_AGGREGATE";
 }
 
 void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 			   enum ef_backpressure_change change) {
 	const struct ef_who who = {.source = "backpressure", .uid = -1};
-	const struct ef_strain *at = &live->backpressure.at;
+	const struct ef_strain *at = &live->counted.backpressure.at;
 	bool begun = change == EF_BACKPRESSURE_BEGUN;
 	struct ef_reason why;
 
@@ -276,7 +277,7 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 			      " bytes of its ring were full, %" PRIu64
 			      " events were dropped since the look before; its contract says %s",
 			      at->lag_bytes, at->ring_bytes, at->dropped,
-			      ef_backpressure_name(live->backpressure.kind));
+			      ef_backpressure_name(live->counted.backpressure.kind));
 	else
 		ef_reason_set(&why, "EF_OK", "its reader keeps up again");
 	ef_notice("feature %s: backpressure %s: %s (%s)", live->files->name,
@@ -306,12 +307,12 @@ void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
 	struct ef_reason why;
 	char loudest[256];
 
-	ef_fairness_sentence(&live->fairness, loudest, sizeof(loudest));
+	ef_fairness_sentence(&live->counted.fairness, loudest, sizeof(loudest));
 	if (begun)
 		ef_reason_set(&why, "EF_FAIRNESS_THINNED",
 			      "more than the %" PRId64
 			      " events a second that may pass; the loudest sources are thinned: %s",
-			      live->rate, loudest);
+			      live->asked.rate, loudest);
 	else
 		ef_reason_set(&why, "EF_OK", "no source was thinned for %d s", EF_FAIRNESS_CALM_S);
 	if (begun)

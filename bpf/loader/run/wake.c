@@ -44,7 +44,7 @@ void ef_wake_pace(struct ef_service *service) {
 	uint64_t period_ms = EF_POLL_MS;
 
 	for (size_t i = 0; i < service->n; i++)
-		needed |= service->lives[i].feed != NULL;
+		needed |= service->lives[i].attached.feed != NULL;
 	if (service->watch_fd >= 0 && service->quiet_polls >= EF_QUIET_POLLS)
 		period_ms = EF_QUIET_POLL_MS;
 	ef_wake_timer(service->poll_fd, needed ? period_ms * 1000000 : 0);
