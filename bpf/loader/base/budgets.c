@@ -51,6 +51,18 @@ const struct ef_budget_kind *ef_budget_kind(enum ef_budget budget) {
 	return &kinds[budget];
 }
 
+int64_t ef_amount(const struct ef_amounts *amounts, enum ef_budget budget) {
+	return amounts->of[budget];
+}
+
+void ef_amount_set(struct ef_amounts *amounts, enum ef_budget budget, int64_t amount) {
+	amounts->of[budget] = amount;
+}
+
+const char *ef_budget_unit(enum ef_budget budget) {
+	return kinds[budget].unit;
+}
+
 const char *ef_budget_name(enum ef_budget budget) {
 	return kinds[budget].name;
 }

@@ -21,6 +21,10 @@ struct ef_amounts {
 	int64_t of[EF_N_BUDGETS];
 };
 
+int64_t ef_amount(const struct ef_amounts *amounts, enum ef_budget budget);
+
+void ef_amount_set(struct ef_amounts *amounts, enum ef_budget budget, int64_t amount);
+
 /* All that is known of a budget as such. */
 struct ef_budget_kind {
 	const char *name;      /* the key in a contract, in policy.json and in the status */
@@ -32,6 +36,7 @@ struct ef_budget_kind {
 };
 
 const struct ef_budget_kind *ef_budget_kind(enum ef_budget budget);
+const char *ef_budget_unit(enum ef_budget budget);
 const char *ef_budget_name(enum ef_budget budget);
 
 /* Resident memory is the host's alone; drops and fill are held feature by feature. */

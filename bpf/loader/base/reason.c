@@ -15,3 +15,11 @@ void ef_reason_set(struct ef_reason *reason, const char *code, const char *forma
 		if (*c < ' ' || *c > '~')
 			*c = ' ';
 }
+
+const char *ef_reason_code(const struct ef_reason *reason) {
+	return reason->code;
+}
+
+const char *ef_reason_text(const struct ef_reason *reason) {
+	return reason->text;
+}

@@ -8,6 +8,9 @@ struct ef_reason {
 	char text[512];
 };
 
+const char *ef_reason_code(const struct ef_reason *reason); /* NULL: not set yet */
+const char *ef_reason_text(const struct ef_reason *reason);
+
 /* Fills in *reason; bytes that are not printable ASCII become spaces. */
 void ef_reason_set(struct ef_reason *reason, const char *code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -67,13 +67,13 @@ static int read_entry(const struct ef_bundle *bundle, const json_t *doc, struct 
 enum fit { OTHER_KERNEL, OTHER_BUILD, SAME_RELEASE, SAME_BUILD };
 
 static enum fit judge(const struct entry *entry, const struct ef_kernel *kernel) {
-	if (strcmp(entry->machine, kernel->machine))
+	if (strcmp(entry->machine, ef_kernel_machine(kernel)))
 		return OTHER_KERNEL;
-	if (entry->build_id && !strcmp(entry->build_id, kernel->build_id))
+	if (entry->build_id && !strcmp(entry->build_id, ef_kernel_build_id(kernel)))
 		return SAME_BUILD;
-	if (strcmp(entry->release, kernel->release))
+	if (strcmp(entry->release, ef_kernel_release(kernel)))
 		return OTHER_KERNEL;
-	return entry->build_id && kernel->build_id[0] ? OTHER_BUILD : SAME_RELEASE;
+	return entry->build_id && ef_kernel_build_id(kernel)[0] ? OTHER_BUILD : SAME_RELEASE;
 }
 
 static int no_entry(enum fit best, const struct ef_kernel *kernel, struct ef_reason *why) {
@@ -83,14 +83,14 @@ static int no_entry(enum fit best, const struct ef_kernel *kernel, struct ef_rea
 		    "the bundle's BTF of kernel %s is of another build than this one (build "
 		    "id %s), whose structures may differ; add this kernel's BTF and build "
 		    "the release again",
-		    kernel->release, kernel->build_id);
+		    ef_kernel_release(kernel), ef_kernel_build_id(kernel));
 	else
 		ef_reason_set(
-		    why, kernel->own_btf_why.code,
+		    why, ef_reason_code(&kernel->own_btf_why),
 		    "the kernel's own types cannot be had (%s), and the bundle has no BTF of "
 		    "kernel %s (build id %s); add it and build the release again",
-		    kernel->own_btf_why.code, kernel->release,
-		    kernel->build_id[0] ? kernel->build_id : "unknown");
+		    ef_reason_code(&kernel->own_btf_why), ef_kernel_release(kernel),
+		    ef_kernel_build_id(kernel)[0] ? ef_kernel_build_id(kernel) : "unknown");
 	return -1;
 }
 
@@ -99,7 +99,8 @@ static int in_doubt(const struct ef_kernel *kernel, struct ef_reason *why) {
 	    why, "EF_BTF_MISMATCH",
 	    "the bundle has several BTF files of kernel %s, and nothing tells which is of "
 	    "this build (build id %s); give each entry of " EF_BTF_INDEX " its build id",
-	    kernel->release, kernel->build_id[0] ? kernel->build_id : "unknown");
+	    ef_kernel_release(kernel),
+	    ef_kernel_build_id(kernel)[0] ? ef_kernel_build_id(kernel) : "unknown");
 	return -1;
 }
 
@@ -172,8 +173,12 @@ static int seal_copy(const struct ef_file *file) {
 	return TAKE_FD(fd);
 }
 
-static int check_btf(const char *path) {
-	struct btf *btf = btf__parse_raw(path);
+static int check_btf(int fd) {
+	char path[EF_FD_PATH];
+	struct btf *btf;
+
+	ef_kernel_fd_path(fd, path);
+	btf = btf__parse_raw(path);
 
 	if (!btf)
 		return -errno;
@@ -183,30 +188,23 @@ static int check_btf(const char *path) {
 
 /* From here on objects relocate against that file. */
 static void use_file(const struct ef_file *file, struct ef_kernel *kernel) {
-	int fd = seal_copy(file), err = fd < 0 ? fd : 0;
+	_cleanup_close_ int fd = seal_copy(file);
+	int err = fd < 0 ? fd : check_btf(fd);
 
-	if (!err) {
-		snprintf(kernel->btf_path, sizeof(kernel->btf_path), "/proc/self/fd/%d", fd);
-		err = check_btf(kernel->btf_path);
-	}
 	if (err) {
-		if (fd >= 0)
-			close(fd);
 		ef_reason_set(&kernel->btf_why, "EF_NO_BTF",
 			      "%s of the bundle cannot be used as BTF: %s (%d); " REMEDY,
 			      file->path, strerror(-err), -err);
 		return;
 	}
-	snprintf(kernel->btf_file, sizeof(kernel->btf_file), "%s", file->path);
-	kernel->btf_fd = fd;
-	kernel->btf = EF_BTF_BUNDLED;
+	ef_kernel_use_btf(kernel, TAKE_FD(fd), file->path);
 }
 
 void ef_btf_choose(struct ef_bundle *bundle, struct ef_kernel *kernel) {
 	_cleanup_json_ json_t *index = NULL;
 	struct entry entry = {0};
 
-	if (kernel->btf == EF_BTF_MISSING)
+	if (ef_kernel_lacks_btf(kernel))
 		index = read_index(bundle, &kernel->btf_why);
 	if (index && !find_entry(bundle, json_object_get(index, "entries"), kernel, &entry,
 				 &kernel->btf_why))

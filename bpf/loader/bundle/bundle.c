@@ -69,3 +69,42 @@ json_t *ef_bundle_json(const struct ef_bundle *bundle) {
 	return json_pack("{s:s, s:s, s:I, s:s}", "name", bundle->name, "version", bundle->version,
 			 "sequence", (json_int_t)bundle->sequence, "digest", bundle->digest);
 }
+
+const char *ef_feature_name(const struct ef_feature *feature) {
+	return feature->name;
+}
+
+const char *ef_bundle_digest(const struct ef_bundle *bundle) {
+	return bundle->digest;
+}
+
+const char *ef_bundle_version(const struct ef_bundle *bundle) {
+	return bundle->version;
+}
+
+const char *ef_bundle_signer(const struct ef_bundle *bundle) {
+	return bundle->signer;
+}
+
+int64_t ef_bundle_created(const struct ef_bundle *bundle) {
+	return bundle->created_s;
+}
+
+size_t ef_bundle_count(const struct ef_bundle *bundle) {
+	return bundle->n_features;
+}
+
+const struct ef_feature *ef_bundle_feature(const struct ef_bundle *bundle, size_t i) {
+	return &bundle->features[i];
+}
+
+bool ef_bundle_has(const struct ef_bundle *bundle, const char *feature) {
+	for (size_t i = 0; i < bundle->n_features; i++)
+		if (!strcmp(bundle->features[i].name, feature))
+			return true;
+	return false;
+}
+
+const char *ef_feature_contract_path(const struct ef_feature *feature) {
+	return feature->contract->path;
+}

@@ -57,6 +57,19 @@ struct ef_bundle {
 	struct ef_file *files; /* sorted by path */
 };
 
+const char *ef_feature_name(const struct ef_feature *feature);
+const char *ef_feature_contract_path(const struct ef_feature *feature);
+
+const char *ef_bundle_digest(const struct ef_bundle *bundle);
+const char *ef_bundle_version(const struct ef_bundle *bundle);
+const char *ef_bundle_signer(const struct ef_bundle *bundle);
+int64_t ef_bundle_created(const struct ef_bundle *bundle); /* Unix seconds */
+
+/* Its features, sorted by name. */
+size_t ef_bundle_count(const struct ef_bundle *bundle);
+const struct ef_feature *ef_bundle_feature(const struct ef_bundle *bundle, size_t i);
+bool ef_bundle_has(const struct ef_bundle *bundle, const char *feature);
+
 /* NULL is fine. */
 void ef_bundle_free(struct ef_bundle *bundle);
 

@@ -345,10 +345,11 @@ static int read_budget(const struct reader *in, struct ef_contract *contract) {
 		if (!json_is_integer(limit) || json_integer_value(limit) < 0)
 			return malformed(in, ef_budget_name(kinds[i]),
 					 "must be an integer, 0 at least, under 'budget'");
-		contract->budget.of[kinds[i]] = json_integer_value(limit);
+		ef_amount_set(&contract->budget, kinds[i], json_integer_value(limit));
 	}
-	if (!contract->budget.of[EF_BUDGET_EVENT_RATE]) /* the metrics path has none to limit */
-		contract->budget.of[EF_BUDGET_EVENT_RATE] = -1;
+	if (!ef_amount(&contract->budget,
+		       EF_BUDGET_EVENT_RATE)) /* the metrics path has none to limit */
+		ef_amount_set(&contract->budget, EF_BUDGET_EVENT_RATE, -1);
 	return 0;
 }
 
@@ -421,4 +422,21 @@ bool ef_contract_expired_at(const struct ef_contract *contract, time_t now) {
 	gmtime_r(&now, &day);
 	return (day.tm_year + 1900) * 10000 + (day.tm_mon + 1) * 100 + day.tm_mday >=
 	       contract->expires;
+}
+
+const char *ef_contract_variant_name(const struct ef_contract_variant *variant) {
+	return variant->name;
+}
+
+bool ef_contract_variant_is_full(const struct ef_contract_variant *variant) {
+	return variant->full;
+}
+
+const struct ef_contract_variant *ef_contract_variant_at(const struct ef_contract *contract,
+							 size_t i) {
+	return &contract->variants[i];
+}
+
+const json_t *ef_contract_variant_programs(const struct ef_contract_variant *variant) {
+	return variant->programs;
 }

@@ -67,6 +67,14 @@ void ef_contract_free(struct ef_contract *contract);
 const struct ef_signal *ef_contract_signal(const struct ef_contract *contract,
 					   enum ef_signal_kind kind);
 
+/* Its variants, in order of preference. */
+const struct ef_contract_variant *ef_contract_variant_at(const struct ef_contract *contract,
+							 size_t i);
+
+const json_t *ef_contract_variant_programs(const struct ef_contract_variant *variant); /* strings */
+const char *ef_contract_variant_name(const struct ef_contract_variant *variant);
+bool ef_contract_variant_is_full(const struct ef_contract_variant *variant);
+
 /* "full" or "reduced": what a host reaches with that variant; "disabled" for NULL. */
 const char *ef_contract_profile(const struct ef_contract_variant *variant);
 

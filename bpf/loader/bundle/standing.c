@@ -43,5 +43,10 @@ json_t *ef_standing_json(const struct ef_standing *standing) {
 		return json_pack("{s:b, s:s, s:s}", "ok", 1, "reason_code", "EF_OK", "reason",
 				 "its signer is trusted");
 	ef_standing_reason(standing, &why);
-	return json_pack("{s:b, s:s, s:s}", "ok", 0, "reason_code", why.code, "reason", why.text);
+	return json_pack("{s:b, s:s, s:s}", "ok", 0, "reason_code", ef_reason_code(&why), "reason",
+			 ef_reason_text(&why));
+}
+
+bool ef_standing_is_lost(const struct ef_standing *standing) {
+	return standing->lost;
 }

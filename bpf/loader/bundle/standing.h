@@ -26,6 +26,7 @@ struct ef_standing {
 void ef_standing_read(const struct ef_trust_paths *paths, const struct ef_bundle *bundle,
 		      const struct ef_moment *at, struct ef_standing *standing);
 
+bool ef_standing_is_lost(const struct ef_standing *standing);
 bool ef_standing_equal(const struct ef_standing *a, const struct ef_standing *b);
 
 /* EF_TRUST_WITHDRAWN or EF_CLOCK_UNKNOWN and the sentence, for one that is lost. */

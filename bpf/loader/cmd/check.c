@@ -134,7 +134,8 @@ static void load(struct trial *trial, const struct candidate *what, const struct
 	trial->object = ef_object_open(what->variant, what->contract, kernel, &trial->why);
 	trial->err = -EINVAL;
 	if (!trial->object ||
-	    ef_object_check_record(trial->object, what->feature, what->contract->name, &trial->why))
+	    ef_object_check_record(trial->object, what->feature,
+				   ef_contract_variant_name(what->contract), &trial->why))
 		return;
 	if (statistics)
 		ask_statistics(trial);
@@ -158,11 +159,12 @@ static void load_variant(struct trial *trial, const struct candidate *what,
 
 /* Every program at once, as the service does; all links are closed on return. */
 static void attach_variant(struct trial *trial, const struct ef_contract_variant *contract) {
-	size_t n = json_array_size(contract->programs), done;
+	size_t n = json_array_size(ef_contract_variant_programs(contract)), done;
 	struct bpf_link **links = ef_must(calloc(n, sizeof(struct bpf_link *)));
 
 	for (done = 0; done < n && !trial->err; done++) {
-		const char *name = json_string_value(json_array_get(contract->programs, done));
+		const char *name =
+		    json_string_value(json_array_get(ef_contract_variant_programs(contract), done));
 
 		ef_bpflog_reset();
 		links[done] =
@@ -184,9 +186,9 @@ static json_t *trial_json(const struct trial *trial, bool attach) {
 
 	return json_pack("{s:b, s:i, s:s?, s:s, s:s, s:o, s:s, s:o}", "loads", trial->loads,
 			 "errno", -trial->err, "errno_name", errno_name(-trial->err), "reason_code",
-			 trial->why.code, "reason", trial->why.text, "programs",
-			 programs_json(trial), "log_tail", trial->err ? ef_bpflog_tail() : "",
-			 "attaches", attaches);
+			 ef_reason_code(&trial->why), "reason", ef_reason_text(&trial->why),
+			 "programs", programs_json(trial), "log_tail",
+			 trial->err ? ef_bpflog_tail() : "", "attaches", attaches);
 }
 
 /* *why is as the service would have it: EF_OK, or why the variant does not work. */
@@ -216,17 +218,18 @@ static json_t *check_feature(const struct ef_feature *feature, const struct ef_c
 	json_t *variants = json_object();
 
 	for (size_t i = 0; i < feature->n_variants; i++) {
-		const struct ef_contract_variant *variant = &contract->variants[i];
+		const struct ef_contract_variant *variant = ef_contract_variant_at(contract, i);
 		const struct candidate what = {contract, &feature->variants[i], variant};
 		json_t *said = check_variant(&what, check, &why);
 
-		json_object_set_new(variants, variant->name, said);
-		if (!chosen && !strcmp(why.code, "EF_OK"))
+		json_object_set_new(variants, ef_contract_variant_name(variant), said);
+		if (!chosen && !strcmp(ef_reason_code(&why), "EF_OK"))
 			chosen = variant;
 		else if (!chosen)
-			ef_reason_set(&reason, why.code, "variant %s: %s", variant->name, why.text);
+			ef_reason_set(&reason, ef_reason_code(&why), "variant %s: %s",
+				      ef_contract_variant_name(variant), ef_reason_text(&why));
 	}
-	if (!reason.code)
+	if (!ef_reason_code(&reason))
 		ef_reason_set(&reason, "EF_OK", "the first variant works");
 	if (ef_contract_expired(contract)) {
 		ef_reason_set(&reason, "EF_EXPIRED",
@@ -234,8 +237,9 @@ static json_t *check_feature(const struct ef_feature *feature, const struct ef_c
 		chosen = NULL;
 	}
 	return json_pack("{s:s, s:s?, s:s, s:s, s:o}", "profile", ef_contract_profile(chosen),
-			 "variant", chosen ? chosen->name : NULL, "reason_code", reason.code,
-			 "reason", reason.text, "variants", variants);
+			 "variant", chosen ? ef_contract_variant_name(chosen) : NULL, "reason_code",
+			 ef_reason_code(&reason), "reason", ef_reason_text(&reason), "variants",
+			 variants);
 }
 
 /* NULL with *why when a contract is malformed: then none of the bundle is loaded. */
@@ -243,15 +247,15 @@ static json_t *check_features(const struct ef_bundle *bundle, const struct check
 			      struct ef_refusal *why) {
 	json_t *features = json_object();
 
-	for (size_t i = 0; i < bundle->n_features; i++) {
+	for (size_t i = 0; i < ef_bundle_count(bundle); i++) {
 		struct ef_contract contract;
 
-		if (ef_contract_read(&bundle->features[i], &contract, why)) {
+		if (ef_contract_read(ef_bundle_feature(bundle, i), &contract, why)) {
 			json_decref(features);
 			return NULL;
 		}
-		json_object_set_new(features, bundle->features[i].name,
-				    check_feature(&bundle->features[i], &contract, check));
+		json_object_set_new(features, ef_feature_name(ef_bundle_feature(bundle, i)),
+				    check_feature(ef_bundle_feature(bundle, i), &contract, check));
 		ef_contract_free(&contract);
 	}
 	return features;
@@ -278,8 +282,7 @@ static json_t *check_bundle(const char *dir, const struct ef_trust_paths *trust,
 	if (features)
 		answer = json_pack(
 		    "{s:s, s:s, s:s?, s:o, s:o, s:o}", "schema", "ebpf.fleet/check/v1", "btf",
-		    ef_kernel_btf_name(kernel), "btf_file",
-		    kernel->btf == EF_BTF_BUNDLED ? kernel->btf_file : NULL, "kernel",
+		    ef_kernel_btf_name(kernel), "btf_file", ef_kernel_bundled_btf(kernel), "kernel",
 		    ef_kernel_json(kernel), "bundle", ef_bundle_json(bundle), "features", features);
 	ef_kernel_clear(&check->kernel);
 	ef_bundle_free(bundle);

@@ -49,8 +49,9 @@ static int parse_options(int argc, char **argv, struct verify_options *options) 
 static json_t *feature_names(const struct ef_bundle *bundle) {
 	json_t *names = json_array();
 
-	for (size_t i = 0; i < bundle->n_features; i++)
-		if (json_array_append_new(names, json_string(bundle->features[i].name))) {
+	for (size_t i = 0; i < ef_bundle_count(bundle); i++)
+		if (json_array_append_new(
+			names, json_string(ef_feature_name(ef_bundle_feature(bundle, i))))) {
 			json_decref(names);
 			return NULL;
 		}
@@ -59,8 +60,8 @@ static json_t *feature_names(const struct ef_bundle *bundle) {
 
 static json_t *describe(const struct ef_bundle *bundle) {
 	return json_pack("{s:b, s:o, s:s, s:s, s:o}", "ok", 1, "bundle", ef_bundle_json(bundle),
-			 "digest", bundle->digest, "signer", bundle->signer, "features",
-			 feature_names(bundle));
+			 "digest", ef_bundle_digest(bundle), "signer", ef_bundle_signer(bundle),
+			 "features", feature_names(bundle));
 }
 
 int cmd_verify(int argc, char **argv) {

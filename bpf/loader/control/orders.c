@@ -28,10 +28,7 @@ static void add_unknown(struct ef_orders *orders, char *path) {
 }
 
 static bool is_feature(const struct ef_bundle *bundle, const char *name) {
-	for (size_t i = 0; bundle && i < bundle->n_features; i++)
-		if (!strcmp(bundle->features[i].name, name))
-			return true;
-	return !bundle && *name;
+	return bundle ? ef_bundle_has(bundle, name) : *name != 0;
 }
 
 /* MAJOR.MINOR or DISTRO-MAJOR.MINOR, of whatever host. */
@@ -55,7 +52,7 @@ static enum verdict judge(const char *name, const struct ef_kernel *kernel,
 		return is_feature(bundle, name + 8) ? HOLDS : UNKNOWN;
 	if (strncmp(name, "family.", 7) || !is_family(name + 7))
 		return UNKNOWN;
-	if (!strcmp(name + 7, kernel->family) || !strcmp(name + 7, kernel->distro_family))
+	if (ef_kernel_is_of(kernel, name + 7))
 		return HOLDS;
 	return ELSEWHERE;
 }
@@ -195,4 +192,12 @@ json_t *ef_orders_unknown_json(const struct ef_orders *orders) {
 	for (size_t i = 0; i < orders->n_unknown; i++)
 		json_array_append_new(list, path_json(orders->unknown[i]));
 	return list;
+}
+
+const char *ef_order_scope(const struct ef_order *order) {
+	return order->scope;
+}
+
+const char *ef_order_path(const struct ef_order *order) {
+	return order->path;
 }

@@ -40,6 +40,9 @@ const struct ef_order *ef_orders_all(const struct ef_orders *orders);
 /* The order that keeps this feature off, or NULL. */
 const struct ef_order *ef_orders_feature(const struct ef_orders *orders, const char *feature);
 
+const char *ef_order_scope(const struct ef_order *order);
+const char *ef_order_path(const struct ef_order *order);
+
 /* EF_KILLED_GLOBAL, EF_KILLED_FAMILY or EF_KILLED_FEATURE. */
 const char *ef_order_code(const struct ef_order *order);
 

@@ -39,7 +39,7 @@ void ef_live_keep_counters(struct ef_live *live) {
 	memset(&live->attached.aggregated, 0, sizeof(live->attached.aggregated));
 	if (hist && ef_hist_add(hist, live->counted.past_hist))
 		ef_err("feature %s: its histogram could not be read before it was detached",
-		       live->files->name);
+		       ef_live_name(live));
 }
 
 /* In the kernel and at the sink, in this attachment. */

@@ -32,10 +32,10 @@ static bool taken_by_host(const struct ef_inputs *inputs, const struct ef_contra
 
 	if (order)
 		ef_reason_set(rest_in(verdict, EF_STATE_KILLED), ef_order_code(order),
-			      "kill order %s; remove it to release", order->path);
+			      "kill order %s; remove it to release", ef_order_path(order));
 	else if (inputs->lease_expired)
 		ef_lease_reason(&inputs->lease, rest_in(verdict, EF_STATE_OFF));
-	else if (inputs->standing.lost)
+	else if (ef_standing_is_lost(&inputs->standing))
 		ef_standing_reason(&inputs->standing, rest_in(verdict, EF_STATE_OFF));
 	else if (!verdict->wanted)
 		rest_unwanted(inputs, verdict);

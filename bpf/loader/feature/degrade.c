@@ -122,10 +122,9 @@ void ef_fall_up(struct ef_fall *fall) {
 }
 
 void ef_fall_reason(const struct ef_fall *fall, struct ef_reason *why) {
-	const struct ef_budget_kind *kind = ef_budget_kind(fall->budget);
-
 	ef_reason_set(why, ef_budget_code(fall->of_host, fall->budget),
 		      "%s's %s was %" PRId64 " %s, the limit is %" PRId64 "; step '%s'",
-		      fall->of_host ? "the host" : "the feature", kind->name, fall->measured,
-		      kind->unit, fall->limit, ef_step_name(ef_fall_step(fall)));
+		      fall->of_host ? "the host" : "the feature", ef_budget_name(fall->budget),
+		      fall->measured, ef_budget_unit(fall->budget), fall->limit,
+		      ef_step_name(ef_fall_step(fall)));
 }

@@ -21,7 +21,7 @@
 #define FIRST_RETRY_S 5	   /* doubled with each, up to 320 s */
 
 static void close_object(struct ef_live *live) {
-	ef_series_end(&live->counted.series, live->files->name);
+	ef_series_end(&live->counted.series, ef_live_name(live));
 	ef_feed_free(live->attached.feed);
 	bpf_object__close(live->attached.object);
 	ef_backpressure_forget(&live->counted.backpressure);
@@ -112,8 +112,9 @@ static void set_attached(struct ef_live *live, const struct ef_reason *better) {
 	live->decided.state = EF_STATE_ATTACHED;
 	live->decided.retry_ns = 0;
 	live->decided.retries = 0;
-	ef_reason_set(&live->decided.reason, better->code ? better->code : "EF_OK", "%s",
-		      better->code ? better->text : "attached");
+	ef_reason_set(&live->decided.reason,
+		      ef_reason_code(better) ? ef_reason_code(better) : "EF_OK", "%s",
+		      ef_reason_code(better) ? ef_reason_text(better) : "attached");
 }
 
 static void set_disabled(struct ef_live *live, const struct ef_reason *why, bool shortage) {
@@ -126,8 +127,8 @@ static void set_disabled(struct ef_live *live, const struct ef_reason *why, bool
 		return;
 	live->decided.retries++;
 	live->decided.retry_ns = ef_clock_ns(CLOCK_MONOTONIC) + wait_s * 1000000000;
-	ef_reason_set(&live->decided.reason, why->code, "%s; it is tried again in %lld s",
-		      why->text, (long long)wait_s);
+	ef_reason_set(&live->decided.reason, ef_reason_code(why), "%s; it is tried again in %lld s",
+		      ef_reason_text(why), (long long)wait_s);
 }
 
 bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct ef_sink *sink,
@@ -149,9 +150,10 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 		}
 		shortage |= is_shortage(err);
 		told->refused(told->data, live, live->contract.variants[i].name, &why);
-		ef_reason_set(&better, why.code, "variant %s: %s", live->contract.variants[i].name,
-			      why.text);
-		ef_warn("feature %s: %s (%s)", live->files->name, better.text, better.code);
+		ef_reason_set(&better, ef_reason_code(&why), "variant %s: %s",
+			      live->contract.variants[i].name, ef_reason_text(&why));
+		ef_warn("feature %s: %s (%s)", ef_live_name(live), ef_reason_text(&better),
+			ef_reason_code(&better));
 	}
 	set_disabled(live, &better, shortage);
 	return false;
@@ -159,7 +161,7 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 
 bool ef_live_tried_in_vain(const struct ef_live *live) {
 	return live->decided.state == EF_STATE_DISABLED &&
-	       strcmp(live->decided.reason.code, "EF_EXPIRED") &&
+	       strcmp(ef_reason_code(&live->decided.reason), "EF_EXPIRED") &&
 	       (!live->decided.retry_ns || ef_clock_ns(CLOCK_MONOTONIC) < live->decided.retry_ns);
 }
 
@@ -261,4 +263,8 @@ void ef_live_free(struct ef_live *live) {
 const char *ef_live_profile(const struct ef_live *live) {
 	return ef_contract_profile(live->decided.state == EF_STATE_ATTACHED ? live->attached.variant
 									    : NULL);
+}
+
+const char *ef_live_name(const struct ef_live *live) {
+	return live->files->name;
 }

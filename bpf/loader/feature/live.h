@@ -12,6 +12,8 @@ struct ef_live_told {
 			const struct ef_reason *why);
 };
 
+const char *ef_live_name(const struct ef_live *live);
+
 /*
  * Attach the first variant that this kernel takes. True: attached, with state
  * and reason set (the reason is why a better variant did not work, EF_OK when

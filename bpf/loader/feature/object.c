@@ -166,7 +166,7 @@ struct bpf_object *ef_object_open(const struct ef_variant *variant,
 				  const struct ef_contract_variant *contract,
 				  const struct ef_kernel *kernel, struct ef_reason *why) {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "ef_",
-		    .btf_custom_path = kernel->btf == EF_BTF_BUNDLED ? kernel->btf_path : NULL);
+		    .btf_custom_path = ef_kernel_bundled_btf_path(kernel));
 	struct bpf_object *object;
 
 	ef_bpflog_reset();

@@ -16,7 +16,7 @@ static int open_feed(struct ef_live *live, struct ef_sink *sink) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_EVENTS);
 	struct ef_feed_source source = {
 	    .btf = bpf_object__btf(live->attached.object),
-	    .feature = live->files->name,
+	    .feature = ef_live_name(live),
 	    .third_party = live->contract.third_party,
 	    .aggregated = &live->attached.aggregated,
 	};

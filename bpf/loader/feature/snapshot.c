@@ -82,7 +82,7 @@ static void see_signals(const struct ef_live *live, struct ef_feature_snapshot *
 void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 			      struct ef_feature_snapshot *snapshot) {
 	*snapshot = (struct ef_feature_snapshot){
-	    .name = live->files->name,
+	    .name = ef_live_name(live),
 	    .shipped = true,
 	    .wanted = live->asked.wanted,
 	    .state = live->decided.state,
@@ -95,7 +95,7 @@ void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 	    .rate = live->asked.rate,
 	    .fall = live->decided.fall,
 	};
-	ef_series_read(&live->counted.series, live->files->name);
+	ef_series_read(&live->counted.series, ef_live_name(live));
 	if (live->attached.object) {
 		see_programs(live, with_stats, snapshot);
 		see_maps(live, snapshot);

@@ -88,9 +88,9 @@ static enum ef_answer need_type(const struct ef_kernel *kernel, const struct hoo
 	if (kernel->btf == EF_BTF_VMLINUX)
 		return find_type(hook, prefix, kind, id, why);
 	ef_reason_set(
-	    why, kernel->own_btf_why.code,
+	    why, ef_reason_code(&kernel->own_btf_why),
 	    "'%s' needs the kernel's own types, and no other BTF can stand in for them: %s",
-	    hook->spec, kernel->own_btf_why.text);
+	    hook->spec, ef_reason_text(&kernel->own_btf_why));
 	return EF_ANSWER_NO;
 }
 

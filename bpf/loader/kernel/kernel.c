@@ -167,6 +167,50 @@ void ef_kernel_clear(struct ef_kernel *kernel) {
 	kernel->btf_fd = -1;
 }
 
+void ef_kernel_fd_path(int fd, char path[EF_FD_PATH]) {
+	snprintf(path, EF_FD_PATH, "/proc/self/fd/%d", fd);
+}
+
+void ef_kernel_use_btf(struct ef_kernel *kernel, int fd, const char *file) {
+	snprintf(kernel->btf_file, sizeof(kernel->btf_file), "%s", file);
+	ef_kernel_fd_path(fd, kernel->btf_path);
+	kernel->btf_fd = fd;
+	kernel->btf = EF_BTF_BUNDLED;
+}
+
+const char *ef_kernel_release(const struct ef_kernel *kernel) {
+	return kernel->release;
+}
+
+const char *ef_kernel_machine(const struct ef_kernel *kernel) {
+	return kernel->machine;
+}
+
+const char *ef_kernel_build_id(const struct ef_kernel *kernel) {
+	return kernel->build_id;
+}
+
+const char *ef_kernel_family(const struct ef_kernel *kernel) {
+	return kernel->family;
+}
+
+bool ef_kernel_is_of(const struct ef_kernel *kernel, const char *family) {
+	return *family &&
+	       (!strcmp(family, kernel->family) || !strcmp(family, kernel->distro_family));
+}
+
+bool ef_kernel_lacks_btf(const struct ef_kernel *kernel) {
+	return kernel->btf == EF_BTF_MISSING;
+}
+
+const char *ef_kernel_bundled_btf(const struct ef_kernel *kernel) {
+	return kernel->btf == EF_BTF_BUNDLED ? kernel->btf_file : NULL;
+}
+
+const char *ef_kernel_bundled_btf_path(const struct ef_kernel *kernel) {
+	return kernel->btf == EF_BTF_BUNDLED ? kernel->btf_path : NULL;
+}
+
 const char *ef_kernel_btf_name(const struct ef_kernel *kernel) {
 	static const char *const names[] = {"missing", "vmlinux", "bundled"};
 

@@ -10,6 +10,7 @@
 #include "base/reason.h"
 
 #define EF_BUILD_ID_HEX 41
+#define EF_FD_PATH 32
 #define EF_KERNEL_BTF "/sys/kernel/btf/vmlinux"
 
 /* Where the kernel's types come from. */
@@ -27,7 +28,7 @@ struct ef_kernel {
 	struct ef_reason own_btf_why; /* but EF_BTF_VMLINUX: why not the kernel's own */
 	struct ef_reason btf_why;     /* EF_BTF_MISSING: that, and why not the bundle's */
 	char btf_file[256];	      /* EF_BTF_BUNDLED: its path in the bundle */
-	char btf_path[32];	      /* EF_BTF_BUNDLED: where its verified bytes are opened */
+	char btf_path[EF_FD_PATH];    /* EF_BTF_BUNDLED: where its verified bytes are opened */
 	int btf_fd;		      /* what keeps btf_path there; -1: none */
 };
 
@@ -37,6 +38,26 @@ struct ef_kernel {
  */
 void ef_kernel_read(struct ef_kernel *kernel);
 void ef_kernel_clear(struct ef_kernel *kernel);
+
+/* From here on objects relocate against that file of the bundle; fd becomes the kernel's. */
+void ef_kernel_use_btf(struct ef_kernel *kernel, int fd, const char *file);
+
+/* Where an open file can be opened again by a path. */
+void ef_kernel_fd_path(int fd, char path[EF_FD_PATH]);
+
+const char *ef_kernel_release(const struct ef_kernel *kernel);
+const char *ef_kernel_machine(const struct ef_kernel *kernel);
+const char *ef_kernel_build_id(const struct ef_kernel *kernel); /* "" when it cannot be read */
+const char *ef_kernel_family(const struct ef_kernel *kernel);
+
+/* Can a kill order mean this kernel by that name: MAJOR.MINOR or ID-MAJOR.MINOR? */
+bool ef_kernel_is_of(const struct ef_kernel *kernel, const char *family);
+
+bool ef_kernel_lacks_btf(const struct ef_kernel *kernel);
+
+/* The bundle's file that objects relocate against, and where it is opened; NULL: it is none. */
+const char *ef_kernel_bundled_btf(const struct ef_kernel *kernel);
+const char *ef_kernel_bundled_btf_path(const struct ef_kernel *kernel);
 
 /* "vmlinux", "bundled" or "missing". */
 const char *ef_kernel_btf_name(const struct ef_kernel *kernel);

@@ -17,8 +17,8 @@
 bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_state state,
 		   const struct ef_reason *why) {
 	bool was_attached = live->attached.object != NULL;
-	bool changed = live->decided.state != state || !live->decided.reason.code ||
-		       strcmp(live->decided.reason.code, why->code);
+	bool changed = live->decided.state != state || !ef_reason_code(&live->decided.reason) ||
+		       strcmp(ef_reason_code(&live->decided.reason), ef_reason_code(why));
 
 	ef_live_detach(live, service->sink);
 	live->decided.state = state;
@@ -27,7 +27,8 @@ bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_sta
 	live->decided.retry_ns = 0;
 	live->decided.retries = 0;
 	if (was_attached)
-		ef_notice("feature %s: detached: %s (%s)", live->files->name, why->text, why->code);
+		ef_notice("feature %s: detached: %s (%s)", ef_live_name(live), ef_reason_text(why),
+			  ef_reason_code(why));
 	ef_trail_rest(service, live, why, was_attached, changed);
 	return changed;
 }
@@ -35,7 +36,7 @@ bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_sta
 /* Detached, to be attached again at once. */
 static void begin_anew(struct ef_service *service, struct ef_live *live,
 		       const struct ef_reason *why) {
-	ef_notice("feature %s: it is attached anew: %s", live->files->name, why->text);
+	ef_notice("feature %s: it is attached anew: %s", ef_live_name(live), ef_reason_text(why));
 	ef_live_detach(live, service->sink);
 	live->decided.state = EF_STATE_OFF;
 	ef_trail_rest(service, live, why, true, false);
@@ -81,9 +82,9 @@ bool ef_apply(struct ef_service *service, struct ef_live *live) {
 /* The feature's limit in force, or the host's where that is smaller; -1: there is neither. */
 static int64_t rate_allowed(const struct ef_service *service, const struct ef_live *live) {
 	struct ef_amounts limits =
-	    ef_policy_limits(&service->inputs.policy, live->files->name, &live->contract.budget);
-	int64_t rate = limits.of[EF_BUDGET_EVENT_RATE];
-	int64_t of_host = service->inputs.policy.host.of[EF_BUDGET_EVENT_RATE];
+	    ef_policy_limits(&service->inputs.policy, ef_live_name(live), &live->contract.budget);
+	int64_t rate = ef_amount(&limits, EF_BUDGET_EVENT_RATE);
+	int64_t of_host = ef_amount(&service->inputs.policy.host, EF_BUDGET_EVENT_RATE);
 
 	return rate < 0 || (of_host >= 0 && of_host < rate) ? of_host : rate;
 }
@@ -115,13 +116,13 @@ static bool apply_limit(struct ef_service *service, struct ef_live *live, uint64
 		rate = thinned_rate(rate, thinning, allowed);
 	err = ef_live_limit(live, rate);
 	if (err)
-		ef_err("feature %s: its rate cannot be limited: %s", live->files->name,
+		ef_err("feature %s: its rate cannot be limited: %s", ef_live_name(live),
 		       strerror(-err));
 	return true;
 }
 
 bool ef_apply_sampling(struct ef_service *service, struct ef_live *live) {
-	const struct ef_wish *wish = ef_desired_find(&service->inputs.desired, live->files->name);
+	const struct ef_wish *wish = ef_desired_find(&service->inputs.desired, ef_live_name(live));
 	uint32_t asked =
 	    wish && wish->sample_every ? wish->sample_every : live->contract.sample_every;
 	uint64_t thinning =
@@ -139,9 +140,10 @@ bool ef_apply_sampling(struct ef_service *service, struct ef_live *live) {
 	err = ef_live_sample(live, every);
 	if (err == -EOPNOTSUPP)
 		ef_warn("feature %s: its object knows no sampling: every event is taken",
-			live->files->name);
+			ef_live_name(live));
 	else if (err)
-		ef_err("feature %s: sampling cannot be set: %s", live->files->name, strerror(-err));
+		ef_err("feature %s: sampling cannot be set: %s", ef_live_name(live),
+		       strerror(-err));
 	return true;
 }
 
@@ -158,17 +160,19 @@ static bool attach(struct ef_service *service, struct ef_live *live) {
 void ef_apply_attach(struct ef_service *service, struct ef_live *live) {
 	live->decided.due = false;
 	if (!attach(service, live)) {
-		ef_warn("feature %s: disabled: %s (%s)", live->files->name,
-			live->decided.reason.text, live->decided.reason.code);
+		ef_warn("feature %s: disabled: %s (%s)", ef_live_name(live),
+			ef_reason_text(&live->decided.reason),
+			ef_reason_code(&live->decided.reason));
 		return;
 	}
 	if (live->attached.feed &&
 	    ef_wake_on(service, ef_feed_fd(live->attached.feed), EF_SOURCE_RING))
 		ef_err("feature %s: its ring cannot be waited on: %s; it is read every %d ms",
-		       live->files->name, strerror(errno), EF_POLL_MS);
+		       ef_live_name(live), strerror(errno), EF_POLL_MS);
 	ef_wake_pace(service);
 	ef_publish(service); /* before it is announced */
 	ef_trail_attached(service, live);
-	ef_notice("feature %s: attached: variant %s, %zu programs", live->files->name,
-		  live->attached.variant->name, json_array_size(live->attached.variant->programs));
+	ef_notice("feature %s: attached: variant %s, %zu programs", ef_live_name(live),
+		  ef_contract_variant_name(live->attached.variant),
+		  json_array_size(live->attached.variant->programs));
 }

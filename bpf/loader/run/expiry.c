@@ -34,7 +34,8 @@ static void set_midnight_timer(struct ef_service *service) {
 /* Detach what lease, trust or contract allow no more, before anything else is done about it. */
 static void cut_expired(struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++)
-		if (service->inputs.lease_expired || service->inputs.standing.lost ||
+		if (service->inputs.lease_expired ||
+		    ef_standing_is_lost(&service->inputs.standing) ||
 		    ef_contract_expired_at(&service->lives[i].contract, service->inputs.wall_s))
 			ef_live_cut(&service->lives[i]);
 }
@@ -46,7 +47,7 @@ static void say_lease(struct ef_service *service, const struct ef_lease *before,
 		ef_trail_lease(service, before);
 	if (service->inputs.lease_expired && !expired) {
 		ef_lease_reason(&service->inputs.lease, &why);
-		ef_warn("%s (%s)", why.text, why.code);
+		ef_warn("%s (%s)", ef_reason_text(&why), ef_reason_code(&why));
 		ef_trail_expiry(service);
 	}
 }
@@ -56,9 +57,9 @@ static void say_standing(struct ef_service *service, const struct ef_standing *b
 
 	if (ef_standing_equal(&service->inputs.standing, before))
 		return;
-	if (service->inputs.standing.lost) {
+	if (ef_standing_is_lost(&service->inputs.standing)) {
 		ef_standing_reason(&service->inputs.standing, &why);
-		ef_err("%s (%s)", why.text, why.code);
+		ef_err("%s (%s)", ef_reason_text(&why), ef_reason_code(&why));
 	} else {
 		ef_notice("this host trusts the release that runs again");
 	}
@@ -91,8 +92,8 @@ bool ef_expiry_obey(struct ef_service *service) {
 
 	if (now > service->inputs.wall_s)
 		__atomic_store_n(&service->inputs.wall_s, now, __ATOMIC_RELAXED);
-	ef_lease_read(service->inputs.lease_path, service->bundle->digest, service->boot_id,
-		      &service->inputs.lease);
+	ef_lease_read(service->inputs.lease_path, ef_bundle_digest(service->bundle),
+		      service->boot_id, &service->inputs.lease);
 	service->inputs.lease_expired =
 	    ef_lease_expired(&service->inputs.lease, ef_clock_ns(CLOCK_BOOTTIME));
 	at = ef_inputs_moment(&service->inputs);

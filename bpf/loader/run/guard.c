@@ -31,10 +31,11 @@ static void cut_expired(struct ef_service *service) {
 	struct ef_lease lease;
 	bool expired;
 
-	ef_lease_read(service->inputs.lease_path, service->bundle->digest, service->boot_id,
-		      &lease);
+	ef_lease_read(service->inputs.lease_path, ef_bundle_digest(service->bundle),
+		      service->boot_id, &lease);
 	ef_standing_read(&service->trust, service->bundle, &at, &standing);
-	expired = standing.lost || ef_lease_expired(&lease, ef_clock_ns(CLOCK_BOOTTIME));
+	expired =
+	    ef_standing_is_lost(&standing) || ef_lease_expired(&lease, ef_clock_ns(CLOCK_BOOTTIME));
 	for (size_t i = 0; i < service->n; i++)
 		if (expired ||
 		    ef_contract_expired_at(&service->lives[i].contract, now > seen ? now : seen))
@@ -48,7 +49,7 @@ static void cut_killed(struct ef_service *service) {
 	ef_orders_read(service->options.etc, service->options.run, &service->kernel,
 		       service->bundle, &orders);
 	for (size_t i = 0; i < service->n; i++)
-		if (ef_orders_feature(&orders, service->lives[i].files->name) &&
+		if (ef_orders_feature(&orders, ef_live_name(&service->lives[i])) &&
 		    ef_live_cut(&service->lives[i]))
 			__atomic_add_fetch(&service->cut_by_guard, 1, __ATOMIC_RELAXED);
 	ef_orders_free(&orders);

@@ -79,7 +79,7 @@ static void settle(struct ef_service *service) {
 	say_compatibility(service);
 	ef_publish(service);
 	snprintf(message, sizeof(message), "READY=1\nSTATUS=%s: %s",
-		 ef_service_state(service, &why), why.text);
+		 ef_service_state(service, &why), ef_reason_text(&why));
 	ef_notify(message);
 }
 

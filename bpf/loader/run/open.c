@@ -15,13 +15,14 @@
 static int open_features(struct ef_service *service) {
 	const struct ef_bundle *bundle = service->bundle;
 
-	service->lives = ef_must(calloc(bundle->n_features + 1, sizeof(*service->lives)));
-	for (size_t i = 0; i < bundle->n_features; i++) {
+	service->lives = ef_must(calloc(ef_bundle_count(bundle) + 1, sizeof(*service->lives)));
+	for (size_t i = 0; i < ef_bundle_count(bundle); i++) {
 		struct ef_live *live = &service->lives[i];
 
-		if (ef_contract_read(&bundle->features[i], &live->contract, &service->refusal))
+		if (ef_contract_read(ef_bundle_feature(bundle, i), &live->contract,
+				     &service->refusal))
 			return -1;
-		live->files = &bundle->features[i];
+		live->files = ef_bundle_feature(bundle, i);
 		live->asked.sample_every = live->contract.sample_every;
 		live->asked.rate = live->decided.thinned_from = -1;
 		service->n++;
@@ -57,7 +58,7 @@ static int read_mark(struct ef_service *service, struct ef_mark *mark) {
 
 /* A bundle below the mark is refused: what ran here once is not forgotten. */
 static int hold_to_mark(struct ef_service *service, const struct ef_mark *mark) {
-	int64_t created = service->bundle->created_s;
+	int64_t created = ef_bundle_created(service->bundle);
 
 	service->inputs.floor_s = mark->seen > created ? mark->seen : created;
 	return ef_mark_check(mark, service->bundle, &service->refusal);

@@ -31,7 +31,7 @@ void ef_pressure_measure(struct ef_service *service, const struct ef_snapshot *s
 		struct ef_live *live = &service->lives[i];
 		int64_t consumer_before = live->counted.consumer_before_ns;
 
-		live->asked.limits = ef_policy_limits(&service->inputs.policy, live->files->name,
+		live->asked.limits = ef_policy_limits(&service->inputs.policy, ef_live_name(live),
 						      &live->contract.budget);
 		ef_budget_feature(&live->counted.account, &snapshot->features[i],
 				  live->counted.consumer_ns, now_ns);
@@ -69,10 +69,10 @@ static bool can_thin(const struct ef_live *live) {
 }
 
 static bool can_reduce(const struct ef_live *live) {
-	if (!live->attached.variant || !live->attached.variant->full)
+	if (!live->attached.variant || !ef_contract_variant_is_full(live->attached.variant))
 		return false;
 	for (size_t i = 0; i < live->contract.n_variants; i++)
-		if (!live->contract.variants[i].full)
+		if (!ef_contract_variant_is_full(&live->contract.variants[i]))
 			return true;
 	return false;
 }
@@ -85,7 +85,7 @@ static int64_t cost_of(const struct ef_live *live, enum ef_budget budget) {
 		return live->counted.account.events_delta;
 	if (budget == EF_BUDGET_RSS)
 		return live->contract.cost_order;
-	return live->counted.account.used.of[budget];
+	return ef_amount(&live->counted.account.used, budget);
 }
 
 static struct ef_candidate candidate(struct ef_live *live, enum ef_budget budget) {
@@ -111,18 +111,19 @@ static void step_down(struct ef_service *service, struct ef_live *live, enum ef_
 	struct ef_reason why;
 
 	if (live->decided.fall.thinning <= 1)
-		live->decided.thinned_from = live->counted.account.used.of[EF_BUDGET_EVENT_RATE];
+		live->decided.thinned_from =
+		    ef_amount(&live->counted.account.used, EF_BUDGET_EVENT_RATE);
 	ef_fall_down(&live->decided.fall, step);
 	live->decided.fall.of_host = of_host;
 	live->decided.fall.budget = budget;
-	live->decided.fall.measured = used->of[budget];
-	live->decided.fall.limit = limits->of[budget];
+	live->decided.fall.measured = ef_amount(used, budget);
+	live->decided.fall.limit = ef_amount(limits, budget);
 	live->decided.fall.since_ns = ef_clock_ns(CLOCK_BOOTTIME);
 	live->decided.fall.taken[of_host][budget]++;
 	ef_fall_reason(&live->decided.fall, &why);
-	ef_warn("feature %s: degraded: %s: %s (%s)", live->files->name, ef_step_name(step),
-		why.text, why.code);
-	ef_audit_feature(service->audit, "degrade", live->files->name, ef_live_what(live), &why,
+	ef_warn("feature %s: degraded: %s: %s (%s)", ef_live_name(live), ef_step_name(step),
+		ef_reason_text(&why), ef_reason_code(&why));
+	ef_audit_feature(service->audit, "degrade", ef_live_name(live), ef_live_what(live), &why,
 			 &by_budget);
 }
 
@@ -134,9 +135,9 @@ static void step_up(struct ef_service *service, struct ef_live *live) {
 	live->decided.fall.since_ns = ef_clock_ns(CLOCK_BOOTTIME);
 	ef_reason_set(&why, "EF_OK", "%s has been well below its limit; step '%s' is taken back",
 		      ef_budget_name(live->decided.fall.budget), ef_step_name(from));
-	ef_notice("feature %s: recovered a step: %s: %s", live->files->name, ef_step_name(from),
-		  why.text);
-	ef_audit_feature(service->audit, "recover", live->files->name, ef_live_what(live), &why,
+	ef_notice("feature %s: recovered a step: %s: %s", ef_live_name(live), ef_step_name(from),
+		  ef_reason_text(&why));
+	ef_audit_feature(service->audit, "recover", ef_live_name(live), ef_live_what(live), &why,
 			 &by_budget);
 }
 

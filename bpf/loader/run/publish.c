@@ -33,7 +33,8 @@ static const struct ef_live *first_in(const struct ef_service *service, enum ef_
 static const struct ef_live *first_without_clock(const struct ef_service *service) {
 	const struct ef_live *live = first_in(service, EF_STATE_OFF);
 
-	return live && !strcmp(live->decided.reason.code, "EF_CLOCK_UNKNOWN") ? live : NULL;
+	return live && !strcmp(ef_reason_code(&live->decided.reason), "EF_CLOCK_UNKNOWN") ? live
+											  : NULL;
 }
 
 static const char *idle_state(const struct ef_service *service, struct ef_reason *why) {
@@ -77,14 +78,14 @@ const char *ef_service_state(const struct ef_service *service, struct ef_reason 
 	}
 	if (order) {
 		ef_reason_set(why, ef_order_code(order), "kill order %s; remove it to release",
-			      order->path);
+			      ef_order_path(order));
 		return "killed";
 	}
 	if (inputs->lease_expired) {
 		ef_lease_reason(&inputs->lease, why);
 		return "idle";
 	}
-	if (inputs->standing.lost) {
+	if (ef_standing_is_lost(&inputs->standing)) {
 		ef_standing_reason(&inputs->standing, why);
 		return "idle";
 	}
@@ -98,7 +99,7 @@ const char *ef_service_state(const struct ef_service *service, struct ef_reason 
 
 static bool in_bundle(const struct ef_service *service, const char *feature) {
 	for (size_t i = 0; i < service->n; i++)
-		if (!strcmp(service->lives[i].files->name, feature))
+		if (!strcmp(ef_live_name(&service->lives[i]), feature))
 			return true;
 	return false;
 }
@@ -153,7 +154,12 @@ static void take(struct ef_service *service, struct ef_snapshot *snapshot) {
 	    .pid = getpid(),
 	    .bundle = service->bundle,
 	    .kernel = &service->kernel,
-	    .inputs = &service->inputs,
+	    .orders = &service->inputs.orders,
+	    .policy = &service->inputs.policy,
+	    .lease = &service->inputs.lease,
+	    .standing = &service->inputs.standing,
+	    .desired_error = service->inputs.desired_error,
+	    .policy_error = service->inputs.policy_error,
 	    .clock_known = !service->clock_unknown,
 	    .stats_enabled = service->stats_fd >= 0,
 	    .audit_lost = ef_audit_lost(service->audit),

@@ -61,8 +61,8 @@ static void say_orders(const struct ef_service *service) {
 	const struct ef_orders *orders = &service->inputs.orders;
 
 	for (size_t i = 0; i < orders->n; i++) {
-		ef_notice("kill order %s holds", orders->orders[i].path);
-		say_folder(orders->orders[i].path);
+		ef_notice("kill order %s holds", ef_order_path(&orders->orders[i]));
+		say_folder(ef_order_path(&orders->orders[i]));
 	}
 	for (size_t i = 0; i < orders->n_unknown; i++)
 		ef_warn(
@@ -78,7 +78,7 @@ static unsigned cut_killed(struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++) {
 		struct ef_live *live = &service->lives[i];
 
-		if (ef_orders_feature(&service->inputs.orders, live->files->name))
+		if (ef_orders_feature(&service->inputs.orders, ef_live_name(live)))
 			cut += ef_live_cut(live);
 	}
 	return cut;
@@ -118,8 +118,9 @@ static bool same_error(struct ef_service *service, const char *error) {
 bool ef_read_desired(struct ef_service *service, bool at_start) {
 	char error[sizeof(service->inputs.desired_error)];
 	struct ef_desired desired;
-	enum ef_desired_result result = ef_desired_read(
-	    service->inputs.desired_path, service->bundle->digest, &desired, error, sizeof(error));
+	enum ef_desired_result result =
+	    ef_desired_read(service->inputs.desired_path, ef_bundle_digest(service->bundle),
+			    &desired, error, sizeof(error));
 	bool changed = !same_error(service, error) || result != service->inputs.desired_result;
 	struct ef_desired before = service->inputs.desired;
 

@@ -21,12 +21,12 @@ static struct ef_who by_file(const char *source, const char *path) {
 
 static struct ef_who by_order(const struct ef_service *service, const struct ef_live *live) {
 	const struct ef_order *order =
-	    live ? ef_orders_feature(&service->inputs.orders, live->files->name)
+	    live ? ef_orders_feature(&service->inputs.orders, ef_live_name(live))
 		 : ef_orders_all(&service->inputs.orders);
 
 	if (!order)
 		return (struct ef_who){.source = "kill file", .uid = -1};
-	return by_file("kill file", order->path);
+	return by_file("kill file", ef_order_path(order));
 }
 
 /* The file that took the trust away. */
@@ -34,7 +34,7 @@ static const char *trust_path(const struct ef_service *service) {
 	const struct ef_refusal *why = &service->inputs.standing.why;
 	const char *revoked = service->trust.revoked_keys;
 
-	if (service->inputs.standing.lost &&
+	if (ef_standing_is_lost(&service->inputs.standing) &&
 	    (!strcmp(why->code, "EF_SIG_REVOKED") || !strcmp(why->file, revoked)))
 		return revoked;
 	return service->trust.allowed_signers;
@@ -58,7 +58,7 @@ struct ef_who ef_trail_who(const struct ef_service *service, const struct ef_liv
 		return by_file("trust", trust_path(service));
 	if (!strcmp(code, "EF_EXPIRED"))
 		return (struct ef_who){.source = "contract",
-				       .path = live ? live->files->contract->path : NULL,
+				       .path = live ? ef_feature_contract_path(live->files) : NULL,
 				       .uid = -1};
 	if (begins(code, "EF_BUDGET_"))
 		return (struct ef_who){.source = "budget", .uid = -1};
@@ -91,9 +91,9 @@ void ef_trail_start(struct ef_service *service) {
 	const struct ef_who who = {.source = "loader", .uid = -1};
 	struct ef_reason why;
 
-	ef_audit_bundle(service->audit, service->bundle ? service->bundle->digest : NULL);
+	ef_audit_bundle(service->audit, service->bundle ? ef_bundle_digest(service->bundle) : NULL);
 	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s%s%s",
-		      service->kernel.release, service->mark_said,
+		      ef_kernel_release(&service->kernel), service->mark_said,
 		      service->broad ? "; it keeps CAP_SYS_ADMIN: the kernel has no CAP_BPF" : "");
 	ef_audit_host(service->audit, "start", &why, &who);
 	if (service->bundle)
@@ -117,7 +117,7 @@ void ef_trail_stop(struct ef_service *service, int err) {
 
 static bool has(const struct ef_orders *orders, const struct ef_order *order) {
 	for (size_t i = 0; i < orders->n; i++)
-		if (!strcmp(orders->orders[i].path, order->path))
+		if (!strcmp(ef_order_path(&orders->orders[i]), ef_order_path(order)))
 			return true;
 	return false;
 }
@@ -129,11 +129,11 @@ static void tell_orders(struct ef_service *service, const char *event, const str
 
 	for (size_t i = 0; i < of->n; i++) {
 		const struct ef_order *order = &of->orders[i];
-		struct ef_who who = by_file("kill file", order->path);
+		struct ef_who who = by_file("kill file", ef_order_path(order));
 
 		if (has(lacking, order))
 			continue;
-		ef_reason_set(&why, ef_order_code(order), "kill order %s %s", order->scope,
+		ef_reason_set(&why, ef_order_code(order), "kill order %s %s", ef_order_scope(order),
 			      strcmp(event, "kill") ? "was removed" : "holds");
 		ef_audit_host(service->audit, event, &why, &who);
 	}
@@ -166,7 +166,7 @@ void ef_trail_expiry(struct ef_service *service) {
 	struct ef_who who;
 
 	ef_lease_reason(&service->inputs.lease, &why);
-	who = ef_trail_who(service, NULL, why.code);
+	who = ef_trail_who(service, NULL, ef_reason_code(&why));
 	ef_audit_host(service->audit, "expire", &why, &who);
 }
 
@@ -174,7 +174,7 @@ void ef_trail_standing(struct ef_service *service) {
 	struct ef_reason why;
 	struct ef_who who;
 
-	if (service->inputs.standing.lost)
+	if (ef_standing_is_lost(&service->inputs.standing))
 		ef_standing_reason(&service->inputs.standing, &why);
 	else
 		ef_reason_set(&why, "EF_OK",
@@ -235,8 +235,9 @@ void ef_trail_loaded(void *data, const struct ef_live *live) {
 	struct ef_service *service = data;
 	struct ef_reason why;
 
-	ef_reason_set(&why, "EF_OK", "the kernel took variant %s", live->attached.variant->name);
-	ef_audit_feature(service->audit, "load", live->files->name, ef_live_what(live), &why,
+	ef_reason_set(&why, "EF_OK", "the kernel took variant %s",
+		      ef_contract_variant_name(live->attached.variant));
+	ef_audit_feature(service->audit, "load", ef_live_name(live), ef_live_what(live), &why,
 			 &by_loader);
 }
 
@@ -244,7 +245,7 @@ void ef_trail_refused(void *data, const struct ef_live *live, const char *varian
 		      const struct ef_reason *why) {
 	struct ef_service *service = data;
 
-	ef_audit_feature(service->audit, "refuse", live->files->name,
+	ef_audit_feature(service->audit, "refuse", ef_live_name(live),
 			 json_pack("{s:s}", "variant", variant), why, &by_loader);
 }
 
@@ -252,7 +253,7 @@ void ef_trail_attached(struct ef_service *service, struct ef_live *live) {
 	struct ef_who who = by_file("desired", service->inputs.desired_path);
 
 	ef_live_remember(live);
-	ef_audit_feature(service->audit, "attach", live->files->name, ef_live_what(live),
+	ef_audit_feature(service->audit, "attach", ef_live_name(live), ef_live_what(live),
 			 &live->decided.reason, &who);
 }
 
@@ -280,9 +281,9 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 			      ef_backpressure_name(live->counted.backpressure.kind));
 	else
 		ef_reason_set(&why, "EF_OK", "its reader keeps up again");
-	ef_notice("feature %s: backpressure %s: %s (%s)", live->files->name,
-		  begun ? "begins" : "ends", why.text, why.code);
-	ef_audit_feature(service->audit, begun ? "degrade" : "recover", live->files->name,
+	ef_notice("feature %s: backpressure %s: %s (%s)", ef_live_name(live),
+		  begun ? "begins" : "ends", ef_reason_text(&why), ef_reason_code(&why));
+	ef_audit_feature(service->audit, begun ? "degrade" : "recover", ef_live_name(live),
 			 ef_live_what(live), &why, &who);
 }
 
@@ -296,7 +297,7 @@ void ef_trail_unshipped(struct ef_service *service, const struct ef_sink_state *
 		      "is at segment %" PRId64 ", segment %" PRId64
 		      " is written; start it, or allow more with sink.files and sink.file_bytes",
 		      state->unshipped_deleted_bytes, state->cursor_segment, state->segment);
-	ef_warn("%s (%s)", why.text, why.code);
+	ef_warn("%s (%s)", ef_reason_text(&why), ef_reason_code(&why));
 	ef_audit_host(service->audit, "degrade", &why, &who);
 }
 
@@ -316,24 +317,24 @@ void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
 	else
 		ef_reason_set(&why, "EF_OK", "no source was thinned for %d s", EF_FAIRNESS_CALM_S);
 	if (begun)
-		ef_warn("feature %s: fairness begins: %s (%s)", live->files->name, why.text,
-			why.code);
+		ef_warn("feature %s: fairness begins: %s (%s)", ef_live_name(live),
+			ef_reason_text(&why), ef_reason_code(&why));
 	else
-		ef_notice("feature %s: fairness ends: %s (%s)", live->files->name, why.text,
-			  why.code);
-	ef_audit_feature(service->audit, begun ? "degrade" : "recover", live->files->name,
+		ef_notice("feature %s: fairness ends: %s (%s)", ef_live_name(live),
+			  ef_reason_text(&why), ef_reason_code(&why));
+	ef_audit_feature(service->audit, begun ? "degrade" : "recover", ef_live_name(live),
 			 ef_live_what(live), &why, &who);
 }
 
 void ef_trail_rest(struct ef_service *service, struct ef_live *live, const struct ef_reason *why,
 		   bool was_attached, bool changed) {
-	struct ef_who who = ef_trail_who(service, live, why->code);
+	struct ef_who who = ef_trail_who(service, live, ef_reason_code(why));
 
-	if (changed && !strcmp(why->code, "EF_EXPIRED"))
-		ef_audit_feature(service->audit, "expire", live->files->name, ef_live_what(live),
+	if (changed && !strcmp(ef_reason_code(why), "EF_EXPIRED"))
+		ef_audit_feature(service->audit, "expire", ef_live_name(live), ef_live_what(live),
 				 why, &who);
 	if (was_attached)
-		ef_audit_feature(service->audit, "detach", live->files->name, ef_live_what(live),
+		ef_audit_feature(service->audit, "detach", ef_live_name(live), ef_live_what(live),
 				 why, &who);
 	ef_live_forget(live);
 }

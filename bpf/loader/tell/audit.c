@@ -194,14 +194,15 @@ static json_t *who_json(const struct ef_who *who) {
 /* Takes the references of feature and what (variant, programs and links; NULL: none). */
 static void record(struct ef_audit *audit, const char *event, const char *feature, json_t *what,
 		   const struct ef_reason *why, const struct ef_who *who) {
-	_cleanup_json_ json_t *doc = json_pack(
-	    "{s:s, s:I, s:o, s:I, s:s, s:I, s:s, s:o, s:o, s:n, s:[], s:[], s:s, s:s, "
-	    "s:o}",
-	    "schema", "ebpf.fleet/audit/v1", "seq", (json_int_t)++audit->seq, "time", time_json(),
-	    "boottime_ns", (json_int_t)ef_clock_ns(CLOCK_BOOTTIME), "boot_id", audit->boot_id,
-	    "pid", (json_int_t)getpid(), "event", event, "bundle_digest",
-	    text_or_null(audit->digest), "feature", text_or_null(feature), "variant", "programs",
-	    "links", "reason_code", why->code, "reason", why->text, "who", who_json(who));
+	_cleanup_json_ json_t *doc =
+	    json_pack("{s:s, s:I, s:o, s:I, s:s, s:I, s:s, s:o, s:o, s:n, s:[], s:[], s:s, s:s, "
+		      "s:o}",
+		      "schema", "ebpf.fleet/audit/v1", "seq", (json_int_t)++audit->seq, "time",
+		      time_json(), "boottime_ns", (json_int_t)ef_clock_ns(CLOCK_BOOTTIME),
+		      "boot_id", audit->boot_id, "pid", (json_int_t)getpid(), "event", event,
+		      "bundle_digest", text_or_null(audit->digest), "feature",
+		      text_or_null(feature), "variant", "programs", "links", "reason_code",
+		      ef_reason_code(why), "reason", ef_reason_text(why), "who", who_json(who));
 	_cleanup_free_ char *line = NULL;
 	size_t length;
 

@@ -14,17 +14,17 @@ void ef_put_build(FILE *out, host *snapshot) {
 	fputs("ebpf_fleet_build_info{loader_version=", out);
 	ef_prom_label(out, EF_LOADER_VERSION);
 	fputs(",bundle_version=", out);
-	ef_prom_label(out, snapshot->bundle ? snapshot->bundle->version : "");
+	ef_prom_label(out, snapshot->bundle ? ef_bundle_version(snapshot->bundle) : "");
 	fputs(",bundle_digest=", out);
-	ef_prom_label(out, snapshot->bundle ? snapshot->bundle->digest : "");
+	ef_prom_label(out, snapshot->bundle ? ef_bundle_digest(snapshot->bundle) : "");
 	fputs("} 1\n", out);
 }
 
 void ef_put_kernel(FILE *out, host *snapshot) {
 	fputs("ebpf_fleet_kernel_info{release=", out);
-	ef_prom_label(out, snapshot->kernel->release);
+	ef_prom_label(out, ef_kernel_release(snapshot->kernel));
 	fputs(",family=", out);
-	ef_prom_label(out, snapshot->kernel->family);
+	ef_prom_label(out, ef_kernel_family(snapshot->kernel));
 	fputs("} 1\n", out);
 }
 
@@ -91,17 +91,18 @@ void ef_put_sources(FILE *out, host *snapshot) {
 
 /* One series for each scope; the same order may be in both folders. */
 void ef_put_kills(FILE *out, host *snapshot) {
-	const struct ef_orders *orders = &snapshot->inputs->orders;
+	const struct ef_orders *orders = snapshot->orders;
 
 	for (size_t i = 0; i < orders->n; i++) {
 		bool again = false;
 
 		for (size_t j = 0; j < i; j++)
-			again |= !strcmp(orders->orders[i].scope, orders->orders[j].scope);
+			again |= !strcmp(ef_order_scope(&orders->orders[i]),
+					 ef_order_scope(&orders->orders[j]));
 		if (again)
 			continue;
 		fputs("ebpf_fleet_kill_engaged{scope=", out);
-		ef_prom_label(out, orders->orders[i].scope);
+		ef_prom_label(out, ef_order_scope(&orders->orders[i]));
 		fputs("} 1\n", out);
 	}
 }
@@ -126,8 +127,9 @@ static void put_use(FILE *out, const char *metric, const char *feature,
 		    const struct ef_amounts *used, const struct ef_amounts *limits) {
 	for (int i = 0; i < EF_N_BUDGETS; i++)
 		if (ef_budget_is_of((enum ef_budget)i, !feature))
-			put_ratio(out, metric, feature, (enum ef_budget)i, used->of[i],
-				  limits->of[i]);
+			put_ratio(out, metric, feature, (enum ef_budget)i,
+				  ef_amount(used, (enum ef_budget)i),
+				  ef_amount(limits, (enum ef_budget)i));
 }
 
 void ef_put_uses(FILE *out, host *snapshot) {
@@ -140,7 +142,7 @@ void ef_put_uses(FILE *out, host *snapshot) {
 void ef_put_host_uses(FILE *out, host *snapshot) {
 	if (snapshot->measured)
 		put_use(out, "host_budget_used_ratio", NULL, &snapshot->used,
-			&snapshot->inputs->policy.host);
+			&snapshot->policy->host);
 }
 
 void ef_put_steps(FILE *out, host *snapshot) {

@@ -104,15 +104,15 @@ static int64_t memory_bytes(map *one) {
 }
 
 static int64_t orders_unknown(host *snapshot) {
-	return (int64_t)snapshot->inputs->orders.n_unknown;
+	return (int64_t)snapshot->orders->n_unknown;
 }
 
 static int64_t desired_error(host *snapshot) {
-	return *snapshot->inputs->desired_error != 0;
+	return *snapshot->desired_error != 0;
 }
 
 static int64_t policy_error(host *snapshot) {
-	return *snapshot->inputs->policy_error != 0;
+	return *snapshot->policy_error != 0;
 }
 
 static int64_t stats_enabled(host *snapshot) {
@@ -120,7 +120,7 @@ static int64_t stats_enabled(host *snapshot) {
 }
 
 static int64_t trust_withdrawn(host *snapshot) {
-	return snapshot->bundle && snapshot->inputs->standing.lost;
+	return snapshot->bundle && ef_standing_is_lost(snapshot->standing);
 }
 
 static int64_t clock_unknown(host *snapshot) {
@@ -128,7 +128,7 @@ static int64_t clock_unknown(host *snapshot) {
 }
 
 static int64_t lease_left_ns(host *snapshot) {
-	const struct ef_lease *lease = &snapshot->inputs->lease;
+	const struct ef_lease *lease = snapshot->lease;
 
 	int64_t left_ns = lease->expires_ns - snapshot->boottime_ns;
 

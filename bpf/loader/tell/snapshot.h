@@ -26,7 +26,11 @@ struct ef_snapshot {
 	struct ef_reason reason;
 	const struct ef_bundle *bundle; /* NULL: refused */
 	const struct ef_kernel *kernel;
-	const struct ef_inputs *inputs;
+	const struct ef_orders *orders;
+	const struct ef_policy *policy;		  /* in force */
+	const struct ef_lease *lease;		  /* as read last */
+	const struct ef_standing *standing;	  /* as judged last */
+	const char *desired_error, *policy_error; /* of what was read last; "" when good */
 	bool clock_known;
 	bool stats_enabled; /* the kernel counts runs */
 	uint64_t audit_lost;

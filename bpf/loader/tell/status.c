@@ -87,23 +87,24 @@ static json_t *degraded_json(const struct ef_fall *fall) {
 	if (ef_fall_step(fall) == EF_STEP_NONE)
 		return json_null();
 	ef_fall_reason(fall, &why);
-	return json_pack(
-	    "{s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:i}", "step", ef_step_name(ef_fall_step(fall)),
-	    "reason_code", why.code, "reason", why.text, "measured", (json_int_t)fall->measured,
-	    "limit", (json_int_t)fall->limit, "unit", ef_budget_kind(fall->budget)->unit,
-	    "since_boottime_ns", (json_int_t)fall->since_ns, "steps", (int)ef_fall_depth(fall));
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:i}", "step",
+			 ef_step_name(ef_fall_step(fall)), "reason_code", ef_reason_code(&why),
+			 "reason", ef_reason_text(&why), "measured", (json_int_t)fall->measured,
+			 "limit", (json_int_t)fall->limit, "unit", ef_budget_unit(fall->budget),
+			 "since_boottime_ns", (json_int_t)fall->since_ns, "steps",
+			 (int)ef_fall_depth(fall));
 }
 
 static json_t *feature_json(const struct ef_feature_snapshot *feature) {
 	return json_pack(
 	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
 	    feature->wanted, "state", ef_state_name(feature->state), "profile", feature->profile,
-	    "variant", text_or_null(feature->variant), "reason_code", feature->reason.code,
-	    "reason", feature->reason.text, "sample_every", (json_int_t)feature->sample_every,
-	    "programs", programs_json(feature), "links", links_json(feature), "maps",
-	    maps_json(feature), "counters", counters_json(feature), "consumer",
-	    consumer_json(feature), "series", series_json(feature), "degraded",
-	    degraded_json(&feature->fall), "fairness",
+	    "variant", text_or_null(feature->variant), "reason_code",
+	    ef_reason_code(&feature->reason), "reason", ef_reason_text(&feature->reason),
+	    "sample_every", (json_int_t)feature->sample_every, "programs", programs_json(feature),
+	    "links", links_json(feature), "maps", maps_json(feature), "counters",
+	    counters_json(feature), "consumer", consumer_json(feature), "series",
+	    series_json(feature), "degraded", degraded_json(&feature->fall), "fairness",
 	    feature->fair ? ef_fairness_json(&feature->fairness, feature->rate) : json_null());
 }
 
@@ -138,8 +139,8 @@ static json_t *budget_json(const struct ef_snapshot *snapshot) {
 		return json_null();
 	}
 	return json_pack("{s:o, s:o}", "host",
-			 ef_budget_json(&snapshot->used, &snapshot->inputs->policy.host, true),
-			 "features", features);
+			 ef_budget_json(&snapshot->used, &snapshot->policy->host, true), "features",
+			 features);
 }
 
 /* null where the policy names no cursor of a log shipper: nothing is known of one then. */
@@ -169,15 +170,13 @@ static void add_process(json_t *status, const struct ef_snapshot *snapshot) {
 }
 
 static void add_inputs(json_t *status, const struct ef_snapshot *snapshot) {
-	const struct ef_inputs *inputs = snapshot->inputs;
-
-	json_object_set_new(status, "kills", ef_orders_json(&inputs->orders));
-	json_object_set_new(status, "kill_unknown", ef_orders_unknown_json(&inputs->orders));
-	json_object_set_new(status, "desired_error", text_or_null(inputs->desired_error));
-	json_object_set_new(status, "policy_error", text_or_null(inputs->policy_error));
-	json_object_set_new(status, "lease", ef_lease_json(&inputs->lease, snapshot->boottime_ns));
+	json_object_set_new(status, "kills", ef_orders_json(snapshot->orders));
+	json_object_set_new(status, "kill_unknown", ef_orders_unknown_json(snapshot->orders));
+	json_object_set_new(status, "desired_error", text_or_null(snapshot->desired_error));
+	json_object_set_new(status, "policy_error", text_or_null(snapshot->policy_error));
+	json_object_set_new(status, "lease", ef_lease_json(snapshot->lease, snapshot->boottime_ns));
 	json_object_set_new(status, "trust",
-			    snapshot->bundle ? ef_standing_json(&inputs->standing) : json_null());
+			    snapshot->bundle ? ef_standing_json(snapshot->standing) : json_null());
 	json_object_set_new(status, "clock_known", json_boolean(snapshot->clock_known));
 }
 
@@ -190,8 +189,8 @@ json_t *ef_status_json(const struct ef_snapshot *snapshot) {
 			    snapshot->bundle ? ef_bundle_json(snapshot->bundle) : json_null());
 	json_object_set_new(status, "kernel", ef_kernel_json(snapshot->kernel));
 	json_object_set_new(status, "state", json_string(snapshot->state));
-	json_object_set_new(status, "reason_code", json_string(snapshot->reason.code));
-	json_object_set_new(status, "reason", json_string(snapshot->reason.text));
+	json_object_set_new(status, "reason_code", json_string(ef_reason_code(&snapshot->reason)));
+	json_object_set_new(status, "reason", json_string(ef_reason_text(&snapshot->reason)));
 	add_inputs(status, snapshot);
 	json_object_set_new(status, "audit_lost", json_integer((json_int_t)snapshot->audit_lost));
 	json_object_set_new(status, "stats_enabled", json_boolean(snapshot->stats_enabled));
@@ -233,11 +232,12 @@ static json_t *profiles_json(const struct ef_snapshot *snapshot) {
 		const struct ef_feature_snapshot *feature = &snapshot->features[i];
 
 		if (feature->shipped)
-			json_object_set_new(
-			    features, feature->name,
-			    json_pack("{s:s, s:o, s:s, s:s}", "profile", feature->profile,
-				      "variant", text_or_null(feature->variant), "reason_code",
-				      feature->reason.code, "reason", feature->reason.text));
+			json_object_set_new(features, feature->name,
+					    json_pack("{s:s, s:o, s:s, s:s}", "profile",
+						      feature->profile, "variant",
+						      text_or_null(feature->variant), "reason_code",
+						      ef_reason_code(&feature->reason), "reason",
+						      ef_reason_text(&feature->reason)));
 	}
 	return features;
 }
