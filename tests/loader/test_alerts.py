@@ -221,6 +221,7 @@ def test_every_rule_has_a_case() -> None:
     assert set(CASES) == {rule["alert"] for rule in RULES}
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("alert", CASES)
 def test_a_rule_fires_where_it_should_and_only_there(alert: str, tmp_path: Path) -> None:
     firing, quiet = CASES[alert]

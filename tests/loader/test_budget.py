@@ -131,6 +131,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", ["cpu", "event_rate", "map_memory"])
 def test_a_contracts_limit_takes_its_feature_down_step_by_step(loaded: Loaded, case: str) -> None:
     feature, budget, code, ladder = CASES[case]
@@ -165,6 +166,7 @@ def test_a_map_is_acted_on_before_it_is_full(loaded: Loaded) -> None:
     assert service.feature("counter_kinds")["degraded"]["measured"] == 700000
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("limits", "code"),
     [

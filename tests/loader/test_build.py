@@ -32,6 +32,7 @@ def artifacts(build: Path) -> dict[str, bytes]:
     return {str(path.relative_to(build)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_reproducible(builds: list[Path]) -> None:
     one, another = (artifacts(build) for build in builds)
     assert len(one) > 1

@@ -55,6 +55,7 @@ def lapsed(status: dict[str, Any]) -> bool:
     return bool((status["lease"] or {}).get("expired"))
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("odd", DESIRED, ids=lambda odd: odd.name)
 def test_desired(service: Service, odd: Odd) -> None:
     wish = {"enabled": True, "sample_every": 7}
@@ -65,6 +66,7 @@ def test_desired(service: Service, odd: Odd) -> None:
     assert found["features"]["runqlat"]["state"] == "attached", "what was in force stays"
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("odd", LEASE, ids=lambda odd: odd.name)
 def test_lease(service: Service, odd: Odd) -> None:
     service.want("runqlat")
@@ -77,6 +79,7 @@ def test_lease(service: Service, odd: Odd) -> None:
         (service.etc / "lease.json").unlink()
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name", ORDERS)
 def test_order(service: Service, name: str) -> None:
     service.want("runqlat")

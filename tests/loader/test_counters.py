@@ -77,6 +77,7 @@ def labels_of(kind: str, slot: int) -> Labels:
     return (("slot", str(-1 - slot)), ("comm", 'a"b\\c\ufffd\nd'), ("raw", "ab01"))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_call_is_in_its_series_also_over_a_kill(counting: Counting, kind: str) -> None:
     service = counting.start(kind)

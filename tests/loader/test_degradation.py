@@ -133,6 +133,7 @@ def test_an_event_rate_is_thinned_until_it_fits_and_recovers_more_slowly(calls: 
     assert len(records(service, "recover")) == 1 and service.feature(CALLS)["sample_every"] == 16
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("every", [1, 64])
 def test_what_is_lost_is_held_to_its_ratio(calls: Any, caller: Caller, every: int) -> None:
     """Of what sampling lets pass: however thin it is, that all of it is lost is 100 %."""

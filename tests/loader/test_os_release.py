@@ -20,6 +20,7 @@ TABLE = Path(__file__).resolve().parents[1] / "fixtures/control/os_release.json"
 CASES: list[dict[str, Any]] = json.loads(TABLE.read_text())
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_the_loader_finds_the_same_id(
     tmp_path: Path, loader: Path, trust: Trust, feature_objects: Path, case: dict[str, Any]

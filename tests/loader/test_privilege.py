@@ -203,6 +203,7 @@ SINKS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("sink", SINKS)
 def test_nothing_that_the_loop_does_is_refused(
     loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path, sink: str

@@ -23,7 +23,7 @@ from tests.loader.kernel_ids import all_ids, orphans
 from tests.loader.service import ROOMY_POLICY, Service, feature_of, make_service, wait_for
 from tests.loader.test_counters import GETPPID
 
-DEATHS = int(os.environ.get("EBPF_FLEET_DEATHS", "40" if os.environ.get("EBPF_FLEET_QUICK") == "1" else "200"))
+DEATHS = int(os.environ.get("EBPF_FLEET_DEATHS", "15" if os.environ.get("EBPF_FLEET_QUICK") == "1" else "200"))
 SEED = int(os.environ.get("EBPF_FLEET_SEED", str(time.time_ns() % 1_000_000)))
 FEATURES = ("exec_events", "runqlat", "soak_calls")
 FILE_LIMIT = 16 << 20

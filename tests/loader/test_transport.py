@@ -156,6 +156,7 @@ def test_the_journal_gets_fields(service: Service, generator: Generator) -> None
     assert {json.loads(json.loads(each)["MESSAGE"])["pid"] for each in found} == {generator.pid}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("files", [1, 2, 4])
 def test_rotation_is_bounded(service: Service, generator: Generator, files: int) -> None:
     (service.log / "events.jsonl.9").write_text("of an earlier policy\n")

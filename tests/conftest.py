@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `make test` takes of a table of cases marked `sample(n)`: the first, the last, and those evenly between."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support.sampling import evenly
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `make test-all` alone runs; the closing line counts it as deselected."""
+    if os.environ.get("EBPF_FLEET_QUICK") != "1":
+        return
+    tables: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample") and not item.get_closest_marker("slow"):
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = set()
+    for cases in tables.values():
+        marker = cases[0].get_closest_marker("sample")
+        assert marker is not None
+        left_out.update(set(cases) - set(evenly(cases, *marker.args)))
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
