@@ -160,6 +160,7 @@ def test_a_given_loader_is_taken_and_must_fit_this_machine(tmp_path: Path) -> No
     refused(tmp_path / "c.tar", "EF_ARGUMENT", "loader", loader={"riscv64": "/nowhere"})
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

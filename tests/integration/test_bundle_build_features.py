@@ -438,6 +438,7 @@ def test_a_matrix_goes_in_and_tells_the_compatibility(tmp_path: Path, loader: Pa
             compatibility={"summary": [], "known_disabled": []})  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [

@@ -115,6 +115,7 @@ def interpreter_of(version: str) -> str:
     pytest.skip(f"no Python {version} on this machine")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

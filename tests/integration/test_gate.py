@@ -135,6 +135,7 @@ class TestHostVariables:
         assert collect(tmp_path, self.VARIABLES, hosts=[])["verdict"] == "inconclusive"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

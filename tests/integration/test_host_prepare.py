@@ -44,6 +44,7 @@ def namespace() -> None:
         pytest.skip("needs root for a mount namespace in which systemd seems to run")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("file", "says"),
     [

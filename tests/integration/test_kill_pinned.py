@@ -75,6 +75,7 @@ def hidden(*programs: str) -> str:
     return f"{hide} && export PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_pinned_program_is_told_with_id_tag_name_and_what_removes_it(
     place: KillPlace, folder: Path, shell: str
@@ -94,6 +95,7 @@ def test_a_pinned_program_is_told_with_id_tag_name_and_what_removes_it(
     assert place.switch(shell=shell, deadline_seconds=6)["ok"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["with space", "semi;colon", "star*", "quote'", "dollar$x"])
 @pytest.mark.slow
 def test_what_removes_it_works_for_any_name(place: KillPlace, folder: Path, name: str) -> None:

@@ -188,6 +188,7 @@ class TestModule:
             pytest.skip(f"another loader was started on this machine meanwhile (programs {sorted(left)})")
         assert (result["failed"], result["orders"]) == (False, {"etc": ["global"], "run": ["global"]})
 
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize("hostile", HOSTILE_FILES)
     def test_a_list_that_is_a_trap_holds_nothing_up(
         self, host: Sandbox, tmp_path: Path, hostile: Callable[[Path], None]

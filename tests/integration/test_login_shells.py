@@ -129,6 +129,7 @@ def test_through_become_too(tmp_path, tmp_path_factory):
         made.stop()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -253,6 +253,7 @@ PAYLOADS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_kill_order_meets_a_host_that_answers_what_it_likes(tmp_path: Path, sshd: Sshd, name: str) -> None:
     payload, why = PAYLOADS[name]

@@ -61,6 +61,7 @@ def answer(folder: Path, *options: str) -> list[str]:
     return sorted(line[4:] for line in text.split("\n")[1:] if line.startswith("    "))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_every_name_is_addressed_and_by_a_list_of_names_and_by_limit(tmp_path, playbook):
     assert addressed(tmp_path, playbook) == answer(tmp_path) == sorted(NAMES)

@@ -61,6 +61,7 @@ def refused(answer: dict[str, Any], found: bd.Bundle) -> None:
     assert planned().manifest.digest in answer["msg"] and found.manifest.digest in answer["msg"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("what", ["another release", "an older release", "the same version"])
 @pytest.mark.slow
 def test_another_bundle_than_planned_is_refused(host: FolderHost, tmp_path: Path, what: str) -> None:

@@ -43,6 +43,7 @@ def run(playbook: str, folder: Path, *options: str, within: str = "") -> tuple[i
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     "options",
     [

@@ -166,6 +166,7 @@ def test_keep_prunes_the_oldest_but_never_current_or_previous(host: FolderHost) 
 # Refusals
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
 @pytest.mark.parametrize("path", FILES)
 def test_a_flipped_byte_is_refused(deployed: FolderHost, path: str, where: str) -> None:

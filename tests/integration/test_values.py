@@ -26,6 +26,7 @@ def refused(said: str, sentence: str, also: int = 0) -> None:
     assert "Prepare user, directories" not in said and "Order and confirm" not in said
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("variable", "sentence"),
     [
