@@ -26,7 +26,7 @@ _MAP_TYPES = """
 """
 MAP_TYPES = tuple(_MAP_TYPES.split())
 
-# Closed since 6.1: what the kernel offered later it offers as kfuncs.
+# Closed since 6.2: what the kernel offered later it offers as kfuncs.
 _HELPERS = """
     unspec map_lookup_elem map_update_elem map_delete_elem probe_read ktime_get_ns trace_printk
     get_prandom_u32 get_smp_processor_id skb_store_bytes l3_csum_replace l4_csum_replace tail_call
