@@ -185,6 +185,8 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (GOOD, "maps.1.variants", [], ["maps[1].variants", "at least one"]),
         (GOOD, "signals.0.perf_map", "ef_hist", ["signals[0].perf_map", "remove it"]),
         (GOOD, "variants.0.requires.0", "btf:any", ["variants[0].requires", "without 'btf:vmlinux'", "add it"]),
+        (GOOD, "maps.1.type", "arena", ["maps[1].type: is 'arena'; ", "did you mean 'array'?"]),
+        (GOOD, "maps.1.type", "unspec", ["maps[1].type: is 'unspec'; "]),
         (GOOD, "variants.0.requires.1", "prog_type:kprobe", ["without 'prog_type:tracing'", "add it"]),
         (GOOD, "variants.0.requires.1", "helper:kprobe:d_path", ["no program of type 'kprobe'"]),
         (GOOD, "variants.0.requires.2", "attach:uprobe:x", ["variants[0].requires[2]", "did you mean 'kprobe'?"]),

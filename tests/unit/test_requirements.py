@@ -15,12 +15,14 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements i
     ATTACH_KINDS,
     KINDS,
     OF_SECTION,
+    AttachKind,
     of_program,
     parse,
     remedy,
     version_of,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import hookask, nextkernel, profile
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import kernelask
 
 from tests.support.requirement_cases import CASES
 from tests.unit.test_bcc_collector import bcc
@@ -147,3 +149,29 @@ def test_the_grammar_that_is_documented_is_the_one_that_is_read() -> None:
     assert documented == {(kind.name, kind.target.form) for kind in ATTACH_KINDS}
     for kind in KINDS:
         assert f"`{kind.name}:" in text and f"`{kind.reason_code}`" in text
+
+
+def asker(root: Path) -> hookask.HookAsker:
+    """Of a host under lockdown `confidentiality` that has kprobes, tracefs and the BPF LSM, and no BTF of its own."""
+    files = {"sys/bus/event_source/devices/kprobe/type": "8", "sys/kernel/security/lsm": "bpf"}
+    for name, text in {**files, "sys/kernel/tracing/events/sched/sched_switch/id": "1"}.items():
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text(text)
+    types = hookask.KernelTypes(root / "sys/kernel/btf/vmlinux", [])
+    return hookask.HookAsker(root, kernelask.Standing(trusted=True, confidential=True), types)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in ATTACH_KINDS if kind.lockdown or kind.own_btf], ids=lambda one: one.name
+)
+def test_the_facts_refuse_by_the_tables_word(tmp_path: Path, kind: AttachKind) -> None:
+    """Two columns of the table, lockdown and own_btf, against what is asked of a host."""
+    target = "sched/sched_switch" if kind.name == "tracepoint" else "sched_switch"
+    found = asker(tmp_path).ask(f"{kind.name}:{target}")
+    assert (found["answer"], found.get("reason_code")) == ("no", "EF_LOCKDOWN" if kind.lockdown else "EF_NO_BTF")
+    assert kind.lockdown is not kind.own_btf
+
+
+def test_what_needs_neither_is_the_raw_tracepoint() -> None:
+    assert [kind.name for kind in ATTACH_KINDS if not kind.lockdown and not kind.own_btf] == ["raw_tp"]
+    assert [kind.name for kind in ATTACH_KINDS if kind.perf_event] == ["tracepoint", "kprobe", "kretprobe"]
