@@ -18,6 +18,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements i
     OF_SECTION,
     PROGRAM_TYPES,
     parse,
+    remedy,
     version_of,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import KERNEL_READERS
@@ -139,6 +140,9 @@ def test_a_contract_with_it(driver: Path, text: str, code: str | None) -> None:
         return
     assert found.startswith(f"{code} features/f/contract.json: field 'variants.requires': '")
     assert "' is not a requirement: write " in found and "build the release again" in found
+    hook = remedy(text)
+    if hook and hook.startswith("write 'attach:"):
+        assert f": {hook};".replace("'", "") in found, "how its kind writes a target"
 
 
 @pytest.mark.parametrize(("hooks", "refused"), ALTERNATIVES)

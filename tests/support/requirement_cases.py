@@ -120,6 +120,8 @@ CASES: dict[str, str | None] = {
     # The longest name that every kernel takes, and one more.
     "attach:kprobe:" + "a" * 127: None,
     "attach:kprobe:" + "a" * 128: MALFORMED,
+    "attach:raw_tp:" + "a" * 127: None,
+    "attach:raw_tp:" + "a" * 128: MALFORMED,
     "attach:tracepoint:" + "a" * 63 + "/" + "b" * 63: None,
     "attach:tracepoint:" + "a" * 63 + "/" + "b" * 64: MALFORMED,
     "config:CONFIG_BPF": MALFORMED,

@@ -186,6 +186,11 @@ static int read_requirement(const struct reader *in, const char *text,
 
 	if (!remedy)
 		return 0;
+	if (requirement->attach)
+		return ef_refuse(in->why, CODE, in->file,
+				 "field 'variants.requires': '%.140s' is not a requirement: write "
+				 "attach:%s:%s; " REMEDY,
+				 text, requirement->attach->name, requirement->attach->form);
 	return ef_refuse(in->why, CODE, in->file,
 			 "field 'variants.requires': '%.140s' is not a requirement: %s; " REMEDY,
 			 text, remedy);

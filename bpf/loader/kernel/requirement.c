@@ -106,10 +106,10 @@ static bool read_attach(const char *key, struct ef_requirement *requirement) {
 		const struct ef_attach *kind = &ef_attach_kinds[i];
 		size_t length = strlen(kind->name);
 
-		if (strncmp(key, kind->name, length) || key[length] != ':')
+		if (strncmp(key, kind->name, length) || (key[length] && key[length] != ':'))
 			continue;
 		requirement->attach = kind;
-		requirement->target = key + length + 1;
+		requirement->target = key + length + (key[length] == ':');
 		return kind->fits(requirement->target);
 	}
 	return false;
@@ -133,6 +133,7 @@ const struct ef_requirement_kind ef_requirement_kinds[EF_N_REQUIREMENT] = {
 };
 
 const char *ef_requirement_read(const char *text, struct ef_requirement *requirement) {
+	*requirement = (struct ef_requirement){0};
 	for (size_t i = 0; i < EF_N_REQUIREMENT; i++) {
 		const struct ef_requirement_kind *kind = &ef_requirement_kinds[i];
 		size_t length = strlen(kind->name);

@@ -81,7 +81,10 @@ struct ef_requirement {
 	const char *target;		/* attach: what follows attach:KIND: */
 };
 
-/* Read one requirement. NULL with *requirement where it is good, else what to write instead. */
+/*
+ * Read one requirement. NULL with *requirement where it is good, else what to write instead; then
+ * requirement->attach is the kind of hook where no more than the target is bad.
+ */
 const char *ef_requirement_read(const char *text, struct ef_requirement *requirement);
 
 /* The kind of a program in that section ("fentry/vfs_unlink"), with its *target; or NULL. */
