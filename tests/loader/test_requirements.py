@@ -152,6 +152,10 @@ def test_two_alternatives_for_one_hook(driver: Path, hooks: list[str], refused: 
     assert ("has two programs for one hook, and both would attach" in found) is refused
 
 
+def test_one_hook_that_is_named_twice_is_no_alternative_of_itself(driver: Path) -> None:
+    assert read(driver, ["attach:raw_tp:sched_switch"] * 2) == "EF_OK"
+
+
 OTHER_SECTIONS = ("uprobe", "kprobe.multi", "ksyscall", "iter", "fmod_ret", "lsm_cgroup", "raw_tp.w", "xdp", "kprob")
 
 

@@ -26,20 +26,28 @@ enum ef_attach_id {
 	EF_N_ATTACH,
 };
 
-/* One kind of hook that programs are attached to; all that differs but how one is asked. */
+/*
+ * One kind of hook that programs are attached to; all that differs but how one is asked.
+ *
+ * attach_type   expected_attach_type of its programs; 0: they have none
+ * moment        with the target what a program hangs on: two kinds of one moment see every event
+ *               there twice
+ * btf_kind      the kernel's own BTF names a target by a type of this kind ...
+ * prefix        ... whose name is this and the target's name
+ * own_btf       it is found by the kernel's own BTF only, and no other can stand in for that
+ */
 struct ef_attach {
 	enum ef_attach_id id;
 	const char *name;		  /* in a contract: attach:NAME:TARGET */
 	const char *form;		  /* how a target is written */
-	bool (*fits)(const char *target); /* whether one is written so */
-	const char *sections[2]; /* SEC("SECTION/TARGET") of its programs, the usual one first */
+	bool (*fits)(const char *target); /* is one written so? */
+	const char *sections[2];	  /* SEC("SECTION/TARGET"), the usual one first */
 	const char *prog_type;
-	int attach_type; /* expected_attach_type of its programs; 0: they have none */
-	const char
-	    *moment; /* with the target what a program hangs on; two of one see each event twice */
-	unsigned btf_kind;  /* the type by which the kernel's own BTF names a target: ... */
-	const char *prefix; /* ... of this kind, with this before the target's name */
-	bool own_btf; /* found by the kernel's own BTF only, for which no other can stand in */
+	int attach_type;
+	const char *moment;
+	unsigned btf_kind;
+	const char *prefix;
+	bool own_btf;
 };
 
 extern const struct ef_attach ef_attach_kinds[EF_N_ATTACH];
@@ -56,12 +64,14 @@ enum ef_requirement_id {
 
 struct ef_requirement;
 
-/* One kind of requirement: the word before the first colon. */
+/*
+ * One kind of requirement: the word before the first colon. What is before_load is asked before an
+ * object is loaded; the others only explain a load that failed.
+ */
 struct ef_requirement_kind {
 	const char *name;
-	const char *code;   /* reason code of a plain no */
-	bool before_load;   /* asked before an object is loaded; the others only explain a load that
-			       failed */
+	const char *code; /* reason code of a plain no */
+	bool before_load;
 	const char *remedy; /* what to write instead of a bad one */
 	/* Is what follows the colon good? Then *requirement has what it says. */
 	bool (*read)(const char *key, struct ef_requirement *requirement);
