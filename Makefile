@@ -76,6 +76,7 @@ soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1
 	@$(SUDO) env EBPF_FLEET_CLOCK_ROUNDS=20 $(PYTHON) -m pytest -q tests/lab/test_clock.py
 	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
 
+privileges: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score
 	@$(PYTHON) -m tools.privileges
 

@@ -66,7 +66,8 @@ KILL_CODES = ("EF_KILLED_GLOBAL", "EF_KILLED_FEATURE", "EF_KILLED_FAMILY")
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 KERNEL_NAME = re.compile(r"ef_[a-z0-9_]{1,12}")
 FAMILY = re.compile(r"(?:.+-)?[0-9]+\.[0-9]+")
-HOOK = re.compile(r"attach:(raw_tp|kprobe|kretprobe):([A-Za-z0-9_.]+)")
+# Of the contract's grammar (module_utils/contract/requirements.py) what we attach; a test holds both equal.
+HOOK = re.compile(r"attach:(?:(raw_tp):([A-Za-z0-9_]{1,127})|(kprobe|kretprobe):([A-Za-z_][A-Za-z0-9_.]{0,126}))")
 
 
 class RefusedError(Exception):
@@ -686,7 +687,7 @@ def read_hooks(name: str, doc: Any) -> dict[str, Hook]:
             raise RefusedError(
                 "EF_CONTRACT_MALFORMED", f"{where}.requires: {text!r} must be a raw_tp, kprobe or kretprobe"
             )
-        hooks.append(Hook(found.group(1), found.group(2)))
+        hooks.append(Hook(*(part for part in found.groups() if part)))
     if not programs or len(hooks) != len(programs):
         raise RefusedError(
             "EF_CONTRACT_MALFORMED", f"{where}.requires: needs one attach: for each program, in their order"

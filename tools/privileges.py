@@ -18,6 +18,8 @@ from typing import Any, Iterable, Sequence
 
 import jinja2
 import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import parse
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import KERNEL_READERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/privileges.md"
@@ -76,13 +78,14 @@ def restricted_calls(source: str) -> list[tuple[str, str, str]]:
 
 def marks(requires: Sequence[str], family: str) -> str:
     """What a variant asks for beyond capabilities on a kernel family."""
-    kinds = {word.split(":")[1] for word in requires if word.startswith("attach:")}
-    reads = any(re.match(r"helper:\w+:probe_read", word) for word in requires)
+    words = [parse(word) for word in requires]
+    kinds = [word.attach for word in words if word.attach]
+    reads = any(word.kind == "helper" and word.target in KERNEL_READERS for word in words)
     asked = {
         "B": "btf:vmlinux" in requires,
-        "P": bool(kinds & {"kprobe", "kretprobe", "tracepoint"}) or "map_type:perf_event_array" in requires,
-        "L": reads or bool(kinds & {"kprobe", "kretprobe"}),
-        "S": "lsm" in kinds,
+        "P": any(kind.perf_event for kind in kinds) or "map_type:perf_event_array" in requires,
+        "L": reads or any(kind.lockdown for kind in kinds),
+        "S": any(kind.program_type == "lsm" for kind in kinds),
         "M": family == "5.10",
     }
     return " ".join(mark for mark, needed in asked.items() if needed) or "–"
@@ -107,7 +110,7 @@ def variants_table(documents: Iterable[dict[str, Any]]) -> str:
     for document in documents:
         for variant in document["variants"]:
             requires = variant["requires"]
-            kinds = sorted({word.split(":")[1] for word in requires if word.startswith("attach:")})
+            kinds = sorted({word.attach.name for word in map(parse, requires) if word.attach})
             cells = [marks(requires, family) for family in FAMILIES]
             rows.append([f"{document['feature']} {variant['name']}", " ".join(kinds), *cells])
     return table(["variant", "hook", *FAMILIES], rows)

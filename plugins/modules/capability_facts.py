@@ -142,7 +142,7 @@ def the_day(module):
 
 
 def ask(params, today):
-    """The facts with the predictions; raises ContractError."""
+    """The facts with the predictions; raises FleetError for a contract that cannot be read."""
     from pathlib import Path
 
     from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, profile
@@ -175,12 +175,12 @@ def main():
         supports_check_mode=True,
     )
     refuse_unsupported_host(module)
-    from ansible_collections.ebpf.fleet.plugins.module_utils.facts import profile
+    from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 
     try:
         facts = ask(module.params, the_day(module))
-    except profile.ContractError as error:
-        module.fail_json(msg=str(error))
+    except FleetError as error:
+        module.fail_json(**error.as_result())
     if not facts["privileged"]:
         module.warn("Not privileged: the kernel answers few questions; use become to have them all answered")
     module.exit_json(

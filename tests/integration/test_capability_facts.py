@@ -122,7 +122,7 @@ def interpreter_of(version: str) -> str:
         ({"contracts": [{"feature": "f"}]}, "contract f: needs a feature name and at least one variant"),
         (
             {"contracts": [{"feature": "f", "variants": [{"name": "full", "requires": ["map_type:nope"]}]}]},
-            "contract f, variant full: requirement 'map_type:nope'",
+            "EF_CONTRACT_MALFORMED: features/f/contract.json: variants[0].requires[0]: is 'map_type:nope'; choose",
         ),
         ({"today": "tomorrow"}, "today: 'tomorrow' is no date"),
         ({"helpers": "some"}, "value of helpers must be one of"),

@@ -111,7 +111,9 @@ def test_attaching_needs_every_program(loader: Path, tmp_path: Path, trust: Trus
     wait_for(all_gone, "the kernel frees the program that was attached")
 
 
-@pytest.mark.parametrize("section", ["xdp", "tc", "cgroup_skb/ingress", "socket"])
+@pytest.mark.parametrize(
+    "section", ["xdp", "tc", "cgroup_skb/ingress", "socket", "iter/task", "kprobe.multi/vfs_*", "uprobe//bin/true:main"]
+)
 def test_what_the_loader_does_not_attach_is_said(loader: Path, tmp_path: Path, trust: Trust, section: str) -> None:
     found = try_one(loader, tmp_path, trust, plain(section), ["btf:any"])
     assert (found["loads"], found["reason_code"]) == (False, "EF_ATTACH_FAILED")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.loader.bundles import Trust
 from tests.loader.objects import bundle_of, check, compile_source, contract, plain, variant
-from tests.unit.test_contract import ALTERNATIVES
+from tests.support.requirement_cases import ALTERNATIVES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loads BPF: needs root")
 

@@ -15,7 +15,7 @@ LOADER = ROOT / "bpf/loader"
 # What ef_decide() calls, and what that calls; the linker leaves out the rest of these files.
 NEEDED = ("base/*.c", "bundle/contract.c", "bundle/signal.c", "bundle/standing.c", "control/desired.c",
           "control/inputs.c", "control/lease.c", "control/orders.c", "feature/decide.c", "feature/degrade.c",
-          "feature/state.c")  # fmt: skip
+          "feature/state.c", "kernel/bpfnames.c", "kernel/requirement.c")  # fmt: skip
 
 OFF, ATTACHED, KILLED, DISABLED, SHED = range(5)
 ON = f"state={ATTACHED} opened=1 linked=1"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import HOOKS
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import ATTACH_KINDS
 
 from tests.loader.bundles import Trust, canonical
 from tests.loader.conftest import ROOT
@@ -82,9 +82,7 @@ def test_before_5_8_it_is_cap_sys_admin(driver: Path, last_cap: int) -> None:
 
 def test_the_table_has_the_types_that_a_contract_may_ask_for_and_none_needs_the_network() -> None:
     table = (SOURCES / "kernel/privilege.c").read_text().partition("types[] = {")[2].partition("};")[0]
-    assert set(re.findall(r'\{"(\w+)"', table)) == {kind for kind, _btf in HOOKS.values()}
-    attachable = re.findall(r"case BPF_PROG_TYPE_(\w+):", (SOURCES / "feature/object.c").read_text())
-    assert set(re.findall(r'\{"(\w+)"', table)) == {name.lower() for name in attachable}
+    assert set(re.findall(r'\{"(\w+)"', table)) == {kind.program_type for kind in ATTACH_KINDS}
     assert "CAP_NET_ADMIN" not in table
 
 

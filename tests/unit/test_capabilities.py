@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import answers
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import parse
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, kernelfacts
-from ansible_collections.ebpf.fleet.plugins.module_utils.facts.profile import parse_requirement
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, kernelask, loaded
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import kernel_family, read_os_release
 
@@ -316,7 +316,7 @@ def next_program_id() -> int:
 
 @pytest.fixture(scope="module")
 def facts() -> dict:
-    return capabilities.gather([parse_requirement(text) for text in TEXTS])
+    return capabilities.gather([parse(text) for text in TEXTS])
 
 
 @as_root
@@ -353,7 +353,7 @@ class TestThisKernel:
     def test_no_descriptor_is_left_open(self) -> None:
         gc.collect()  # what an earlier test forgot is not closed in the middle of this one
         before = set(os.listdir("/proc/self/fd"))
-        capabilities.gather([parse_requirement(text) for text in TEXTS])
+        capabilities.gather([parse(text) for text in TEXTS])
         assert set(os.listdir("/proc/self/fd")) <= before
 
     def test_memlock_is_put_back(self) -> None:
@@ -373,7 +373,7 @@ class TestThisKernel:
         risen = []
         for _attempt in range(5):
             before = next_program_id()
-            capabilities.gather([parse_requirement("helper:tracing:ringbuf_reserve")])
+            capabilities.gather([parse("helper:tracing:ringbuf_reserve")])
             risen.append(next_program_id() - before)
             if risen[-1] == 1:
                 return

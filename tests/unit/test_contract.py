@@ -13,7 +13,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document impor
     validate_contract,
     variant_maps,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import requirement_remedy
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import ATTACH
+
+from tests.support.requirement_cases import ALTERNATIVES
 
 MAPS = [
     {"name": "ef_counters", "type": "percpu_array", "max_entries": 4, "scope": "per_cpu"},
@@ -183,6 +185,8 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (GOOD, "maps.1.variants", [], ["maps[1].variants", "at least one"]),
         (GOOD, "signals.0.perf_map", "ef_hist", ["signals[0].perf_map", "remove it"]),
         (GOOD, "variants.0.requires.0", "btf:any", ["variants[0].requires", "without 'btf:vmlinux'", "add it"]),
+        (GOOD, "maps.1.type", "arena", ["maps[1].type: is 'arena'; ", "did you mean 'array'?"]),
+        (GOOD, "maps.1.type", "unspec", ["maps[1].type: is 'unspec'; "]),
         (GOOD, "variants.0.requires.1", "prog_type:kprobe", ["without 'prog_type:tracing'", "add it"]),
         (GOOD, "variants.0.requires.1", "helper:kprobe:d_path", ["no program of type 'kprobe'"]),
         (GOOD, "variants.0.requires.2", "attach:uprobe:x", ["variants[0].requires[2]", "did you mean 'kprobe'?"]),
@@ -299,56 +303,9 @@ def test_an_expired_feature_is_refused_from_its_day_on() -> None:
     assert "has come" in messages(temporary, today="2027-06-30")[0]
 
 
-@pytest.mark.parametrize(
-    "requirement",
-    [
-        "btf:vmlinux", "btf:any", "prog_type:raw_tracepoint", "map_type:ringbuf", "helper:tracing:ktime_get_ns",
-        "attach:tp_btf:sched_switch", "attach:raw_tp:sched_switch", "attach:tracepoint:sched/sched_switch",
-        "attach:kprobe:vfs_unlink", "attach:kretprobe:vfs_unlink",
-        "attach:fexit:do_exit", "attach:fentry:do_exit", "attach:lsm:bprm_check_security", "kernel:5.10",
-    ],
-)  # fmt: skip
-def test_requirements_of_the_grammar(requirement: str) -> None:
-    assert requirement_remedy(requirement) is None
-
-
-@pytest.mark.parametrize(
-    "requirement",
-    [
-        "", "btf", "btf:module", "prog_type:tracng", "map_type:", "helper:tracing", "helper:nothing:x",
-        "helper:tracing:bpf_d_path", "helper:tracing:frobnicate", "attach:",
-        "attach:tracepoint:sched_switch", "attach:kprobe:a b", "attach:uprobe:x", "kernel:6", "kernel:6.1.0", "cpu:4",
-        None, 5, "kernel:6.1\n",
-    ],
-)  # fmt: skip
-def test_anything_else_is_refused_with_a_remedy(requirement: Any) -> None:
-    assert requirement_remedy(requirement)
-
-
-# Words of one variant's `requires`, and whether two of its programs hang on one hook. The loader's tests read it too.
-ALTERNATIVES = [
-    (["fentry:vfs_read", "kprobe:vfs_read"], True),
-    (["kprobe:vfs_read", "fentry:vfs_read"], True),
-    (["fexit:vfs_read", "kretprobe:vfs_read"], True),
-    (["tp_btf:sched_switch", "raw_tp:sched_switch"], True),
-    (["raw_tp:sched_switch", "tracepoint:sched/sched_switch"], True),
-    (["tracepoint:sched/sched_switch", "tp_btf:sched_wakeup", "tp_btf:sched_switch"], True),
-    # Entry and exit of a function are two hooks, and so are two functions.
-    (["fentry:vfs_read", "fexit:vfs_read"], False),
-    (["kprobe:vfs_read", "kretprobe:vfs_read"], False),
-    (["fentry:vfs_read", "kretprobe:vfs_read"], False),
-    (["fentry:vfs_read", "fentry:vfs_write", "kprobe:vfs_readv"], False),
-    (["raw_tp:sys_enter", "raw_tp:sys_exit", "tracepoint:syscalls/sys_enter_read"], False),
-    # A name of a function and of a tracepoint are not one.
-    (["kprobe:sched_switch", "raw_tp:sched_switch"], False),
-]
-TYPES = {"fentry": "tracing", "fexit": "tracing", "tp_btf": "tracing", "kprobe": "kprobe", "kretprobe": "kprobe",
-         "raw_tp": "raw_tracepoint", "tracepoint": "tracepoint"}  # fmt: skip
-
-
 @pytest.mark.parametrize(("hooks", "refused"), ALTERNATIVES)
 def test_two_alternatives_for_one_hook_would_both_attach(hooks: list[str], refused: bool) -> None:
-    types = {f"prog_type:{TYPES[word.partition(':')[0]]}" for word in hooks}
+    types = {f"prog_type:{ATTACH[word.partition(':')[0]].program_type}" for word in hooks}
     requires = ["btf:vmlinux", *sorted(types), *(f"attach:{word}" for word in hooks)]
     said = "\n".join(error.message for error in validate_contract(changed(GOOD, "variants.0.requires", requires), "c"))
     assert ("which are one hook, and both programs would attach" in said) is refused, said

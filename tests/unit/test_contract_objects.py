@@ -14,7 +14,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document impor
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import (
     compare_with_objects,
     least_bytes,
-    needed_by_program,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import has_core_relocations, reads_kernel
 
@@ -105,7 +104,9 @@ def test_a_contract_that_equals_its_objects_has_no_difference() -> None:
         ("programs.0.section", "lsm_cgroup/x", ["changes what the kernel does"]),
         ("programs.0.section", "raw_tp.w/x", ["changes what the kernel does"]),
         ("optional", ["?tp_btf/sched_switch"], ["variants[0].programs", "remove the '?'"]),
-        ("programs.0.section", "kprobe", ['SEC("kprobe/NAME")']),
+        ("programs.0.section", "kprobe", ['SEC("kprobe/SYMBOL")']),
+        ("programs.0.section", "kprobe/do exit", ['SEC("kprobe/SYMBOL")']),
+        ("programs.0.section", "tp/sched_switch", ['SEC("tp/GROUP/NAME")']),
         ("programs.0.section", "kprobe/do_exit+0x8", ["without an offset"]),
         ("programs.0.section", "lsm/file_open", ["an LSM program on the metrics path", "'data_path: policy'"]),
         ("maps.2.max_entries", 1000000, ["maps[1].max_entries", "65", "1000000", "make them equal"]),
@@ -239,20 +240,6 @@ def test_what_others_compiled_counts_itself_or_says_that_it_does_not() -> None:
 def test_a_variant_without_an_object_is_named() -> None:
     assert "-DEF_VARIANT_FULL" in compared(HISTOGRAM)
     assert "put the compiled object into the feature's folder as full.bpf.o" in compared(OTHERS)
-
-
-@pytest.mark.parametrize(
-    ("section", "kind", "needed"),
-    [
-        ("tp/sched/sched_switch", "tracepoint", ["prog_type:tracepoint", "attach:tracepoint:sched/sched_switch"]),
-        ("kretprobe/x", "kprobe", ["prog_type:kprobe", "attach:kretprobe:x"]),
-        ("fexit.s/x", "tracing", ["prog_type:tracing", "attach:fexit:x", "btf:vmlinux"]),
-        ("lsm.s/x", "lsm", ["prog_type:lsm", "attach:lsm:x", "btf:vmlinux"]),
-        ("xdp", "xdp", ["prog_type:xdp"]),
-    ],
-)
-def test_what_a_program_surely_needs(section: str, kind: str, needed: list[str]) -> None:
-    assert needed_by_program({"name": "ef_x", "section": section, "type": kind}) == needed
 
 
 def test_the_least_memory_of_a_map() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts, nextkernel
-from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfnames, bpfsys, kernelask
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfnames, bpfsys
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 ENUMS = ("bpf_prog_type", "bpf_map_type", "bpf_func_id", "bpf_link_type", "bpf_attach_type", "bpf_cmd")
@@ -58,12 +58,12 @@ def test_each_name_has_the_kernels_number(
 @pytest.mark.parametrize(
     ("number", "name"),
     [
-        (kernelask.RAW_TP, "TRACE_RAW_TP"),
-        (kernelask.FENTRY, "TRACE_FENTRY"),
-        (kernelask.FEXIT, "TRACE_FEXIT"),
-        (kernelask.MODIFY_RETURN, "MODIFY_RETURN"),
-        (kernelask.LSM_MAC, "LSM_MAC"),
-        (kernelask.ITER, "TRACE_ITER"),
+        (bpfnames.TRACE_RAW_TP, "TRACE_RAW_TP"),
+        (bpfnames.TRACE_FENTRY, "TRACE_FENTRY"),
+        (bpfnames.TRACE_FEXIT, "TRACE_FEXIT"),
+        (bpfnames.MODIFY_RETURN, "MODIFY_RETURN"),
+        (bpfnames.LSM_MAC, "LSM_MAC"),
+        (bpfnames.TRACE_ITER, "TRACE_ITER"),
     ],
 )
 def test_attach_types(enums: dict[str, dict[str, int]], number: int, name: str) -> None:

@@ -79,6 +79,11 @@ def test_a_table_that_is_not_there_is_named() -> None:
         (["btf:any", "prog_type:kprobe", "attach:kprobe:x"], "6.12", "P L"),
         (["btf:vmlinux", "prog_type:lsm", "helper:lsm:probe_read_kernel", "attach:lsm:x"], "5.10", "B L S M"),
         (["btf:any", "prog_type:raw_tracepoint", "map_type:perf_event_array"], "6.1", "P"),
+        (["prog_type:tracepoint", "attach:tracepoint:sched/sched_switch"], "6.1", "P L"),
+        (["prog_type:kprobe", "attach:kretprobe:do_exit"], "6.1", "P L"),
+        (["prog_type:tracing", "helper:tracing:probe_read_str"], "6.1", "L"),
+        (["prog_type:tracing", "helper:tracing:probe_read_user"], "6.1", "–"),
+        (["prog_type:lsm"], "6.1", "–"),
     ],
 )
 def test_what_a_variant_asks_for(requires: list[str], family: str, marks: str) -> None:

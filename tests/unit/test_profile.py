@@ -6,12 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.facts.profile import (
-    ContractError,
-    parse_requirement,
-    predict,
-    requirements,
-)
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts.profile import predict, requirements
 
 YES = {"answer": "yes", "evidence": "tried"}
 NO = {"answer": "no", "evidence": "EINVAL"}
@@ -95,64 +91,47 @@ def test_expiry_is_the_first_day_that_it_does_not_run(today: str, profile: str) 
     assert (found["reason_code"] == "EF_EXPIRED") is (profile == "disabled")
 
 
+VARIANT: dict[str, Any] = {"name": "full", "requires": ["btf:any"]}
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("contract", "file", "words"),
     [
-        "btf:vmlinux",
-        "btf:any",
-        "prog_type:tracing",
-        "map_type:percpu_array",
-        "helper:tracing:ringbuf_reserve",
-        "attach:tp_btf:sched_switch",
-        "attach:raw_tp:sched_switch",
-        "attach:tracepoint:sched/sched_switch",
-        "attach:kprobe:do_unlinkat",
-        "attach:kretprobe:do_unlinkat",
-        "attach:fentry:vfs_unlink",
-        "attach:fexit:vfs_unlink",
-        "attach:lsm:file_open",
-        "kernel:5.10",
+        ({}, None, "contract None: needs a feature name and at least one variant; pass contract.json as built"),
+        ({"feature": "f"}, "f", "contract f: needs a feature name and at least one variant"),
+        ({"feature": "f", "variants": []}, "f", "contract f: needs a feature name and at least one variant"),
+        ({"feature": 7, "variants": [VARIANT]}, None, "contract 7: needs a feature name"),
+        ({"variants": ["full"]}, "f", "variants[0]: is 'full'; give a mapping"),
+        (
+            {"variants": [VARIANT, {"requires": []}]},
+            "f",
+            "variants[1].name: is missing or not text; give the",
+        ),
+        ({"variants": [{"name": "x"}]}, "f", "variants[0].requires: is not there or not a list; give a list"),
+        ({"variants": [{"name": "x", "requires": "btf:any"}]}, "f", "variants[0].requires: is not there or not a list"),
+        ({"variants": [VARIANT], "bcc": "yes"}, "f", "bcc: is 'yes'; give a mapping"),
+        ({"variants": [VARIANT], "bcc": {"programs": ["p"]}}, "f", "bcc.requires: is not there or not a list"),
+        ({"variants": [VARIANT], "bcc": {"requires": ["btf:none"]}}, "f", "bcc.requires[0]: is 'btf:none'; write 'btf"),
     ],
 )
-def test_the_whole_grammar_is_read(text: str) -> None:
-    assert parse_requirement(text).text == text
+def test_a_contract_without_what_is_needed_is_refused(contract: dict[str, Any], file: str | None, words: str) -> None:
+    contract = {"feature": "f", **contract} if "variants" in contract else contract
+    for refuse in (lambda: requirements([CONTRACT, contract]), lambda: predict(contract, facts())):
+        with pytest.raises(FleetError) as caught:
+            refuse()
+        assert (caught.value.code, caught.value.file) == (
+            "EF_CONTRACT_MALFORMED",
+            file and f"features/{file}/contract.json",
+        )
+        assert words in caught.value.message
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "btf:module",
-        "prog_type:Tracing",
-        "map_type:perCPU",
-        "helper:tracing",
-        "helper:tracing:nope",
-        "attach:tp_btf:",
-        "attach:tp_btf:a b",
-        "attach:tracepoint:sched_switch",
-        "attach:uprobe:main",
-        "kernel:5",
-        "kernel:five.ten",
-        "config:CONFIG_BPF",
-        "",
-    ],
-)
-def test_anything_else_is_refused_with_a_remedy(text: str) -> None:
-    with pytest.raises(ContractError, match=r"requirement '.*': .*(write|use one of|only)"):
-        parse_requirement(text)
-
-
-def test_the_error_names_feature_and_variant() -> None:
-    contract = {"feature": "f", "variants": [{"name": "full", "requires": ["map_type:nope"]}]}
-    with pytest.raises(ContractError, match="contract f, variant full: requirement 'map_type:nope'"):
-        requirements([contract])
-
-
-@pytest.mark.parametrize(
-    "contract", [{}, {"feature": "f"}, {"feature": "f", "variants": []}, {"feature": "f", "variants": [{"name": "x"}]}]
-)
-def test_a_contract_without_what_is_needed_is_refused(contract: dict[str, Any]) -> None:
-    with pytest.raises(ContractError, match="contract"):
-        requirements([contract])
+def test_every_bad_requirement_is_said_at_once() -> None:
+    bad = {"feature": "f", "variants": [{"name": "x", "requires": ["map_type:arena", "btf:any", "kernel:6"]}]}
+    with pytest.raises(FleetError) as caught:
+        requirements([bad, {**bad, "feature": "g"}])
+    assert "4 problems: features/f/contract.json: variants[0].requires[0]: is 'map_type:arena'" in caught.value.message
+    assert "features/g/contract.json: variants[0].requires[2]: is 'kernel:6'; write 'kernel:" in caught.value.message
 
 
 def test_requirements_are_collected_once() -> None:

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/must.h"
+#include "kernel/requirement.h"
 
 #define SCHEMA "ebpf.fleet/contract/v1"
 #define CODE "EF_CONTRACT_MALFORMED"
@@ -179,38 +180,40 @@ static int read_signals(const struct reader *in, struct ef_contract *contract) {
 	return 0;
 }
 
-/* What an attach: requirement hangs on: the moment, and in *target the function or tracepoint. */
-static const char *moment_of(const char *requirement, const char **target) {
-	static const char *const hooks[] = {"fentry", "kprobe", "fexit",      "kretprobe",
-					    "tp_btf", "raw_tp", "tracepoint", "lsm"};
-	static const char *const moments[] = {"entry",	    "entry",	  "exit",	"exit",
-					      "tracepoint", "tracepoint", "tracepoint", "lsm"};
-	const char *hook = strncmp(requirement, "attach:", 7) ? "" : requirement + 7;
-	size_t length = strcspn(hook, ":");
+static int read_requirement(const struct reader *in, const char *text,
+			    struct ef_requirement *requirement) {
+	const char *remedy = ef_requirement_read(text, requirement);
 
-	for (size_t i = 0; hook[length] && i < sizeof(hooks) / sizeof(hooks[0]); i++) {
-		if (strlen(hooks[i]) != length || strncmp(hooks[i], hook, length))
-			continue;
-		*target = strrchr(hook, '/') ? strrchr(hook, '/') + 1 : hook + length + 1;
-		return moments[i];
-	}
-	return NULL;
+	if (!remedy)
+		return 0;
+	if (requirement->attach)
+		return ef_refuse(in->why, CODE, in->file,
+				 "field 'variants.requires': '%.140s' is not a requirement: write "
+				 "attach:%s:%s; " REMEDY,
+				 text, requirement->attach->name, requirement->attach->form);
+	return ef_refuse(in->why, CODE, in->file,
+			 "field 'variants.requires': '%.140s' is not a requirement: %s; " REMEDY,
+			 text, remedy);
+}
+
+static bool same_hook(const struct ef_requirement *one, const struct ef_requirement *other) {
+	return one->attach && other->attach && strcmp(one->key, other->key) != 0 &&
+	       ef_attach_same(one->attach, one->target, other->attach, other->target);
 }
 
 /* Every program of a variant is attached: two for one hook would count each event twice. */
-static int read_hooks(const struct reader *in, const json_t *requires_) {
-	const char *moment, *target, *other_moment, *other;
+static int read_requires(const struct reader *in, const json_t *requires_) {
+	struct ef_requirement one, earlier;
 	json_t *item;
 	size_t i;
 
 	json_array_foreach (requires_, i, item) {
-		moment = moment_of(json_string_value(item), &target);
-		for (size_t j = 0; moment && j < i; j++) {
-			if (json_equal(item, json_array_get(requires_, j)))
-				continue;
-			other_moment =
-			    moment_of(json_string_value(json_array_get(requires_, j)), &other);
-			if (other_moment && !strcmp(moment, other_moment) && !strcmp(target, other))
+		if (read_requirement(in, json_string_value(item), &one))
+			return -1;
+		for (size_t j = 0; one.attach && j < i; j++) {
+			const char *text = json_string_value(json_array_get(requires_, j));
+
+			if (!ef_requirement_read(text, &earlier) && same_hook(&one, &earlier))
 				return malformed(in, "variants.requires",
 						 "has two programs for one hook, and both would "
 						 "attach; make variants of them");
@@ -252,7 +255,7 @@ static int read_variants(const struct reader *in, const struct ef_feature *featu
 		if (strcmp(variant->name, feature->variants[i].name))
 			return malformed(in, "variants.name",
 					 "must be the manifest's, in its order");
-		if (read_hooks(in, variant->requires_) || read_profile(in, item, variant))
+		if (read_requires(in, variant->requires_) || read_profile(in, item, variant))
 			return -1;
 	}
 	return 0;

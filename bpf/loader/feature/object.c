@@ -21,41 +21,32 @@ static bool names_program(const struct ef_contract_variant *contract, const char
 }
 
 /*
- * What ends with a link that dies with its descriptor. XDP, tc and cgroup
- * programs need an interface or a cgroup, and may outlive us.
+ * NULL for what we do not attach. What we attach ends with a link that dies with its descriptor:
+ * XDP, tc and cgroup programs need an interface or a cgroup, and may outlive us.
  */
-static bool is_attachable(const struct bpf_program *program) {
-	switch (bpf_program__type(program)) {
-	case BPF_PROG_TYPE_KPROBE:
-	case BPF_PROG_TYPE_TRACEPOINT:
-	case BPF_PROG_TYPE_RAW_TRACEPOINT:
-	case BPF_PROG_TYPE_TRACING:
-	case BPF_PROG_TYPE_LSM:
-		return true;
-	default:
-		return false;
-	}
+static const struct ef_attach *kind_of(const struct bpf_program *program, const char **target) {
+	return ef_attach_of_section(bpf_program__section_name(program), target);
 }
 
 /* 0 for a program that this loader attaches and that only looks on. */
 static int check_kind(const struct bpf_object *object, const struct bpf_program *program,
 		      struct ef_reason *why) {
-	const char *name = bpf_program__name(program);
+	const char *name = bpf_program__name(program), *target;
 
-	if (!is_attachable(program)) {
-		ef_reason_set(why, "EF_ATTACH_FAILED",
-			      "program '%s' is in section '%s', which this loader does not attach; "
-			      "use tp_btf, raw_tp, tracepoint, kprobe, kretprobe, fentry, fexit or "
-			      "lsm",
-			      name, bpf_program__section_name(program));
-		return -1;
-	}
 	if (bpf_program__expected_attach_type(program) == BPF_MODIFY_RETURN) {
 		ef_reason_set(
 		    why, "EF_CONTRACT_MALFORMED",
 		    "program '%s' would change what a kernel function returns; use fentry "
 		    "or fexit",
 		    name);
+		return -1;
+	}
+	if (!kind_of(program, &target)) {
+		ef_reason_set(why, "EF_ATTACH_FAILED",
+			      "program '%s' is in section '%s', which this loader does not attach; "
+			      "use tp_btf, raw_tp, tracepoint, kprobe, kretprobe, fentry, fexit or "
+			      "lsm",
+			      name, bpf_program__section_name(program));
 		return -1;
 	}
 	if (bpf_program__type(program) == BPF_PROG_TYPE_LSM &&
@@ -79,40 +70,14 @@ static int check_kinds(const struct bpf_object *object, struct ef_reason *why) {
 	return 0;
 }
 
-/* A kind of hook, and the moment of a function or tracepoint at which its programs run. */
-struct hook_kind {
-	const char *prefix, *kind, *moment;
-};
-
-/* Of a program's section, with the function or tracepoint in *target; NULL: of no such kind. */
-static const struct hook_kind *hook_of(const struct bpf_program *program, const char **target) {
-	static const struct hook_kind kinds[] = {
-	    {"fentry/", "fentry", "entry"},	    {"fentry.s/", "fentry", "entry"},
-	    {"kprobe/", "kprobe", "entry"},	    {"fexit/", "fexit", "exit"},
-	    {"fexit.s/", "fexit", "exit"},	    {"kretprobe/", "kretprobe", "exit"},
-	    {"tp_btf/", "tp_btf", "event"},	    {"raw_tp/", "raw_tp", "event"},
-	    {"raw_tracepoint/", "raw_tp", "event"}, {"tp/", "tracepoint", "event"},
-	    {"tracepoint/", "tracepoint", "event"},
-	};
-	const char *section = bpf_program__section_name(program);
-
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		if (strncmp(section, kinds[i].prefix, strlen(kinds[i].prefix)))
-			continue;
-		*target = strrchr(section, '/') + 1;
-		return &kinds[i];
-	}
-	return NULL;
-}
-
 /* Two programs of one kind are no alternatives: no kernel takes only one of them. */
 static bool alternatives(const struct bpf_program *one, const struct bpf_program *other) {
 	const char *target, *other_target;
-	const struct hook_kind *hook = hook_of(one, &target);
-	const struct hook_kind *other_hook = hook_of(other, &other_target);
+	const struct ef_attach *kind = kind_of(one, &target);
+	const struct ef_attach *other_kind = kind_of(other, &other_target);
 
-	return hook && other_hook && strcmp(hook->kind, other_hook->kind) &&
-	       !strcmp(hook->moment, other_hook->moment) && !strcmp(target, other_target);
+	return kind && other_kind && kind != other_kind &&
+	       ef_attach_same(kind, target, other_kind, other_target);
 }
 
 /* Every program is attached: alternatives for one hook would count each event twice. */
@@ -218,23 +183,20 @@ int ef_object_check_record(const struct bpf_object *object, const struct ef_cont
 	return 0;
 }
 
-/* Requirements that hold without loading anything. */
-static bool asked_first(const char *requirement) {
-	return !strncmp(requirement, "kernel:", 7) || !strncmp(requirement, "btf:", 4) ||
-	       !strncmp(requirement, "attach:", 7);
-}
-
-/* The first requirement of one of the two sorts that is answered no, with *why. */
+/* Is one of those that are asked before a load, or of the others, answered no? The first is *why.
+ */
 static bool lacks(const struct ef_contract_variant *contract, const struct ef_kernel *kernel,
-		  bool first, struct ef_reason *why) {
+		  bool before_load, struct ef_reason *why) {
 	json_t *item;
 	size_t i;
 
 	json_array_foreach (contract->requires_, i, item) {
-		const char *requirement = json_string_value(item);
+		struct ef_requirement asked;
 
-		if (asked_first(requirement) == first &&
-		    ef_require(kernel, requirement, why) == EF_ANSWER_NO)
+		/* The contract was read: all of them are good. */
+		if (!ef_requirement_read(json_string_value(item), &asked) &&
+		    asked.kind->before_load == before_load &&
+		    ef_require(kernel, &asked, why) == EF_ANSWER_NO)
 			return true;
 	}
 	return false;

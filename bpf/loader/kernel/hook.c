@@ -11,15 +11,10 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "kernel/bpfnames.h"
 
 #define KPROBE_PMU "/sys/bus/event_source/devices/kprobe"
 #define LSM_LIST "/sys/kernel/security/lsm"
-
-/* What is asked: "fentry" and "vfs_unlink" of "fentry:vfs_unlink". */
-struct hook {
-	const char *spec;
-	const char *name;
-};
 
 static struct btf *types;
 
@@ -34,9 +29,10 @@ static const struct btf *kernel_types(void) {
 	return types;
 }
 
-static enum ef_answer absent(const struct hook *hook, const char *how, struct ef_reason *why) {
-	ef_reason_set(why, "EF_NO_ATTACH_POINT", "this kernel has no attach point '%s' (%s)",
-		      hook->spec, how);
+static enum ef_answer absent(const struct ef_requirement *hook, const char *how,
+			     struct ef_reason *why) {
+	ef_reason_set(why, hook->kind->code, "this kernel has no attach point '%s' (%s)", hook->key,
+		      how);
 	return EF_ANSWER_NO;
 }
 
@@ -56,89 +52,78 @@ void ef_hook_refused(const char *what, int err, struct ef_reason *why) {
 }
 
 /* An error of the attempt itself. Permission is an answer; anything else says nothing. */
-static enum ef_answer judge_error(const struct hook *hook, int err, struct ef_reason *why) {
+static enum ef_answer judge_error(const struct ef_requirement *hook, int err,
+				  struct ef_reason *why) {
 	char what[160];
 
 	if (err != EPERM && err != EACCES)
 		return EF_ANSWER_UNKNOWN;
-	snprintf(what, sizeof(what), "a program at '%s'", hook->spec);
+	snprintf(what, sizeof(what), "a program at '%s'", hook->key);
 	ef_hook_refused(what, err, why);
 	return EF_ANSWER_NO;
 }
 
-/* The type or function of that name in the kernel's own BTF; YES with its *id. */
-static enum ef_answer find_type(const struct hook *hook, const char *prefix, unsigned kind, int *id,
-				struct ef_reason *why) {
-	const struct btf *btf = kernel_types();
-	char full[128];
+/*
+ * The type that stands for the hook's target in the kernel's own BTF; YES with its *id. Kinds that
+ * are found by nothing else get a no where the kernel has none.
+ */
+static enum ef_answer find_type(const struct ef_kernel *kernel, const struct ef_requirement *hook,
+				int *id, struct ef_reason *why) {
+	const struct btf *btf;
+	char name[EF_TARGET_MAX + 32], how[sizeof(name) + 64];
 
+	if (hook->attach->own_btf && kernel->btf != EF_BTF_VMLINUX) {
+		ef_reason_set(why, ef_reason_code(&kernel->own_btf_why),
+			      "'%s' needs the kernel's own types, and no other BTF can stand in "
+			      "for them: %s",
+			      hook->key, ef_reason_text(&kernel->own_btf_why));
+		return EF_ANSWER_NO;
+	}
+	btf = kernel_types();
 	if (!btf)
 		return EF_ANSWER_UNKNOWN;
-	snprintf(full, sizeof(full), "%s%s", prefix, hook->name);
-	*id = btf__find_by_name_kind(btf, full, kind);
+	snprintf(name, sizeof(name), "%s%s", hook->attach->prefix, hook->target);
+	*id = btf__find_by_name_kind(btf, name, hook->attach->btf_kind);
 	if (*id > 0)
 		return EF_ANSWER_YES;
-	snprintf(full, sizeof(full), "%s%s is not in " EF_KERNEL_BTF, prefix, hook->name);
-	return absent(hook, full, why);
+	snprintf(how, sizeof(how), "%s is not in " EF_KERNEL_BTF, name);
+	return absent(hook, how, why);
 }
 
-/* As find_type(), for hooks that exist only with the kernel's own BTF. */
-static enum ef_answer need_type(const struct ef_kernel *kernel, const struct hook *hook,
-				const char *prefix, unsigned kind, int *id, struct ef_reason *why) {
-	if (kernel->btf == EF_BTF_VMLINUX)
-		return find_type(hook, prefix, kind, id, why);
-	ef_reason_set(
-	    why, ef_reason_code(&kernel->own_btf_why),
-	    "'%s' needs the kernel's own types, and no other BTF can stand in for them: %s",
-	    hook->spec, ef_reason_text(&kernel->own_btf_why));
-	return EF_ANSWER_NO;
-}
-
-/* The least program: it returns 0. A descriptor, or -errno. */
-static int load_least(enum bpf_prog_type type, enum bpf_attach_type attach, int btf_id) {
+/* The least program of a kind: it returns 0. A descriptor, or -errno. */
+static int load_least(const struct ef_attach *kind, int btf_id) {
 	const struct bpf_insn insns[] = {
 	    {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0},
 	    {.code = BPF_JMP | BPF_EXIT},
 	};
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach,
+	LIBBPF_OPTS(bpf_prog_load_opts, opts,
+		    .expected_attach_type = (enum bpf_attach_type)kind->attach_type,
 		    .attach_btf_id = (__u32)btf_id);
-	int fd = bpf_prog_load(type, "ef_probe", "GPL", insns, EF_ARRAY_SIZE(insns), &opts);
+	int type = ef_name_number(EF_NAMES_PROG_TYPE, kind->prog_type, strlen(kind->prog_type));
+	int fd = bpf_prog_load((enum bpf_prog_type)type, "ef_probe", "GPL", insns,
+			       EF_ARRAY_SIZE(insns), &opts);
 
 	return fd < 0 ? -errno : fd;
 }
 
-/* May a program be loaded for that function? */
-static enum ef_answer try_load(const struct hook *hook, enum bpf_prog_type type,
-			       enum bpf_attach_type attach, int btf_id, struct ef_reason *why) {
-	_cleanup_close_ int fd = load_least(type, attach, btf_id);
+static enum ef_answer ask_tp_btf(const struct ef_kernel *kernel, const struct ef_requirement *hook,
+				 struct ef_reason *why) {
+	int id;
 
+	return find_type(kernel, hook, &id, why);
+}
+
+/* May a program be loaded for that very function? */
+static enum ef_answer ask_function(const struct ef_kernel *kernel,
+				   const struct ef_requirement *hook, struct ef_reason *why) {
+	_cleanup_close_ int fd = -1;
+	int id;
+	enum ef_answer said = find_type(kernel, hook, &id, why);
+
+	if (said != EF_ANSWER_YES)
+		return said;
+	fd = load_least(hook->attach, id);
 	return fd < 0 ? judge_error(hook, -fd, why) : EF_ANSWER_YES;
-}
-
-static enum ef_answer ask_tp_btf(const struct ef_kernel *kernel, const struct hook *hook,
-				 struct ef_reason *why) {
-	int id;
-
-	return need_type(kernel, hook, "btf_trace_", BTF_KIND_TYPEDEF, &id, why);
-}
-
-static enum ef_answer ask_function(const struct ef_kernel *kernel, const struct hook *hook,
-				   enum bpf_attach_type attach, struct ef_reason *why) {
-	int id;
-	enum ef_answer said = need_type(kernel, hook, "", BTF_KIND_FUNC, &id, why);
-
-	return said == EF_ANSWER_YES ? try_load(hook, BPF_PROG_TYPE_TRACING, attach, id, why)
-				     : said;
-}
-
-static enum ef_answer ask_fentry(const struct ef_kernel *kernel, const struct hook *hook,
-				 struct ef_reason *why) {
-	return ask_function(kernel, hook, BPF_TRACE_FENTRY, why);
-}
-
-static enum ef_answer ask_fexit(const struct ef_kernel *kernel, const struct hook *hook,
-				struct ef_reason *why) {
-	return ask_function(kernel, hook, BPF_TRACE_FEXIT, why);
 }
 
 /* Is "bpf" among the active security modules? Unknown where the list cannot be read. */
@@ -154,17 +139,8 @@ static enum ef_answer lsm_active(void) {
 	return EF_ANSWER_NO;
 }
 
-static enum ef_answer load_lsm(const struct ef_kernel *kernel, const struct hook *hook,
-			       struct ef_reason *why) {
-	int id;
-	enum ef_answer said = need_type(kernel, hook, "bpf_lsm_", BTF_KIND_FUNC, &id, why);
-
-	return said == EF_ANSWER_YES ? try_load(hook, BPF_PROG_TYPE_LSM, BPF_LSM_MAC, id, why)
-				     : said;
-}
-
 /* It loads and attaches where the BPF LSM is not active too, and then is never called. */
-static enum ef_answer ask_lsm(const struct ef_kernel *kernel, const struct hook *hook,
+static enum ef_answer ask_lsm(const struct ef_kernel *kernel, const struct ef_requirement *hook,
 			      struct ef_reason *why) {
 	enum ef_answer active = lsm_active(), said;
 
@@ -174,7 +150,7 @@ static enum ef_answer ask_lsm(const struct ef_kernel *kernel, const struct hook 
 			      "); boot with bpf in lsm=, on a kernel with CONFIG_BPF_LSM");
 		return EF_ANSWER_NO;
 	}
-	said = load_lsm(kernel, hook, why);
+	said = ask_function(kernel, hook, why);
 	if (said == EF_ANSWER_NO || active == EF_ANSWER_YES)
 		return said;
 	ef_reason_set(why, "EF_UNKNOWN",
@@ -184,13 +160,13 @@ static enum ef_answer ask_lsm(const struct ef_kernel *kernel, const struct hook 
 }
 
 /* A tracepoint of a module is not in the kernel's BTF; attaching for a moment tells. */
-static enum ef_answer try_raw_tp(const struct hook *hook, struct ef_reason *why) {
-	_cleanup_close_ int program = load_least(BPF_PROG_TYPE_RAW_TRACEPOINT, 0, 0);
+static enum ef_answer try_raw_tp(const struct ef_requirement *hook, struct ef_reason *why) {
+	_cleanup_close_ int program = load_least(hook->attach, 0);
 	_cleanup_close_ int link = -1;
 
 	if (program < 0)
 		return EF_ANSWER_UNKNOWN;
-	link = bpf_raw_tracepoint_open(hook->name, program);
+	link = bpf_raw_tracepoint_open(hook->target, program);
 	if (link >= 0)
 		return EF_ANSWER_YES;
 	if (errno == ENOENT || errno == EINVAL)
@@ -198,13 +174,13 @@ static enum ef_answer try_raw_tp(const struct hook *hook, struct ef_reason *why)
 	return EF_ANSWER_UNKNOWN;
 }
 
-static enum ef_answer ask_raw_tp(const struct ef_kernel *kernel, const struct hook *hook,
+static enum ef_answer ask_raw_tp(const struct ef_kernel *kernel, const struct ef_requirement *hook,
 				 struct ef_reason *why) {
 	struct ef_reason ignored;
 	int id;
 
 	if (kernel->btf == EF_BTF_VMLINUX &&
-	    find_type(hook, "btf_trace_", BTF_KIND_TYPEDEF, &id, &ignored) == EF_ANSWER_YES)
+	    find_type(kernel, hook, &id, &ignored) == EF_ANSWER_YES)
 		return EF_ANSWER_YES;
 	return try_raw_tp(hook, why);
 }
@@ -242,7 +218,7 @@ static bool means_absent(int err) {
  * Debian's kernels have a level above the kernel's own, at which CAP_PERFMON is
  * not enough. Lockdown is the stronger reason: no setting lifts it.
  */
-static bool paranoid(const struct hook *hook, int err, struct ef_reason *why) {
+static bool paranoid(const struct ef_requirement *hook, int err, struct ef_reason *why) {
 	int level = read_number("/proc/sys/kernel/perf_event_paranoid", "");
 
 	if (err != EACCES || level <= 2 || ef_kernel_is_confidential())
@@ -251,11 +227,12 @@ static bool paranoid(const struct hook *hook, int err, struct ef_reason *why) {
 	    why, "EF_PERMISSION",
 	    "the kernel refuses a program at '%s' (%s): kernel.perf_event_paranoid is %d, "
 	    "which asks for CAP_SYS_ADMIN; set it to 2, the kernel's own default",
-	    hook->spec, strerror(err), level);
+	    hook->key, strerror(err), level);
 	return true;
 }
 
-static enum ef_answer ask_probe(const struct hook *hook, bool at_return, struct ef_reason *why) {
+static enum ef_answer ask_probe(const struct ef_requirement *hook, bool at_return,
+				struct ef_reason *why) {
 	int pmu = read_number(KPROBE_PMU "/type", "");
 	int bit = at_return ? read_number(KPROBE_PMU "/format/retprobe", "config:") : -1;
 	_cleanup_close_ int fd = -1;
@@ -264,7 +241,7 @@ static enum ef_answer ask_probe(const struct hook *hook, bool at_return, struct 
 		return absent(hook, "there is no " KPROBE_PMU, why);
 	if (at_return && (bit < 0 || bit > 63))
 		return EF_ANSWER_UNKNOWN;
-	fd = open_kprobe(pmu, at_return ? 1ULL << bit : 0, hook->name);
+	fd = open_kprobe(pmu, at_return ? 1ULL << bit : 0, hook->target);
 	if (fd >= 0)
 		return EF_ANSWER_YES;
 	if (means_absent(-fd))
@@ -272,21 +249,21 @@ static enum ef_answer ask_probe(const struct hook *hook, bool at_return, struct 
 	return paranoid(hook, -fd, why) ? EF_ANSWER_NO : judge_error(hook, -fd, why);
 }
 
-static enum ef_answer ask_kprobe(const struct ef_kernel *kernel, const struct hook *hook,
+static enum ef_answer ask_kprobe(const struct ef_kernel *kernel, const struct ef_requirement *hook,
 				 struct ef_reason *why) {
 	(void)kernel;
 	return ask_probe(hook, false, why);
 }
 
-static enum ef_answer ask_kretprobe(const struct ef_kernel *kernel, const struct hook *hook,
-				    struct ef_reason *why) {
+static enum ef_answer ask_kretprobe(const struct ef_kernel *kernel,
+				    const struct ef_requirement *hook, struct ef_reason *why) {
 	(void)kernel;
 	return ask_probe(hook, true, why);
 }
 
 /* By tracefs; without a tracefs that we may read it is unknown. */
-static enum ef_answer ask_tracepoint(const struct ef_kernel *kernel, const struct hook *hook,
-				     struct ef_reason *why) {
+static enum ef_answer ask_tracepoint(const struct ef_kernel *kernel,
+				     const struct ef_requirement *hook, struct ef_reason *why) {
 	static const char *const roots[] = {"/sys/kernel/tracing", "/sys/kernel/debug/tracing"};
 	char path[256];
 
@@ -295,31 +272,22 @@ static enum ef_answer ask_tracepoint(const struct ef_kernel *kernel, const struc
 		snprintf(path, sizeof(path), "%s/events", roots[i]);
 		if (access(path, R_OK | X_OK))
 			continue;
-		snprintf(path, sizeof(path), "%s/events/%s", roots[i], hook->name);
+		snprintf(path, sizeof(path), "%s/events/%s", roots[i], hook->target);
 		return access(path, F_OK) ? absent(hook, "tracefs has none", why) : EF_ANSWER_YES;
 	}
 	return EF_ANSWER_UNKNOWN;
 }
 
-enum ef_answer ef_hook_ask(const struct ef_kernel *kernel, const char *spec,
+enum ef_answer ef_hook_ask(const struct ef_kernel *kernel, const struct ef_requirement *hook,
 			   struct ef_reason *why) {
-	static const struct {
-		const char *kind;
-		enum ef_answer (*ask)(const struct ef_kernel *, const struct hook *,
-				      struct ef_reason *);
-	} kinds[] = {
-	    {"tp_btf:", ask_tp_btf},	     {"raw_tp:", ask_raw_tp},
-	    {"tracepoint:", ask_tracepoint}, {"kprobe:", ask_kprobe},
-	    {"kretprobe:", ask_kretprobe},   {"fentry:", ask_fentry},
-	    {"fexit:", ask_fexit},	     {"lsm:", ask_lsm},
+	static enum ef_answer (*const asks[EF_N_ATTACH])(
+	    const struct ef_kernel *, const struct ef_requirement *, struct ef_reason *) = {
+	    [EF_ATTACH_TP_BTF] = ask_tp_btf,  [EF_ATTACH_FENTRY] = ask_function,
+	    [EF_ATTACH_FEXIT] = ask_function, [EF_ATTACH_LSM] = ask_lsm,
+	    [EF_ATTACH_RAW_TP] = ask_raw_tp,  [EF_ATTACH_TRACEPOINT] = ask_tracepoint,
+	    [EF_ATTACH_KPROBE] = ask_kprobe,  [EF_ATTACH_KRETPROBE] = ask_kretprobe,
 	};
 
-	for (size_t i = 0; i < EF_ARRAY_SIZE(kinds); i++) {
-		size_t length = strlen(kinds[i].kind);
-		const struct hook hook = {.spec = spec, .name = spec + length};
-
-		if (!strncmp(spec, kinds[i].kind, length))
-			return kinds[i].ask(kernel, &hook, why);
-	}
-	return EF_ANSWER_UNKNOWN;
+	return asks[hook->attach->id] ? asks[hook->attach->id](kernel, hook, why)
+				      : EF_ANSWER_UNKNOWN;
 }

@@ -5,14 +5,15 @@
 #include "base/reason.h"
 #include "kernel/kernel.h"
 #include "kernel/probe.h"
+#include "kernel/requirement.h"
 
 /*
- * Can a program be attached there? spec is what follows "attach:", such as
- * "fentry:vfs_unlink". Asked of the kernel itself, by the least program or
- * event for that very place where it takes one, which is gone on return. The
- * rules are those of docs/interfaces.md. On EF_ANSWER_NO *why is set.
+ * Can a program be attached there? hook is of the kind EF_REQUIREMENT_ATTACH. Asked of the kernel
+ * itself, by the least program or event for that very place where it takes one, which is gone on
+ * return. The rules are those of docs/interfaces.md. On EF_ANSWER_NO *why is set.
  */
-enum ef_answer ef_hook_ask(const struct ef_kernel *kernel, const char *spec, struct ef_reason *why);
+enum ef_answer ef_hook_ask(const struct ef_kernel *kernel, const struct ef_requirement *hook,
+			   struct ef_reason *why);
 
 /* Lets go of the kernel's types, some megabytes, which one question leaves for the next. */
 void ef_hook_forget(void);

@@ -12,20 +12,6 @@
 
 #include "base/util.h"
 
-int ef_prog_type(const char *name) {
-	for (int i = 1; libbpf_bpf_prog_type_str(i); i++)
-		if (!strcmp(libbpf_bpf_prog_type_str(i), name))
-			return i;
-	return 0;
-}
-
-int ef_map_type(const char *name) {
-	for (int i = 1; libbpf_bpf_map_type_str(i); i++)
-		if (!strcmp(libbpf_bpf_map_type_str(i), name))
-			return i;
-	return 0;
-}
-
 /* libbpf's probes say 1, 0 or -errno; a refused permission is no answer. */
 static enum ef_answer answer(int result, int *err) {
 	*err = result < 0 ? -result : 0;

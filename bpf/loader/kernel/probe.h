@@ -5,10 +5,6 @@
 /* What a probe answers; unknown is never taken for yes. */
 enum ef_answer { EF_ANSWER_NO, EF_ANSWER_YES, EF_ANSWER_UNKNOWN };
 
-/* The number behind libbpf's lower-case name, or 0. */
-int ef_prog_type(const char *name);
-int ef_map_type(const char *name);
-
 /* Probes; *err is the errno that went with an answer that is not yes, or 0. */
 enum ef_answer ef_probe_prog_type(int type, int *err);
 enum ef_answer ef_probe_map_type(int type, int *err);

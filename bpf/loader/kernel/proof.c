@@ -5,7 +5,7 @@
 #include <linux/bpf.h>
 #include <stdint.h>
 
-#include "base/util.h"
+#include "kernel/bpfnames.h"
 
 #define TAKES_TWO_SLOTS (BPF_LD | BPF_IMM | BPF_DW)
 
@@ -68,15 +68,12 @@ bool ef_proof_returns_zero(const struct bpf_object *object, const struct bpf_pro
 }
 
 static bool reads_kernel(const struct bpf_program *program) {
-	static const int readers[] = {BPF_FUNC_probe_read, BPF_FUNC_probe_read_str,
-				      BPF_FUNC_probe_read_kernel, BPF_FUNC_probe_read_kernel_str};
 	const struct bpf_insn *insns = bpf_program__insns(program);
 	size_t n = insns ? bpf_program__insn_cnt(program) : 0;
 
 	for (size_t i = 0; i < n; i++)
-		for (size_t j = 0; is_helper_call(&insns[i]) && j < EF_ARRAY_SIZE(readers); j++)
-			if (insns[i].imm == readers[j])
-				return true;
+		if (is_helper_call(&insns[i]) && ef_helper_reads_kernel(insns[i].imm))
+			return true;
 	return false;
 }
 

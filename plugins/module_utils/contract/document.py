@@ -1,9 +1,10 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rules of a feature's contract by itself; contract_objects holds it against what was compiled. Pure.
+"""The rules of a feature's contract by itself; objects.py holds it against what was compiled. Pure.
 
-The rules of variants are in contract_variants, what both are written with in contract_rules.
+The rules of variants are in variants.py, what they may require in requirements.py, what all are written with in
+rules.py.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, Collection
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract import rules
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import MAP_TYPES
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.rules import Check, Findings
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import MAP_TYPES, check_bcc, check_variants
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import check_bcc, check_variants
 
 SCHEMA = "ebpf.fleet/contract/v1"
 MAX_SERIES = 16384

@@ -10,19 +10,19 @@ and ``reads_kernel`` (whether it calls a helper that reads the kernel's memory).
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import FAIR_MAPS, variant_maps
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import (
+    ATTACH_KINDS,
+    OF_SECTION,
+    of_program,
+    parse,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.rules import Findings, is_third_party
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract.variants import HOOKS, moment
 
 Inspected = Mapping[str, Mapping[str, Any]]
-SECTION_HOOKS = {
-    "tp_btf": "tp_btf", "raw_tp": "raw_tp", "raw_tracepoint": "raw_tp", "tracepoint": "tracepoint",
-    "tp": "tracepoint", "kprobe": "kprobe", "kretprobe": "kretprobe", "fentry": "fentry", "fentry.s": "fentry",
-    "fexit": "fexit", "fexit.s": "fexit", "lsm": "lsm", "lsm.s": "lsm",
-}  # fmt: skip
 # Sections whose programs change what the kernel does; an observer has none.
 ACTING = ("fmod_ret", "fmod_ret.s", "lsm_cgroup", "freplace", "struct_ops", "raw_tp.w", "raw_tracepoint.w")
 # On every kernel with BTF that we know; all later types are worth a reason of their own where they are missing.
@@ -111,7 +111,7 @@ def _compare_sections(findings: Findings, field: str, contract: dict[str, Any], 
         remedy = _section_remedy(program)
         if remedy:
             findings.add(field + ".programs", f"{program['name']} is in section {str(program['section'])!r}", remedy)
-        elif SECTION_HOOKS[_section(program)[0]] == "lsm":
+        elif OF_SECTION[_section(program)[0]].program_type == "lsm":
             _compare_lsm(findings, field + ".programs", contract, program)
     _compare_hooks(findings, field + ".programs", found)
 
@@ -126,8 +126,8 @@ def _compare_hooks(findings: Findings, field: str, found: Mapping[str, Any]) -> 
         if _section_remedy(program):
             continue
         prefix, target = _section(program)
-        other = first.setdefault(moment(SECTION_HOOKS[prefix], target), program)
-        if SECTION_HOOKS[_section(other)[0]] != SECTION_HOOKS[prefix]:
+        other = first.setdefault(OF_SECTION[prefix].hook(target), program)
+        if OF_SECTION[_section(other)[0]] is not OF_SECTION[prefix]:
             both = " and ".join(f"{one['name']} ({one['section']})" for one in (other, program))
             findings.add(field, f"{both} are for one hook, and both would attach",
                          "compile one of them out, and make a variant of the other")  # fmt: skip
@@ -138,14 +138,13 @@ def _section_remedy(program: Mapping[str, Any]) -> str | None:
     prefix, target = _section(program)
     if prefix in ACTING:
         return "take it out: it changes what the kernel does, and features observe only"
-    if prefix not in SECTION_HOOKS:
-        known = ", ".join(hook + "/…" for hook in HOOKS)
+    if prefix not in OF_SECTION:
+        known = ", ".join(kind.name + "/…" for kind in ATTACH_KINDS)
         return f"the loader attaches only {known}; move the program to one of these hooks or take it out"
-    if not target:
-        return f'name the hook, as SEC("{prefix}/NAME")'
     if "+" in target or "*" in target:
         return "name one function without an offset or a pattern"
-    return None
+    form = OF_SECTION[prefix].target
+    return None if form.fits(target) else f'name the hook, as SEC("{prefix}/{form.form}")'
 
 
 def _compare_lsm(findings: Findings, field: str, contract: dict[str, Any], program: Mapping[str, Any]) -> None:
@@ -157,36 +156,30 @@ def _compare_lsm(findings: Findings, field: str, contract: dict[str, Any], progr
                      "end every path with 'return 0'")  # fmt: skip
 
 
-def needed_by_program(program: Mapping[str, Any]) -> list[str]:
-    """The requirements that a program's type and section make certain."""
-    needed = ["prog_type:" + str(program["type"])]
-    prefix, target = _section(program)
-    hook = SECTION_HOOKS.get(prefix)
-    if hook and target:
-        needed.append(f"attach:{hook}:{target}")
-    if hook and HOOKS[hook][1]:
-        needed.append("btf:vmlinux")
+def _needed(programs: Sequence[Mapping[str, Any]], map_types: set[str]) -> dict[str, str]:
+    """The requirements that an object makes certain, and what needs each."""
+    needed: dict[str, str] = {}
+    for program in programs:
+        if _section_remedy(program) is None:
+            for requirement in of_program(str(program["section"]), str(program["type"])):
+                needed.setdefault(requirement, str(program["name"]))
+    for kind in sorted(map_types - OLD_MAP_TYPES):
+        needed["map_type:" + kind] = f"a map of type {kind}"
     return needed
 
 
 def _compare_requirements(findings: Findings, field: str, variant: dict[str, Any], found: Mapping[str, Any]) -> None:
-    needed: dict[str, str] = {}
-    for program in found["programs"]:
-        for requirement in needed_by_program(program) if _section_remedy(program) is None else ():
-            needed.setdefault(requirement, str(program["name"]))
     types = {str(built["type"]) for built in found["maps"]}
-    for kind in sorted(types - OLD_MAP_TYPES):
-        needed["map_type:" + kind] = f"a map of type {kind}"
+    needed = _needed(found["programs"], types)
     field += ".requires"
     for requirement, who in needed.items():
         if requirement not in variant["requires"]:
             findings.add(field, f"lacks {requirement!r}, which {who} needs", "add it")
-    for requirement in variant["requires"]:
-        kind, _sep, rest = requirement.partition(":")
-        if kind in ("prog_type", "attach") and requirement not in needed:
-            findings.add(field, f"has {requirement!r}, which no program of the object needs", "remove it")
-        if kind == "map_type" and rest not in types:
-            findings.add(field, f"has {requirement!r}, but the object has no such map", "remove it")
+    for one in map(parse, variant["requires"]):
+        if one.kind in ("prog_type", "attach") and one.text not in needed:
+            findings.add(field, f"has {one.text!r}, which no program of the object needs", "remove it")
+        if one.kind == "map_type" and one.key not in types:
+            findings.add(field, f"has {one.text!r}, but the object has no such map", "remove it")
     if found.get("relocates") and not {"btf:any", "btf:vmlinux"} & set(variant["requires"]):
         findings.add(field, "lacks the BTF that the object's CO-RE relocations need",
                      "add 'btf:any', or 'btf:vmlinux' where a program needs the kernel's own")  # fmt: skip

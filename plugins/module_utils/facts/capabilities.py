@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, is_yes, said
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import Requirement
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.hookask import (
     HookAsker,
     KernelTypes,
     wanted_types,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.facts.profile import Requirement
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import kernelask, loaded
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import (
     HELPERS,
@@ -113,9 +113,9 @@ def _wanted_helpers(requirements: Sequence[Requirement], everything: bool) -> di
     if everything:
         return {name: list(HELPERS[1:]) for name in PROGRAM_TYPES[1:]}
     wanted: dict[str, list[str]] = {}
-    for key in (one.key for one in requirements if one.kind == "helper"):
-        program_type, _colon, name = key.partition(":")
-        wanted.setdefault(program_type, []).append(name)
+    for one in requirements:
+        if one.kind == "helper" and one.program_type:
+            wanted.setdefault(one.program_type, []).append(one.target)
     return wanted
 
 

@@ -24,8 +24,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import (
     is_yes,
     said,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import ATTACH
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.kernelfacts import read_lsms
-from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, btf, kernelask
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfnames, bpfsys, btf, kernelask
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import read_int, read_text
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.kernelask import Standing, spec_of
 
@@ -63,15 +64,12 @@ _LINK_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
 
 def wanted_types(targets: Iterable[str]) -> list[tuple[int, str]]:
     """What must be looked up in the kernel's BTF: for the kinds, and for hooks named KIND:TARGET."""
-    wanted = [(btf.TYPEDEF, "btf_trace_" + USUAL_TRACEPOINT), (btf.FUNC, "bpf_lsm_" + USUAL_LSM_HOOK)]
+    wanted = [ATTACH["tp_btf"].btf_type(USUAL_TRACEPOINT), ATTACH["lsm"].btf_type(USUAL_LSM_HOOK)]
     wanted += [(btf.FUNC, name) for name in (QUIET_FUNCTION, _ITERATOR, _DIRECT_CALLS)]
     wanted += [(btf.FUNC, name) for names in _LINK_FUNCTIONS.values() for name in names]
     for key in targets:
         kind, _colon, target = key.partition(":")
-        if kind in ("tp_btf", "raw_tp"):
-            wanted.append((btf.TYPEDEF, "btf_trace_" + target))
-        if kind in ("fentry", "fexit", "lsm"):
-            wanted.append((btf.FUNC, ("bpf_lsm_" if kind == "lsm" else "") + target))
+        wanted.append(ATTACH[kind].btf_type(target))
     return wanted
 
 
@@ -130,7 +128,13 @@ class HookAsker:
 
     def lsm_type(self) -> Answer:
         """Does the kernel load programs of type lsm, be the BPF LSM active or not?"""
-        return self._load_lsm(USUAL_LSM_HOOK)
+        return self._load_at("lsm", USUAL_LSM_HOOK)
+
+    def _load_at(self, kind: str, target: str) -> Answer:
+        """Load a program of a kind that is bound to its target's id in the kernel's BTF."""
+        hook = ATTACH[kind]
+        spec = spec_of(hook.program_type, attach_type=hook.attach_type)
+        return self._load_typed(spec, f"{kind}/{target}", *hook.btf_type(target))
 
     def _load_typed(self, spec: bpfsys.ProgramSpec, what: str, kind: int, name: str) -> Answer:
         if not is_yes(self.types.answer):
@@ -142,12 +146,7 @@ class HookAsker:
         return kernelask.ask_load(self.who, spec._replace(attach_btf_id=number), what)
 
     def _tp_btf(self, name: str) -> Answer:
-        spec = spec_of("tracing", attach_type=kernelask.RAW_TP)
-        return self._load_typed(spec, "tp_btf/" + name, btf.TYPEDEF, "btf_trace_" + name)
-
-    def _function(self, section: str, attach_type: int, symbol: str) -> Answer:
-        spec = spec_of("tracing", attach_type=attach_type)
-        return self._with_trampoline(self._load_typed(spec, f"{section}/{symbol}", btf.FUNC, symbol))
+        return self._load_at("tp_btf", name)
 
     def _with_trampoline(self, loads: Answer) -> Answer:
         """A program may load where the architecture cannot call it: that needs ftrace's direct calls."""
@@ -163,34 +162,31 @@ class HookAsker:
         return f" {name}\n" in self._symbols
 
     def _fentry(self, symbol: str) -> Answer:
-        return self._function("fentry", kernelask.FENTRY, symbol)
+        return self._with_trampoline(self._load_at("fentry", symbol))
 
     def _fexit(self, symbol: str) -> Answer:
-        return self._function("fexit", kernelask.FEXIT, symbol)
-
-    def _load_lsm(self, hook: str) -> Answer:
-        spec = spec_of("lsm", attach_type=kernelask.LSM_MAC)
-        return self._load_typed(spec, "lsm/" + hook, btf.FUNC, "bpf_lsm_" + hook)
+        return self._with_trampoline(self._load_at("fexit", symbol))
 
     def _lsm(self, hook: str) -> Answer:
         if self.lsms is not None and "bpf" not in self.lsms:
             evidence = "bpf is not among the active LSMs ({})".format(",".join(self.lsms))
             return said("no", evidence, "EF_LSM_INACTIVE")
-        loads = self._with_trampoline(self._load_lsm(hook))
+        loads = self._with_trampoline(self._load_at("lsm", hook))
         if self.lsms is None and loads["answer"] != "no":
             return said("unknown", "sys/kernel/security/lsm cannot be read; mount securityfs")
         return loads
 
     def _raw_tp(self, name: str) -> Answer:
-        if self.types.find(btf.TYPEDEF, "btf_trace_" + name):
-            return said("yes", f"typedef btf_trace_{name} in the BTF of vmlinux")
+        kind, typedef = ATTACH["raw_tp"].btf_type(name)
+        if self.types.find(kind, typedef):
+            return said("yes", f"typedef {typedef} in the BTF of vmlinux")
         return self._open_raw_tp(name)
 
     def _open_raw_tp(self, name: str) -> Answer:
         """Attach the least program for a moment: the only question where no BTF names the tracepoint."""
         what = f"BPF_RAW_TRACEPOINT_OPEN {name}"
         try:
-            program = bpfsys.prog_load(spec_of("raw_tracepoint"))
+            program = bpfsys.prog_load(spec_of(ATTACH["raw_tp"].program_type))
         except OSError as error:
             return said("unknown", f"BPF_PROG_LOAD raw_tracepoint: {errno_name(error.errno)}")
         except bpfsys.UnsupportedMachineError as error:
@@ -291,7 +287,7 @@ class HookAsker:
         return said("unknown", f"{what} was accepted")
 
     def _iterator_kind(self) -> Answer:
-        spec = spec_of("tracing", attach_type=kernelask.ITER)
+        spec = spec_of("tracing", attach_type=bpfnames.TRACE_ITER)
         return self._load_typed(spec, "iter/task", btf.FUNC, _ITERATOR)
 
     def _tc_kind(self) -> Answer:
@@ -368,21 +364,21 @@ class HookAsker:
         if program_type == "tracing":
             return self._tracing_contexts()
         if program_type == "lsm":
-            number = self.types.find(btf.FUNC, "bpf_lsm_" + USUAL_LSM_HOOK)
-            place = {"attach_type": kernelask.LSM_MAC, "attach_btf_id": number}
+            number = self.types.find(*ATTACH["lsm"].btf_type(USUAL_LSM_HOOK))
+            place = {"attach_type": bpfnames.LSM_MAC, "attach_btf_id": number}
             return [place, {**place, "flags": kernelask.SLEEPABLE}] if number else []
         if program_type in kernelask.NEEDS_MORE:
             return []
         return [dict(one) for one in kernelask.contexts_of(program_type)]
 
     def _tracing_contexts(self) -> list[dict[str, int]]:
-        tracepoint = self.types.find(btf.TYPEDEF, "btf_trace_" + USUAL_TRACEPOINT)
+        tracepoint = self.types.find(*ATTACH["tp_btf"].btf_type(USUAL_TRACEPOINT))
         quiet = self.types.find(btf.FUNC, QUIET_FUNCTION)
         iterator = self.types.find(btf.FUNC, _ITERATOR)
         places: list[dict[str, Any]] = [
-            {"attach_type": kernelask.RAW_TP, "attach_btf_id": tracepoint},
-            {"attach_type": kernelask.FEXIT, "attach_btf_id": quiet},
-            {"attach_type": kernelask.ITER, "attach_btf_id": iterator},
+            {"attach_type": bpfnames.TRACE_RAW_TP, "attach_btf_id": tracepoint},
+            {"attach_type": bpfnames.TRACE_FEXIT, "attach_btf_id": quiet},
+            {"attach_type": bpfnames.TRACE_ITER, "attach_btf_id": iterator},
         ]
         return [one for one in places if one["attach_btf_id"]]
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import platform
 import struct
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, said
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import ATTACH
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts, profile
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import btf
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bootchoice import IMAGE_PREFIXES, Choice, choose
@@ -23,6 +24,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.kernelimage import ImageError, read_kernel
 
 Json = Mapping[str, Any]
+BtfType = Tuple[int, str]  # kind and name
 
 
 class Source(NamedTuple):
@@ -174,14 +176,13 @@ class Next:
             self.source = self.source._replace(blob=None, answer=answer)
 
     def _targets(self) -> list[tuple[str, str]]:
-        return [(one.key.partition(":")[0], one.key.partition(":")[2]) for one in self.needed if one.kind == "attach"]
+        return [(one.attach.name, one.target) for one in self.needed if one.attach]
 
     def _wanted(self) -> list[tuple[int, str]]:
         conditions = [*_CONDITIONAL_TYPES.values(), *_CONDITIONAL_MAPS.values()]
         wanted = [(btf.FUNC, condition.witness) for condition in conditions]
         for kind, target in self._targets():
-            wanted.append((btf.TYPEDEF, "btf_trace_" + target.rpartition("/")[2]))
-            wanted.append((btf.FUNC, ("bpf_lsm_" if kind == "lsm" else "") + target))
+            wanted.append(ATTACH[kind].btf_type(target))
             if target.startswith("syscalls/"):
                 wanted += [(btf.FUNC, name) for name in _syscall_functions(target)]
         return wanted
@@ -285,18 +286,13 @@ class Next:
         )
 
     def attach(self, kind: str, target: str) -> Answer:
-        """One hook of the next kernel."""
+        """One hook of the next kernel; `kind` is one of ATTACH."""
         if self.source.blob is None:
             return said("unknown", f"the BTF of {self.release} was not read")
-        ask = _ATTACH.get(kind)
-        if ask is None:
-            return said("unknown", f"{kind} is not judged for a kernel that does not run")
-        return ask(self, target)
+        return _ATTACH[kind](self, target, ATTACH[kind].btf_type(target))
 
-    def _tracepoint(self, target: str) -> Answer:
-        if target.startswith("syscalls/"):
-            return self._syscall(target)
-        return self._named(btf.TYPEDEF, "btf_trace_" + target.rpartition("/")[2])
+    def _tracepoint(self, target: str, wanted: BtfType) -> Answer:
+        return self._syscall(target) if target.startswith("syscalls/") else self._named(wanted)
 
     def _syscall(self, target: str) -> Answer:
         off = self._option("CONFIG_FTRACE_SYSCALLS")
@@ -306,23 +302,23 @@ class Next:
             return off or said("yes", f"BTF of {self.release}: {there[0]} is there")
         return said("unknown", f"BTF of {self.release}: none of {', '.join(functions)} is there")
 
-    def _named(self, kind: int, name: str) -> Answer:
-        there = (kind, name) in self.types
-        return said("yes" if there else "no", f"BTF of {self.release}: {name} {'is' if there else 'is not'} there")
+    def _named(self, wanted: BtfType) -> Answer:
+        there = wanted in self.types
+        said_so = f"BTF of {self.release}: {wanted[1]} {'is' if there else 'is not'} there"
+        return said("yes" if there else "no", said_so)
 
-    def _fentry(self, target: str) -> Answer:
-        off = self._option("CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS")
-        return off or self._named(btf.FUNC, target)
+    def _fentry(self, _target: str, wanted: BtfType) -> Answer:
+        return self._option("CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS") or self._named(wanted)
 
-    def _kprobe(self, target: str) -> Answer:
+    def _kprobe(self, _target: str, wanted: BtfType) -> Answer:
         off = self._option("CONFIG_KPROBE_EVENTS")
-        found = off or self._named(btf.FUNC, target)
+        found = off or self._named(wanted)
         if off or found["answer"] == "yes":
             return found
         return said("unknown", f"{found['evidence']}; a function may be in a kernel and not in its BTF")
 
-    def _lsm(self, target: str) -> Answer:
-        found = self._option("CONFIG_BPF_LSM") or self._named(btf.FUNC, "bpf_lsm_" + target)
+    def _lsm(self, _target: str, wanted: BtfType) -> Answer:
+        found = self._option("CONFIG_BPF_LSM") or self._named(wanted)
         return found if found["answer"] != "yes" else self._lsm_active(found["evidence"])
 
     def _lsm_active(self, evidence: str) -> Answer:
@@ -338,7 +334,7 @@ class Next:
         return said("no", f"{evidence}; {where} has no bpf: {listed}", "EF_LSM_INACTIVE")
 
 
-_ATTACH: dict[str, Callable[[Next, str], Answer]] = {
+_ATTACH: dict[str, Callable[[Next, str, BtfType], Answer]] = {
     "tp_btf": Next._tracepoint,
     "raw_tp": Next._tracepoint,
     "tracepoint": Next._tracepoint,

@@ -10,48 +10,24 @@ codes follow the loader's order, `Which reason a variant has` in docs/interfaces
 
 from __future__ import annotations
 
-import re
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, raise_all
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import OF_VARIANTS
-from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import (
-    HELPERS,
-    MAP_TYPES,
-    PROGRAM_TYPES,
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import (
+    CODE,
+    KIND,
+    Requirement,
+    parse,
+    remedy,
+    version_of,
 )
 
 Json = Mapping[str, Any]
 
-ATTACH_KINDS = ("tp_btf", "raw_tp", "tracepoint", "kprobe", "kretprobe", "fentry", "fexit", "lsm")
-
 # What a host offers at the last, where the operator opted in.
 BCC = "bcc"
 FALLBACKS = (BCC,)
-
-_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_TRACEPOINT = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")
-_VERSION = re.compile(r"[0-9]+\.[0-9]+")
-
-REASON_CODES = {
-    "btf": "EF_NO_BTF",
-    "prog_type": "EF_NO_PROG_TYPE",
-    "map_type": "EF_NO_MAP_TYPE",
-    "helper": "EF_NO_HELPER",
-    "attach": "EF_NO_ATTACH_POINT",
-    "kernel": "EF_KERNEL_TOO_OLD",
-}
-
-
-class ContractError(ValueError):
-    """A contract that this version cannot read; the message names feature, variant and remedy."""
-
-
-class Requirement(NamedTuple):
-    """One line of `requires`; `key` is where the facts of that kind hold the answer."""
-
-    kind: str
-    key: str
-    text: str
 
 
 class Answer(NamedTuple):
@@ -74,81 +50,58 @@ class Refusal(NamedTuple):
     evidence: str
 
 
-def parse_requirement(text: str) -> Requirement:
-    """Read one requirement of a contract, or raise ContractError with the grammar."""
-    kind, _colon, key = str(text).partition(":")
-    if kind not in REASON_CODES:
-        raise ContractError(
-            "requirement {!r}: unknown kind {!r}; use one of {}".format(text, kind, ", ".join(sorted(REASON_CODES)))
-        )
-    if not _KEY_IS_GOOD[kind](key):
-        raise ContractError(f"requirement {text!r}: {_KEY_REMEDY[kind]}")
-    return Requirement(kind, key, text)
-
-
-def _is_helper(key: str) -> bool:
-    program_type, _colon, name = key.partition(":")
-    return program_type in PROGRAM_TYPES and name in HELPERS
-
-
-def _is_attach(key: str) -> bool:
-    kind, _colon, target = key.partition(":")
-    pattern = _TRACEPOINT if kind == "tracepoint" else _SYMBOL
-    return kind in ATTACH_KINDS and pattern.fullmatch(target) is not None
-
-
-_KEY_IS_GOOD: dict[str, Callable[[str], bool]] = {
-    "btf": lambda key: key in ("vmlinux", "any"),
-    "prog_type": lambda key: key in PROGRAM_TYPES,
-    "map_type": lambda key: key in MAP_TYPES,
-    "helper": _is_helper,
-    "attach": _is_attach,
-    "kernel": lambda key: _VERSION.fullmatch(key) is not None,
-}
-_KEY_REMEDY = {
-    "btf": "write btf:vmlinux (the kernel's own) or btf:any (that or the bundle's)",
-    "prog_type": "write prog_type:NAME with libbpf's lower-case name, such as tracing",
-    "map_type": "write map_type:NAME with libbpf's lower-case name, such as percpu_array",
-    "helper": "write helper:PROGTYPE:NAME, such as helper:tracing:ringbuf_reserve",
-    "attach": "write attach:KIND:TARGET with KIND one of {}; a tracepoint is GROUP/NAME".format(
-        ", ".join(ATTACH_KINDS)
-    ),
-    "kernel": "write kernel:MAJOR.MINOR, such as kernel:5.10",
-}
-
-
 def requirements(contracts: Sequence[Json]) -> list[Requirement]:
-    """Every requirement of every variant and fallback, each once, in the order of the contracts."""
+    """Every requirement of every variant and fallback, each once, in the order of the contracts.
+
+    Raises FleetError (EF_CONTRACT_MALFORMED) for what this version cannot read; it says all at once, each with the
+    contract's file in the bundle, the field and what to write instead.
+    """
+    raise_all([problem for contract in contracts for problem in _problems(contract)])
     found: dict[str, Requirement] = {}
     for contract in contracts:
-        parts = [*_variants(contract), *([{**contract[BCC], "name": BCC}] if contract.get(BCC) else [])]
-        for part in parts:
-            for requirement in _requires(contract, part):
+        for _field, part in _parts(contract):
+            for requirement in _requires(part):
                 found.setdefault(requirement.text, requirement)
     return list(found.values())
 
 
-def _variants(contract: Json) -> Sequence[Json]:
-    variants = contract.get("variants")
-    named = isinstance(contract.get("feature"), str)
-    if not named or not isinstance(variants, (list, tuple)) or not variants:
-        raise ContractError(
-            "contract {}: needs a feature name and at least one variant; pass contract.json as built".format(
-                contract.get("feature")
-            )
-        )
-    return variants
+def _parts(contract: Json) -> list[tuple[str, Any]]:
+    """(field, part) of each that has a `requires`: the variants in order, and the fallback."""
+    variants = [(f"variants[{index}]", variant) for index, variant in enumerate(contract["variants"])]
+    return [*variants, (BCC, contract[BCC])] if contract.get(BCC) else variants
 
 
-def _requires(contract: Json, variant: Json) -> list[Requirement]:
-    try:
-        return [parse_requirement(text) for text in variant["requires"]]
-    except (KeyError, TypeError):
-        raise ContractError("contract {}: variant without `requires`".format(contract["feature"])) from None
-    except ContractError as error:
-        raise ContractError(
-            "contract {}, variant {}: {}".format(contract["feature"], variant.get("name"), error)
-        ) from None
+def _requires(part: Json) -> list[Requirement]:
+    return [parse(text) for text in part["requires"]]
+
+
+def _problems(contract: Json) -> Iterator[FleetError]:
+    """What a prediction could not read of a contract; the rules of the build see more."""
+    feature, variants = contract.get("feature"), contract.get("variants")
+    file = f"features/{feature}/contract.json"
+    if not isinstance(feature, str) or not isinstance(variants, (list, tuple)) or not variants:
+        problem = "needs a feature name and at least one variant; pass contract.json as built"
+        yield FleetError(CODE, f"contract {feature}: {problem}", file if isinstance(feature, str) else None)
+        return
+    for field, part in _parts(contract):
+        for where, problem in _problems_of_part(field, part):
+            yield FleetError(CODE, f"{file}: {where}: {problem}", file)
+
+
+def _problems_of_part(field: str, part: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(part, Mapping):
+        yield field, f"is {part!r}; give a mapping"
+        return
+    if field != BCC and not isinstance(part.get("name"), str):
+        yield f"{field}.name", "is missing or not text; give the variant a name"
+    values = part.get("requires")
+    if not isinstance(values, (list, tuple)):
+        yield f"{field}.requires", "is not there or not a list; give a list of requirements"
+        return
+    for index, value in enumerate(values):
+        wrong = remedy(value)
+        if wrong:
+            yield f"{field}.requires[{index}]", f"is {value!r}; {wrong}"
 
 
 def answer_of(requirement: Requirement, facts: Json) -> Answer:
@@ -191,23 +144,19 @@ _TABLES = {
 
 def _kernel_answer(wanted: str, facts: Json) -> Answer:
     family = str(facts.get("kernel", {}).get("family"))
-    if _VERSION.fullmatch(family) is None:
+    found, least = version_of(family), version_of(wanted)
+    if found is None or least is None:
         return Answer("unknown", "kernel release was not read")
-    enough = _version(family) >= _version(wanted)
-    return Answer("yes" if enough else "no", f"kernel family {family}")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+    return Answer("yes" if found >= least else "no", f"kernel family {family}")
 
 
 def predict(contract: Json, facts: Json, today: str | None = None, fallbacks: Sequence[str] = ()) -> dict[str, Any]:
     """The profile that a feature will reach: {profile, variant, reason_code, reason, sentence}.
 
     `today` is a UTC date, YYYY-MM-DD; without it the expiry is not judged. `fallbacks` are those
-    that the operator opted into, of FALLBACKS.
+    that the operator opted into, of FALLBACKS. Raises FleetError as `requirements` does.
     """
-    variants = _variants(contract)
+    raise_all(list(_problems(contract)))
     expires = contract.get("expires")
     if today is not None and expires is not None and str(expires) <= today:
         reason = f"contract expired on {expires}; renew it or remove the feature"
@@ -216,9 +165,9 @@ def predict(contract: Json, facts: Json, today: str | None = None, fallbacks: Se
         reason = f"runs until {expires}, and the host's clock stands before what has happened already; set the clock"
         return _prediction(contract, None, "disabled", "EF_CLOCK_UNKNOWN", reason)
     refusals: list[Refusal] = []
-    for variant in variants:
+    for variant in contract["variants"]:
         name = str(variant["name"])
-        refusal = _refusal(name, _requires(contract, variant), facts)
+        refusal = _refusal(name, _requires(variant), facts)
         if refusal is None:
             return _reached(contract, name, profile_of(name, variant.get("profile")), refusals)
         refusals.append(refusal)
@@ -231,15 +180,13 @@ def _without_variant(contract: Json, facts: Json, refusals: list[Refusal], fallb
     if BCC not in fallbacks or not contract.get(BCC):
         return _prediction(contract, None, "disabled", code, _sentence(refusals))
     host = _read(facts.get(BCC))
-    refusal = _refusal(BCC, _requires(contract, {**contract[BCC], "name": BCC}), facts)
+    refusal = _refusal(BCC, _requires(contract[BCC]), facts)
     if refusal is None and host.answer == "yes":
         return _reached(contract, BCC, "reduced", refusals)
     lacks = refusal or Refusal(BCC, code, "python3-bpfcc and kernel headers", f"{host.answer} ({host.evidence})")
     return _prediction(contract, None, "disabled", code, _sentence([*refusals, lacks]))
 
 
-# In the order in which the loader meets them: asked before the load, refused by the load, explained after it.
-_BEFORE_LOAD = ("kernel", "btf", "attach")
 _FORBIDDEN = ("EF_PERMISSION", "EF_LOCKDOWN")
 
 
@@ -253,17 +200,20 @@ def _refusal(variant: str, needed: Sequence[Requirement], facts: Json) -> Refusa
 
 
 def _rank(requirement: Requirement, said: Answer) -> int:
-    """Lower is met earlier; min() keeps the contract's order among equals. What is unknown comes last."""
+    """Lower is met earlier; min() keeps the contract's order among equals. What is unknown comes last.
+
+    In the order in which the loader meets them: asked before the load, refused by the load, explained after it.
+    """
     if said.answer == "unknown":
         return 4
-    if requirement.kind in _BEFORE_LOAD:
+    if KIND[requirement.kind].before_load:
         return 3 if said.reason_code == "EF_ATTACH_FAILED" else 0
     return 1 if said.reason_code in _FORBIDDEN and requirement.kind != "helper" else 2
 
 
 def _code(requirement: Requirement, said: Answer) -> str:
     if said.answer == "no":
-        return said.reason_code or REASON_CODES[requirement.kind]
+        return said.reason_code or KIND[requirement.kind].reason_code
     return "EF_PERMISSION" if "EPERM" in said.evidence else "EF_UNKNOWN"
 
 

@@ -26,7 +26,7 @@ _MAP_TYPES = """
 """
 MAP_TYPES = tuple(_MAP_TYPES.split())
 
-# Closed since 6.1: what the kernel offered later it offers as kfuncs.
+# Closed since 6.2: what the kernel offered later it offers as kfuncs.
 _HELPERS = """
     unspec map_lookup_elem map_update_elem map_delete_elem probe_read ktime_get_ns trace_printk
     get_prandom_u32 get_smp_processor_id skb_store_bytes l3_csum_replace l4_csum_replace tail_call
@@ -74,3 +74,10 @@ _LINK_TYPES = """
     tcx uprobe_multi netkit sockmap
 """
 LINK_TYPES = tuple(_LINK_TYPES.split())
+
+# Numbers of bpf_attach_type that a program of type tracing or lsm is loaded for.
+TRACE_RAW_TP, TRACE_FENTRY, TRACE_FEXIT, MODIFY_RETURN, LSM_MAC, TRACE_ITER = 23, 24, 25, 26, 27, 28
+
+# The helpers that read the kernel's memory. Lockdown `confidentiality` forbids them: LOCKDOWN_BPF_READ_KERNEL in the
+# kernel's bpf_trace.c.
+KERNEL_READERS = ("probe_read", "probe_read_str", "probe_read_kernel", "probe_read_kernel_str")

@@ -8,14 +8,15 @@ from __future__ import annotations
 import struct
 from typing import Iterator
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import HELPERS, KERNEL_READERS
+
 BTF_MAGIC = 0xEB9F
 ELF_64_LITTLE = b"\x7fELF\x02\x01"
 SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 INSTRUCTION = struct.Struct("<BBhi")
 EXECUTABLE = 4  # SHF_EXECINSTR
 CALL = 0x85  # BPF_JMP | BPF_CALL; a helper's where the source register is 0
-# probe_read, probe_read_str, probe_read_kernel, probe_read_kernel_str of enum bpf_func_id
-READS_KERNEL = frozenset([4, 45, 113, 115])
+READS_KERNEL = frozenset(HELPERS.index(name) for name in KERNEL_READERS)
 # magic, version, flags, hdr_len, func_info off and len, line_info off and len, core_relo off and len
 EXT_HEADER = struct.Struct("<HBBI6I")
 
@@ -39,10 +40,7 @@ def optional_sections(data: bytes) -> list[str]:
 
 
 def reads_kernel(data: bytes) -> bool:
-    """Whether a program calls a helper that reads the kernel's memory, all of BPF_CORE_READ among them.
-
-    The helpers that lockdown `confidentiality` forbids (LOCKDOWN_BPF_READ_KERNEL in the kernel's bpf_trace.c).
-    """
+    """Whether a program calls a helper that reads the kernel's memory, all of BPF_CORE_READ among them."""
     codes = (code for flags, code in _programs(data) if flags & EXECUTABLE)
     return any(insn in READS_KERNEL for code in codes for insn in _called(code))
 

@@ -27,12 +27,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import (
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import (
     HELPERS,
+    KERNEL_READERS,
     MAP_TYPES,
     PROGRAM_TYPES,
 )
 
-RAW_TP, FENTRY, FEXIT, LSM_MAC, ITER = 23, 24, 25, 27, 28
-MODIFY_RETURN = 26
 SLEEPABLE = 1 << 4
 _NO_PREALLOC = 1
 _E2BIG = 7
@@ -54,7 +53,6 @@ NEEDS_MORE = ("ext", "struct_ops")
 
 # Resolving these makes the kernel print a warning.
 _NOISY_HELPERS = ("trace_printk", "trace_vprintk", "probe_write_user")
-_KERNEL_READERS = ("probe_read", "probe_read_str", "probe_read_kernel", "probe_read_kernel_str")
 
 # The verifier's words on a call; the third are those of 6.9 on.
 _REFUSED_HELPER = re.compile(
@@ -168,7 +166,7 @@ def _words(log: str) -> str:
 
 
 def ask_program_type(who: Standing, name: str) -> Answer:
-    """Does the kernel know this program type? Tracing and lsm need a hook and are asked by hooks.py."""
+    """Does the kernel know this program type? Tracing and lsm need a hook and are asked by hookask.py."""
     spec = spec_of(name, **contexts_of(name)[0])
     if name not in NEEDS_MORE:
         return ask_load(who, spec, name)
@@ -226,7 +224,7 @@ class HelperAsker:
         """Call the helper without arguments: the verifier either knows it and misses them, or does not."""
         if helper in _NOISY_HELPERS:
             return said("unknown", "not asked: asking makes the kernel print a warning")
-        if self.who.confidential and helper in _KERNEL_READERS:
+        if self.who.confidential and helper in KERNEL_READERS:
             return said("no", "lockdown confidentiality forbids to read the kernel's memory", "EF_LOCKDOWN")
         number = _HELPER_NUMBERS[helper]
         answer = said("unknown", "not asked: this type of program is not loaded here without more")
