@@ -7,9 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.arguments import CHECKS, DEFAULT_LIMITS
+import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import (
+    CHECKS,
+    DEFAULT_LIMITS,
+    NAMES,
+    SWITCHES,
+)
+from ansible_collections.ebpf.fleet.plugins.modules import gate as gate_module
 
-from tools import run_tests
+from tools import gate_page, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = (ROOT / "docs/interfaces.md").read_text(encoding="utf-8")
@@ -72,28 +79,43 @@ def test_each_code_has_one_row_with_its_meaning_and_what_to_do() -> None:
 # ---- the gate ----
 
 
-def test_the_page_on_rollouts_has_every_limit_with_its_default() -> None:
-    told = {}
-    for line in re.findall(r"^\| .* \| .* \| `.*` \|$", ROLLOUT, re.M):
-        _what, default, names = (cell.strip() for cell in line.strip("|").split("|"))
-        told.update({name: default for name in re.findall(r"`(\w+)`", names) if name in DEFAULT_LIMITS})
-    assert set(told) == set(DEFAULT_LIMITS) - {"require_events"} and "`require_events: true`" in ROLLOUT
-    for name, default in told.items():
-        value = DEFAULT_LIMITS[name]
-        figure = re.match(r"[\d,]+", default)
-        if value is None:
-            assert figure is None, f"{name} has no default; the page says {default}"
-        else:
-            assert figure, f"{name} is {value}; the page says {default}"
-            told_value = int(figure[0].replace(",", "")) * (1 << 20 if "MiB" in default else 1)
-            assert told_value == value, f"{name} is {value}; the page says {default}"
+def test_the_tables_of_checks_are_the_gates_records() -> None:
+    assert gate_page.written(ROLLOUT) == ROLLOUT, "the tables are older than the records: `make checks`"
+    assert all(f"`{name}: true`" in ROLLOUT for name in SWITCHES)
 
 
-def test_the_page_names_every_check_of_the_gate() -> None:
+def test_a_record_that_changes_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at, check in enumerate(CHECKS):
+        changed = [*CHECKS[:at], check._replace(what=check.what + " and more"), *CHECKS[at + 1 :]]
+        monkeypatch.setattr(gate_page, "CHECKS", changed)
+        assert gate_page.written(ROLLOUT) != ROLLOUT, check.name
+    monkeypatch.setattr(gate_page, "CHECKS", [one._replace(default=51) if one.default == 50 else one for one in CHECKS])
+    assert "| 51 millicores |" in gate_page.written(ROLLOUT)
+
+
+def test_a_page_without_its_marks_is_refused() -> None:
+    for name in gate_page.tables():
+        with pytest.raises(ValueError, match=f"no part marked {name}"):
+            gate_page.written(ROLLOUT.replace(f"<!-- end of {name} -->", ""))
+
+
+def test_the_page_names_every_check_of_the_gate_in_their_order() -> None:
     text = section("Gate")
     listed = re.search(r"^Checks: (.*?)\. Rates", text, re.M | re.S)
     assert listed
-    assert set(re.findall(r"`(\w+)`", listed[1])) - {"extra_checks"} == set(CHECKS)
+    assert re.findall(r"`(\w+)`", listed[1]) == [*NAMES, "extra_checks"]
+
+
+def test_the_gates_own_documentation_has_every_limit_with_its_default() -> None:
+    options = yaml.safe_load(gate_module.DOCUMENTATION)["options"]
+    words = " ".join(options["limits"]["description"])
+    told = {name: int(value) for name, value in re.findall(r"C\((\w+)\) (\d+)[,.]", words)}
+    assert told == {name: value for name, value in DEFAULT_LIMITS.items() if value is not None and name not in SWITCHES}
+    assert all(f"C({name}) false" in words for name in SWITCHES)
+    for sentence, fallen in (("are null and then taken from", True), ("are null and then not judged", False)):
+        (named,) = [one for one in options["limits"]["description"] if sentence in one]
+        null = [one for one in CHECKS if one.limit and one.default is None and (one.fallback is not None) is fallen]
+        assert sorted(re.findall(r"C\((\w+)\)", named)) == sorted(str(one.limit) for one in null)
 
 
 # ---- what the kill switch needs on a host ----
