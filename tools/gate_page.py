@@ -1,21 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gate's checks and limits, written down: `make checks` writes the two tables of docs/rollout.md.
+"""The gate's checks and limits, written down: `make checks` writes them wherever they stand.
 
-Nothing here is told twice: every row is a record of plugins/module_utils/rollout/gate/checks.py.
+These are the two tables of docs/rollout.md, the list of checks in the gate's format, and the option `limits` of the
+module's documentation. Nothing is told twice: all of it comes of plugins/module_utils/rollout/gate/checks.py.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import CHECKS, WITNESS
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import (
+    CHECKS,
+    DEFAULT_LIMITS,
+    SWITCHES,
+    WITNESS,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.record import Check
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/rollout.md"
+MODULE = ROOT / "plugins/modules/gate.py"
+# The sentence of the gate's format that lists the checks, on whichever page it stands.
+LISTED = re.compile(r"^Checks: [^.]*?, and the names of\s`extra_checks`", re.M)
+# The part of the option's description that has the defaults.
+DESCRIBED = re.compile(r"^      - C\(\w+\) \d.*? are null and then not judged\.\n", re.M | re.S)
 MIB = 1 << 20
 
 
@@ -66,9 +78,44 @@ def written(page: str) -> str:
     return page
 
 
+def list_page() -> Path:
+    """The page that lists the checks."""
+    (page,) = [path for path in sorted((ROOT / "docs").rglob("*.md")) if LISTED.search(path.read_text("utf-8"))]
+    return page
+
+
+def listed(page: str) -> str:
+    """That page with the list as the records say."""
+    names = " ".join(f"`{one.name}`" for one in CHECKS)
+    text = "\n".join(textwrap.wrap(f"Checks: {names}, and the names of `extra_checks`", 120))
+    return LISTED.sub(lambda _found: text, page)
+
+
+def described(source: str) -> str:
+    """The module with the defaults of its option `limits` as the records say."""
+    numbers = [
+        f"C({name}) {value}" for name, value in DEFAULT_LIMITS.items() if value is not None and name not in SWITCHES
+    ]
+    null = [one for one in CHECKS if one.limit is not None and one.default is None]
+    items = [
+        f"{', '.join(numbers)}.",
+        f"{_and([one for one in null if one.fallback])} are null and then taken from the contracts' budgets.",
+        f"{_and([one for one in null if not one.fallback])} are null and then not judged.",
+    ]
+    wrap = {"width": 112, "initial_indent": "      - ", "subsequent_indent": "        "}
+    text = "".join(textwrap.fill(item, **wrap) + "\n" for item in items)  # type: ignore[arg-type]
+    return DESCRIBED.sub(lambda _found: text, source)
+
+
+def _and(checks: Sequence[Check]) -> str:
+    *first, last = (f"C({one.limit})" for one in checks)
+    return f"{', '.join(first)} and {last}"
+
+
 def main() -> int:
-    """Write the page."""
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write all of them."""
+    for path, write in ((PAGE, written), (list_page(), listed), (MODULE, described)):
+        path.write_text(write(path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
