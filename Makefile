@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench differential fuzz soak privileges help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
+.PHONY: bench checks differential fuzz soak privileges help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1
 	@$(SUDO) $(PYTHON) -m tests.lab up k612
 	@$(SUDO) env EBPF_FLEET_CLOCK_ROUNDS=20 $(PYTHON) -m pytest -q tests/lab/test_clock.py
 	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
+
+checks: setup ## the tables of checks and limits in docs/rollout.md, from the gate's records
+	@$(PYTHON) -m tools.gate_page
 
 privileges: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score

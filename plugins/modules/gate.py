@@ -68,11 +68,11 @@ options:
   limits:
     description:
       - Upper limits that differ from the defaults. An unknown name is refused.
-      - C(loader_cpu_millicores) 50, C(host_cpu_delta_ppm) 50000, C(host_memory_delta_bytes) 134217728,
-        C(loader_restarts) 0, C(map_fill_ppm) 900000, C(consumer_lag_ppm) 800000,
-        C(status_age_ns) 30000000000, C(accounting_error_events) 0, C(degradation_steps) 0.
-      - C(bpf_cpu_millicores), C(total_cpu_millicores), C(drop_ratio_ppm), C(map_memory_bytes) and
-        C(event_rate_per_second) are null and then taken from the contracts' budgets.
+      - C(status_age_ns) 30000000000, C(loader_restarts) 0, C(loader_cpu_millicores) 50, C(host_cpu_delta_ppm)
+        50000, C(host_memory_delta_bytes) 134217728, C(degradation_steps) 0, C(accounting_error_events) 0,
+        C(map_fill_ppm) 900000, C(consumer_lag_ppm) 800000.
+      - C(bpf_cpu_millicores), C(total_cpu_millicores), C(drop_ratio_ppm), C(event_rate_per_second) and
+        C(map_memory_bytes) are null and then taken from the contracts' budgets.
       - C(application_p95_growth_ppm) and C(application_p99_growth_ppm) are null and then not judged.
       - C(require_events) false. With it true a feature that produced no event is inconclusive,
         else its drop ratio is C(not_exercised), which holds nothing.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import timing
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = re.compile(r"\bebpf_fleet_[a-z0-9_]+")
@@ -62,8 +63,8 @@ def for_people() -> set[str]:
 
 
 def written_defaults() -> dict[str, set[str]]:
-    """{variable: the plain values behind `| default(` in the playbooks}."""
-    found: dict[str, set[str]] = {}
+    """{variable: the plain values behind `| default(` in the playbooks, and those of a rollout's timing}."""
+    found: dict[str, set[str]] = {name: {str(value)} for name, value in timing.DEFAULTS.items()}
     for path in PLAYBOOKS:
         text = path.read_text(encoding="utf-8")
         for name, value in re.findall(r"\b(ebpf_fleet_[a-z0-9_]+) \| default\((\d+|'[^']+')\)", text):

@@ -7,9 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.arguments import CHECKS, DEFAULT_LIMITS
+import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import (
+    CHECKS,
+    DEFAULT_LIMITS,
+    NAMES,
+    SWITCHES,
+)
+from ansible_collections.ebpf.fleet.plugins.modules import gate as gate_module
 
-from tools import run_tests
+from tools import gate_page, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = (ROOT / "docs/interfaces.md").read_text(encoding="utf-8")
@@ -72,28 +79,40 @@ def test_each_code_has_one_row_with_its_meaning_and_what_to_do() -> None:
 # ---- the gate ----
 
 
-def test_the_page_on_rollouts_has_every_limit_with_its_default() -> None:
-    told = {}
-    for line in re.findall(r"^\| .* \| .* \| `.*` \|$", ROLLOUT, re.M):
-        _what, default, names = (cell.strip() for cell in line.strip("|").split("|"))
-        told.update({name: default for name in re.findall(r"`(\w+)`", names) if name in DEFAULT_LIMITS})
-    assert set(told) == set(DEFAULT_LIMITS) - {"require_events"} and "`require_events: true`" in ROLLOUT
-    for name, default in told.items():
-        value = DEFAULT_LIMITS[name]
-        figure = re.match(r"[\d,]+", default)
-        if value is None:
-            assert figure is None, f"{name} has no default; the page says {default}"
-        else:
-            assert figure, f"{name} is {value}; the page says {default}"
-            told_value = int(figure[0].replace(",", "")) * (1 << 20 if "MiB" in default else 1)
-            assert told_value == value, f"{name} is {value}; the page says {default}"
+def test_the_tables_of_checks_are_the_gates_records() -> None:
+    assert gate_page.written(ROLLOUT) == ROLLOUT, "the tables are older than the records: `make checks`"
+    assert all(f"`{name}: true`" in ROLLOUT for name in SWITCHES)
 
 
-def test_the_page_names_every_check_of_the_gate() -> None:
-    text = section("Gate")
-    listed = re.search(r"^Checks: (.*?)\. Rates", text, re.M | re.S)
-    assert listed
-    assert set(re.findall(r"`(\w+)`", listed[1])) - {"extra_checks"} == set(CHECKS)
+def test_a_record_that_changes_makes_the_page_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at, check in enumerate(CHECKS):
+        changed = [*CHECKS[:at], check._replace(what=check.what + " and more"), *CHECKS[at + 1 :]]
+        monkeypatch.setattr(gate_page, "CHECKS", changed)
+        assert gate_page.written(ROLLOUT) != ROLLOUT, check.name
+    monkeypatch.setattr(gate_page, "CHECKS", [one._replace(default=51) if one.default == 50 else one for one in CHECKS])
+    assert "| 51 millicores |" in gate_page.written(ROLLOUT)
+
+
+def test_a_page_without_its_marks_is_refused() -> None:
+    for name in gate_page.tables():
+        with pytest.raises(ValueError, match=f"no part marked {name}"):
+            gate_page.written(ROLLOUT.replace(f"<!-- end of {name} -->", ""))
+
+
+def test_the_list_of_checks_and_the_modules_limits_are_the_gates_records() -> None:
+    page, module = gate_page.list_page().read_text(encoding="utf-8"), gate_page.MODULE.read_text(encoding="utf-8")
+    assert gate_page.listed(page) == page and gate_page.described(module) == module, "`make checks`"
+    for text, pattern in ((page, gate_page.LISTED), (module, gate_page.DESCRIBED)):
+        assert len(pattern.findall(text)) == 1
+    (found,) = gate_page.LISTED.findall(page)
+    assert re.findall(r"`(\w+)`", found) == [*NAMES, "extra_checks"]
+
+
+def test_the_gates_own_documentation_has_every_limit_with_its_default() -> None:
+    words = " ".join(yaml.safe_load(gate_module.DOCUMENTATION)["options"]["limits"]["description"])
+    for name, value in DEFAULT_LIMITS.items():
+        assert re.search(rf"C\({name}\)", words), name
+        assert value is None or f"C({name}) {str(value).lower()}" in words, name
 
 
 # ---- what the kill switch needs on a host ----

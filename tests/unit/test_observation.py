@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -188,3 +190,27 @@ def test_a_collector_of_another_bundle_or_boot_has_no_say() -> None:
 def test_a_cost_that_was_not_measured_makes_no_sum() -> None:
     merged = obs.merge_collector(a_status("disabled", "EF_NO_BTF"), a_status("attached", "EF_OK", rss_bytes=None))
     assert merged is not None and merged["loader"]["rss_bytes"] is None
+
+
+# --- a collector counts only while its process is there ---------------------------------------------
+
+
+def test_a_dead_collectors_status_is_no_collector(tmp_path: Path) -> None:
+    """A real process and its real end: what it wrote last is still there, and no longer counts."""
+    process = subprocess.Popen(["sleep", "60"])
+    places = obs.Places(collector_dir=tmp_path)
+    (tmp_path / "status.json").write_text(json.dumps({**status_of(5), "pid": process.pid}))
+    try:
+        found = obs.read_collector(places)
+        assert found is not None and found["pid"] == process.pid
+    finally:
+        process.kill()
+        process.wait()
+    assert obs.read_collector(places) is None
+    assert obs.read_status(tmp_path)[0] is not None, "the file itself can be read"
+
+
+@pytest.mark.parametrize("status", [None, {}, {"pid": None}, {"pid": True}, {"pid": -1}, {"pid": "1"}, {"pid": 0}])
+def test_a_status_without_a_process_is_not_fresh(status: Any) -> None:
+    assert not obs.is_fresh(status, Path("/"))
+    assert obs.is_fresh({"pid": os.getpid()}, Path("/"))

@@ -11,63 +11,25 @@ from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
-from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Expectation, Json, get
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness import WITNESS_CHECKS
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import PROFILE_RANK, Expectation, Json, get
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import (
+    DEFAULT_LIMITS,
+    LIMITS,
+    NAMES,
+    SWITCHES,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema import FEATURE_NAME, FEATURES_LIMIT
 
 _COUNT = values.whole()
 _BOUND = values.decimal(-(10**15))
 
-PROFILE_RANK = {name: rank for rank, name in enumerate(reversed(PROFILES))}
-
-# Upper limits; null: from the contracts (budgets) or, for the application, not judged.
-DEFAULT_LIMITS: dict[str, int | bool | None] = {
-    "loader_cpu_millicores": 50,
-    "bpf_cpu_millicores": None,
-    "total_cpu_millicores": None,
-    "host_cpu_delta_ppm": 50_000,
-    "host_memory_delta_bytes": 134_217_728,
-    "drop_ratio_ppm": None,
-    "loader_restarts": 0,
-    "map_fill_ppm": 900_000,
-    "map_memory_bytes": None,
-    "event_rate_per_second": None,
-    "consumer_lag_ppm": 800_000,
-    "status_age_ns": 30_000_000_000,
-    "accounting_error_events": 0,
-    "application_p95_growth_ppm": None,
-    "application_p99_growth_ppm": None,
-    "degradation_steps": 0,
-    "require_events": False,
+# What a limit's unit means, for whoever gave a value that cannot be used.
+_UNITS = {
+    "ppm": "parts per million",
+    "millicores": "1000 is one core",
+    "ns": "nanoseconds",
+    "bytes": "bytes",
 }
-
-CHECKS = (
-    "observation",
-    "counters_advance",
-    "status_fresh",
-    "release",
-    "loader_active",
-    "loader_restarts",
-    "loader_cpu",
-    "bpf_cpu",
-    "total_cpu",
-    "host_cpu_delta",
-    "host_memory_delta",
-    "features_attached",
-    "degradation",
-    "feature_cpu",
-    "drop_ratio",
-    "event_rate",
-    "accounting",
-    "map_fill",
-    "map_memory",
-    "consumer_lag",
-    "application_p95",
-    "application_p99",
-    "host_cpu_shift",
-    *WITNESS_CHECKS,
-)
 
 
 class GateInputError(ValueError):
@@ -86,21 +48,12 @@ def check_limits(given: Json | None) -> dict[str, Any]:
 def _limit_value(name: str, value: Any) -> Any:
     if value is None and DEFAULT_LIMITS[name] is None:
         return None
+    where = f"limits.{name}"
     try:
-        return values.truth(f"limits.{name}", value) if name == "require_events" else _COUNT(f"limits.{name}", value)
+        return values.truth(where, value) if name in SWITCHES else _COUNT(where, value)
     except values.RefusedValueError as error:
-        unit = "" if name == "require_events" else f"; {_unit_of(name)}"
+        unit = "" if name in SWITCHES else f"; the unit is {_UNITS.get(str(LIMITS[name].unit), 'a count')}"
         raise GateInputError(f"{error}{unit}") from error
-
-
-def _unit_of(name: str) -> str:
-    units = {
-        "ppm": "parts per million",
-        "millicores": "1000 is one core",
-        "ns": "nanoseconds",
-        "bytes": "bytes",
-    }
-    return "the unit is " + units.get(name.rsplit("_", 1)[-1], "a count")
 
 
 def refuse_unknown(where: str, name: str, known: Any) -> None:
@@ -117,7 +70,7 @@ def check_policies(given: Json | None, extra: Sequence[str] = ()) -> dict[str, s
     """{check: hold | pass} for inconclusive checks; `extra` names the user's own checks."""
     policies = {}
     for name, policy in (given or {}).items():
-        refuse_unknown("on_inconclusive", name, CHECKS + tuple(extra))
+        refuse_unknown("on_inconclusive", name, NAMES + tuple(extra))
         if policy not in ("hold", "pass"):
             raise GateInputError(f"on_inconclusive.{name}: {policy!r}; say hold or pass")
         policies[name] = policy
@@ -174,7 +127,7 @@ def check_expressions(given: Sequence[Json] | None) -> list[Json]:
             raise GateInputError("extra_checks: each needs `name`, `expression` and one of `max` and `min`")
         for key in one:
             refuse_unknown(f"extra_checks.{name}", key, ("name", "expression", "max", "min", "unit"))
-        if name in names or name in CHECKS:
+        if name in names or name in NAMES:
             raise GateInputError(f"extra_checks.{name}: the name is taken; choose another")
         found.append(_with_bound(name, one))
         names.add(name)

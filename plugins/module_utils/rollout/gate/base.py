@@ -1,17 +1,21 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the gate's checks share: its inputs, a judgement, and how a value is compared with a limit. Pure."""
+"""What the gate's checks share: its inputs, what a judge may answer, and how observations are read. Pure."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, Union
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 
 Json = Mapping[str, Any]
 # Evaluates a user's expression over the document of one host; raises ValueError if it cannot.
 Search = Callable[[str, Any], Any]
 
 PASS, FAIL, INCONCLUSIVE, NOT_EXERCISED = "pass", "fail", "inconclusive", "not_exercised"
+
+PROFILE_RANK = {name: rank for rank, name in enumerate(reversed(PROFILES))}
 
 
 class Expectation(NamedTuple):
@@ -35,8 +39,8 @@ class Inputs(NamedTuple):
     search: Search | None
 
 
-class Check(NamedTuple):
-    """One judgement; `measured` and `limit` are null where there is nothing to compare."""
+class Judgement(NamedTuple):
+    """What one check says of one host, feature or fleet; `measured` and `limit` are null where nothing is compared."""
 
     host: str | None
     feature: str | None
@@ -46,6 +50,37 @@ class Check(NamedTuple):
     limit: Any
     unit: str | None
     sentence: str
+
+
+class Measured(NamedTuple):
+    """A judge's answer: a number in the check's unit, held against the check's upper limit.
+
+    None is unmeasured, which is inconclusive. `words` fill the fields of the check's sentence.
+    """
+
+    value: int | None
+    words: Mapping[str, Any] = {}
+
+
+class Unmeasured(NamedTuple):
+    """A judge's answer: there is no number, for a reason of its own. The check's limit is told all the same."""
+
+    verdict: str
+    sentence: str
+
+
+class Finding(NamedTuple):
+    """A judge's answer: a verdict with both values and its own sentence, still without host and name."""
+
+    verdict: str
+    measured: Any
+    limit: Any
+    sentence: str
+
+
+Answer = Union[Measured, Unmeasured, Finding]
+# None: there is nothing to judge here.
+Result = Union[None, Answer, Sequence[Answer]]
 
 
 class Pair(NamedTuple):
@@ -99,44 +134,6 @@ def expected_features(pair: Pair) -> Mapping[str, Expectation] | None:
     return expected.get(pair.host, expected.get("*"))
 
 
-class Measure(NamedTuple):
-    """A measured value against its upper limit."""
-
-    check: str
-    measured: int | None
-    limit: int | None
-    unit: str
-    what: str
-    feature: str | None = None
-
-
-def compare(pair: Pair, measure: Measure) -> Check:
-    """Pass or fail by an upper limit; inconclusive if either side is missing."""
-    about = pair.host if measure.feature is None else f"{pair.host}, {measure.feature}"
-    if measure.measured is None:
-        verdict, sentence = INCONCLUSIVE, f"{about}: {measure.what} was not measured"
-    elif measure.limit is None:
-        verdict, sentence = (
-            INCONCLUSIVE,
-            f"{about}: {measure.what} has no limit; set one or pass the contracts",
-        )
-    else:
-        good = measure.measured <= measure.limit
-        verdict = PASS if good else FAIL
-        relation = "within" if good else "over"
-        sentence = f"{about}: {measure.what} {measure.measured} {measure.unit}, {relation} the limit of {measure.limit}"
-    return Check(
-        pair.host,
-        measure.feature,
-        measure.check,
-        verdict,
-        measure.measured,
-        measure.limit,
-        measure.unit,
-        sentence,
-    )
-
-
 def status_span_ns(pair: Pair) -> int | None:
     """Time between the two statuses, which is not the window: the loader writes at its own pace."""
     first = number(pair.start, "status", "boottime_ns")
@@ -160,15 +157,15 @@ def difference(pair: Pair, *path: str) -> int | None:
     return grown(number(pair.start, "status", *path), number(pair.end, "status", *path))
 
 
-def first_set(*values: int | None) -> int | None:
-    """The first value that is not None."""
-    return next((value for value in values if value is not None), None)
-
-
 def attached_features(pair: Pair) -> list[str]:
     """Features with programs in the kernel at the end of the window."""
     features = get(pair.end, "status", "features") or {}
     return sorted(name for name in features if get(features[name], "state") == "attached")
+
+
+def budget_of(pair: Pair, feature: str, name: str) -> int | None:
+    """One number of a feature's budget, of its contract."""
+    return number(pair.inputs.contracts.get(feature), "budget", name)
 
 
 def programs_of(snapshot: Json, feature: str) -> list[Json]:

@@ -14,7 +14,7 @@ from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     INCONCLUSIVE,
-    Check,
+    Finding,
     Json,
     Pair,
     get,
@@ -44,15 +44,15 @@ def backwards(observation: Any) -> list[Step]:
     return [step for step in _steps(start, end) if step.last < step.first]
 
 
-def judge_counters(pair: Pair) -> list[Check]:
-    """Nothing where every counter grew; else a check that holds and names those that did not."""
+def judge_counters(pair: Pair) -> Finding | None:
+    """None where every counter grew; else what holds, with those that did not by name."""
     found = [("before: ", one) for one in backwards(pair.before)] + [("", one) for one in backwards(pair.after)]
     if not found:
-        return []
+        return None
     told = [f"{when}{printable(one.field, 100)} from {one.first} to {one.last}" for when, one in found[:_TOLD]]
     more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
-    said = f"{pair.host}: counters went backwards, so their window is not measured: {'; '.join(told)}{more}"
-    return [Check(pair.host, None, "counters_advance", INCONCLUSIVE, found[0][1].last, found[0][1].first, None, said)]
+    said = f"counters went backwards, so their window is not measured: {'; '.join(told)}{more}"
+    return Finding(INCONCLUSIVE, found[0][1].last, found[0][1].first, said)
 
 
 def _steps(start: Any, end: Any) -> Iterator[Step]:

@@ -9,20 +9,18 @@ from typing import Any, Callable
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import ranktest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
-    Check,
     Inputs,
-    Measure,
+    Measured,
     Pair,
     attached_features,
-    compare,
+    budget_of,
     difference,
-    first_set,
     get,
     grown,
     millicores,
     number,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.features import budget_of, feature_run_ns
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.features import feature_run_ns
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_cost import units_millicores
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_programs import (
     kernel_millicores,
@@ -31,27 +29,20 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_pr
 )
 
 
-def judge_cpu(pair: Pair) -> list[Check]:
-    """The loader's own CPU, that of all programs, and both against the budgets.
+def judge_loader(pair: Pair) -> Measured:
+    """The loader's own CPU."""
+    return Measured(loader_millicores(pair))
 
-    Of what is told and what the kernel counted the larger is judged.
-    """
-    loader = loader_millicores(pair)
-    programs = bpf_millicores(pair)
-    total = None if loader is None or programs is None else loader + programs
-    budget = attached_budget(pair)
-    # A budget covers a feature's programs and consumer; the loader's idle cost has a limit of its own.
-    both = None if budget is None else budget + pair.limit("loader_cpu_millicores")
-    total_limit = first_set(pair.limit("total_cpu_millicores"), both)
-    bpf_limit = first_set(pair.limit("bpf_cpu_millicores"), budget)
-    return [
-        compare(
-            pair,
-            Measure("loader_cpu", loader, pair.limit("loader_cpu_millicores"), "millicores", "loader CPU"),
-        ),
-        compare(pair, Measure("bpf_cpu", programs, bpf_limit, "millicores", "CPU of all programs")),
-        compare(pair, Measure("total_cpu", total, total_limit, "millicores", "CPU of loader and programs")),
-    ]
+
+def judge_programs(pair: Pair) -> Measured:
+    """CPU of all programs together."""
+    return Measured(bpf_millicores(pair))
+
+
+def judge_total(pair: Pair) -> Measured:
+    """CPU of loader and programs."""
+    loader, programs = loader_millicores(pair), bpf_millicores(pair)
+    return Measured(None if loader is None or programs is None else loader + programs)
 
 
 def loader_millicores(pair: Pair) -> int | None:
@@ -74,6 +65,12 @@ def attached_budget(pair: Pair) -> int | None:
     if None in budgets:
         return None
     return int(sum(value for value in budgets if value is not None))
+
+
+def total_budget(pair: Pair) -> int | None:
+    """A budget covers a feature's programs and consumer; the loader's idle cost has a limit of its own."""
+    budget = attached_budget(pair)
+    return None if budget is None else int(budget + pair.limit("loader_cpu_millicores"))
 
 
 def bpf_millicores(pair: Pair) -> int | None:
@@ -120,16 +117,13 @@ def net_of_controls(own: int | None, inputs: Inputs, delta: Callable[[Any], int 
     return own - ranktest.median(others), f"less the median of {len(others)} controls"
 
 
-def judge_host_load(pair: Pair) -> list[Check]:
-    """Did the host itself get busier or fuller, beyond what unchanged hosts did?"""
-    record = pair.inputs.changed[pair.host]
-    cpu, cpu_how = net_of_controls(cpu_delta(record), pair.inputs, cpu_delta)
-    memory, memory_how = net_of_controls(memory_delta(record), pair.inputs, memory_delta)
-    cpu_limit, memory_limit = pair.limit("host_cpu_delta_ppm"), pair.limit("host_memory_delta_bytes")
-    return [
-        compare(pair, Measure("host_cpu_delta", cpu, cpu_limit, "ppm", f"host CPU growth ({cpu_how}; {ours(pair)})")),
-        compare(
-            pair,
-            Measure("host_memory_delta", memory, memory_limit, "bytes", f"host memory growth ({memory_how})"),
-        ),
-    ]
+def judge_host_cpu(pair: Pair) -> Measured:
+    """Did the host itself get busier, beyond what unchanged hosts did?"""
+    growth, how = net_of_controls(cpu_delta(pair.inputs.changed[pair.host]), pair.inputs, cpu_delta)
+    return Measured(growth, {"how": how, "ours": ours(pair)})
+
+
+def judge_host_memory(pair: Pair) -> Measured:
+    """Did the host itself get fuller, beyond what unchanged hosts did?"""
+    growth, how = net_of_controls(memory_delta(pair.inputs.changed[pair.host]), pair.inputs, memory_delta)
+    return Measured(growth, {"how": how})

@@ -17,6 +17,7 @@ from typing import Any, Mapping, NamedTuple
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     INCONCLUSIVE,
+    Finding,
     Json,
     Pair,
     get,
@@ -24,15 +25,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
 )
 
 SLACK_NS = 2_000_000_000
-
-
-class Finding(NamedTuple):
-    """A verdict with both values, still without host and name."""
-
-    verdict: str
-    told: Any
-    seen: Any
-    sentence: str
 
 
 class Side(NamedTuple):

@@ -11,6 +11,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     FAIL,
     INCONCLUSIVE,
     PASS,
+    Finding,
     Json,
     Pair,
     get,
@@ -18,7 +19,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     ratio_up,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.sides import (
-    Finding,
     Side,
     sides,
     unseen,

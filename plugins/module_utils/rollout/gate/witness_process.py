@@ -10,14 +10,15 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     FAIL,
     INCONCLUSIVE,
     PASS,
+    Finding,
     Pair,
     get,
     number,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.sides import (
-    Finding,
     Side,
     unseen,
+    what_is_missing,
     why_unseen,
 )
 
@@ -27,8 +28,16 @@ START_TOLERANCE_NS = 20_000_000
 NOT_RUNNING = {"T": "stopped", "t": "stopped by a tracer", "Z": "a zombie", "X": "dead", "x": "dead"}
 
 
-def judge_boot(pair: Pair) -> Finding:
+def judge_witness(pair: Pair) -> Finding | None:
+    """Is there a view of root's own to compare with? Without it nothing else of it is judged."""
+    missing = what_is_missing(pair)
+    return None if missing is None else Finding(INCONCLUSIVE, None, None, missing)
+
+
+def judge_boot(pair: Pair) -> Finding | None:
     """Is the status of this boot?"""
+    if what_is_missing(pair) is not None:
+        return None
     seen = [get(one, "witness", "boot_id") for one in (pair.start, pair.end)]
     told = [get(one, "status", "boot_id") for one in (pair.start, pair.end)]
     told += [get(one, "status", "collector", "boot_id") for one in (pair.end,) if get(one, "status", "collector")]
@@ -43,8 +52,10 @@ def judge_boot(pair: Pair) -> Finding:
     return Finding(PASS, told[1], seen[1], "the status is of this boot")
 
 
-def judge_release(pair: Pair) -> Finding:
+def judge_installed(pair: Pair) -> Finding | None:
     """Is the bundle that is told the one that is installed, and the one that was planned?"""
+    if what_is_missing(pair) is not None:
+        return None
     told, wanted = get(pair.end, "status", "bundle", "digest"), pair.inputs.digest
     seen = get(pair.end, "witness", "installed_digest")
     if seen is None:

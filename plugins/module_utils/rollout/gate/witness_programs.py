@@ -11,6 +11,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import p
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
     PASS,
+    Finding,
     Json,
     Pair,
     difference,
@@ -19,7 +20,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     programs_of,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.sides import (
-    Finding,
     Side,
     features_of,
     sides,

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The times of a batch as both plays of the playbook have them: its very heads and arguments, rendered by Ansible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
+SLICE = yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
+PLANNED = {"serial": [2, 1], "batch_of": {"w1": 1, "w2": 1, "w3": 2},
+           "batches": [{"hosts": ["w1", "w2"], "stage": "canary"}, {"hosts": ["w3"], "stage": "fleet"}]}  # fmt: skip
+
+
+def heads() -> list[str]:
+    """Both plays up to their tasks, as they are written: what they share is an anchor of YAML."""
+    first, second = TEXT.split("- name: Roll out\n")
+    return [first.partition("  tasks:\n")[0], "- name: Roll out\n" + second.partition("  tasks:\n")[0]]
+
+
+def arguments() -> dict[str, Any]:
+    """What the second play's tasks take of the times."""
+    (play,) = [play for play in yaml.safe_load(TEXT) if play["name"] == "Roll out"]
+    tasks = {task["name"]: task for task in play["tasks"][0]["block"]}
+    renew, bake = SLICE
+    return {
+        "lease": tasks["Deploy the release"]["vars"]["ebpf_fleet_deploy_lease"],
+        "slices": tasks["Bake in slices where it takes long"]["loop"],
+        "bake": tasks["Let it bake, then measure after"]["ebpf.fleet.observation_info"]["bake"],
+        "window": tasks["Let it bake, then measure after"]["ebpf.fleet.observation_info"]["window"],
+        "renewed": renew["ebpf.fleet.lease"]["seconds"],
+        "slice": bake["ansible.builtin.pause"]["seconds"],
+        "folder": "{{ ebpf_fleet_report_folder }}",
+    }
+
+
+def rendered(folder: Path, variables: dict[str, Any], *options: str) -> dict[str, dict[str, Any]]:
+    """{host: the arguments as its tasks get them}; the release is new to every host but w2."""
+    base = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ebpf_fleet_plan": PLANNED,
+            "ebpf_fleet_target": {"bundle": {"version": "1.1.0"}}, **variables}  # fmt: skip
+    hosts = {name: {**base, "ebpf_fleet_release": {"changed": name != "w2"}} for name in ("w1", "w2", "w3")}
+    (folder / "hosts.yml").write_text(json.dumps({"ebpf_fleet_rollout": {"hosts": hosts}}))
+    copy = {"content": "{{ seen | to_json }}", "dest": f"{folder}/{{{{ inventory_hostname }}}}.json", "mode": "0600"}
+    keep = {"ansible.builtin.copy": copy, "vars": {"seen": arguments()}}
+    first, second = heads()
+    fault = {"ansible.builtin.debug": {"msg": "fault <{{ ebpf_fleet_timing.fault }}>"}, "run_once": True}
+    (folder / "play.yml").write_text(
+        f"{first}  tasks: {json.dumps([fault])}\n\n{second}  tasks: {json.dumps([keep])}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *options], cwd=folder, text=True,
+        capture_output=True, check=False, timeout=300,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1",
+             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PWD": str(folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fault <>" in done.stdout
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in hosts}
+
+
+def lease(seconds: int) -> dict[str, Any]:
+    return {"seconds": seconds, "holder": "rollout of 1.1.0"}
+
+
+def test_without_any_variable(tmp_path: Path) -> None:
+    found = rendered(tmp_path, {})
+    one = {"lease": lease(440), "slices": [], "bake": 30, "window": 30, "renewed": 440, "slice": 300,
+           "folder": f"{tmp_path}/"}  # fmt: skip
+    assert found["w1"] == one
+    assert found["w2"] == {**one, "bake": 0}, "the release is not new there: nothing bakes"
+    assert found["w3"] == {**one, "lease": lease(430), "renewed": 430}, "a batch of one host"
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_with_all_of_them_as_numbers_and_as_text_of_the_command_line(tmp_path: Path, as_text: bool) -> None:
+    given = {"ebpf_fleet_bake": 601, "ebpf_fleet_rollout_renew_seconds": 300, "ebpf_fleet_window_after": 1.5,
+             "ebpf_fleet_activation_timeout": 7, "ebpf_fleet_report_dir": "records"}  # fmt: skip
+    options = [word for name, value in given.items() for word in ("-e", f"{name}={value}")] if as_text else []
+    found = rendered(tmp_path, {} if as_text else given, *options)
+    # 7 s of activation, 300 of bake until it is renewed, 2 of measurement, 300, and 10 a host.
+    assert found["w1"] == {"lease": lease(629), "slices": [0, 1], "bake": 1, "window": 1.5, "renewed": 629,
+                           "slice": 300, "folder": f"{tmp_path}/records"}  # fmt: skip
+    assert (found["w2"]["slices"], found["w2"]["bake"]) == ([], 0)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, {}), (90000, lease(90000))])
+def test_a_lease_that_is_asked_for(tmp_path: Path, asked: int, given: dict[str, Any]) -> None:
+    found = rendered(tmp_path, {}, "-e", f"ebpf_fleet_rollout_lease_seconds={asked}")
+    assert {name: one["lease"] for name, one in found.items()} == dict.fromkeys(found, given)
