@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench differential fuzz soak privileges help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
+.PHONY: bench differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,8 @@ soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1
 	@$(SUDO) env EBPF_FLEET_CLOCK_ROUNDS=20 $(PYTHON) -m pytest -q tests/lab/test_clock.py
 	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
 
+reason-codes: setup ## docs/reason-codes.md from the one list of codes
+	@$(PYTHON) -m tools.reason_codes
 privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score
 	@$(PYTHON) -m tools.privileges
 

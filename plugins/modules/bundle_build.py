@@ -148,10 +148,14 @@ features:
   type: dict
   sample: {"runqlat": ["full", "reduced"]}
 reason_code:
-  description: Why it was refused or failed, a code of docs/interfaces.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
   sample: EF_CONTRACT_MALFORMED
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
 file:
   description: The file that the reason is about, or null.
   returned: failure
@@ -308,7 +312,8 @@ def run(module):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     if YAML_PROBLEM is not None:
-        module.fail_json(msg=missing_required_lib("PyYAML"), exception=YAML_PROBLEM)
+        missing = FleetError("EF_NO_TOOL", missing_required_lib("PyYAML"))
+        module.fail_json(**missing.as_result(), exception=YAML_PROBLEM)
     try:
         found = run(module)
     except (OSError, FleetError) as error:

@@ -83,10 +83,18 @@ left_seconds:
   returned: success
   type: int
 reason_code:
-  description: Why it was refused or failed, a code of docs/interfaces.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
   sample: EF_LEASE_EXPIRED
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """
 
 import hashlib

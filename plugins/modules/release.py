@@ -218,10 +218,14 @@ steps:
   elements: dict
   sample: [{"act": "install", "release": "1.0.0-3f1c2a9b8d7e"}]
 reason_code:
-  description: Why it was refused or failed, a code of docs/interfaces.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
   sample: EF_SIG_UNKNOWN_SIGNER
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
 file:
   description: The file that the reason is about, or null.
   returned: failure

@@ -123,7 +123,7 @@ def interpreter_of(version: str) -> str:
             {"contracts": [{"feature": "f", "variants": [{"name": "full", "requires": ["map_type:nope"]}]}]},
             "contract f, variant full: requirement 'map_type:nope'",
         ),
-        ({"today": "tomorrow"}, "today: 'tomorrow' is no date"),
+        ({"today": "tomorrow"}, "today: 'tomorrow' is not a date"),
         ({"helpers": "some"}, "value of helpers must be one of"),
         ({"fallbacks": ["magic"]}, "value of fallbacks must be one or more of"),
     ],

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import OF_VARIANTS
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import (
     HELPERS,
@@ -42,8 +43,10 @@ REASON_CODES = {
 }
 
 
-class ContractError(ValueError):
+class ContractError(OneCodeError):
     """A contract that this version cannot read; the message names feature, variant and remedy."""
+
+    code = "EF_CONTRACT_MALFORMED"
 
 
 class Requirement(NamedTuple):
