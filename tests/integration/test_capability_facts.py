@@ -133,6 +133,8 @@ def test_bad_input_gives_one_message(tmp_path: Path, arguments: dict[str, Any], 
     result = run_one(tmp_path, "capability_facts", **arguments)
     assert result["failed"] is True
     assert message in result["msg"]
+    code = {"contract": "EF_CONTRACT_MALFORMED", "today:": "EF_ARGUMENT"}.get(message.split()[0])
+    assert code is None or result["reason_code"] == code
 
 
 WATCHED = ("kernel", "net/core", "vm", "user")

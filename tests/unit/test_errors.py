@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 import pytest
+import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import REASONS
 
@@ -255,3 +257,47 @@ def test_the_members_of_the_family_show_their_code() -> None:
     assert isinstance(error, FleetError) and str(error) == "signing_key: k is not a key; give one"
     assert error.as_line() == "EF_KEY: signing_key: k is not a key; give one" and error.file == "k"
     assert error.as_result()["reason_code"] == "EF_KEY" and error.as_result()["remedy"]
+
+
+# ---- playbooks and roles ----
+
+FAILURES = {"ansible.builtin.assert": "fail_msg", "ansible.builtin.fail": "msg"}
+# A code of the playbook's own, a code chosen by the verdict, or the line of an error that a filter or lookup told.
+CODED = re.compile(
+    r"EF_[A-Z_]+: .|\{\{ '(EF_[A-Z_]+)' if [^}]+ else '(EF_[A-Z_]+)' \}\}: .|\{\{ \w+\.fault( \| default\(''\))? \}\}$"
+)
+
+
+def tasks_of(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping of a playbook or a role, however deep in blocks."""
+    if isinstance(node, list):
+        for one in node:
+            yield from tasks_of(one)
+    elif isinstance(node, dict):
+        yield node
+        for one in node.values():
+            yield from tasks_of(one)
+
+
+def failures_of(text: str) -> Iterator[tuple[str, str]]:
+    """(task, words) of each task that can fail with words of its own."""
+    for task in tasks_of(yaml.safe_load(text)):
+        for module, option in FAILURES.items():
+            if isinstance(task.get(module), dict):
+                yield str(task.get("name")), str(task[module].get(option, ""))
+        if task.get("failed_when") is True:
+            yield str(task.get("name")), str(task["ansible.builtin.debug"]["msg"])
+
+
+def test_every_failure_of_a_playbook_begins_with_a_code() -> None:
+    files = [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]
+    found = [(path.name, *one) for path in files for one in failures_of(path.read_text(encoding="utf-8"))]
+    assert [(file, task) for file, task, words in found if not CODED.match(words)] == []
+    assert len(found) > 25
+
+
+def test_a_failure_without_a_code_is_found() -> None:
+    text = (
+        "- block:\n  - name: a\n    ansible.builtin.fail: {msg: x}\n  - name: b\n    ansible.builtin.assert: {that: x}"
+    )
+    assert [(task, bool(CODED.match(words))) for task, words in failures_of(text)] == [("a", False), ("b", False)]
