@@ -193,6 +193,6 @@ def refuse_expression(jmespath, one):
     try:
         refuse_expensive(one["expression"], lambda text: jmespath.compile(text).parsed)
     except jmespath.exceptions.JMESPathError as error:
-        raise gate_arguments.GateInputError(f"{where}: is no JMESPath: {error}") from error
+        raise gate_arguments.GateInputError(f"{where}: is not JMESPath: {error}; correct it") from error
     except ExpressionError as error:
         raise gate_arguments.GateInputError(f"{where}: {error}") from error

@@ -30,7 +30,7 @@ def _page(name, render, faults_of=capability_document.census_faults):
     def page(document):
         faults = faults_of(document)
         if faults:
-            raise FleetError("EF_UNREADABLE", f"{name}: the document cannot be used: {faults}")
+            raise FleetError("EF_UNREADABLE", f"{name}: the document cannot be used: {faults}; write it again")
         return render(document)
 
     return lambda document: attempt(AnsibleFilterError, lambda: page(document))

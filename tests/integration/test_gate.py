@@ -145,7 +145,7 @@ class TestHostVariables:
         ({"changed": {}, "on_inconclusive": {"bpf_cpu": "skip"}}, "say hold or pass"),
         (
             {"changed": {}, "extra_checks": [{"name": "a", "expression": "a[", "max": 1}]},
-            "extra_checks.a.expression: is no JMESPath",
+            "extra_checks.a.expression: is not JMESPath",
         ),
         (
             {"changed": {}, "extra_checks": [{"name": "a", "expression": "(" * 30 + "b" + ")" * 30, "max": 1}]},

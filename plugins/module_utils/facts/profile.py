@@ -147,7 +147,9 @@ def _requires(contract: Json, variant: Json) -> list[Requirement]:
     try:
         return [parse_requirement(text) for text in variant["requires"]]
     except (KeyError, TypeError):
-        raise ContractError("contract {}: variant without `requires`".format(contract["feature"])) from None
+        raise ContractError(
+            "contract {}: variant without `requires`; pass contract.json as built".format(contract["feature"])
+        ) from None
     except ContractError as error:
         raise ContractError(
             "contract {}, variant {}: {}".format(contract["feature"], variant.get("name"), error)

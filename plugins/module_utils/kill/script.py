@@ -104,7 +104,9 @@ def _check(state: str, grace: Any, deadline: Any, unit: str, root: str) -> None:
             problem = f"{name} {value!r}: give a whole number of seconds from 0 to {MAX_DEADLINE_SECONDS}"
             raise FleetError("EF_ARGUMENT", problem)
     if grace >= deadline:
-        raise FleetError("EF_ARGUMENT", f"grace_seconds {grace} must be less than deadline_seconds {deadline}")
+        raise FleetError(
+            "EF_ARGUMENT", f"grace_seconds {grace} must be less than deadline_seconds {deadline}; give less"
+        )
     if not re.fullmatch(r"[A-Za-z0-9@._-]+", unit):
         raise FleetError("EF_ARGUMENT", f"unit {unit!r}: is not a unit's name; give one such as NAME.service")
     if not _ROOT.fullmatch(root):

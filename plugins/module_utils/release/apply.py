@@ -53,7 +53,7 @@ def explain(error: OSError | FleetError) -> FleetError:
         return FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system", file)
     if error.errno == errno.EROFS:
         return FleetError("EF_STORE", f"{where}: the file system is read-only; remount it", file)
-    return FleetError("EF_STORE", f"{where}: {error.strerror or error}; mend it and run again", file)
+    return FleetError("EF_STORE", f"{where}: {error.strerror or error}; correct that and run again", file)
 
 
 class _Run:

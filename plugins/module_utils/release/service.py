@@ -148,7 +148,7 @@ def _systemctl(arguments: list[str]) -> subprocess.CompletedProcess[str]:
             timeout=SECONDS_FOR_SYSTEMCTL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FleetError("EF_NO_SYSTEMD", f"systemctl does not run ({error}); mend systemd") from error
+        raise FleetError("EF_NO_SYSTEMD", f"systemctl does not run ({error}); repair systemd") from error
 
 
 def _must(arguments: list[str], unit: str) -> None:
