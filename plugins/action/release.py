@@ -10,9 +10,8 @@ import tempfile
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned, load_bundle, write_tar
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 

@@ -170,7 +170,7 @@ import traceback
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import told
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import CREATED_FORMAT, epoch_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import BUNDLE_NAME, VERSION
@@ -180,7 +180,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.output import (
     judge_output,
     write_output,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
 
 YAML_PROBLEM = None
 try:

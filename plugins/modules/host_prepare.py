@@ -126,7 +126,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
 
 SPEC = {
@@ -147,6 +147,8 @@ SPEC = {
     "trust_overrule": {"type": "bool", "default": False},
 }
 
+# A full disk has a code of its own.
+NOT_WRITTEN = "EF_NOT_WRITTEN"
 UNITS = "/etc/systemd/system"
 UNIT = re.compile(r"\A[A-Za-z0-9@_-]+\.service\Z")
 OCTAL = re.compile(r"\A0?[0-7]{1,3}\Z")
@@ -283,7 +285,7 @@ def keep_trust(layout, steps, change):
         trust_host.keep_former(layout, steps, bool(change.problems))
     except OSError as error:
         problem = f"the signers of before cannot be kept ({error}); make room on that disk"
-        raise FleetError("EF_NOT_WRITTEN", problem) from error
+        raise FleetError(explain(error, NOT_WRITTEN).code, problem) from error
 
 
 def find_host(wanted):
@@ -300,7 +302,7 @@ def apply(module, steps, actions):
             filesteps.write_atomically(step.path, step.content, step.mode)
         except OSError as error:
             problem = f"cannot write {step.path}: {error.strerror}; correct that and run again"
-            raise FleetError("EF_NOT_WRITTEN", problem, step.path) from error
+            raise FleetError(explain(error, NOT_WRITTEN).code, problem, step.path) from error
     for action in actions:
         rc, out, err = module.run_command(action)
         if rc != 0:
@@ -340,10 +342,8 @@ def main():
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     try:
         result = run(module)
-    except FleetError as error:
-        module.fail_json(**error.as_result())
-    except OSError as error:
-        module.fail_json(**FleetError("EF_NOT_WRITTEN", str(error), error.filename).as_result())
+    except (OSError, FleetError) as error:
+        module.fail_json(**explain(error, NOT_WRITTEN).as_result())
     module.exit_json(**result)
 
 

@@ -238,7 +238,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import SHA256, digest_of, load_manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import (
@@ -246,7 +246,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import
     read_trust,
     unusable_lines,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import Host, apply_plan, explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import Host, apply_plan
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import (
     check_fallbacks,
     check_resolved,

@@ -97,7 +97,7 @@ def test_a_symlink_where_a_control_file_belongs_is_refused_with_the_remedy(names
     target.write_text("keep")
     link.symlink_to(target)
     result = prepare(files=[item(link)])
-    assert result["msg"] == f"EF_NOT_WRITTEN: {link} is a symlink, not a regular file; remove it"
+    assert result["msg"] == f"EF_UNREADABLE: {link} is a symlink, not a regular file; remove it"
     assert target.read_text() == "keep"
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
 import pytest
 import yaml
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,9 +22,8 @@ BUILTIN = {name for name, one in vars(builtins).items() if isinstance(one, type)
 
 # Files that raise Python's own errors, and who makes of them what an operator meets. Nothing else may.
 OWN_ERRORS = {
-    "module_utils/base/atomic_files.py": "an OSError as of the system call itself, which release.apply.explain words",
+    "module_utils/base/atomic_files.py": "an OSError as of the system call itself, which base.errors.explain words",
     "module_utils/base/bounded.py": "parse_json's ValueError has no file yet; read_json and the callers name it",
-    "module_utils/base/filesteps.py": "an OSError as of open(2), which host_prepare words",
     "module_utils/base/strictjson.py": "a ValueError without the file, which those who read a control file name",
     "module_utils/bundle/contracts.py": "PyYAML's own error, which _read names with the contract's path",
     "module_utils/bundle/manifest.py": "a ValueError of the document, which becomes EF_MANIFEST_MALFORMED",
@@ -257,6 +258,26 @@ def test_the_members_of_the_family_show_their_code() -> None:
     assert isinstance(error, FleetError) and str(error) == "signing_key: k is not a key; give one"
     assert error.as_line() == "EF_KEY: signing_key: k is not a key; give one" and error.file == "k"
     assert error.as_result()["reason_code"] == "EF_KEY" and error.as_result()["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.ENOSPC, "EF_DISK_FULL", "/x: no space is left; make room on that file system"),
+        (errno.EDQUOT, "EF_DISK_FULL", "/x: no space is left; make room on that file system"),
+        (errno.EROFS, "EF_NOT_WRITTEN", "/x: the file system is read-only; remount it"),
+        (errno.EACCES, "EF_NOT_WRITTEN", "/x: Permission denied; correct that and run again"),
+    ],
+)
+def test_an_error_of_the_system_joins_the_family(number: int, code: str, words: str) -> None:
+    found = explain(OSError(number, os.strerror(number), "/x"), "EF_NOT_WRITTEN")
+    assert (found.code, found.message, found.file) == (code, words, "/x")
+    assert explain(found) is found
+    nameless = explain(OSError(errno.EIO, "Input/output error"))
+    assert (nameless.code, nameless.message) == (
+        "EF_STORE",
+        "the host's disk: Input/output error; correct that and run again",
+    )
 
 
 # ---- playbooks and roles ----

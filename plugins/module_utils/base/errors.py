@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from typing import Iterable
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import remedy_of
@@ -45,6 +46,19 @@ class OneCodeError(FleetError):
 
     def __init__(self, message: str, file: str | None = None) -> None:
         super().__init__(type(self).code, message, file)
+
+
+def explain(error: OSError | FleetError, code: str = "EF_STORE") -> FleetError:
+    """The error itself, or an OSError in the family: of this code, but a full disk has a code of its own."""
+    if isinstance(error, FleetError):
+        return error
+    file = None if error.filename is None else str(error.filename)
+    where = file or "the host's disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system", file)
+    if error.errno == errno.EROFS:
+        return FleetError(code, f"{where}: the file system is read-only; remount it", file)
+    return FleetError(code, f"{where}: {error.strerror or error}; correct that and run again", file)
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
