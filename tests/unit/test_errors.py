@@ -9,12 +9,24 @@ import errno
 import os
 import re
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
 import pytest
 import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.filter import (
+    census,
+    host_policy,
+    kill,
+    rollback,
+    rollout_plan,
+    trust,
+    values,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import REASONS
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import MARK
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import told
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins"
@@ -258,6 +270,46 @@ def test_the_members_of_the_family_show_their_code() -> None:
     assert isinstance(error, FleetError) and str(error) == "signing_key: k is not a key; give one"
     assert error.as_line() == "EF_KEY: signing_key: k is not a key; give one" and error.file == "k"
     assert error.as_result()["reason_code"] == "EF_KEY" and error.as_result()["remedy"]
+
+
+UNCONCERNED = {"h": {"rc": 0, "stdout": f'{MARK}{{"ok": true, "concerned": false}}'}}
+A_HOST = (
+    [{"inventory_hostname": "h", "ebpf_fleet_capability": {"capabilities": {"profiles": {"p": {}}}}}],
+    [{"feature": "p", "data_path": "policy"}],
+)
+FILTERS: dict[str, tuple[Callable[[], object], str]] = {
+    "census_html": (lambda: census.FilterModule().filters()["census_html"]([]), "EF_UNREADABLE: census_html: "),
+    "host_policy": (lambda: host_policy.host_policy(3), "EF_HOST_POLICY_MALFORMED: ebpf_fleet_policy: "),
+    "kill_census": (lambda: rollback.kill_census(UNCONCERNED, ["globl"]), "EF_ARGUMENT: scope 'globl' is not one"),
+    "kill_script": (lambda: kill.kill_script(["globl"]), "EF_ARGUMENT: scope 'globl' is not one"),
+    "policy_refusals": (lambda: census.policy_refusals(*A_HOST, {"x": 1}), "EF_ARGUMENT: limits.x: is not known"),
+    "report_paths": (lambda: census.report_paths("", "/"), "EF_ARGUMENT: report_paths: the path is empty"),
+    "rollback_script": (lambda: rollback.rollback_script("x"), "EF_ARGUMENT: from_digest 'x' is not 64 hex digits"),
+    "rollout_plan": (lambda: rollout_plan.rollout_plan([]), "EF_PLAN: hosts: the list is empty"),
+    "trust_text": (lambda: trust.trust_text(3, "n"), "EF_ARGUMENT: n: is 3, neither a text nor a list"),
+    "value": (lambda: values.value("x", "ebpf_fleet_bake"), "EF_ARGUMENT: ebpf_fleet_bake: is 'x' (text)"),
+    "value_faults": (lambda: values.value_faults([], "x"), "EF_ARGUMENT: value_faults: 'x' is not a group"),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_fails_with_code_and_sentence(name: str) -> None:
+    call, line = FILTERS[name]
+    with pytest.raises(AnsibleFilterError) as caught:
+        call()
+    assert str(caught.value).startswith(line)
+
+
+def test_a_fault_that_is_told_is_the_same_line() -> None:
+    assert rollout_plan.rollout_plan([], told=True) == {
+        "fault": "EF_PLAN: hosts: the list is empty; name at least one host"
+    }
+    assert host_policy.host_policy(3, told=True)["fault"].startswith("EF_HOST_POLICY_MALFORMED: ebpf_fleet_policy: ")
+
+
+def test_an_action_that_fails_returns_what_a_module_does() -> None:
+    error = FleetError("EF_HOSTS", "hosts: the list is empty; name one")
+    assert told.failed(error) == {**error.as_result(), "failed": True, "changed": False}
 
 
 @pytest.mark.parametrize(
