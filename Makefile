@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench checks differential fuzz soak privileges help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
+.PHONY: bench checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1
 
 checks: setup ## the tables of checks and limits in docs/rollout.md, from the gate's records
 	@$(PYTHON) -m tools.gate_page
+
+reason-codes: setup ## docs/reason-codes.md from the one list of codes
+	@$(PYTHON) -m tools.reason_codes
 
 privileges: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score

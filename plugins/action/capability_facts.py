@@ -10,9 +10,12 @@ variable, and neither do facts, hosts or warnings that a hostile host adds to it
 from __future__ import annotations
 
 from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import REASONS, remedy_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.guarded import GuardedAction
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 # What an interpreter before 3.8 says when it meets ansible-core's own wrapper.
 OLD_PYTHON_WORDS = (
@@ -43,7 +46,7 @@ class ActionModule(GuardedAction):
             return {"unreachable": True, "changed": False, "msg": printable(one_line(str(error)), MESSAGE_LIMIT)}
         except RecursionError:
             # ansible-core's own reader of a module's JSON, on a document of thousands of levels.
-            return failure(f"no usable answer from {host}: the answer: is nested too deep")
+            return no_answer(f"no usable answer from {host}: the answer: is nested too deep")
         if self._task.async_val:
             return {**result, **answer}
         return {**result, **believed(host, answer, asked_about(self._task.args.get("contracts")))}
@@ -60,15 +63,15 @@ def believed(host, answer, features):
     """The part of a module's result that its format knows, or a failure that says why it is not believed."""
     if is_old_python(answer):
         # The wrapper's own words are pages of encoded archive, which would bury the remedy.
-        return failure(REMEDY)
+        return failed(FleetError("EF_OLD_PYTHON", REMEDY))
     if answer.get("failed") or answer.get("unreachable"):
         kind = {"unreachable": True} if answer.get("unreachable") else {"failed": True}
-        return {**kind, "changed": False, "msg": printable(failure_words(answer), MESSAGE_LIMIT)}
+        return {**kind, "changed": False, "msg": printable(failure_words(answer), MESSAGE_LIMIT), **coded(answer)}
     if answer.get("skipped"):
         return {"skipped": True, "changed": False, "msg": printable(answer.get("msg", ""), MESSAGE_LIMIT)}
     read = capability_document.read(host, answer, features)
     if read.capabilities is None:
-        return failure(read.problem or f"no usable answer from {host}: capabilities: is missing")
+        return no_answer(read.problem or f"no usable answer from {host}: capabilities: is missing")
     return {
         "changed": False,
         "capabilities": read.capabilities,
@@ -78,9 +81,15 @@ def believed(host, answer, features):
     }
 
 
-def failure(message):
-    """A failed result with a printable message."""
-    return {"failed": True, "changed": False, "msg": message}
+def no_answer(message):
+    """A failed result; the message is printable."""
+    return failed(FleetError("EF_NO_ANSWER", message))
+
+
+def coded(answer):
+    """The reason code of the host's module with its remedy, where it is one of the list."""
+    code = answer.get("reason_code")
+    return {"reason_code": code, "remedy": remedy_of(code)} if isinstance(code, str) and code in REASONS else {}
 
 
 def failure_words(answer):

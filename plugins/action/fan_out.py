@@ -10,11 +10,12 @@ import resource
 import signal
 import time
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import fanout
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import Reach
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
     "command": {"type": "str", "required": True},
@@ -39,8 +40,11 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _spec, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        hosts = names(arguments["hosts"])
-        arguments.update(bounds(arguments))
+        try:
+            hosts = names(arguments["hosts"])
+            arguments.update(bounds(arguments))
+        except FleetError as error:
+            return {**result, **failed(error)}
         if self._task.check_mode:
             asked = {host: {"skipped": True} for host in hosts}
             result.update(changed=False, skipped=True, hosts=asked, seconds=0.0, msg="check mode asks no host")
@@ -112,10 +116,12 @@ class Interrupted:
 def names(hosts):
     """The exact names, each once; a text would have to be split, and a name may hold any separator."""
     if isinstance(hosts, str) or not isinstance(hosts, (list, tuple)):
-        raise AnsibleActionFail("hosts: give a list of inventory names, as ansible_play_hosts_all is, not a text")
+        raise FleetError(
+            "EF_ARGUMENT", "hosts: give a list of inventory names, as ansible_play_hosts_all is, not a text"
+        )
     found = list(dict.fromkeys(str(host) for host in hosts))
     if not found:
-        raise AnsibleActionFail("hosts: the list is empty; a command that is given to no host is an error")
+        raise FleetError("EF_HOSTS", "hosts: the list is empty; name at least one host for the command")
     return found
 
 
@@ -128,10 +134,7 @@ READERS = {
 
 def bounds(arguments):
     """Times and numbers, also as text; what cannot be meant is refused by name."""
-    try:
-        return {name: read(name, arguments[name]) for name, read in READERS.items()}
-    except values.RefusedValueError as error:
-        raise AnsibleActionFail(str(error)) from error
+    return {name: read(name, arguments[name]) for name, read in READERS.items()}
 
 
 def environment():

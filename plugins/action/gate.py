@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.expressions import (
     Evaluator,
     ExpressionError,
@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.expressions import
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import base as gate_base
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
     "changed": {"type": "dict"},
@@ -62,8 +63,8 @@ class ActionModule(ActionBase):
         hostvars = (task_vars or {}).get("hostvars", {})
         try:
             verdict = judge(arguments, hostvars)
-        except gate_arguments.GateInputError as error:
-            raise AnsibleActionFail(str(error)) from error
+        except FleetError as error:
+            return {**result, **failed(error)}
         result.update(verdict, changed=False, failed=False)
         return result
 
@@ -192,6 +193,6 @@ def refuse_expression(jmespath, one):
     try:
         refuse_expensive(one["expression"], lambda text: jmespath.compile(text).parsed)
     except jmespath.exceptions.JMESPathError as error:
-        raise gate_arguments.GateInputError(f"{where}: is no JMESPath: {error}") from error
+        raise gate_arguments.GateInputError(f"{where}: is not JMESPath: {error}; correct it") from error
     except ExpressionError as error:
         raise gate_arguments.GateInputError(f"{where}: {error}") from error

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {"name": {"type": "str", "required": True}, "group": {"type": "str", "required": True}}
 
@@ -26,8 +27,7 @@ class ActionModule(ActionBase):
         name = arguments["name"]
         if name not in task_vars["hostvars"]:
             known = task_vars["groups"]["all"]
-            raise AnsibleActionFail(
-                f"name: {hostnames.some_of([name])} is not in the inventory; {hostnames.nearest(name, known)}"
-            )
+            problem = f"name: {hostnames.some_of([name])} is not in the inventory; {hostnames.nearest(name, known)}"
+            return {**result, **failed(FleetError("EF_HOSTS", problem))}
         result["add_host"] = {"host_name": name, "groups": [arguments["group"]], "host_vars": {}}
         return result

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned, load_bundle, write_tar
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 MODULE = "ebpf.fleet.release"
 PUBLIC = (
@@ -34,12 +34,12 @@ class ActionModule(ActionBase):
             # Before the host is as much as connected to: a refusal concerns the controller alone.
             bundle = self.judge()
         except (OSError, FleetError) as error:
-            return dict(explain(error).as_result(), failed=True, changed=False)
+            return failed(explain(error))
         result = super().run(tmp, task_vars)
         try:
             result.update(self.release(bundle, task_vars))
         except (OSError, FleetError) as error:
-            result.update(explain(error).as_result(), failed=True, changed=False)
+            result.update(failed(explain(error)))
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result

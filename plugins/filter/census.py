@@ -9,6 +9,7 @@ import functools
 import os
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census, policy_ready, strata
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.census import census_html, census_markdown
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.matrix import matrix_html, matrix_markdown
@@ -20,7 +21,7 @@ def rollout_hosts(hostvars, last_census=None, told=False):
     if told and fault_of(last_census):
         return last_census
     ask = functools.partial(strata.rollout_hosts, list(hostvars), last_census or None)
-    return attempt(told, AnsibleFilterError, ask, strata.StrataError)
+    return attempt(AnsibleFilterError, ask, told)
 
 
 def _page(name, render, faults_of=capability_document.census_faults):
@@ -29,24 +30,25 @@ def _page(name, render, faults_of=capability_document.census_faults):
     def page(document):
         faults = faults_of(document)
         if faults:
-            raise AnsibleFilterError(f"{name}: the document cannot be used: {faults}")
+            raise FleetError("EF_UNREADABLE", f"{name}: the document cannot be used: {faults}; write it again")
         return render(document)
 
-    return page
+    return lambda document: attempt(AnsibleFilterError, lambda: page(document))
 
 
 def policy_refusals(hostvars, contracts, limits=None):
     """Return each policy feature that may not go to a host yet, with the sentence that says why."""
-    try:
-        return policy_ready.policy_refusals(list(hostvars), contracts, limits)
-    except policy_ready.PolicyLimitError as error:
-        raise AnsibleFilterError(f"policy_refusals: {error}") from error
+    return attempt(AnsibleFilterError, lambda: policy_ready.policy_refusals(list(hostvars), contracts, limits))
 
 
 def report_paths(path, folder, name="census"):
     """Return where the three files of a report go; see the filter's documentation."""
+    return attempt(AnsibleFilterError, lambda: _report_paths(path, folder, name))
+
+
+def _report_paths(path, folder, name):
     if not isinstance(path, str) or not path.strip():
-        raise AnsibleFilterError("report_paths: the path is empty; name a file, a prefix or a folder")
+        raise FleetError("EF_ARGUMENT", "report_paths: the path is empty; name a file, a prefix or a folder")
     full = os.path.join(folder, os.path.expanduser(path))
     if path.endswith("/") or os.path.isdir(full):
         full = os.path.join(full, name)

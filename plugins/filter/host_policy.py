@@ -24,12 +24,12 @@ def _render(policy):
     try:
         return render_policy(_plain(policy))
     except FleetError as error:
-        raise ValueError(f"ebpf_fleet_policy: {error.message} ({error.code})") from error
+        raise FleetError(error.code, f"ebpf_fleet_policy: {error.message}", error.file) from error
 
 
 def host_policy(policy, told=False):
     """Return the text of policy.json; a bad value is an error of the filter that names it."""
-    return attempt(told, AnsibleFilterError, lambda: _render(policy), ValueError)
+    return attempt(AnsibleFilterError, lambda: _render(policy), told)
 
 
 class FilterModule:

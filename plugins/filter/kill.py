@@ -9,17 +9,19 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
 def kill_script(scopes, state="engaged", persistent=True, grace_seconds=2, deadline_seconds=10, login_seconds=None):
     """One command for ansible.builtin.raw; see the filter's documentation."""
-    try:
+
+    def render():
+        deadline = deadline_seconds
         if login_seconds is not None:
-            deadline_seconds = killscript.deadline_within(variables.read("ebpf_fleet_kill_timeout", login_seconds))
-        script = killscript.render(scopes, state, persistent, grace_seconds, deadline_seconds)
-    except ValueError as error:
-        raise AnsibleFilterError(f"kill_script: {error}") from error
-    return killscript.command(script)
+            deadline = killscript.deadline_within(variables.read("ebpf_fleet_kill_timeout", login_seconds))
+        return killscript.render(scopes, state, persistent, grace_seconds, deadline)
+
+    return killscript.command(attempt(AnsibleFilterError, render))
 
 
 def kill_result(result):

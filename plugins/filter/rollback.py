@@ -10,25 +10,22 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as k
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders, rollback
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import verdict as kill_verdict
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
 def rollback_script(from_digest, wait=30, trust_only=False):
     """Return the script; an invalid digest is an error of the filter."""
-    try:
-        return killscript.command(
-            rollback.render_rollback(from_digest or None, wait_seconds=wait, trust_only=bool(trust_only))
-        )
-    except ValueError as error:
-        raise AnsibleFilterError(f"rollback_script: {error}") from error
+
+    def render():
+        return rollback.render_rollback(from_digest or None, wait_seconds=wait, trust_only=bool(trust_only))
+
+    return killscript.command(attempt(AnsibleFilterError, render))
 
 
 def kill_census(answers, scopes=(), state="engaged", allow_unconcerned=False):
     """Return the census of ``{host: result}`` for an order; see the filter's documentation."""
-    try:
-        order = kill_verdict.Order([str(scope) for scope in scopes], state, allow_unconcerned)
-        return kill_answer.census(answers, order=order)
-    except orders.ScopeError as error:
-        raise AnsibleFilterError(f"kill_census: {error}") from error
+    order = kill_verdict.Order([str(scope) for scope in scopes], state, allow_unconcerned)
+    return attempt(AnsibleFilterError, lambda: kill_answer.census(answers, order=order))
 
 
 def kill_refusal(scope, state="engaged"):

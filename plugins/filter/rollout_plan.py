@@ -17,7 +17,7 @@ def rollout_plan(hosts, stages=None, max_batch=None, until=None, partial=False, 
     if told and fault_of(hosts):
         return hosts
     ask = functools.partial(plan.plan, hosts, stages, max_batch, until, partial)
-    return attempt(told, AnsibleFilterError, ask, plan.PlanError)
+    return attempt(AnsibleFilterError, ask, told)
 
 
 class FilterModule:

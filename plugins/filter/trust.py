@@ -8,24 +8,18 @@ from __future__ import annotations
 import time
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
 def trust_text(value, name="the variable"):
     """Return the text of a trust file; a value of another kind is an error with the variable's name."""
-    try:
-        return trust_change.trust_text(value, name)
-    except FleetError as error:
-        raise AnsibleFilterError(f"trust_text: {error.message}") from error
+    return attempt(AnsibleFilterError, lambda: trust_change.trust_text(value, name))
 
 
 def trust_refusals(hostvars, key):
     """Return host and sentence of each host whose trust variables do not allow the key that signed the bundle."""
-    try:
-        return trust_change.host_refusals(list(hostvars), key, time.time())
-    except FleetError as error:
-        raise AnsibleFilterError(f"trust_refusals: {error.message}") from error
+    return attempt(AnsibleFilterError, lambda: trust_change.host_refusals(list(hostvars), key, time.time()))
 
 
 class FilterModule:

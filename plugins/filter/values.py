@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 GROUPS = {
     "rollout": (variables.ROLLOUT, variables.ROLES, variables.KILL, ("ebpf_fleet_fallbacks",)),
@@ -20,18 +21,19 @@ GROUPS = {
 
 def value(given, name):
     """Return what the value means for that variable; see the filter's documentation."""
-    try:
-        return variables.read(name, given)
-    except RefusedValueError as error:
-        raise AnsibleFilterError(str(error)) from error
+    return attempt(AnsibleFilterError, lambda: variables.read(name, given))
 
 
 def value_faults(hostvars, group):
     """Return a sentence for each value that its variable does not take; see the filter's documentation."""
-    if group not in GROUPS:
-        raise AnsibleFilterError(f"value_faults: {group!r} is not a group; give one of {', '.join(GROUPS)}")
-    known = [name for part in GROUPS[group] for name in part]
+    known = attempt(AnsibleFilterError, lambda: _variables_of(group))
     return variables.faults(list(hostvars), known)
+
+
+def _variables_of(group):
+    if group not in GROUPS:
+        raise FleetError("EF_ARGUMENT", f"value_faults: {group!r} is not a group; give one of {', '.join(GROUPS)}")
+    return [name for part in GROUPS[group] for name in part]
 
 
 class FilterModule:

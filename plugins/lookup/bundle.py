@@ -55,8 +55,7 @@ class LookupModule(LookupBase):
 
     def run(self, terms, variables=None, told=False, **kwargs):
         return [
-            attempt(told, AnsibleLookupError, lambda term=term: describe(os.path.expanduser(term)), ValueError)
-            for term in terms
+            attempt(AnsibleLookupError, lambda term=term: describe(os.path.expanduser(term)), told) for term in terms
         ]
 
 
@@ -65,7 +64,7 @@ def describe(path):
     try:
         found = load_bundle(path)
     except FleetError as error:
-        raise ValueError(f"bundle {path}: {error.code}: {error.message}") from error
+        raise FleetError(error.code, f"bundle {path}: {error.message}", error.file) from error
     return {
         "path": path,
         "bundle": dict(found.manifest.doc["bundle"]),

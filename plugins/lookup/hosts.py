@@ -39,8 +39,10 @@ _raw:
 
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 NO_HOST = "no host is addressed: check the inventory (-i), ebpf_fleet_hosts and --limit"
 
@@ -52,14 +54,18 @@ class LookupModule(LookupBase):
         answer = InventoryAnswer(self._loader, variables)
         asked = texts_of(terms)
         self.set_options(var_options=variables, direct=kwargs)
-        try:
-            names = answer.names(asked)
-            if self.get_option("exactly") and sorted(names) != sorted(asked):
-                raise AnsibleLookupError(" ".join(hostnames.difference(asked, names)))
-            if not names:
-                raise AnsibleLookupError("; ".join([NO_HOST, *answer.unmatched(asked)]))
-        except AnsibleLookupError:
-            raise
-        except AnsibleError as error:
-            raise AnsibleLookupError(f"{NO_HOST}; {error}") from error
+        attempt(AnsibleLookupError, lambda: refuse(answer, asked, self.get_option("exactly")))
         return answer.patterns(asked)
+
+
+def refuse(answer, asked, exactly):
+    """FleetError where no host is addressed, or not exactly those that were asked for."""
+    try:
+        names = answer.names(asked)
+        unmatched = [] if names else answer.unmatched(asked)
+    except AnsibleError as error:
+        raise FleetError("EF_HOSTS", f"{NO_HOST}; {error}") from error
+    if exactly and sorted(names) != sorted(asked):
+        raise FleetError("EF_HOSTS", " ".join(hostnames.difference(asked, names)))
+    if not names:
+        raise FleetError("EF_HOSTS", "; ".join([NO_HOST, *unmatched]))

@@ -40,6 +40,7 @@ import os
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
@@ -47,12 +48,11 @@ class LookupModule(LookupBase):
     """Returns one document for each path."""
 
     def run(self, terms, variables=None, told=False, **kwargs):
-        errors = (OSError, ValueError, RecursionError)
-        return [attempt(told, AnsibleLookupError, lambda term=term: read(term), errors) for term in terms]
+        return [attempt(AnsibleLookupError, lambda term=term: read(term), told) for term in terms]
 
 
 def read(path):
-    """Return the document at ``path``; ValueError names the file and the remedy."""
+    """Return the document at ``path``; FleetError names the file and the remedy."""
     if not path:
         return {}
     full = os.path.join(os.environ.get("PWD", os.getcwd()), os.path.expanduser(path))
@@ -60,9 +60,12 @@ def read(path):
         with open(full, encoding="utf-8") as file:
             found = json.load(file)
     except OSError as error:
-        raise ValueError(f"the last census {full}: {error.strerror}; write it with capabilities.yml") from error
+        problem = f"the last census {full}: {error.strerror}; write it with capabilities.yml"
+        raise FleetError("EF_CENSUS", problem, full) from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the last census {full}: is not JSON; write it again with capabilities.yml") from error
+        problem = f"the last census {full}: is not JSON; write it again with capabilities.yml"
+        raise FleetError("EF_CENSUS", problem, full) from error
     if not isinstance(found, dict):
-        raise ValueError(f"the last census {full}: is not a census; write it again with capabilities.yml")
+        problem = f"the last census {full}: is not a census; write it again with capabilities.yml"
+        raise FleetError("EF_CENSUS", problem, full)
     return found

@@ -148,10 +148,14 @@ features:
   type: dict
   sample: {"runqlat": ["full", "reduced"]}
 reason_code:
-  description: Why it was refused or failed, a code of docs/interfaces.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
   sample: EF_CONTRACT_MALFORMED
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
 file:
   description: The file that the reason is about, or null.
   returned: failure
@@ -166,7 +170,7 @@ import traceback
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import told
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import CREATED_FORMAT, epoch_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import BUNDLE_NAME, VERSION
@@ -176,7 +180,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.output import (
     judge_output,
     write_output,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
 
 YAML_PROBLEM = None
 try:
@@ -308,7 +311,8 @@ def run(module):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     if YAML_PROBLEM is not None:
-        module.fail_json(msg=missing_required_lib("PyYAML"), exception=YAML_PROBLEM)
+        missing = FleetError("EF_NO_TOOL", missing_required_lib("PyYAML"))
+        module.fail_json(**missing.as_result(), exception=YAML_PROBLEM)
     try:
         found = run(module)
     except (OSError, FleetError) as error:

@@ -116,6 +116,18 @@ profiles:
   sample:
     runqlat: {profile: disabled, variant: null, reason_code: EF_NO_BTF, reason: "full needs btf:vmlinux: no",
       sentence: "runqlat → disabled: full needs btf:vmlinux: no"}
+reason_code:
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
+  returned: failure
+  type: str
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """
 
 import datetime
@@ -123,12 +135,14 @@ import platform
 import re
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 
 
 def refuse_unsupported_host(module):
     """Stop before imports that only Linux has; the action plugin speaks for a Python that is too old."""
     if platform.system() != "Linux":
-        module.fail_json(msg=f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play")
+        problem = f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play"
+        module.fail_json(**FleetError("EF_UNSUPPORTED_HOST", problem).as_result())
 
 
 def the_day(module):
@@ -137,12 +151,12 @@ def the_day(module):
     if given is None:
         return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
-        module.fail_json(msg=f"today: {given!r} is no date; write YYYY-MM-DD")
+        raise FleetError("EF_ARGUMENT", f"today: {given!r} is not a date; write YYYY-MM-DD")
     return given
 
 
 def ask(params, today):
-    """The facts with the predictions; raises FleetError for a contract that cannot be read."""
+    """The facts with the predictions; raises FleetError."""
     from pathlib import Path
 
     from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, profile
@@ -175,8 +189,6 @@ def main():
         supports_check_mode=True,
     )
     refuse_unsupported_host(module)
-    from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-
     try:
         facts = ask(module.params, the_day(module))
     except FleetError as error:

@@ -134,4 +134,16 @@ seconds:
   description: Seconds for all hosts.
   returned: success
   type: float
+reason_code:
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
+  returned: failure
+  type: str
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """

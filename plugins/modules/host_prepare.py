@@ -105,6 +105,18 @@ actions:
   type: list
   elements: str
   returned: success
+reason_code:
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
+  returned: failure
+  type: str
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """
 
 import os
@@ -114,6 +126,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
 
 SPEC = {
@@ -134,25 +147,25 @@ SPEC = {
     "trust_overrule": {"type": "bool", "default": False},
 }
 
+# A full disk has a code of its own.
+NOT_WRITTEN = "EF_NOT_WRITTEN"
 UNITS = "/etc/systemd/system"
 UNIT = re.compile(r"\A[A-Za-z0-9@_-]+\.service\Z")
 OCTAL = re.compile(r"\A0?[0-7]{1,3}\Z")
 
 
-class PrepareError(Exception):
-    """Why the host could not be prepared, with the remedy."""
-
-
 def require_systemd():
     """Raise unless this is Linux with systemd as its first process."""
     if platform.system() != "Linux":
-        raise PrepareError(
-            f"this host runs {platform.system()}; ebpf.fleet needs Linux. Take it out of the inventory pattern"
+        raise FleetError(
+            "EF_UNSUPPORTED_HOST",
+            f"this host runs {platform.system()}; ebpf.fleet needs Linux. Take it out of the inventory pattern",
         )
     if not os.path.isdir("/run/systemd/system"):
-        raise PrepareError(
+        raise FleetError(
+            "EF_NO_SYSTEMD",
             "this host was not booted with systemd (/run/systemd/system is missing); the loader "
-            "runs as a systemd service. Take the host out of the inventory pattern"
+            "runs as a systemd service. Take the host out of the inventory pattern",
         )
 
 
@@ -161,10 +174,11 @@ def wanted_files(items):
     wanted = []
     for item in items:
         if not os.path.isabs(item["path"]):
-            raise PrepareError("files: path '{}' is not absolute; write it from /".format(item["path"]))
+            raise FleetError("EF_ARGUMENT", "files: path '{}' is not absolute; write it from /".format(item["path"]))
         if not OCTAL.match(item["mode"]):
-            raise PrepareError(
-                f"files: mode '{item['mode']}' of {item['path']} is not octal from 0 to 0777; write it like '0644'"
+            raise FleetError(
+                "EF_ARGUMENT",
+                f"files: mode '{item['mode']}' of {item['path']} is not octal from 0 to 0777; write it like '0644'",
             )
         wanted.append({"path": item["path"], "content": item["content"], "mode": int(item["mode"], 8)})
     return wanted
@@ -188,7 +202,7 @@ def text_of(wanted, name):
     for item in wanted:
         if os.path.basename(item["path"]) == name:
             return item["content"]
-    raise PrepareError(f"'{name}' is to be applied but is not among files; add it")
+    raise FleetError("EF_ARGUMENT", f"'{name}' is to be applied but is not among files; add it")
 
 
 def plan_actions(module, wanted, steps):
@@ -212,7 +226,8 @@ def plan_removals(units):
     """Return the files of the units that shall not be there but are."""
     for unit in units:
         if not UNIT.match(unit):
-            raise PrepareError(f"remove_units: '{unit}' is not a unit's name; write it like 'ebpf-fleet-bcc.service'")
+            problem = f"remove_units: '{unit}' is not a unit's name; write it like 'ebpf-fleet-bcc.service'"
+            raise FleetError("EF_ARGUMENT", problem)
     paths = [os.path.join(UNITS, unit) for unit in units]
     return [path for path in paths if os.path.lexists(path)]
 
@@ -248,13 +263,14 @@ def judge_trust(module, layout, steps, found):
     if change is None:
         return None
     if change.fault:
-        raise PrepareError(f"{change.fault}; nothing was written: correct the variable")
+        raise FleetError(change.fault.code, f"{change.fault}; nothing was written: correct the variable")
     for note in change.notes[:10]:
         module.warn(note)
     if change.problems and not module.params["trust_overrule"]:
-        raise PrepareError(
+        raise FleetError(
+            "EF_TRUST_CHANGE",
             f"this change of trust is refused and nothing was written: {'; '.join(change.problems)}. Look for a "
-            f"variable that is given twice or lacks a line; if it is meant, order it with '{trust_change.OVERRULE}'"
+            f"variable that is given twice or lacks a line; if it is meant, set '{trust_change.OVERRULE}'",
         )
     for problem in change.problems:
         module.warn(f"TRUST OVERRULED by an explicit order: {problem}")
@@ -268,7 +284,8 @@ def keep_trust(layout, steps, change):
     try:
         trust_host.keep_former(layout, steps, bool(change.problems))
     except OSError as error:
-        raise PrepareError(f"the signers of before cannot be kept ({error}); make room on that disk") from error
+        problem = f"the signers of before cannot be kept ({error}); make room on that disk"
+        raise FleetError(explain(error, NOT_WRITTEN).code, problem) from error
 
 
 def find_host(wanted):
@@ -284,11 +301,13 @@ def apply(module, steps, actions):
         try:
             filesteps.write_atomically(step.path, step.content, step.mode)
         except OSError as error:
-            raise PrepareError(f"cannot write {step.path}: {error.strerror}") from error
+            problem = f"cannot write {step.path}: {error.strerror}; correct that and run again"
+            raise FleetError(explain(error, NOT_WRITTEN).code, problem, step.path) from error
     for action in actions:
         rc, out, err = module.run_command(action)
         if rc != 0:
-            raise PrepareError("'%s' ended with %d: %s" % (" ".join(action), rc, (err or out).strip()))
+            words = (err or out).strip()
+            raise FleetError("EF_COMMAND", f"'{' '.join(action)}' ended with {rc}: {words}; correct that and run again")
 
 
 def run(module):
@@ -296,7 +315,9 @@ def run(module):
     wanted = wanted_files(module.params["files"])
     require_systemd()
     if os.geteuid() != 0:
-        raise PrepareError("is not root on this host; the control files belong to root. Set 'become: true'")
+        raise FleetError(
+            "EF_PERMISSION", "the module is not root on this host; the control files belong to root. Set 'become: true'"
+        )
     found = {item["path"]: filesteps.read_state(item["path"]) for item in wanted}
     steps = filesteps.plan_files(wanted, found)
     layout = find_host(wanted)
@@ -321,8 +342,8 @@ def main():
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
     try:
         result = run(module)
-    except (PrepareError, OSError) as error:
-        module.fail_json(msg=f"host_prepare: {error}")
+    except (OSError, FleetError) as error:
+        module.fail_json(**explain(error, NOT_WRITTEN).as_result())
     module.exit_json(**result)
 
 

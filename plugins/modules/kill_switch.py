@@ -123,6 +123,18 @@ evidence:
   description: By what the kernel was asked.
   returned: when it was asked
   type: str
+reason_code:
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
+  returned: failure
+  type: str
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """
 
 import os
@@ -131,6 +143,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import (
     kernel_family,
@@ -141,10 +154,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kill import evidence, o
 POLL_SECONDS = 0.02
 NOTED_LIMIT = 5000
 LONGEST_WAIT_SECONDS = 600
-
-
-class CannotLookError(Exception):
-    """The kernel does not say what is loaded, so nothing can be confirmed."""
 
 
 class Switch:
@@ -181,7 +190,11 @@ class Switch:
         try:
             everything = bpfsys.own_programs("")
         except (OSError, bpfsys.UnsupportedMachineError) as error:
-            raise CannotLookError(f"the kernel does not list its programs: {error}") from error
+            raise FleetError(
+                "EF_KILL_UNCONFIRMED",
+                "the orders are placed, but nothing is confirmed: the kernel does not list its programs: "
+                f"{error}; run playbooks/rollback.yml",
+            ) from error
         listed = evidence.read_listed(self.lists)
         # The loader takes off its list what it detaches, so what it once had is kept.
         self.noted = list(dict.fromkeys([*self.noted, *(listed or [])]))[:NOTED_LIMIT]
@@ -260,18 +273,15 @@ def described(programs):
 def refuse_bad_host(module):
     """One clear message where nothing could be confirmed."""
     if platform.system() != "Linux":
-        module.fail_json(msg=f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play")
+        raise FleetError(
+            "EF_UNSUPPORTED_HOST", f"{platform.system()}: eBPF is the Linux kernel's; take this host out of the play"
+        )
     if os.geteuid() != 0:
-        module.fail_json(msg="not root: orders and the kernel's list of programs need it; use become")
+        raise FleetError("EF_PERMISSION", "not root: orders and the kernel's list of programs need it; use become")
     if not 0 <= module.params["wait"] <= LONGEST_WAIT_SECONDS:
-        module.fail_json(msg=f"wait: {module.params['wait']} is out of range; give 0 to {LONGEST_WAIT_SECONDS}")
-
-
-def read_scopes(module):
-    try:
-        return orders.parse_scopes(module.params["scopes"])
-    except orders.ScopeError as error:
-        return module.fail_json(msg=str(error))
+        raise FleetError(
+            "EF_ARGUMENT", f"wait: {module.params['wait']} is out of range; give 0 to {LONGEST_WAIT_SECONDS}"
+        )
 
 
 def run(module, switch):
@@ -288,7 +298,10 @@ def run(module, switch):
     if state != "released" and switch.applies:
         judge(module, switch, result)
     if refused:
-        module.fail_json(msg=f"an order is not as it should be: {'; '.join(refused)}", **result)
+        problem = (
+            f"an order is not as it should be: {'; '.join(refused)}; free the folder or use playbooks/rollback.yml"
+        )
+        module.fail_json(**FleetError("EF_ORDER_NOT_WRITTEN", problem).as_result(), **result)
     return result
 
 
@@ -313,7 +326,8 @@ def judge(module, switch, result):
     if state == "engaged":
         result["time_to_off_ms"] = spent
         if left:
-            module.fail_json(msg=not_off(left, module.params["wait"]), **result)
+            error = FleetError("EF_KILL_NO_EFFECT", not_off(left, module.params["wait"]))
+            module.fail_json(**error.as_result(), **result)
 
 
 def not_off(left, wait):
@@ -339,14 +353,15 @@ def main():
         },
         supports_check_mode=True,
     )
-    scopes = read_scopes(module)
-    refuse_bad_host(module)
     try:
+        scopes = orders.parse_scopes(module.params["scopes"])
+        refuse_bad_host(module)
         result = run(module, Switch(module.params, scopes))
-    except CannotLookError as error:
-        module.fail_json(msg=f"the orders are placed, but nothing is confirmed: {error}")
+    except FleetError as error:
+        module.fail_json(**error.as_result())
     except OSError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}; free the folder or use playbooks/rollback.yml")
+        problem = f"{error.filename}: {error.strerror}; free the folder or use playbooks/rollback.yml"
+        module.fail_json(**FleetError("EF_ORDER_NOT_WRITTEN", problem, error.filename).as_result())
     module.exit_json(**result)
 
 

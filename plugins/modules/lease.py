@@ -83,10 +83,18 @@ left_seconds:
   returned: success
   type: int
 reason_code:
-  description: Why it was refused or failed, a code of docs/interfaces.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
   sample: EF_LEASE_EXPIRED
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """
 
 import hashlib
@@ -95,8 +103,7 @@ import platform
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import (
     DIGEST,
     SECOND_NS,

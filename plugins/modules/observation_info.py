@@ -94,6 +94,18 @@ observation:
     schema: ebpf.fleet/observation/v1
     host: node-1
     window_ns: 10000000000
+reason_code:
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
+  returned: failure
+  type: str
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
+file:
+  description: The file that the reason is about, or null.
+  returned: failure
+  type: str
 """
 
 import platform
@@ -101,6 +113,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.observation import Places, observe
 
 LONGEST_SECONDS = {"window": 3600, "bake": 86400}
@@ -111,7 +124,8 @@ def refuse_bad_times(module):
     for name, longest in LONGEST_SECONDS.items():
         value = module.params[name]
         if not 0 <= value <= longest:
-            module.fail_json(msg=f"{name}: {value} seconds is out of range; give 0 to {longest}")
+            error = FleetError("EF_ARGUMENT", f"{name}: {value} seconds is out of range; give 0 to {longest}")
+            module.fail_json(**error.as_result())
 
 
 def main():
@@ -128,7 +142,8 @@ def main():
         supports_check_mode=True,
     )
     if platform.system() != "Linux":
-        module.fail_json(msg=f"{platform.system()}: only Linux hosts can be observed; take this host out")
+        problem = f"{platform.system()}: only Linux hosts can be observed; take this host out"
+        module.fail_json(**FleetError("EF_UNSUPPORTED_HOST", problem).as_result())
     refuse_bad_times(module)
     application = module.params["application_file"]
     places = Places(

@@ -218,10 +218,14 @@ steps:
   elements: dict
   sample: [{"act": "install", "release": "1.0.0-3f1c2a9b8d7e"}]
 reason_code:
-  description: Why it was refused or failed, a code of docs/interfaces.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
   sample: EF_SIG_UNKNOWN_SIGNER
+remedy:
+  description: What docs/reason-codes.md says to do.
+  returned: failure
+  type: str
 file:
   description: The file that the reason is about, or null.
   returned: failure
@@ -234,7 +238,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import SHA256, digest_of, load_manifest
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import (
@@ -242,7 +246,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import
     read_trust,
     unusable_lines,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import Host, apply_plan, explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.release.apply import Host, apply_plan
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import (
     check_fallbacks,
     check_resolved,

@@ -22,6 +22,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 from ansible.utils.display import Display
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import output
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import process as fanout_process
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts.fanout import Launch
@@ -59,7 +60,7 @@ class Reach:
 
     def _launch(self, host):
         if host not in self.hostvars:
-            raise AnsibleError("it is not in the inventory")
+            raise FleetError("EF_HOSTS", "it is not in the inventory; add it there")
         variables = self._variables(host)
         templar = Templar(loader=self.loader, variables=variables)
         connection = self._connection(host, variables, templar)
@@ -87,7 +88,7 @@ class Reach:
         except (TypeError, ValueError):
             seconds = 0.0
         if not 1 <= seconds <= 3600:
-            raise AnsibleError(f"{CONNECT_VARIABLE} is {value!r}: give seconds from 1 to 3600")
+            raise FleetError("EF_ARGUMENT", f"{CONNECT_VARIABLE} is {value!r}: give seconds from 1 to 3600")
         return seconds
 
     def _connection(self, host, variables, templar):
@@ -102,7 +103,9 @@ class Reach:
             context.connection, context, task_uuid=self.task._uuid, ansible_playbook_pid=str(os.getppid())
         )
         if connection is None:
-            raise AnsibleError(f"there is no connection plugin {context.connection!r}")
+            raise FleetError(
+                "EF_ARGUMENT", f"there is no connection plugin {context.connection!r}; correct ansible_connection"
+            )
         become = self._become(variables, templar)
         if become is not None:
             connection.set_become_plugin(become)
@@ -119,7 +122,7 @@ class Reach:
         method = templar.template(method) if method else self.task.become_method
         plugin = become_loader.get(method)
         if plugin is None:
-            raise AnsibleError(f"there is no become plugin {method!r}")
+            raise FleetError("EF_ARGUMENT", f"there is no become plugin {method!r}; correct ansible_become_method")
         return plugin
 
     def _set_options(self, connection, context, variables, templar):

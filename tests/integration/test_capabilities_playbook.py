@@ -74,7 +74,7 @@ def test_a_host_that_does_not_answer_is_named_and_the_others_are_reported(tmp_pa
 
 def test_a_folder_for_the_report_that_is_none_is_refused_before_anyone_is_asked(tmp_path: Path) -> None:
     status, said = run("capabilities", tmp_path, "-e", "ebpf_fleet_report=nowhere/fleet.json")
-    assert status != 0 and f"{tmp_path}/nowhere is no folder on the controller" in said
+    assert status != 0 and f"{tmp_path}/nowhere is not a folder on the controller" in said
     assert "Ask for capabilities" not in said
 
 

@@ -124,7 +124,7 @@ def interpreter_of(version: str) -> str:
             {"contracts": [{"feature": "f", "variants": [{"name": "full", "requires": ["map_type:nope"]}]}]},
             "EF_CONTRACT_MALFORMED: features/f/contract.json: variants[0].requires[0]: is 'map_type:nope'; choose",
         ),
-        ({"today": "tomorrow"}, "today: 'tomorrow' is no date"),
+        ({"today": "tomorrow"}, "today: 'tomorrow' is not a date"),
         ({"helpers": "some"}, "value of helpers must be one of"),
         ({"fallbacks": ["magic"]}, "value of fallbacks must be one or more of"),
     ],
@@ -134,6 +134,8 @@ def test_bad_input_gives_one_message(tmp_path: Path, arguments: dict[str, Any], 
     result = run_one(tmp_path, "capability_facts", **arguments)
     assert result["failed"] is True
     assert message in result["msg"]
+    code = {"contract": "EF_CONTRACT_MALFORMED", "today:": "EF_ARGUMENT"}.get(message.split()[0])
+    assert code is None or result["reason_code"] == code
 
 
 WATCHED = ("kernel", "net/core", "vm", "user")

@@ -370,7 +370,7 @@ def test_one_hosts_bad_variables_are_its_own_result(tmp_path, tmp_path_factory):
         found = ask(tmp_path, fleet.inventory(), command="echo fine", hosts=[*fleet.names, "stranger"])
     assert [name for name, result in found.items() if not result["failed"]] == fleet.of_kind("good")[:1]
     assert "no_such_variable" in found["undefined"]["msg"]
-    assert "ebpf_fleet_connect_timeout" in found["odd_time"]["msg"]
+    assert "EF_ARGUMENT: ebpf_fleet_connect_timeout" in found["odd_time"]["msg"]
     assert "no_such_plugin" in found["odd_kind"]["msg"]
     assert "took too long" in found["hanging_lookup"]["msg"]
-    assert "not in the inventory" in found["stranger"]["msg"]
+    assert "EF_HOSTS: it is not in the inventory" in found["stranger"]["msg"]

@@ -57,7 +57,8 @@ def namespace() -> None:
 )
 def test_a_file_that_makes_no_sense_is_refused_by_name(tmp_path, file, says):
     result = run_one(tmp_path, "host_prepare", files=[item(tmp_path / "good"), {"content": "text\n", **file}])
-    assert result["failed"] and says in result["msg"]
+    assert result["failed"] and result["msg"].startswith("EF_ARGUMENT: ") and says in result["msg"]
+    assert result["reason_code"] == "EF_ARGUMENT" and result["remedy"]
     assert not (tmp_path / "good").exists()
 
 
@@ -66,6 +67,7 @@ def test_a_host_without_systemd_is_told_so_and_nothing_is_written(tmp_path):
         pytest.skip("systemd runs this machine, so its absence cannot be tried")
     result = run_one(tmp_path, "host_prepare", files=[item(tmp_path / "file")])
     assert result["failed"] and "was not booted with systemd" in result["msg"]
+    assert result["reason_code"] == "EF_NO_SYSTEMD"
     assert not (tmp_path / "file").exists()
 
 
@@ -96,11 +98,11 @@ def test_a_symlink_where_a_control_file_belongs_is_refused_with_the_remedy(names
     target.write_text("keep")
     link.symlink_to(target)
     result = prepare(files=[item(link)])
-    assert f"{link} is a symlink, not a regular file; remove it" in result["msg"]
+    assert result["msg"] == f"EF_UNREADABLE: {link} is a symlink, not a regular file; remove it"
     assert target.read_text() == "keep"
 
 
 def test_a_snippet_that_is_to_be_applied_but_was_not_given_is_refused(namespace, tmp_path):
     result = prepare(files=[item(tmp_path / "file")], tmpfiles="other.conf")
-    assert "'other.conf' is to be applied but is not among files; add it" in result["msg"]
+    assert result["msg"] == "EF_ARGUMENT: 'other.conf' is to be applied but is not among files; add it"
     assert not (tmp_path / "file").exists()

@@ -232,7 +232,7 @@ class TestModule:
         result = self.switch(host, tmp_path, scopes=["feature=runqlat"], wait=0.5)
         assert result["failed"] is True
         assert "still in the kernel after 0.5 s" in result["msg"]
-        assert "rollback.yml" in result["msg"]
+        assert "rollback.yml" in result["msg"] and result["reason_code"] == "EF_KILL_NO_EFFECT"
         assert result["time_to_off_ms"] is None
 
     @pytest.mark.parametrize(
@@ -247,12 +247,12 @@ class TestModule:
         places = {name: str(tmp_path / name) for name in ("etc_dir", "run_dir", "state_dir")}
         result = run_one(tmp_path, "kill_switch", **places, **more)
         assert result["failed"] is True
-        assert message in result["msg"]
+        assert message in result["msg"] and result["reason_code"] == "EF_ARGUMENT"
         assert not (tmp_path / "run_dir").exists()
 
     def test_an_etc_that_refuses_is_said_after_the_kill(self, host: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         result = self.switch(host, tmp_path, scopes=["feature=runqlat"], etc_dir=str(tmp_path / "file"))
         assert result["failed"] is True
-        assert "not as it should be" in result["msg"]
+        assert "not as it should be" in result["msg"] and result["reason_code"] == "EF_ORDER_NOT_WRITTEN"
         assert result["programs_left"] == []

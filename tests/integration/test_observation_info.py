@@ -46,7 +46,8 @@ def test_bake_comes_before_the_window(tmp_path: Path) -> None:
 def test_bad_times_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     result = run_one(tmp_path, "observation_info", **arguments)
     assert result["failed"] is True
-    assert message in result["msg"]
+    assert result["msg"].startswith("EF_ARGUMENT: ") and message in result["msg"]
+    assert result["reason_code"] == "EF_ARGUMENT" and result["remedy"]
 
 
 @pytest.mark.skipif(not can_sandbox(), reason="loading programs needs root")

@@ -102,7 +102,7 @@ def rollout_options(bundle: Path) -> list[str]:
 def test_a_folder_for_records_that_is_none_is_refused_before_any_host_is_changed(tmp_path, bundle):
     status, said = run("rollout", tmp_path, *rollout_options(bundle), "-e", "ebpf_fleet_report_dir=records")
     assert status != 0
-    assert f"{tmp_path}/records is no folder on the controller" in said
+    assert f"{tmp_path}/records is not a folder on the controller" in said
     assert "Measure before" not in said
 
 

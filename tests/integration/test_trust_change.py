@@ -109,6 +109,7 @@ def test_trust_that_takes_something_away_is_refused_before_it_is_written(host: F
     for check in (True, False):
         answer = prepare(host, *signers, revoked=revoked, check=check)
         assert answer.get("failed") and "ebpf_fleet_trust_overrule: true" in answer["msg"], answer
+        assert answer["reason_code"] == "EF_TRUST_CHANGE"
         named = [one for one in ("release@example.org", "second@example.org", "2.0.0-") if one in answer["msg"]]
         assert named, answer["msg"]
     assert host.listing() == before
@@ -124,6 +125,7 @@ def test_trust_that_trusts_nobody_is_refused_whatever_is_ordered(host: FolderHos
     before = host.listing()
     answer = prepare(host, text, overrule=True)
     assert answer.get("failed") and "no usable line" in answer["msg"] and host.listing() == before
+    assert answer["reason_code"] == "EF_TRUST_MALFORMED"
 
 
 def test_an_order_overrules_and_says_so_loudly(host: FolderHost) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ def refused(said: str, sentence: str, also: int = 0) -> None:
     """The sentence stands on the screen, and none of the noise; ``also`` times in a plan that is shown first."""
     words = " ".join(said.split())
     assert sentence in words, said
+    bare = re.escape(re.sub(r"^EF_[A-Z_]+: ", "", sentence))
+    assert re.search(rf"EF_[A-Z_]+: .{{0,300}}?{bare}", words), said
     assert [noise for noise in NOISE if noise in said] == [], said
     # Once as the error and once as the result of each host, as ansible-core prints every failure.
     assert words.count(sentence) <= also + 1 + said.count(" failed=1 ")
@@ -37,7 +40,7 @@ def refused(said: str, sentence: str, also: int = 0) -> None:
         ("ebpf_fleet_stages=canary", "ebpf_fleet_stages: is 'canary' (text); give a list, or JSON text of one"),
         ("ebpf_fleet_allow_downgrade=perhaps", "ebpf_fleet_allow_downgrade: is 'perhaps' (text); give true or false"),
         ("ebpf_fleet_features=runqlat", "ebpf_fleet_features: is 'runqlat' (text); give a mapping, or JSON text"),
-        ("ebpf_fleet_bundle=none.tar", "bundle none.tar: EF_MANIFEST_MISSING: none.tar: does not exist"),
+        ("ebpf_fleet_bundle=none.tar", "EF_MANIFEST_MISSING: bundle none.tar: none.tar: does not exist"),
         ("ebpf_fleet_until=regoin", "until: unknown 'regoin'; did you mean region?"),
         ('ebpf_fleet_stages=[{"stage":"canari"}]', "stages[0].stage: unknown 'canari'; did you mean canary?"),
         ("ebpf_fleet_cell=", "host w1: cell is missing; set ebpf_fleet_cell in the inventory"),
@@ -62,7 +65,7 @@ def test_a_rollout_answers_a_bad_value_with_one_sentence(tmp_path, bundle, varia
         ("rollback", ["scope=previous", "ebpf_fleet_return_timeout=4000"],
          "ebpf_fleet_return_timeout: is '4000' (text); give a number from 1 to 3600"),
         ("rollback", ["scope=feature="], "scope 'feature=' is not one: did you mean feature=NAME? Write global"),
-        ("capabilities", ["bundle=none.tar"], "bundle none.tar: EF_MANIFEST_MISSING: none.tar: does not exist"),
+        ("capabilities", ["bundle=none.tar"], "EF_MANIFEST_MISSING: bundle none.tar: none.tar: does not exist"),
         ("capabilities", ['{"ebpf_fleet_next_kernel": 6.1}'], "ebpf_fleet_next_kernel: is 6.1 (a number)"),
         ("prepare", ["ebpf_fleet_allowed_signers=x", '{"ebpf_fleet_policy": {"host": {"cpu_millicors": 1}}}'],
          "ebpf_fleet_policy: host.cpu_millicors: is not known here; did you mean 'cpu_millicores'?"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the pages list is what the code has, both ways: reason codes, limits, checks, commands, targets."""
+"""What the pages list is what the code has, both ways: limits, checks, commands, targets."""
 
 from __future__ import annotations
 
@@ -24,17 +24,6 @@ ROLLOUT = (ROOT / "docs/rollout.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-CODE = re.compile(r"[\"'](EF_[A-Z][A-Z_]*[A-Z])[\"']")
-SOURCES = [*ROOT.glob("bpf/loader/*/*.[ch]"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("collectors/*.py")]
-# Names that are no reason of anything: a field of the journal, and a word of the programs' sources.
-NO_REASONS = {"EF_FEATURE", "EF_FAIR"}
-
-
-def codes_of_the_code() -> set[str]:
-    found: set[str] = set()
-    for path in SOURCES:
-        found |= set(CODE.findall(path.read_text(encoding="utf-8")))
-    return found - NO_REASONS
 
 
 def section(title: str) -> str:
@@ -42,38 +31,6 @@ def section(title: str) -> str:
     found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", INTERFACES, re.M | re.S)
     assert found, title
     return found[1]
-
-
-# ---- reason codes ----
-
-
-def test_every_reason_code_is_on_the_page() -> None:
-    told = set(re.findall(r"`(EF_[A-Z_]+)`", INTERFACES))
-    assert codes_of_the_code() - told == set()
-
-
-def test_the_page_has_no_code_that_nothing_gives() -> None:
-    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("roles/*/README.md")]
-    for path in pages:
-        told = set(re.findall(r"`(EF_[A-Z][A-Z_]*[A-Z])`", path.read_text(encoding="utf-8")))
-        assert told - codes_of_the_code() - NO_REASONS == set(), path.name
-
-
-def test_the_list_of_codes_covers_all_of_them() -> None:
-    """The section itself, by name or by a pattern with its home above."""
-    text = section("Reason codes")
-    named = set(re.findall(r"`(EF_[A-Z_]+)`", text))
-    patterns = [re.compile(one.replace("*", "[A-Z_]+")) for one in re.findall(r"`(EF_[A-Z_]+_\*)`", text)]
-    missing = {code for code in codes_of_the_code() - named if not any(pattern.fullmatch(code) for pattern in patterns)}
-    assert missing == set()
-
-
-def test_each_code_has_one_row_with_its_meaning_and_what_to_do() -> None:
-    page = (ROOT / "docs/reason-codes.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ((?:`EF_[A-Z_]+` ?)+)\| (.+) \| (.+) \|$", page, re.M)
-    codes = [code for names, _means, _do in rows for code in re.findall(r"`(EF_[A-Z_]+)`", names)]
-    assert sorted(codes) == sorted(codes_of_the_code())
-    assert all(len(means.split()) > 2 and do.strip() for _names, means, do in rows)
 
 
 # ---- the gate ----

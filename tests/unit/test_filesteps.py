@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 
 
 def wanted(path: Path, content: str = "new\n", mode: int = 0o644) -> list:
@@ -43,14 +44,14 @@ def test_a_symlink_is_refused_and_its_target_kept(tmp_path):
     target = tmp_path / "target"
     target.write_text("keep")
     os.symlink(target, tmp_path / "link")
-    with pytest.raises(OSError):
+    with pytest.raises(FleetError, match="is a symlink, not a regular file; remove it") as caught:
         filesteps.read_state(str(tmp_path / "link"))
-    assert target.read_text() == "keep"
+    assert target.read_text() == "keep" and caught.value.code == "EF_UNREADABLE"
 
 
 def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(OSError, match="not a regular file"):
+    with pytest.raises(FleetError, match="not a regular file"):
         filesteps.read_state(str(tmp_path / "fifo"))
 
 

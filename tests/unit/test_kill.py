@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import evidence, orders
@@ -147,8 +148,9 @@ class TestRender:
         ],
     )
     def test_bad_arguments_are_refused(self, more: dict[str, Any], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(FleetError, match=message) as caught:
             killscript.render(**{"scopes": ["global"], **more})
+        assert caught.value.code == "EF_ARGUMENT"
 
     @pytest.mark.parametrize(
         ("login", "deadline"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import census
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import policy_ready as policy
 
@@ -79,7 +80,7 @@ def test_the_age_limit_can_be_set_and_a_mistyped_one_is_refused() -> None:
     old = release(status_age_ns=60_000_000_000)
     assert policy.policy_ready(old, CONTRACTS, {"status_age_ns": 90_000_000_000})["ready"] is True
     for limits, words in (({"status_age": 1}, "is not known"), ({"status_age_ns": 0}, "give nanoseconds")):
-        with pytest.raises(policy.PolicyLimitError, match=words):
+        with pytest.raises(FleetError, match=words):
             policy.policy_ready(old, CONTRACTS, limits)
 
 

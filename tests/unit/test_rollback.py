@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback
 
@@ -248,7 +249,7 @@ def test_a_service_that_ignores_the_stop_is_killed_by_its_cgroup(host: Path, sta
 
 @pytest.mark.parametrize("bad", [{"from_digest": "x; rm -rf /"}, {"unit": "a b"}, {"root": "/tmp/$(id)"}])
 def test_nothing_unquoted_gets_into_the_script(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
+    with pytest.raises(FleetError, match=next(iter(bad))):
         rollback.render_rollback(**bad)
 
 

@@ -2,7 +2,7 @@
 #ifndef EF_REASON_H
 #define EF_REASON_H
 
-/* Why a feature is as it is: a code of docs/interfaces.md and a sentence. */
+/* Why a feature is as it is: a code of docs/reason-codes.md and a sentence. */
 struct ef_reason {
 	const char *code; /* a literal; never NULL once set */
 	char text[512];

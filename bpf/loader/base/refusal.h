@@ -6,7 +6,7 @@
 
 /* Why something was refused: a stable code, a sentence with the remedy, the file. */
 struct ef_refusal {
-	const char *code; /* "EF_..." of docs/interfaces.md, a literal; NULL: not refused */
+	const char *code; /* "EF_..." of docs/reason-codes.md, a literal; NULL: not refused */
 	char reason[512]; /* printable ASCII */
 	char file[256];	  /* as the user named it, or relative to the bundle; "" when none */
 };

@@ -16,6 +16,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
+
 DEPTH_LIMIT = 32
 
 # A quote, an escaped letter (which is then no quote), a bracket.
@@ -23,8 +25,10 @@ _TOKEN = re.compile(r'"|\\.|[\[\]{}]', re.DOTALL)
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-class BoundedReadError(ValueError):
+class BoundedReadError(OneCodeError, ValueError):
     """A file that is there and cannot be used; the message names the file and why."""
+
+    code = "EF_UNREADABLE"
 
 
 def read_bytes(path: Path, limit_bytes: int) -> bytes | None:

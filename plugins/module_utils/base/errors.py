@@ -1,20 +1,25 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one exception family of the collection: a reason code, a sentence and the file it is about."""
+"""The one exception family of the collection: a reason code, a sentence, the remedy and the file it is about."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 from typing import Iterable
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import remedy_of
 
 
 class FleetError(Exception):
     """A refusal or failure that a person can act on.
 
-    ``code`` is a reason code of docs/interfaces.md, ``message`` one sentence that
-    names the object and the remedy, ``file`` the file it is about, if there is one.
+    ``code`` is one of the list of reason codes, ``message`` one sentence that names the object,
+    the problem and the remedy, ``file`` the file it is about, if there is one.
     """
+
+    code: str
 
     def __init__(self, code: str, message: str, file: str | None = None) -> None:
         super().__init__(message)
@@ -22,9 +27,38 @@ class FleetError(Exception):
         self.message = message
         self.file = file
 
+    @property
+    def remedy(self) -> str | None:
+        """What the list says to do about every error of this code; None of a code that is not listed."""
+        return remedy_of(self.code)
+
+    def as_line(self) -> str:
+        """Code and sentence, as every output shows them."""
+        return f"{self.code}: {self.message}"
+
     def as_result(self) -> dict[str, str | None]:
-        """The keyword arguments of a module's ``fail_json``."""
-        return {"msg": f"{self.code}: {self.message}", "reason_code": self.code, "file": self.file}
+        """The keyword arguments of a module's ``fail_json``, and the failed result of an action plugin."""
+        return {"msg": self.as_line(), "reason_code": self.code, "remedy": self.remedy, "file": self.file}
+
+
+class OneCodeError(FleetError):
+    """An error of which there is one kind: a subclass says its ``code`` once, for all that raise it."""
+
+    def __init__(self, message: str, file: str | None = None) -> None:
+        super().__init__(type(self).code, message, file)
+
+
+def explain(error: OSError | FleetError, code: str = "EF_STORE") -> FleetError:
+    """The error itself, or an OSError in the family: of this code, but a full disk has a code of its own."""
+    if isinstance(error, FleetError):
+        return error
+    file = None if error.filename is None else str(error.filename)
+    where = file or "the host's disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system", file)
+    if error.errno == errno.EROFS:
+        return FleetError(code, f"{where}: the file system is read-only; remount it", file)
+    return FleetError(code, f"{where}: {error.strerror or error}; correct that and run again", file)
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any, Mapping
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 
 CHARACTERS_LIMIT = 1_000
@@ -72,8 +73,10 @@ for line in sys.stdin:
 """
 
 
-class ExpressionError(ValueError):
+class ExpressionError(OneCodeError, ValueError):
     """An expression that is refused, or that could not be evaluated; the message says why and the remedy."""
+
+    code = "EF_ARGUMENT"
 
 
 def refuse_expensive(expression: str, parse: Any) -> None:

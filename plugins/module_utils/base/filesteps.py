@@ -15,6 +15,8 @@ import stat
 import tempfile
 from typing import Any, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+
 
 class FileState(NamedTuple):
     """A file as it is: its text (None when absent), its permission bits and its owner's number."""
@@ -74,7 +76,7 @@ def _note(mode: int | None, owner: int) -> str:
 def read_state(path: str) -> FileState:
     """Read a regular file without following a symlink; absent gives ``FileState(None, None)``.
 
-    Raises ``OSError`` for anything that is there and is not a regular file.
+    Raises FleetError for anything that is there and is not a regular file, OSError where it cannot be opened.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -82,12 +84,13 @@ def read_state(path: str) -> FileState:
         return FileState(None, None)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OSError(f"{path} is a symlink, not a regular file; remove it") from error
+            problem = f"{path} is a symlink, not a regular file; remove it"
+            raise FleetError("EF_UNREADABLE", problem, path) from error
         raise
     with os.fdopen(fd, "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
-            raise OSError(f"{path} is not a regular file; remove it")
+            raise FleetError("EF_UNREADABLE", f"{path} is not a regular file; remove it", path)
         return FileState(file.read().decode("utf-8", "replace"), stat.S_IMODE(info.st_mode), info.st_uid)
 
 

@@ -15,6 +15,7 @@ import math
 import re
 from typing import Any, Callable, Mapping
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 
 Reader = Callable[[str, Any], Any]
@@ -27,8 +28,10 @@ _SHOWN = 100
 MOST = (1 << 63) - 1
 
 
-class RefusedValueError(ValueError):
+class RefusedValueError(OneCodeError, ValueError):
     """A value that a variable does not take; the message names variable, value and remedy."""
+
+    code = "EF_ARGUMENT"
 
 
 def told(value: Any) -> str:

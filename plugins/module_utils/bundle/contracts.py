@@ -47,7 +47,7 @@ def read_contract(path: Path) -> Any:
         return yaml.load(data.decode("utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
-        raise FleetError(CODE, f"{path}: cannot be read as YAML ({said}); mend it", str(path)) from error
+        raise FleetError(CODE, f"{path}: cannot be read as YAML ({said}); correct it", str(path)) from error
 
 
 def find_features(folders: list[Path], names: list[str] | None) -> dict[str, Path]:

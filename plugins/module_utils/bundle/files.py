@@ -192,7 +192,7 @@ def write_tar(bundle: Bundle, file: BinaryIO) -> None:
 def find_damage(manifest: Manifest, folder: str) -> FleetError | None:
     """What is wrong with an unpacked bundle; None if every file is as signed."""
     if not Path(folder).is_dir():
-        return FleetError("EF_FILE_MISSING", f"{folder}: is not a folder", folder)
+        return FleetError("EF_FILE_MISSING", f"{folder}: is not a folder; give the folder of a bundle", folder)
     try:
         source = FolderSource(folder)
         source.head(MANIFEST, mf.MAX_MANIFEST, "EF_MANIFEST_MISSING", "EF_MANIFEST_MALFORMED")

@@ -14,22 +14,15 @@ from typing import Any
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import parse_json
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.reason import VERIFY
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import given_by
 
 EXIT_OK, EXIT_REFUSED = 0, 3
 DEPTH = 4
 MAX_REASON, MAX_FILE = 500, 260
 
-# What `ebpf-loader verify` may refuse with; a test holds this against its sources and the documentation.
-REFUSALS = frozenset(
-    (
-        "EF_SIG_MISSING", "EF_SIG_MALFORMED", "EF_SIG_UNKNOWN_SIGNER", "EF_SIG_BAD", "EF_SIG_REVOKED",
-        "EF_SIG_NAMESPACE", "EF_SIG_EXPIRED", "EF_CLOCK_UNKNOWN",
-        "EF_TRUST_MISSING", "EF_TRUST_MALFORMED", "EF_MANIFEST_MISSING",
-        "EF_MANIFEST_MALFORMED", "EF_MANIFEST_SCHEMA", "EF_FILE_MISSING", "EF_FILE_EXTRA", "EF_FILE_SIZE",
-        "EF_FILE_DIGEST", "EF_FILE_TYPE", "EF_LOADER_ARCH", "EF_LOADER_SELF", "EF_CONTRACT_MALFORMED",
-        "EF_UNKNOWN",
-    )
-)  # fmt: skip
+# What `ebpf-loader verify` may refuse with.
+REFUSALS = given_by(VERIFY)
 
 
 def judge_verdict(stdout: bytes, stderr: bytes, ended: str, status: int | None, digest: str) -> FleetError | None:

@@ -57,7 +57,7 @@ def check_matrix(doc: Any, path: Path, variants: Mapping[str, list[str]], object
     if doc["differences"]:
         said = ", ".join(f"{one.get('host')} {one.get('feature')}" for one in doc["differences"][:5])
         raise refusal(
-            path, "differences", f"what was predicted was not reached ({said})", "mend that and measure again"
+            path, "differences", f"what was predicted was not reached ({said})", "correct that and measure again"
         )
 
 

@@ -32,9 +32,9 @@ def run_tool(
     except FileNotFoundError as error:
         raise FleetError("EF_NO_TOOL", f"{command[0]}: is not installed here; install it") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FleetError(code, f"{command[0]}: does not run ({error}); mend it") from error
+        raise FleetError(code, f"{command[0]}: does not run ({error}); repair it") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[-1500:]
         shown = " ".join(command[:4])
-        raise FleetError(code, f"'{shown} …' failed with exit {done.returncode}: {said}; mend what it names")
+        raise FleetError(code, f"'{shown} …' failed with exit {done.returncode}: {said}; correct what it names")
     return done

@@ -44,7 +44,7 @@ class Sealed(NamedTuple):
 class Change(NamedTuple):
     """What is wrong with a change of trust, and what else is to be said of it; ``fault`` cannot be overruled."""
 
-    fault: str | None
+    fault: FleetError | None
     problems: list[str]
     notes: list[str]
 
@@ -102,7 +102,7 @@ def judge_change(before: Trust | None, after: Trust, running: Sealed | None, now
     try:
         new = parse_trust(after)
     except FleetError as error:
-        return Change(error.message, [], [])
+        return Change(error, [], [])
     notes = list(new.notes)
     old = _readable(before)
     if before is not None and old is None:

@@ -22,6 +22,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.confine.syscall_filter import (
     EXEC_FD,
     EXECVEAT,
@@ -87,8 +88,10 @@ class Bounds(NamedTuple):
     stderr_bytes: int
 
 
-class StepError(Exception):
-    """A step of the confinement that the kernel refused."""
+class StepError(OneCodeError):
+    """A step of the confinement that the kernel refused; it leaves the child as words on a pipe."""
+
+    code = "EF_NO_CONFINEMENT"
 
     def __init__(self, step: str, number: int) -> None:
         super().__init__(step)

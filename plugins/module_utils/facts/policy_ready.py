@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
 
 Json = Mapping[str, Any]
@@ -23,10 +24,6 @@ REMEDY = (
     "roll out the observability features alone first (ebpf_fleet_features without the policy feature), "
     "and ask again when they count"
 )
-
-
-class PolicyLimitError(ValueError):
-    """A limit that cannot be; the message names it, its value and the remedy."""
 
 
 def policy_ready(facts: Json, contracts: Sequence[Json], limits: Json | None = None) -> dict[str, Any]:
@@ -48,9 +45,11 @@ def _checked(limits: Json | None) -> dict[str, int]:
     found = dict(DEFAULT_LIMITS)
     for name, value in (limits or {}).items():
         if name not in DEFAULT_LIMITS:
-            raise PolicyLimitError(f"limits.{name}: is not known; known is {', '.join(DEFAULT_LIMITS)}")
+            raise FleetError("EF_ARGUMENT", f"limits.{name}: is not known; known is {', '.join(DEFAULT_LIMITS)}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PolicyLimitError(f"limits.{name}: {value!r} is no whole number from 1 up; give nanoseconds")
+            raise FleetError(
+                "EF_ARGUMENT", f"limits.{name}: {value!r} is not a whole number from 1 up; give nanoseconds"
+            )
         found[name] = value
     return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
 
@@ -19,10 +20,6 @@ Json = Mapping[str, Any]
 
 EXPECTED_VARIABLE = "ebpf_fleet_expected_stratum"
 _EXPECTED = re.compile(r"(\*|[A-Za-z0-9._+-]+)(/(\*|[A-Za-z0-9._+-]+)){2}", re.ASCII)
-
-
-class StrataError(ValueError):
-    """Hosts, or a variable, that no plan can be made of; the message names each with the reason."""
 
 
 def stratum_of(capabilities: Json) -> str:
@@ -42,14 +39,14 @@ def rollout_hosts(hostvars: Sequence[Json], last_census: Json | None = None) -> 
     """Return what a plan needs of each host: name, cell, region (None when not set) and stratum.
 
     `expected` is the inventory's word on the stratum and `before` the last census's where it was
-    another one, else None. Raises StrataError that names every host whose answer cannot be used.
+    another one, else None. Raises FleetError that names every host whose answer cannot be used.
     """
     before = _before(last_census)
     answers = {str(one["inventory_hostname"]): one.get("ebpf_fleet_capability") or {} for one in hostvars}
     read = {name: capability_document.read(name, answer) for name, answer in answers.items()}
     bad = [one.problem for name, one in read.items() if one.problem and answers[name].get("capabilities")]
     if bad:
-        raise StrataError("; ".join(bad))
+        raise FleetError("EF_NO_ANSWER", "; ".join(bad))
     return [_rollout_host(one, read[str(one["inventory_hostname"])].capabilities or {}, before) for one in hostvars]
 
 
@@ -71,9 +68,10 @@ def _expected(name: str, value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or _EXPECTED.fullmatch(value) is None:
-        raise StrataError(
+        raise FleetError(
+            "EF_ARGUMENT",
             f"{name}: {EXPECTED_VARIABLE} {printable(value, 100)!r} is not FAMILY/MACHINE/DISTRO; "
-            "write it as 6.1/x86_64/debian, with * for a part that may be anything"
+            "write it as 6.1/x86_64/debian, with * for a part that may be anything",
         )
     return value
 
@@ -84,5 +82,5 @@ def _before(census: Json | None) -> dict[str, str]:
         return {}
     faults = capability_document.census_faults(census)
     if faults:
-        raise StrataError(f"the last census cannot be used: {faults}; write it again with capabilities.yml")
+        raise FleetError("EF_CENSUS", f"the last census cannot be used: {faults}; write it again with capabilities.yml")
     return {name: str(host["stratum"]) for name, host in census["hosts"].items()}

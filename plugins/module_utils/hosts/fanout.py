@@ -18,6 +18,7 @@ import time
 from collections import deque
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Protocol, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import output
 
@@ -275,7 +276,8 @@ class FanOut:
         try:
             session = Session(host, self._prepare(host), turn)
         except Exception as error:  # one host's variables must not take the others down
-            why = f"its connection settings cannot be used: {printable(error)}"
+            said = error.as_line() if isinstance(error, FleetError) else error
+            why = f"its connection settings cannot be used: {printable(said)}"
             self.results[host] = {
                 "rc": None, "stdout": "", "stderr": "", "unreachable": True, "failed": True,
                 "msg": why, "seconds": round(time.monotonic() - turn, 3), "logged_in": False,

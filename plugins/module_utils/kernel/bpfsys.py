@@ -16,6 +16,8 @@ import platform
 import struct
 from typing import Callable, Iterator, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
+
 MAP_CREATE = 0
 PROG_LOAD = 5
 PROG_GET_NEXT_ID = 11
@@ -70,8 +72,10 @@ READS_UNWRITTEN = struct.pack("=BBhiBBhi", 0xBF, 0x20, 0, 0, 0x95, 0, 0, 0)
 _LICENCE = ctypes.create_string_buffer(b"GPL")
 
 
-class UnsupportedMachineError(Exception):
+class UnsupportedMachineError(OneCodeError):
     """The number of the system call is not known for this machine."""
+
+    code = "EF_UNSUPPORTED_HOST"
 
 
 class Program(NamedTuple):

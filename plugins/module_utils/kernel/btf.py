@@ -12,6 +12,8 @@ from __future__ import annotations
 import struct
 from typing import Iterable
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
+
 MAGIC = 0xEB9F
 FUNC = 12
 TYPEDEF = 8
@@ -32,8 +34,10 @@ _EXTRA_WORDS = {
 _LAST_KNOWN_KIND = 19
 
 
-class BtfError(Exception):
+class BtfError(OneCodeError):
     """The blob is no BTF that this parser can read to its end."""
+
+    code = "EF_BTF_UNREADABLE"
 
 
 def type_ids(blob: bytes, wanted: Iterable[tuple[int, str]]) -> dict[tuple[int, str], int]:

@@ -21,6 +21,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterator, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import build_id_of
 
 # Bytes. The largest distribution image is 20 MB packed; a debug vmlinux is larger, but of it one section is read.
@@ -29,8 +30,10 @@ MAX_UNPACKED = 384 << 20
 UNPACK_SECONDS = 60
 
 
-class ImageError(Exception):
+class ImageError(OneCodeError):
     """The image cannot be read; the message says what was met."""
+
+    code = "EF_BTF_UNREADABLE"
 
 
 class Kernel(NamedTuple):

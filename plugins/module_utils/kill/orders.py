@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 
 _FEATURE = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -18,8 +19,10 @@ _FAMILY = re.compile(r"(?:[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*-)?[0-9]+\.[0-9]+")
 REMEDY = "write global, feature=NAME or kernel_family=6.1 (or debian-6.1)"
 
 
-class ScopeError(ValueError):
+class ScopeError(OneCodeError):
     """A scope that is none; the message names it and the remedy."""
+
+    code = "EF_ARGUMENT"
 
 
 class Scope(NamedTuple):

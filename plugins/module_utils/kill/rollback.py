@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 MARK = "ebpf-fleet-rollback: "
@@ -39,14 +40,14 @@ def render_rollback(
     works on the host is awaited for ``lock_seconds``; a loader that does not end
     within ``stop_seconds`` is killed with its cgroup. The signers that were replaced
     while that release ran are restored; with ``trust_only`` nothing else is done. ``root`` is a prefix for
-    tests. Raises ``ValueError`` on anything that could not be a digest or path.
+    tests. Raises FleetError on anything that could not be a digest or path.
     """
     if from_digest and not _DIGEST.match(from_digest):
-        raise ValueError(f"from_digest '{from_digest}' is not 64 hex digits")
+        raise FleetError("EF_ARGUMENT", f"from_digest '{from_digest}' is not 64 hex digits; give a bundle's digest")
     if not re.match(r"^[A-Za-z0-9@._-]+$", unit):
-        raise ValueError(f"unit '{unit}' is not a unit's name")
+        raise FleetError("EF_ARGUMENT", f"unit '{unit}' is not a unit's name; give one such as NAME.service")
     if not re.match(r"^[A-Za-z0-9/._-]*$", root):
-        raise ValueError(f"root '{root}' holds characters that a path here may not")
+        raise FleetError("EF_ARGUMENT", f"root '{root}' holds characters that a path here may not; give another")
     values = {
         "@ROOT@": root,
         "@UNIT@": unit,

@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scopes
 
 MARK = "ebpf-fleet-kill: "
@@ -97,16 +98,21 @@ def deadline_within(login_seconds: float) -> int:
 
 def _check(state: str, grace: Any, deadline: Any, unit: str, root: str) -> None:
     if state not in STATES:
-        raise ValueError(f"state {state!r}: say one of {', '.join(STATES)}")
+        raise FleetError("EF_ARGUMENT", f"state {state!r}: say one of {', '.join(STATES)}")
     for name, value in (("grace_seconds", grace), ("deadline_seconds", deadline)):
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_DEADLINE_SECONDS:
-            raise ValueError(f"{name} {value!r}: give a whole number of seconds from 0 to {MAX_DEADLINE_SECONDS}")
+            problem = f"{name} {value!r}: give a whole number of seconds from 0 to {MAX_DEADLINE_SECONDS}"
+            raise FleetError("EF_ARGUMENT", problem)
     if grace >= deadline:
-        raise ValueError(f"grace_seconds {grace} must be less than deadline_seconds {deadline}")
+        raise FleetError(
+            "EF_ARGUMENT", f"grace_seconds {grace} must be less than deadline_seconds {deadline}; give less"
+        )
     if not re.fullmatch(r"[A-Za-z0-9@._-]+", unit):
-        raise ValueError(f"unit {unit!r}: is not a unit's name")
+        raise FleetError("EF_ARGUMENT", f"unit {unit!r}: is not a unit's name; give one such as NAME.service")
     if not _ROOT.fullmatch(root):
-        raise ValueError(f"root {root!r}: give an absolute path of letters, digits, dot, dash and underscore")
+        raise FleetError(
+            "EF_ARGUMENT", f"root {root!r}: give an absolute path of letters, digits, dot, dash and underscore"
+        )
 
 
 # What a login shell could read as something else within single quotes: "!" is history to tcsh, a newline

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files as files
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import service, store
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import Grant, Lease, grant_lease
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.mark import Mark
@@ -41,19 +40,6 @@ def apply_plan(plan: Plan, state: HostState, host: Host, incoming: store.Incomin
     except (OSError, FleetError) as error:
         raise run.take_back(done, explain(error)) from error
     run.commit()
-
-
-def explain(error: OSError | FleetError) -> FleetError:
-    """The sentence of an error; a full disk has a name of its own."""
-    if isinstance(error, FleetError):
-        return error
-    file = None if error.filename is None else str(error.filename)
-    where = file or "the host's disk"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system", file)
-    if error.errno == errno.EROFS:
-        return FleetError("EF_STORE", f"{where}: the file system is read-only; remount it", file)
-    return FleetError("EF_STORE", f"{where}: {error.strerror or error}; mend it and run again", file)
 
 
 class _Run:

@@ -80,7 +80,9 @@ def check_resolved(features: Any, known: Any) -> Features:
             )
         entry = features[name]
         if not isinstance(entry, dict) or set(entry) != {"enabled", "sample_every"}:
-            raise FleetError(CODE, f"features.{name}: needs exactly 'enabled' and 'sample_every'")
+            raise FleetError(
+                CODE, f"features.{name}: needs exactly 'enabled' and 'sample_every'; give both and nothing else"
+            )
         _check_entry(f"features.{name}", entry)
     return features
 

@@ -148,7 +148,7 @@ def _systemctl(arguments: list[str]) -> subprocess.CompletedProcess[str]:
             timeout=SECONDS_FOR_SYSTEMCTL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FleetError("EF_NO_SYSTEMD", f"systemctl does not run ({error}); mend systemd") from error
+        raise FleetError("EF_NO_SYSTEMD", f"systemctl does not run ({error}); repair systemd") from error
 
 
 def _must(arguments: list[str], unit: str) -> None:
@@ -273,8 +273,9 @@ def _unconfirmed(layout: Layout, unit: str, problem: str) -> FleetError:
     shown = ", ".join(f"{key}={value}" for key, value in sorted(properties.items()))
     said = _last_words(unit)
     refusal = REFUSAL.search(said)
+    code = refusal.group(1) if refusal else "EF_NOT_CONFIRMED"
     return FleetError(
-        refusal.group(1) if refusal else "EF_NOT_CONFIRMED",
+        code,
         f"{unit}: {problem} ({shown}; it said: {said or 'nothing'}); look at its journal",
         str(layout.status),
     )

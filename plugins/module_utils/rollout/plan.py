@@ -17,6 +17,7 @@ from collections import Counter
 from typing import Any, Collection, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.strata import EXPECTED_VARIABLE, agrees
 
@@ -53,8 +54,10 @@ _POSITIVE = values.whole(1)
 _PERCENT = values.whole(1, 100)
 
 
-class PlanError(ValueError):
+class PlanError(OneCodeError):
     """A plan that cannot be; the message names host or stage, field and remedy."""
+
+    code = "EF_PLAN"
 
 
 class Host(NamedTuple):

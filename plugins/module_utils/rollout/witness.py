@@ -23,6 +23,7 @@ from typing import Any, Iterator, NamedTuple
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import errno_name
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import BoundedReadError, read_bytes
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import read_text as read_bounded
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, loaded
 
 # A unit of ours may have 8 tasks and 1024 descriptors (TasksMax, LimitNOFILE); these are far above.
@@ -51,8 +52,10 @@ class Unit(NamedTuple):
     pids: tuple[int, ...] | None = None
 
 
-class UnseenError(Exception):
+class UnseenError(OneCodeError):
     """Something could not be found out; the message is the reason."""
+
+    code = "EF_UNKNOWN"
 
 
 class Holdings(NamedTuple):

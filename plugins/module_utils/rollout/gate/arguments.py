@@ -10,6 +10,7 @@ import re
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import PROFILE_RANK, Expectation, Json, get
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import (
@@ -32,8 +33,10 @@ _UNITS = {
 }
 
 
-class GateInputError(ValueError):
+class GateInputError(OneCodeError):
     """An argument of the gate is wrong; the message names argument, value and remedy."""
+
+    code = "EF_ARGUMENT"
 
 
 def check_limits(given: Json | None) -> dict[str, Any]:

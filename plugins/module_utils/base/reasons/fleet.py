@@ -1,0 +1,237 @@
+# Copyright: The ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Why a module or a playbook stopped. Pure."""
+
+from __future__ import annotations
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.reason import MODULES, PLAYBOOKS, Reason, Section
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        "A module stopped",
+        "What ran before still runs, unless the sentence says otherwise.",
+        {
+            "EF_ARGUMENT": Reason(
+                "a value cannot be used",
+                "give what the sentence says; it names the option or variable",
+                (MODULES, PLAYBOOKS),
+            ),
+            "EF_NOT_PLANNED": Reason(
+                "the bundle at that path is not the planned one; nothing of it was sent or unpacked",
+                "put the planned bundle back, or plan again; find out who replaced it",
+                (MODULES,),
+            ),
+            "EF_NO_CONFINEMENT": Reason(
+                "this host cannot confine the bundle's loader, so it was not run and nothing was installed",
+                "the sentence names the step that the kernel refused, and what permits it",
+                (MODULES,),
+            ),
+            "EF_UNSUPPORTED_HOST": Reason(
+                "the host is not Linux, or a machine whose system calls are not known here",
+                "leave it out with `--limit`",
+                (MODULES,),
+            ),
+            "EF_NO_SYSTEMD": Reason(
+                "systemd does not run the host",
+                'leave the host out, or manage the loader yourself (`service: ""`)',
+                (MODULES,),
+            ),
+            "EF_NO_SERVICE": Reason(
+                "the unit is not known to systemd",
+                "run `prepare` first",
+                (MODULES,),
+            ),
+            "EF_SERVICE": Reason(
+                "systemd did not start or stop the unit",
+                "`journalctl -u ebpf-fleet-loader`",
+                (MODULES,),
+            ),
+            "EF_NO_SSH_KEYGEN": Reason(
+                "the host's `ssh-keygen` is missing or too old; the bundle was not judged",
+                "install OpenSSH's client tools",
+                (MODULES,),
+            ),
+            "EF_DISK_FULL": Reason(
+                "no room is left on a disk",
+                "make room where the sentence says, and run again",
+                (MODULES,),
+            ),
+            "EF_LOCKED": Reason(
+                "another run works on the host",
+                "wait for its end, and run again",
+                (MODULES,),
+            ),
+            "EF_STORE": Reason(
+                "the host's release store cannot be read or written",
+                "correct the path that the sentence names, and run again",
+                (MODULES,),
+            ),
+            "EF_UNREADABLE": Reason(
+                (
+                    "a file is there and cannot be used: it is not a regular file, is too large, or is not "
+                    "what it should be"
+                ),
+                "correct or remove the file that the sentence names",
+                (MODULES,),
+            ),
+            "EF_NOT_CONFIRMED": Reason(
+                "the loader did not confirm the release in time; the host went back",
+                "`journalctl -u ebpf-fleet-loader`; a slow host: `ebpf_fleet_activation_timeout`",
+                (MODULES,),
+            ),
+            "EF_NO_PREVIOUS": Reason(
+                "there is no release to go back to",
+                "deploy one, or stop what runs (`release` with `state: absent`)",
+                (MODULES,),
+            ),
+            "EF_BUILD": Reason(
+                "a compiler or tool failed while a release was built",
+                "correct what its last words, in the sentence, name",
+                (MODULES,),
+            ),
+            "EF_NO_TOOL": Reason(
+                "a tool or Python package is not installed on the controller",
+                "install what the sentence names",
+                (MODULES,),
+            ),
+            "EF_KEY": Reason(
+                "the signing key cannot be used",
+                "give an ed25519 key; with a passphrase in the ssh-agent",
+                (MODULES,),
+                see="keys.md",
+            ),
+            "EF_BUNDLE_IMMUTABLE": Reason(
+                "another bundle is at that output already",
+                "another version or another output; a version is never built twice with other content",
+                (MODULES,),
+            ),
+        },
+    ),
+    Section(
+        "A host was not prepared",
+        "What was written before the sentence stays, and what ran before still runs.",
+        {
+            "EF_TRUST_CHANGE": Reason(
+                (
+                    "a change of trust takes a signer or a revocation away, or refuses the release that runs; "
+                    "nothing was written"
+                ),
+                (
+                    "correct a variable that is given twice or lacks a line; if it is meant, "
+                    "`ebpf_fleet_trust_overrule: true`"
+                ),
+                (MODULES,),
+                see="keys.md",
+            ),
+            "EF_NOT_WRITTEN": Reason(
+                "a file of the host could not be read or written",
+                "correct the path that the sentence names, and run again",
+                (MODULES,),
+            ),
+            "EF_COMMAND": Reason(
+                "a command that prepares the host failed",
+                "correct what its words, in the sentence, name, and run again",
+                (MODULES,),
+            ),
+        },
+    ),
+    Section(
+        "A rollout, or the question what hosts can run, stopped",
+        "Hosts that were not reached by a batch are as they were.",
+        {
+            "EF_HOSTS": Reason(
+                "the hosts of the play are not exactly those that were meant, or there are none",
+                "check the inventory (`-i`), `ebpf_fleet_hosts` and `--limit`",
+                (MODULES, PLAYBOOKS),
+            ),
+            "EF_NO_ANSWER": Reason(
+                "a host gave no answer, or none that can be used",
+                "bring it back, or leave it out on purpose with `--limit`",
+                (MODULES, PLAYBOOKS),
+            ),
+            "EF_OLD_PYTHON": Reason(
+                "the host's Python is older than 3.8, in which no module can start",
+                "name a newer one in `ansible_python_interpreter`; the kill switch needs no Python",
+                (MODULES,),
+            ),
+            "EF_CENSUS": Reason(
+                "the last census cannot be read, or is not a census",
+                "write it again with `capabilities`",
+                (MODULES,),
+                see="capabilities.md",
+            ),
+            "EF_POLICY_NOT_READY": Reason(
+                "a feature on the policy path may not go to a host on which no healthy release observes",
+                "roll out the others first",
+                (MODULES, PLAYBOOKS),
+                see="capabilities.md",
+            ),
+            "EF_BUNDLE_NOT_TRUSTED": Reason(
+                "the trust variables of hosts do not allow who signed the bundle; nothing was changed",
+                (
+                    "do what the code in the sentence asks: correct `ebpf_fleet_allowed_signers` or "
+                    "`ebpf_fleet_revoked_keys`, or sign with another key"
+                ),
+                (PLAYBOOKS,),
+                see="keys.md",
+            ),
+            "EF_PLAN": Reason(
+                "no plan can be made of these hosts and stages",
+                "correct the stage, or the host's cell, region or stratum, that the sentence names",
+                (MODULES,),
+                see="rollout.md",
+            ),
+            "EF_ORDER_STANDS": Reason(
+                "a kill order on a host would keep features of the release off",
+                "take the order back with `-e state=released` when its cause is gone, then roll out",
+                (PLAYBOOKS,),
+            ),
+            "EF_GATE_FAILED": Reason(
+                "a check of the gate failed, and the batch goes back",
+                "do what the verdict names next, then run the same rollout again",
+                (PLAYBOOKS,),
+                see="rollout.md",
+            ),
+            "EF_GATE_INCONCLUSIVE": Reason(
+                "a check of the gate could not be judged, and the batch goes back",
+                "do what the verdict names next, then run the same rollout again",
+                (PLAYBOOKS,),
+                see="rollout.md",
+            ),
+            "EF_LEASE_NOT_CONFIRMED": Reason(
+                "hosts of the batch did not confirm the end of their probation, and would detach by themselves",
+                "bring them back, then run the same rollout again",
+                (PLAYBOOKS,),
+                see="lease.md",
+            ),
+            "EF_ROLLOUT_STOPPED": Reason(
+                "a batch did not pass, so it went back and no later batch was started",
+                "do what the sentence names next, then run the same rollout again",
+                (PLAYBOOKS,),
+                see="rollout.md",
+            ),
+        },
+    ),
+    Section(
+        "A kill was not confirmed",
+        "The order stays where it could be placed.",
+        {
+            "EF_ORDER_NOT_WRITTEN": Reason(
+                "a kill order could not be placed in one of its folders, or not be taken away there",
+                "free the folder that the sentence names, or use `rollback`, which needs no disk",
+                (MODULES,),
+            ),
+            "EF_KILL_UNCONFIRMED": Reason(
+                "a host did not confirm the order, or its kernel does not tell what is loaded: it counts as on",
+                "run the same command again until it exits with 0, or reach the host another way",
+                (MODULES, PLAYBOOKS),
+            ),
+            "EF_KILL_NO_EFFECT": Reason(
+                "the order is placed, and programs that it turns off are still in the kernel",
+                "run `rollback` with the same scope, which ends a loader that does not obey",
+                (MODULES,),
+            ),
+        },
+    ),
+)
