@@ -57,7 +57,7 @@ def words_of(name: str) -> dict[str, str]:
         "alert": alert_of(name),
         "program": f"ef_{short}",
         "table": f"ef_{short}_count",
-        "key": f"ef_{name}_key",
+        "key": f"ef_{short}_key",
         "hook": HOOK,
         "entries": str(ENTRIES),
     }
