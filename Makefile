@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: bench checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
+.PHONY: feature contract bench checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,15 @@ reason-codes: setup ## docs/reason-codes.md from the one list of codes
 privileges: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score
 	@$(PYTHON) -m tools.privileges
+
+# Only as typed: some shells have a NAME in their environment.
+feature contract: export FEATURE_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
+feature contract: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
+feature: setup ## a new feature that builds and keeps its contract, to be filled in: NAME=name
+	@$(PYTHON) -m tools.feature.skeleton
+
+contract: setup ## build a feature and hold its contract against the objects, as a release does: NAME=name
+	@$(PYTHON) -m tools.feature.check
 
 lint: setup ## ansible-lint (production), ruff, mypy, yamllint, shellcheck, clang-format, C warnings
 	@tools/lint.sh

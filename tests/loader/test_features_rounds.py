@@ -24,6 +24,10 @@ REFUSALS = {
 }
 
 
+def test_every_feature_has_a_check_of_what_it_counted() -> None:
+    assert set(checks.CHECKS) == set(rounds.NAMES)
+
+
 @pytest.fixture(scope="session")
 def run_round(loader: Path, feature_objects: Path, signing_key: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run a round, once in a session; its document."""

@@ -380,6 +380,10 @@ QUERIES: dict[str, tuple[dict[str, str], float]] = {
 }
 
 
+def test_an_answer_is_known_for_every_query() -> None:
+    assert [each.text for each in typed("query") if not any(key in each.text for key in QUERIES)] == []
+
+
 @pytest.mark.parametrize("query", typed("query"), ids=lambda one: f"{one.page}: {one.text}"[:90])
 def test_a_query_of_a_runbook_finds_what_the_page_says(world: World, query: Typed) -> None:
     wanted = [value for key, value in QUERIES.items() if key in query.text]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.placeholders import PLACEHOLDER
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import (
     CHECKS,
     DEFAULT_LIMITS,
@@ -16,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks imp
 )
 from ansible_collections.ebpf.fleet.plugins.modules import gate as gate_module
 
+from tests.lab import paths, settings
 from tools import gate_page, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +72,41 @@ def test_the_gates_own_documentation_has_every_limit_with_its_default() -> None:
     for name, value in DEFAULT_LIMITS.items():
         assert re.search(rf"C\({name}\)", words), name
         assert value is None or f"C({name}) {str(value).lower()}" in words, name
+
+
+# ---- metrics, features, kernels ----
+
+
+def test_the_page_on_metrics_has_the_loaders_table() -> None:
+    """Names and types; what a loader that runs really writes is held against the page by tests/loader."""
+    table = re.findall(r'\.name = "(\w+)",\s*\.type = "(\w+)"', (ROOT / "bpf/loader/tell/metrics.c").read_text())
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    told = re.findall(r"^### `ebpf_fleet_(\w+)`\n\n- Type: (\w+),", page, re.M)
+    assert len(table) > 30 and sorted(told) == sorted(table)
+
+
+def test_the_readme_names_every_feature() -> None:
+    (row,) = re.findall(r"^\| features \|(.*)\|$", README, re.M)
+    features = {path.parent.name for path in ROOT.glob("bpf/features/*/contract.yml")}
+    assert set(re.findall(r"`(\w+)`", row)) == features
+
+
+def test_nothing_of_a_feature_is_left_to_be_filled_in() -> None:
+    """A skeleton may be built and tried; it is not part of the repository before it says whose it is."""
+    pages = [*ROOT.glob("bpf/features/*/contract.yml"), *ROOT.glob("docs/runbooks/*")]
+    assert len(pages) > 20
+    assert [path.name for path in pages if PLACEHOLDER in path.read_text(encoding="utf-8")] == []
+
+
+def test_the_page_on_the_matrix_has_its_hosts_with_their_kernels() -> None:
+    text = (ROOT / "docs/matrix.md").read_text(encoding="utf-8")
+    told = {}
+    for hosts, kernels, _special in re.findall(r"^\| ([a-z0-9, -]+) \| ([^|]+) \| ([^|]+) \|$", text, re.M):
+        series = re.findall(r"\d+\.(?:\d+|x)", kernels)
+        names = hosts.split(", ")
+        told.update(zip(names, series if len(series) > 1 else series * len(names)))
+    real = {host.name: host.kernel.name.partition("-")[0] for host in settings.load(paths.SETTINGS).group("matrix")}
+    assert told == real
 
 
 # ---- what the kill switch needs on a host ----

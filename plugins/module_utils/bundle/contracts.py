@@ -16,6 +16,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.feature_folder i
     folder_problems,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.placeholders import placeholders
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.rules import CODE
 
 
@@ -82,18 +83,27 @@ def _feature_folders(folder: Path) -> list[Path]:
     return inside
 
 
+def contract_problems(name: str, folder: Path, today: str) -> tuple[dict[str, Any], list[FleetError]]:
+    """A feature's contract, and all that is wrong with it and its folder on ``today`` (``YYYY-MM-DD``).
+
+    Raises FleetError (EF_CONTRACT_MALFORMED) for a contract that cannot be read.
+    """
+    path = folder / CONTRACT
+    contract = read_contract(path)
+    return contract, [*validate_contract(contract, str(path), name, today), *folder_problems(name, folder, contract)]
+
+
 def read_contracts(features: Mapping[str, Path], today: str) -> dict[str, dict[str, Any]]:
-    """Every contract, valid and not expired on ``today``; all errors of all of them at once."""
+    """Every contract for a release: valid, filled in, not expired on ``today``; all errors of all of them at once."""
     contracts: dict[str, dict[str, Any]] = {}
     problems: list[FleetError] = []
     for name, folder in features.items():
-        path = folder / CONTRACT
         try:
-            contracts[name] = read_contract(path)
+            contracts[name], found = contract_problems(name, folder, today)
         except FleetError as error:
             problems.append(error)
             continue
-        problems.extend(validate_contract(contracts[name], str(path), name, today))
-        problems.extend(folder_problems(name, folder, contracts[name]))
+        problems.extend(found)
+        problems.extend(placeholders(contracts[name], str(folder / CONTRACT)))
     raise_all(problems)
     return contracts
