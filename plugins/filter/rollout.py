@@ -8,16 +8,13 @@ from __future__ import annotations
 import os
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import timing
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
 
 def rollout_timing(given, hosts=0, changed=True):
     """Return the times of a batch; see the filter's documentation."""
-    try:
-        return timing.timing(given, hosts, changed)
-    except RefusedValueError as error:
-        raise AnsibleFilterError(f"rollout_timing: {error}") from error
+    return attempt(AnsibleFilterError, lambda: timing.timing(given, hosts, changed))
 
 
 def report_folder(given, typed_in):
