@@ -63,5 +63,5 @@ def test_the_codes_are_those_that_the_loader_refuses_with() -> None:
     # These are of `run` alone.
     of_run = {"EF_PATH_UNSAFE", "EF_MARK_MALFORMED", "EF_SEQUENCE_DOWNGRADE"}
     assert set(re.findall(r'"(EF_[A-Z_]+)"', calls)) - of_run <= REFUSALS
-    documented = set(re.findall(r"`(EF_[A-Z_]+)`", (ROOT / "docs/interfaces.md").read_text()))
+    documented = set(re.findall(r"`(EF_[A-Z_]+)`", (ROOT / "docs/formats/reason-codes.md").read_text()))
     assert documented >= REFUSALS | {"EF_NO_CONFINEMENT", "EF_NOT_PLANNED"}
