@@ -174,11 +174,10 @@ def requirements(page: Page) -> None:
     for one in lists:
         contract["variants"][0]["requires"] = one
         assert validate_contract(contract, "the example") == []
-    asked = sum(lists, [])
-    forms = set(
-        re.findall(r"`((?:btf|prog_type|map_type|helper|attach|kernel):[a-z_]*)", page.partition("## Which")[0])
-    )
-    used = {re.match(r"(?:attach|btf):\w+|\w+:", one)[0] for one in asked}  # type: ignore[index]
+    asked = [one for some in lists for one in some]
+    form = re.compile(r"(?:attach|btf):\w+|(?:prog_type|map_type|helper|kernel):")
+    table = page.partition("## Grammar")[2].partition("\n\nThe loader asks")[0]
+    forms, used = set(form.findall(table)), set(form.findall(" ".join(asked)))
     assert forms == used
 
 
@@ -331,9 +330,8 @@ def the_matrix(page: Page) -> None:
     variants = {name: ["full", "reduced"] for name in the_json(PAGES["bundle"])["features"]}
     check_matrix(document, FORMATS / "matrix.md", variants, objects)
     assert capability_document.matrix_faults(document) is None
-    host = matrix.host_entry(
-        *(the_json(PAGES[name]) for name in ("capabilities", "status")), the_json(PAGES["loader"], "check")
-    )
+    check = the_json(PAGES["loader"], "check")
+    host = matrix.host_entry(the_json(PAGES["capabilities"]), the_json(PAGES["status"]), check)
     assert matrix.document(document["bundle"], document["digest"], objects, {"k61a": host}) == document
 
 
