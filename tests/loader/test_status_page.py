@@ -17,7 +17,7 @@ from tests.loader.test_metrics import give_lease
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "formats" / "status.md").read_text(encoding="utf-8")
 # The page links these for the fields that they explain.
-LINKED = [DOCS / "degradation.md", *(DOCS / "formats" / f"{name}.md" for name in ("events", "kill-orders", "lease"))]
+LINKED = [DOCS / "degradation.md", *(DOCS / "formats" / f"{name}.md" for name in ("events", "lease", "policy"))]
 # One of each path and kind: histogram, records with fairness, counters.
 FEATURES = ("runqlat", "exec_events", "syscall_errors")
 STATES = re.compile(r"\[EF_STATE_[A-Z]+\] = (\"\w+\")")
