@@ -4,7 +4,7 @@ SHELL := /bin/sh
 export PATH := $(CURDIR)/.cache/venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
-export PYTHONPATH := $(CURDIR)
+export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 # A module's answer that looks like a template is an error, never a silent string.
 export _ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR := error
 export ANSIBLE_INJECT_FACT_VARS := false
@@ -50,7 +50,6 @@ test-host: build ## hostile loaders and users on a host with systemd in namespac
 test-faults: build lab-up ## rollouts and kills on the lab under faults
 	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py tests/faults/test_lease.py
 
-test-matrix: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 test-matrix: build ## every feature on every kernel of the matrix: build/matrix/matrix.html; HOSTS="k616 own" for some
 	@$(SUDO) $(PYTHON) -m tools.matrix $(HOSTS)
 
@@ -82,13 +81,11 @@ checks: setup ## the tables of checks and limits in docs/rollout.md, from the ga
 reason-codes: setup ## docs/reason-codes.md from the one list of codes
 	@$(PYTHON) -m tools.reason_codes
 
-privileges: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 privileges: setup ## docs/privileges.md from the sources: capabilities, system calls, sandbox and its score
 	@$(PYTHON) -m tools.privileges
 
 # Only as typed: some shells have a NAME in their environment.
 feature contract: export FEATURE_NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
-feature contract: export PYTHONPATH := $(CURDIR):$(CURDIR)/collections
 feature: setup ## a new feature that builds and keeps its contract, to be filled in: NAME=name
 	@$(PYTHON) -m tools.feature.skeleton
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/rollout.md"
 MODULE = ROOT / "plugins/modules/gate.py"
 # The sentence of the gate's format that lists the checks, on whichever page it stands.
-LISTED = re.compile(r"^Checks: [^.]*?, and the names of\s`extra_checks`", re.M)
+LISTED = re.compile(r"^Checks: [^.]*?,\sand\sthe\snames\sof\s`extra_checks`", re.M)
 # The part of the option's description that has the defaults.
 DESCRIBED = re.compile(r"^      - C\(\w+\) \d.*? are null and then not judged\.\n", re.M | re.S)
 MIB = 1 << 20

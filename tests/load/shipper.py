@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A log shipper as docs/interfaces.md describes one: python3 shipper.py LOG_FOLDER CURSOR STORE.
+"""A log shipper as docs/formats/events.md describes one: python3 shipper.py LOG_FOLDER CURSOR STORE.
 
 STORE is a database, as a shipper's destination that takes records once is: the lines and the cursor are written
 together. CURSOR says the same to the loader, a moment later. Ends at SIGTERM when it has read all; killed at any

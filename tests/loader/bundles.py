@@ -19,7 +19,7 @@ CREATED = "2026-11-23T18:00:00Z"
 
 
 def canonical(document: Any) -> bytes:
-    """The canonical JSON of docs/interfaces.md."""
+    """The canonical JSON of docs/formats/bundle.md."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return (text + "\n").encode("ascii")
 

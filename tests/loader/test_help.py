@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for path in (ROOT / "bpf/loader/cmd").glob("*.c") if path.stem != "main")
 COMMANDS = [path.stem for path in SOURCES]
-PAGE = (ROOT / "docs" / "interfaces.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "formats" / "loader.md").read_text(encoding="utf-8")
 OPTION = re.compile(r"--[a-z][a-z-]*")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The matrix as a document: put together and judged. Pure; the format is docs/interfaces.md, "Matrix"."""
+"""The matrix as a document: put together and judged. Pure; the format is docs/formats/matrix.md."""
 
 from __future__ import annotations
 

@@ -21,18 +21,10 @@ from tests.lab import paths, settings
 from tools import gate_page, run_tests
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERFACES = (ROOT / "docs/interfaces.md").read_text(encoding="utf-8")
 ROLLOUT = (ROOT / "docs/rollout.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-
-
-def section(title: str) -> str:
-    """A section of the page on interfaces."""
-    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", INTERFACES, re.M | re.S)
-    assert found, title
-    return found[1]
 
 
 # ---- the gate ----

@@ -30,7 +30,7 @@ arrived: a backlog counts on the second in which it was made. BPF run time is th
 ours and the peers alike. Delivered are lines in the peer's output file, and the records that ours counts once they
 are in its sink. Both event tracers have 256 KiB of buffer (bpftrace for each CPU)
 and the same hook, `syscalls:sys_enter_getppid`; bpftrace's `printf` carries the same fields. `jsonl` and `count` are
-the sinks of [policy.json](../interfaces.md); `x8` makes eight records of each call, for rates beyond one core's calls.
+the sinks of [policy.json](../formats/policy.md); `x8` makes eight records of each call, for rates beyond one core's.
 `4 MiB` gives both that much: at 1 M events/s 256 KiB are full after 6 ms, so a consumer that is kept off its core for
 longer loses some.
 Every tracer is asked the same rates; what is offered is what the caller could make, as a tracer's programs run

@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each page of docs/formats has an example, and the project's own reader takes it.
+
+What each page's example is put through stands beside the page's name in `JUDGES`. Where only C reads or writes a
+format, the loader's own `inspect` or the source that writes it is the judge.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import strictjson
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.btf_index import parse_index
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.loader_verdict import judge_verdict
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import (
+    canonical_json,
+    digest_of,
+    load_manifest,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.matrix import check_matrix
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import parse_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scope, scope_of
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import desired, lease, mark, policy
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import status_schema
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments, judge
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import plan
+
+from tests.load.shipper import Shipper
+from tests.loader import exposition
+from tests.matrix import document as matrix
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMATS = ROOT / "docs/formats"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FORMATS.glob("*.md"))}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+# A page that has no document: a table of paths.
+WITHOUT = {"paths"}
+Page = str
+
+
+# ---- what stands in a page ----
+
+
+def examples(page: Page, language: str, heading: str = "Example") -> list[str]:
+    """The blocks of that language below that heading."""
+    (text,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.M | re.S)
+    return [body for of, body in FENCE.findall(text) if of == language]
+
+
+def the_json(page: Page, heading: str = "Example") -> Any:
+    """The one JSON example, by the rules of documents that are read: no key twice, whole numbers."""
+    (text,) = examples(page, "json", heading)
+    return strictjson.parse(text.encode())
+
+
+def the_lines(page: Page, heading: str = "Example") -> list[str]:
+    (text,) = examples(page, "text", heading)
+    return text.splitlines()
+
+
+def keys(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return set().union(*map(keys, value)) if value else set()
+    return set(value).union(*map(keys, value.values())) if isinstance(value, dict) else set()
+
+
+def contract_of(feature: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / f"bpf/features/{feature}/contract.yml").read_text(encoding="utf-8"))
+    return found
+
+
+def written_by(source: str) -> set[str]:
+    """The literals of a C source: among them every key that it writes."""
+    return set(re.findall(r'"([a-z_]+)"', (ROOT / "bpf/loader" / source).read_text(encoding="utf-8")))
+
+
+def only(contract: dict[str, Any], variant: str) -> dict[str, Any]:
+    """The contract with one variant."""
+    variants = [one for one in contract["variants"] if one["name"] == variant]
+    maps = [one for one in contract["maps"] if variant in one.get("variants", [variant])]
+    return {**contract, "variants": variants, "maps": maps}
+
+
+# ---- control files ----
+
+
+def desired_state(page: Page) -> None:
+    data = json.dumps(the_json(page)).encode()
+    features = desired.parse_desired(data)
+    assert features and all({"enabled", "sample_every"} == set(wish) for wish in features.values())
+    assert desired.parse_fallbacks(data) == ("bcc",)
+    assert re.fullmatch(r"[0-9a-f]{64}", the_json(page)["bundle_digest"])
+
+
+def host_limits(page: Page) -> None:
+    document = the_json(page)
+    assert document.pop("schema") == policy.SCHEMA
+    assert policy.check_policy(document) == document
+    assert set(document["host"]) == set(policy.LIMITS), "the example shows every limit"
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| (\d+) \|", page, re.M))
+    shown = {**document["host"], **{name: document["sink"][name] for name in policy.SINK_NUMBERS}}
+    assert {name: int(value) for name, value in rows.items()} == shown, "its figures are the defaults of the table"
+
+
+def a_lease(page: Page) -> None:
+    document = the_json(page)
+    found = lease.parse_lease(json.dumps(document).encode())
+    assert found is not None and found.usable
+    assert json.loads(lease.render_lease(found)) == document
+
+
+def a_mark(page: Page) -> None:
+    document = the_json(page)
+    found = mark.parse_mark(json.dumps(document).encode())
+    assert found not in (None, mark.UNREADABLE)
+    assert json.loads(mark.render_mark(found)) == document and document["lowered"]
+
+
+def kill_orders(page: Page) -> None:
+    scopes = [parse_scope(scope_of(name)) for name in the_lines(page)]
+    assert [scope.order for scope in scopes] == the_lines(page)
+    assert {name.partition(".")[0] for name in the_lines(page)} == {"global", "feature", "family"}
+
+
+def the_cursor(page: Page, tmp_path: Path) -> None:
+    """What the reference shipper writes has the same keys; the loader's limits hold."""
+    document = the_json(page)
+    shipper = Shipper(tmp_path, tmp_path / "cursor", sqlite3.connect(":memory:"))
+    shipper.segment, shipper.offset = document["segment"], document["offset"]
+    shipper.commit([])
+    assert json.loads((tmp_path / "cursor").read_text()) == document
+    assert document["segment"] >= 1 and document["offset"] >= 0
+    assert set(document) <= written_by("events/cursor.c") and document["schema"] in source_text("events/cursor.c")
+
+
+def source_text(name: str) -> str:
+    return (ROOT / "bpf/loader" / name).read_text(encoding="utf-8")
+
+
+# ---- a release ----
+
+
+def the_manifest(page: Page) -> None:
+    load_manifest(canonical_json(the_json(page)).encode())
+
+
+def btf_index(page: Page) -> None:
+    document = the_json(page)
+    files = {entry["file"] for entry in document["entries"]}
+    assert len(parse_index(canonical_json(document).encode(), files)) == len(files) == 2
+
+
+def the_contract(page: Page) -> None:
+    (text,) = examples(page, "yaml")
+    assert validate_contract(yaml.safe_load(text), "the example", folder="runqlat") == []
+
+
+def requirements(page: Page) -> None:
+    """Every form of the grammar passes the rules of contracts; the table has the form of each."""
+    lists = [yaml.safe_load(text)["requires"] for text in examples(page, "yaml")]
+    contract = only(contract_of("exec_policy"), "full")  # the data path that may have every kind of hook
+    for one in lists:
+        contract["variants"][0]["requires"] = one
+        assert validate_contract(contract, "the example") == []
+    asked = [one for some in lists for one in some]
+    form = re.compile(r"(?:attach|btf):\w+|(?:prog_type|map_type|helper|kernel):")
+    table = page.partition("## Grammar")[2].partition("\n\nThe loader asks")[0]
+    forms, used = set(form.findall(table)), set(form.findall(" ".join(asked)))
+    assert forms == used
+
+
+def inspected(page: Page, feature: str, heading: str = "Example") -> None:
+    contract = only(contract_of(feature), "full")
+    document = the_json(page, heading)
+    assert compare_with_objects(contract, {"full": document}, "the example") == []
+    fields = keys({**document, "structs": list(document["structs"].values())})
+    assert fields <= written_by("cmd/inspect.c") | written_by("kernel/format.c")
+
+
+def records(page: Page) -> None:
+    inspected(page, "exec_events")
+
+
+# ---- what the loader says ----
+
+
+def the_loader(page: Page) -> None:
+    good, refused = (json.loads(one) for one in examples(page, "json", "verify"))
+    digest = digest_of(canonical_json(the_json(PAGES["bundle"])).encode())
+    assert judge_verdict(json.dumps(good).encode(), b"", "", 0, digest) is None
+    answer = judge_verdict(json.dumps(refused).encode(), b"", "", 3, digest)
+    assert answer and answer.code == refused["reason_code"] and answer.file == refused["file"]
+    inspected(page, "runqlat", "inspect")
+    probe = the_json(page, "probe")
+    assert probe["schema"] == "ebpf.fleet/probe/v1"
+    types = {*probe["program_types"], *probe["map_types"]}
+    assert keys(probe) - types <= written_by("cmd/probe.c") | written_by("kernel/kernel.c")
+    assert {one["answer"] for one in (*probe["program_types"].values(), *probe["map_types"].values())} == {
+        "yes", "no", "unknown"
+    }  # fmt: skip
+    left = the_json(page, "left")
+    assert set(left) == {"programs"} and keys(left) <= written_by("cmd/left.c")
+    check = the_json(page, "check")
+    names = set(check["features"]) | {"full"}
+    assert keys(check) - names <= written_by("cmd/check.c") | written_by("kernel/kernel.c") | written_by(
+        "bundle/bundle.c"
+    )
+    assert matrix.contradictions("h", the_json(PAGES["status"]), check, ids_of(the_json(PAGES["status"]))) == []
+
+
+def ids_of(status: dict[str, Any]) -> list[int]:
+    return [one["id"] for feature in status["features"].values() for one in feature["programs"]]
+
+
+def the_status(page: Page) -> None:
+    status = the_json(page)
+    assert status_schema.status_fault(status) is None
+    for name, feature in status["features"].items():
+        told = feature["counters"]
+        assert told["produced"] == sum(told[one] for one in ("delivered", "dropped", "sampled_out", "in_flight")), name
+    lines = [
+        f"{one['id']} {one['tag']} {name} {one['name']}"
+        for name, feature in status["features"].items()
+        for one in feature["programs"]
+    ]
+    assert the_lines(page, "programs") == lines
+    assert the_json(page, "The compatibility event") == status["compatibility"]
+    for name, feature in status["features"].items():
+        event = status["compatibility"]["features"][name]
+        assert event == {key: feature[key] for key in event}
+
+
+def the_collector(page: Page) -> None:
+    status = the_json(PAGES["status"])
+    assert status_schema.status_fault({**status, "collector": the_json(page)}) is None
+
+
+def metrics(page: Page) -> None:
+    (text,) = examples(page, "text")
+    found = exposition.parse(text)
+    source = source_text("tell/metrics.c")
+    documented = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert set(found.samples) == set(found.types) == set(found.helps) and found.samples
+    for name, kind in found.types.items():
+        short = name.removeprefix("ebpf_fleet_")
+        (row,) = re.findall(rf'\{{\.name = "{short}",\s*\.type = "(\w+)",\s*\.help = "([^"]*)"', source)
+        assert row == (kind, found.helps[name]), name
+        assert f"### `{name}`\n\n- Type: {kind}" in documented
+
+
+def events(page: Page, tmp_path: Path) -> None:
+    """The reference shipper takes every line; the fields are those of the struct."""
+    (text,) = examples(page, "json")
+    (tmp_path / "events.jsonl").write_bytes(text.encode("ascii"))
+    store = sqlite3.connect(":memory:")
+    while Shipper(tmp_path, tmp_path / "cursor", store).ship():
+        pass
+    lines = [json.loads(line) for (line,) in store.execute("select line from lines")]
+    assert len(lines) == len(text.splitlines())
+    signal = contract_of("exec_events")["signals"][0]
+    struct = [one["name"] for one in the_json(PAGES["records"])["structs"][signal["event"]]]
+    for line in lines:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", line["time"])
+        assert (line["feature"], line["event"]) == ("exec_events", signal["name"])
+        assert list(line) == ["time", "feature", "event", *struct]
+
+
+def audit(page: Page) -> None:
+    record = the_json(page)
+    source = source_text("tell/audit.c")
+    packed = source.partition("static void record(")[2].partition("_cleanup_free_")[0]
+    assert set(record) == set(re.findall(r'"(\w+)"[,)]', packed)) - {"s"}
+    assert record["schema"] in packed and set(record["who"]) == {"source", "path", "uid"} <= written_by("tell/audit.c")
+    table = dict(re.findall(r"^\| `(event|who\.source)` \| (.*?) \|", page, re.M))
+    assert f"`{record['event']}`" in table["event"] and f"`{record['who']['source']}`" in table["who.source"]
+    running = the_json(PAGES["status"])["features"][record["feature"]]
+    assert record["programs"] == [{key: one[key] for key in ("name", "id", "tag")} for one in running["programs"]]
+    assert (record["links"], record["variant"]) == (running["links"], running["variant"])
+
+
+# ---- what modules and filters say ----
+
+
+def answers() -> dict[str, Any]:
+    facts = the_json(PAGES["capabilities"])
+    silent = {"unreachable": True, "msg": "Failed to connect to the host"}
+    return {"h1": {"capabilities": facts, "profiles": facts["profiles"]}, "h2": silent}
+
+
+def capabilities(page: Page) -> None:
+    answer = capability_document.read("h1", answers()["h1"], ["exec_events", "runqlat"])
+    assert answer.problem is None and answer.capabilities == the_json(page)
+    (fields,) = examples(page, "", "Fields")
+    assert set(the_json(page)) == top_keys(fields)
+
+
+def top_keys(fields: str) -> set[str]:
+    """The keys of the outermost object of a sample that is not JSON."""
+    found, depth = set(), 0
+    for part in re.findall(r'"\w+":|[{}\[\]]', fields):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(part, 0)
+        if depth == 1 and part.endswith(":"):
+            found.add(part[1:-2])
+    return found
+
+
+def the_census(page: Page) -> None:
+    document = the_json(page)
+    assert capability_document.census_faults(document) is None
+    target = {"bundle": document["bundle"], "digest": document["digest"], "contracts": []}
+    assert census.capability_census(answers(), target, None, document["time"]) == document
+
+
+def the_matrix(page: Page) -> None:
+    document = the_json(page)
+    files = the_json(PAGES["bundle"])["files"]
+    objects = {path: file["sha256"] for path, file in files.items() if path.endswith(".bpf.o")}
+    variants = {name: ["full", "reduced"] for name in the_json(PAGES["bundle"])["features"]}
+    check_matrix(document, FORMATS / "matrix.md", variants, objects)
+    assert capability_document.matrix_faults(document) is None
+    check = the_json(PAGES["loader"], "check")
+    host = matrix.host_entry(the_json(PAGES["capabilities"]), the_json(PAGES["status"]), check)
+    assert matrix.document(document["bundle"], document["digest"], objects, {"k61a": host}) == document
+
+
+def the_plan(page: Page) -> None:
+    hosts, planned = (json.loads(one) for one in examples(page, "json"))
+    assert plan(hosts) == planned
+
+
+def observation(page: Page) -> None:
+    assert status_schema.observation_fault(the_json(page)) is None
+
+
+def the_gate(page: Page) -> None:
+    seen = the_json(PAGES["observation"])
+    inputs = Inputs(
+        changed={"h1": {"before": None, "after": seen}},
+        controls={},
+        limits=arguments.check_limits(None),
+        contracts=arguments.check_contracts([contract_of("exec_events"), contract_of("runqlat")]),
+        expected=arguments.check_expected(None),
+        digest=seen["end"]["status"]["bundle"]["digest"],
+        on_inconclusive=arguments.check_policies(None),
+        expressions=[],
+        search=None,
+    )
+    assert judge.judge(inputs) == the_json(page)
+
+
+def kill_answers(page: Page) -> None:
+    kill, back = examples(page, "text")
+    for line in (kill, back):
+        answer = parse_answer({"stdout": "of a profile\n" + line, "rc": 0}, host="h1")
+        document = json.loads(line.partition(": ")[2])
+        assert answer["ok"] is True and {key: answer[key] for key in document} == document
+    table = {name for row in re.findall(r"^\| (`.*?) \|", page, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert keys(json.loads(kill.partition(": ")[2])) | {"digest"} == table
+
+
+JUDGES: dict[str, Callable[..., None]] = {
+    "audit": audit,
+    "btf-index": btf_index,
+    "bundle": the_manifest,
+    "capabilities": capabilities,
+    "census": the_census,
+    "collector": the_collector,
+    "contract": the_contract,
+    "cursor": the_cursor,
+    "desired": desired_state,
+    "events": events,
+    "gate": the_gate,
+    "kill-answer": kill_answers,
+    "kill-orders": kill_orders,
+    "lease": a_lease,
+    "loader": the_loader,
+    "mark": a_mark,
+    "matrix": the_matrix,
+    "metrics": metrics,
+    "observation": observation,
+    "plan": the_plan,
+    "policy": host_limits,
+    "records": records,
+    "requirements": requirements,
+    "status": the_status,
+}
+NEEDS_A_FOLDER = {"cursor", "events"}
+
+
+def apply(name: str, page: Page, tmp_path: Path) -> None:
+    JUDGES[name](page, tmp_path) if name in NEEDS_A_FOLDER else JUDGES[name](page)
+
+
+def test_each_page_has_a_judge_and_a_line_in_the_index() -> None:
+    assert set(PAGES) == set(JUDGES) | WITHOUT
+    index = (ROOT / "docs/interfaces.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| \[formats/([a-z-]+)\.md\]", index, re.M)) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_the_example_is_taken_by_its_reader(name: str, tmp_path: Path) -> None:
+    apply(name, PAGES[name], tmp_path)
+
+
+def broken(name: str) -> str:
+    """The page with one fault in its example: a key, a name or a figure of its own."""
+    old, new = FAULTS[name]
+    head, mark_, tail = PAGES[name].rpartition("## Example" if "## Example" in PAGES[name] else "## verify")
+    assert old in tail, f"{name}: the example has no {old!r} to break"
+    return head + mark_ + tail.replace(old, new, 1)
+
+
+FAULTS = {
+    "audit": ('"seq"', '"sequence"'),
+    "btf-index": ('"machine"', '"arch"'),
+    "bundle": ('"mode": "0644"', '"mode": "0777"'),
+    "capabilities": ('"family": "6.1"', '"family": "6.x"'),
+    "census": ('"full": 1', '"full": 2'),
+    "collector": ('"pid": 713', '"pid": 0'),
+    "contract": ("lifetime: permanent", "lifetime: forever"),
+    "cursor": ('"segment": 42', '"segment": 0'),
+    "desired": ('"sample_every": 1', '"sample_every": 0'),
+    "events": ('"pid"', '"process"'),
+    "gate": ('"inconclusive"', '"pass"'),
+    "kill-answer": ('"left": 0', '"left": -1'),
+    "kill-orders": ("family.6.1", "kernel.6.1"),
+    "lease": ('"holder"', '"owner"'),
+    "loader": ('"EF_FILE_DIGEST"', '"EF_FILE_HASH"'),
+    "mark": ('"sequence": 7', '"sequence": 0'),
+    "matrix": ('"equal": true', '"equal": false'),
+    "metrics": ("counter", "gauge"),
+    "observation": ('"window_ns"', '"window_s"'),
+    "plan": ('"number": 1', '"number": 0'),
+    "policy": ('"cpu_millicores": 20', '"cpu_millicores": 0'),
+    "records": ('"ktime_ns"', '"time_ns"'),
+    "requirements": ("attach:lsm:bprm", "attach:lsms:bprm"),
+    "status": ('"state": "running"', '"state": "fine"'),
+}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_a_fault_in_the_example_is_seen(name: str, tmp_path: Path) -> None:
+    page = broken(name)
+    with pytest.raises((AssertionError, ValueError, KeyError, FleetError)):  # each reader has its own way to refuse
+        apply(name, page, tmp_path)
