@@ -162,7 +162,7 @@ def test_a_page_numbers_its_steps_and_names_files_that_are_there(addition: Addit
     assert len(set(steps(addition))) == len(found), "a file has one step"
     new = set(re.findall(r"`([^`]*NAME[^`]*)`", text))
     for path in [path for _number, path, _change in found] + [path for _where, path, _change in WHERE.findall(text)]:
-        assert path in new or path in addition.words or (ROOT / path).is_file(), path
+        assert path in new or (ROOT / named(path, addition.words)).is_file(), path
 
 
 # ---- the additions ----
