@@ -19,6 +19,7 @@ class Addition(NamedTuple):
 
     A probe is a Python program that fails where something is missing; its argument is the placeholder NAME.
     `made`: `make feature` goes first. `builds`: the loader must compile with it.
+    `then` is a target that writes what the steps do not change by hand, after them.
     """
 
     page: str
@@ -28,6 +29,7 @@ class Addition(NamedTuple):
     probes: tuple[str, ...] = ()
     made: bool = False
     builds: bool = False
+    then: str = ""
 
 
 def put(after: str, text: str) -> Edit:
@@ -165,51 +167,54 @@ METRIC_LINE = f"ebpf_fleet_features_known {METRIC_FEATURES}\n"
 GATE = "plugins/module_utils/rollout/gate"
 CHECK = Addition(
     page="gate-check",
-    words={},
+    words={"JUDGE": "host"},
     edits={
-        f"{GATE}/judge.py": both(
-            swap("HOST_CHECKS: tuple[", '''\
-def judge_loader_maps(pair: Pair) -> list[Check]:
-    """What all maps of the loader hold of the kernel's memory."""
-    memory = number(pair.end, "status", "loader", "map_memory_bytes")
-    limit = pair.limit("loader_maps_bytes")
-    return [compare(pair, Measure("loader_maps", memory, limit, "bytes", "memory of all maps"))]
+        f"{GATE}/host.py": swap("def judge_restarts(", '''\
+def judge_loader_maps(pair: Pair) -> Measured:
+    \"\"\"What all maps of the loader hold of the kernel's memory.\"\"\"
+    return Measured(number(pair.end, "status", "loader", "map_memory_bytes"))
 
 
-HOST_CHECKS: tuple['''),
-            put("    judge_restarts,\n", "    judge_loader_maps,\n"),
-        ),
-        f"{GATE}/arguments.py": both(
-            put('    "loader_restarts": 0,\n', '    "loader_maps_bytes": 1_073_741_824,\n'),
-            put('    "loader_restarts",\n', '    "loader_maps",\n'),
-        ),
-        f"{GATE}/reasons.py": put("STEPS: Mapping[str, str] = {\n",
-                                  '    "loader_maps": "turn features off, or raise loader_maps_bytes",\n'),
-        "plugins/modules/gate.py": put("C(loader_restarts) 0,", " C(loader_maps_bytes) 1073741824,"),
-        "docs/rollout.md": put("| loader restarts in the window | 0 | `loader_restarts` |\n",
-                               "| memory of all maps | 1,024 MiB | `loader_maps_bytes` |\n"),
-        "docs/interfaces.md": put("`loader_active` `loader_restarts`", " `loader_maps`"),
-        "tests/unit/test_gate.py": both(
-            put("FAULTS: list[tuple[str, Any, str]] = [\n",
-                '    ("status/loader/map_memory_bytes", 2 << 30, "loader_maps"),\n'),
-            put('"loader_restarts": "loader_restarts",', ' "loader_maps": "loader_maps_bytes",'),
-            put('        ("status/loader/cpu_ns", None, "loader_cpu"),\n',
-                '        ("status/loader/map_memory_bytes", None, "loader_maps"),\n'),
+def judge_restarts('''),
+        f"{GATE}/checks.py": swap('    Check(\n        name="loader_restarts",\n', '''\
+    Check(
+        name="loader_maps",
+        scope=HOST,
+        judge=host.judge_loader_maps,
+        what="memory of all maps",
+        step="turn features off, or raise loader_maps_bytes",
+        sentence="memory of all maps",
+        unit="bytes",
+        limit="loader_maps_bytes",
+        default=1_073_741_824,
+    ),
+    Check(
+        name="loader_restarts",
+'''),
+        "docs/rollout.md": lambda old: old,
+        "docs/interfaces.md": lambda old: old,
+        "plugins/modules/gate.py": lambda old: old,
+        "tests/unit/test_gate_checks.py": both(
+            put('"status_age_ns": 30_000_000_000, "loader_restarts": 0,', ' "loader_maps_bytes": 1 << 30,'),
+            swap('    "map_memory": [(maps(600, 400)', '''\
+    "loader_maps": [(spoil("status/loader/map_memory_bytes", 1 << 30), 1 << 30, PASSED),
+                    (spoil("status/loader/map_memory_bytes", (1 << 30) + 1), (1 << 30) + 1, FAILED),
+                    (spoil("status/loader/map_memory_bytes", None), None, HELD)],
+    "map_memory": [(maps(600, 400)'''),
         ),
     },
+    then="checks",
     tests=(
-        f"{DOCS}::test_the_page_on_rollouts_has_every_limit_with_its_default",
-        f"{DOCS}::test_the_page_names_every_check_of_the_gate",
-        f"{DOCS}::test_the_module_says_every_limit_with_its_default",
-        "tests/unit/test_gate_reasons.py::test_every_check_of_the_gate_has_a_next_step",
-        "tests/unit/test_gate.py",
+        f"{DOCS}::test_the_tables_of_checks_are_the_gates_records",
+        f"{DOCS}::test_the_list_of_checks_and_the_modules_limits_are_the_gates_records",
+        "tests/unit/test_gate_reasons.py",
+        "tests/unit/test_gate_checks.py",
     ),
-    # The observation of tests/unit is one that a host gave; a batch that fails by the new check says what to do.
+    # A batch that fails by the new check says by what, and what to do.
     probes=('''
-from tests.unit.test_gate import FAULTS, judge, spoil
-path, value, name = next(one for one in FAULTS if one[2] == "loader_maps")
-found = judge(spoil(path, value))
-(check,) = [one for one in found["checks"] if one["check"] == name]
+from tests.unit.test_gate import judge, spoil
+found = judge(spoil("status/loader/map_memory_bytes", 2 << 30))
+(check,) = [one for one in found["checks"] if one["check"] == "loader_maps"]
 said = [check[key] for key in ("verdict", "measured", "limit", "unit")]
 assert said == ["fail", 2 << 30, 1 << 30, "bytes"], check
 assert any("raise loader_maps_bytes" in step for step in found["next"]), found["next"]
@@ -222,86 +227,79 @@ KIND = Addition(
     page="attach-kind",
     words={},
     edits={
-        "plugins/module_utils/contract/variants.py": both(
-            put('    "kretprobe": ("kprobe", False),\n', '    "ksyscall": ("kprobe", False),\n'),
-            put('MOMENTS = {\n', '    "ksyscall": "call",\n'),
+        "plugins/module_utils/contract/requirements.py": swap(
+            "               perf_event=True, lockdown=True, bcc=True),\n)\n", '''\
+               perf_event=True, lockdown=True, bcc=True),
+    AttachKind("ksyscall", NAME, ("ksyscall",), "kprobe", 0, "call", btf.FUNC, "__x64_sys_",
+               perf_event=True, lockdown=True),
+)
+'''),
+        "bpf/loader/kernel/requirement.h": put("\tEF_ATTACH_KRETPROBE,\n", "\tEF_ATTACH_KSYSCALL,\n"),
+        "bpf/loader/kernel/requirement.c": swap('     "kprobe", 0, "exit", BTF_KIND_FUNC, "", false},\n', '''\
+     "kprobe", 0, "exit", BTF_KIND_FUNC, "", false},
+    {EF_ATTACH_KSYSCALL, "ksyscall", "NAME", is_name, {"ksyscall"},
+     "kprobe", 0, "call", BTF_KIND_FUNC, "__x64_sys_", false},
+'''),
+        "bpf/loader/kernel/hook.c": both(
+            swap("/* By tracefs; without", '''\
+static enum ef_answer ask_ksyscall(const struct ef_kernel *kernel,
+\t\t\t\t   const struct ef_requirement *hook, struct ef_reason *why) {
+\tchar name[160];
+\tstruct ef_requirement of_kernel = *hook;
+
+\t(void)kernel;
+\tsnprintf(name, sizeof(name), "__x64_sys_%s", hook->target);
+\tof_kernel.target = name;
+\treturn ask_probe(&of_kernel, false, why);
+}
+
+/* By tracefs; without'''),
+            put("[EF_ATTACH_KRETPROBE] = ask_kretprobe,\n", "\t    [EF_ATTACH_KSYSCALL] = ask_ksyscall,\n"),
         ),
-        "plugins/module_utils/contract/objects.py": put("SECTION_HOOKS = {\n", '    "ksyscall": "ksyscall",\n'),
-        "plugins/module_utils/facts/profile.py": swap('"kretprobe", "fentry",', '"kretprobe", "ksyscall", "fentry",'),
         "plugins/module_utils/facts/hookask.py": both(
             put('    "kretprobe": HookAsker._kretprobe,\n', '    "ksyscall": HookAsker._ksyscall,\n'),
             swap("    def _kretprobe(self", '''\
     def _ksyscall(self, name: str) -> Answer:
-        return self._probe("kprobe", f"__{os.uname().machine[:3]}_sys_{name}", on_return=False)
+        return self._probe("kprobe", f"__x64_sys_{name}", on_return=False)
 
     def _kretprobe(self'''),
         ),
         "plugins/module_utils/facts/nextkernel.py": put('    "kretprobe": Next._kprobe,\n',
                                                         '    "ksyscall": Next._kprobe,\n'),
-        "bpf/loader/kernel/hook.c": both(
-            swap("/* By tracefs; without", '''\
-static enum ef_answer ask_ksyscall(const struct ef_kernel *kernel, const struct hook *hook,
-\t\t\t\t   struct ef_reason *why) {
-\tchar name[128];
-\tconst struct hook of_kernel = {.spec = hook->spec, .name = name};
-
-\t(void)kernel;
-\tsnprintf(name, sizeof(name), "__x64_sys_%s", hook->name);
-\treturn ask_probe(&of_kernel, false, why);
-}
-
-/* By tracefs; without'''),
-            swap('{"lsm:", ask_lsm},', '{"lsm:", ask_lsm}, {"ksyscall:", ask_ksyscall},'),
-        ),
-        "bpf/loader/bundle/contract.c": both(
-            swap('"tracepoint", "lsm"};\n\tstatic const char *const moments[]',
-                 '"tracepoint", "lsm", "ksyscall"};\n\tstatic const char *const moments[]'),
-            put('"tracepoint", "tracepoint", "tracepoint", "lsm"', ', "call"'),
-        ),
-        "bpf/loader/feature/object.c": both(
-            put('{"tracepoint/", "tracepoint", "event"},', ' {"ksyscall/", "ksyscall", "call"},'),
-            swap("use tp_btf, raw_tp,", "use tp_btf, raw_tp, ksyscall,"),
-        ),
-        "docs/contract.md": swap("`kretprobe:`, `fentry:`", "`kretprobe:`, `ksyscall:`, `fentry:`"),
         "docs/interfaces.md": swap("`attach:kretprobe:SYMBOL`,", "`attach:kretprobe:SYMBOL`, `attach:ksyscall:NAME`,"),
+        "docs/contract.md": swap("`kretprobe:`, `fentry:`", "`kretprobe:`, `ksyscall:`, `fentry:`"),
         "docs/capabilities.md": swap("| `kprobe`, `kretprobe` |", "| `kprobe`, `kretprobe`, `ksyscall` |"),
+        "tests/support/requirement_cases.py": put('    "attach:kretprobe:do_unlinkat": None,\n',
+                                                  '    "attach:ksyscall:openat": None,\n'),
+        "tests/unit/test_requirements.py": both(
+            swap("len(ATTACH) == 8", "len(ATTACH) == 9"),
+            swap("== 13", "== 14"),
+            swap('trace, trace, "name", "name"]', 'trace, trace, "name", "name", "__x64_sys_name"]'),
+            swap('"tracepoint", "kprobe", "kretprobe"]', '"tracepoint", "kprobe", "kretprobe", "ksyscall"]'),
+        ),
+        "tests/loader/test_requirements.py": lambda old: old.replace(" == 8", " == 9"),
     },
-    tests=("tests/unit/test_contract_objects.py", "tests/unit/test_profile.py"),
+    tests=("tests/unit/test_requirements.py", "tests/loader/test_requirements.py"),
     probes=('''
-import re
 from pathlib import Path
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
-from ansible_collections.ebpf.fleet.plugins.module_utils.facts import hookask, nextkernel, profile
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import profile
+from tests.support.requirement_cases import CASES
 from tests.unit.test_contract import changed
 from tests.unit.test_contract_objects import HISTOGRAM, OBJECT
 
 requires = ["btf:any", "prog_type:kprobe", "attach:ksyscall:openat"]
 contract = changed(HISTOGRAM, "variants.0.requires", requires)
 assert validate_contract(contract, "c") == []
-twice = changed(contract, "variants.0.requires", [*requires, "attach:kprobe:openat"])
-assert validate_contract(twice, "c") == [], "a call is another moment than the entry of a function"
 program = {**OBJECT["programs"][0], "section": "ksyscall/openat", "type": "kprobe"}
 assert compare_with_objects(contract, {"full": {**OBJECT, "programs": [program]}}, "c") == []
-
 yes = {"answer": "yes", "evidence": "tried"}
 facts = {"kernel": {"family": "6.1"}, "btf": {**yes, "state": "vmlinux"}, "program_types": {"kprobe": yes},
          "attach_points": {"ksyscall:openat": yes}}
 assert profile.predict(contract, facts)["reason_code"] == "EF_OK", profile.predict(contract, facts)
-asker = hookask.HookAsker.__new__(hookask.HookAsker)
-asker.root, asker._asked = Path("/nonexistent"), {}
-assert asker.ask("ksyscall:openat")["answer"] == "no"
-assert "ksyscall" in nextkernel._ATTACH
-
-def table(path, begin):
-    text = Path("bpf/loader", path).read_text().split(begin, 1)[1]
-    return set(re.findall(r'"([a-z_]+):?"', text.split("};", 1)[0]))
-
-assert "ksyscall" in table("kernel/hook.c", "} kinds[] = {")
-assert "ksyscall" in table("bundle/contract.c", "const hooks[] = {")
-assert "ksyscall" in table("feature/object.c", "struct hook_kind kinds[] = {")
-assert "ksyscall" in Path("bpf/loader/feature/object.c").read_text().split("does not attach; ", 1)[1].split(");")[0]
-for page in ("contract", "interfaces", "capabilities"):
+assert CASES["attach:ksyscall:openat"] is None
+for page in ("contract", "capabilities"):
     assert "ksyscall" in Path(f"docs/{page}.md").read_text(), page
 ''',),
     builds=True,

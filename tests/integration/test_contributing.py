@@ -177,6 +177,9 @@ def add(tree: Tree, addition: Addition) -> dict[str, str | None]:
     for path in steps(addition):
         assert path in addition.edits, f"the page names {path}, and the addition does without"
         tree.put(path, addition.edits[path](tree.read(path) or ""))
+    if addition.then:
+        done = tree.make(addition.then)
+        assert done.returncode == 0, done.stderr
     return before
 
 
