@@ -309,7 +309,7 @@ for page in ("contract", "capabilities"):
 
 CODE = Addition(
     page="reason-code",
-    words={"GIVER": "bpf/loader/feature/decide.c", "TEST": "tests/loader/test_decide.py"},
+    words={"GIVER": "bpf/loader/feature/decide.c", "TEST": "tests/loader/test_decide.py", "SECTION": "features"},
     edits={
         "bpf/loader/feature/decide.c": swap("\telse if (fall->shed)", '''\
 \telse if (inputs->wall_s > 4102444800)
@@ -320,18 +320,17 @@ CODE = Addition(
     (f"{ON} wall_day=47482", "none", "", "-"),
     (f"{ON} wall_day=47483", "rest", "off", "EF_CLOCK_BEYOND"),
 '''),
-        "docs/reason-codes.md": swap("| `EF_NOT_WANTED` |", '''\
-| `EF_CLOCK_BEYOND` | the host's clock stands after 2099 | set the host's clock |
-| `EF_NOT_WANTED` |'''),
-        "docs/interfaces.md": put("`EF_DESIRED_MALFORMED` `EF_EXPIRED`", " `EF_CLOCK_BEYOND`"),
+        "plugins/module_utils/base/reasons/features.py": swap('            "EF_EXPIRED": Reason(', '''\
+            "EF_CLOCK_BEYOND": Reason(
+                "the host's clock stands after 2099",
+                "set the host's clock",
+                (LOADER,),
+            ),
+            "EF_EXPIRED": Reason('''),
+        "docs/reason-codes.md": lambda old: old,
     },
-    tests=(
-        f"{DOCS}::test_every_reason_code_is_on_the_page",
-        f"{DOCS}::test_the_page_has_no_code_that_nothing_gives",
-        f"{DOCS}::test_the_list_of_codes_covers_all_of_them",
-        f"{DOCS}::test_each_code_has_one_row_with_its_meaning_and_what_to_do",
-        "tests/loader/test_decide.py",
-    ),
+    then="reason-codes",
+    tests=("tests/unit/test_reasons.py", "tests/loader/test_decide.py"),
 )  # fmt: skip
 
 # ---- a kernel of the lab ----
