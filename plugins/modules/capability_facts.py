@@ -102,7 +102,7 @@ ansible_facts:
       returned: success
       type: dict
 capabilities:
-  description: What the kernel answered; the format is in docs/interfaces.md.
+  description: What the kernel answered; the format is in docs/formats/capabilities.md.
   returned: success
   type: dict
   sample:

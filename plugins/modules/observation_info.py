@@ -87,7 +87,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 observation:
-  description: The observation; its format is in docs/interfaces.md.
+  description: The observation; its format is in docs/formats/observation.md.
   returned: success
   type: dict
   sample:

@@ -144,7 +144,7 @@ def test_what_is_looked_for_in_the_kernels_types() -> None:
 
 
 def test_the_grammar_that_is_documented_is_the_one_that_is_read() -> None:
-    text = (ROOT / "docs/interfaces.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/formats/requirements.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`attach:(\w+):([A-Z/]+)`", text))
     assert documented == {(kind.name, kind.target.form) for kind in ATTACH_KINDS}
     for kind in KINDS:

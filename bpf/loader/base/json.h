@@ -25,7 +25,7 @@ json_t *ef_json_parse(const void *data, size_t size, char *why, size_t why_size)
 size_t ef_json_depth(const void *data, size_t size);
 
 /*
- * The canonical form of docs/interfaces.md, equal byte for byte to Python's
+ * The canonical form of docs/formats/bundle.md, equal byte for byte to Python's
  * json.dumps(doc, sort_keys=True, separators=(",", ":"), ensure_ascii=True) + "\n".
  * Returns a malloc'ed buffer of *size bytes that the caller frees, or NULL
  * when the document holds a real number (errno EINVAL) or memory ran out (ENOMEM).

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-/* Defaults of a managed host; docs/interfaces.md, "Paths on a managed host". */
+/* Defaults of a managed host; docs/formats/paths.md. */
 #define EF_DEFAULT_ETC "/etc/ebpf-fleet"
 #define EF_DEFAULT_RUN "/run/ebpf-fleet"
 #define EF_DEFAULT_STATE "/run/ebpf-fleet-loader"

@@ -4,7 +4,7 @@
 
 #define EF_LOADER_VERSION "0.1.0"
 
-/* Exit codes of the loader: a contract, see docs/interfaces.md. */
+/* Exit codes of the loader: a contract, see docs/formats/loader.md. */
 enum ef_exit {
 	EF_EXIT_OK = 0,
 	EF_EXIT_FAILED = 1,

@@ -10,7 +10,7 @@
 /*
  * Can a program be attached there? hook is of the kind EF_REQUIREMENT_ATTACH. Asked of the kernel
  * itself, by the least program or event for that very place where it takes one, which is gone on
- * return. The rules are those of docs/interfaces.md. On EF_ANSWER_NO *why is set.
+ * return. The rules are those of docs/formats/requirements.md. On EF_ANSWER_NO *why is set.
  */
 enum ef_answer ef_hook_ask(const struct ef_kernel *kernel, const struct ef_requirement *hook,
 			   struct ef_reason *why);

@@ -32,7 +32,7 @@ void ef_audit_bundle(struct ef_audit *audit, const char *digest);
 /*
  * One record: to the journal, and to DIR/audit.jsonl, whole or not at all.
  * Never fails: a record that the file did not take is counted. NULL as audit
- * records nothing. The event is one of docs/interfaces.md, Audit.
+ * records nothing. The event is one of docs/formats/audit.md.
  */
 void ef_audit_host(struct ef_audit *audit, const char *event, const struct ef_reason *why,
 		   const struct ef_who *who);

@@ -4,7 +4,7 @@
 
 #include "tell/snapshot.h"
 
-/* status.json (docs/interfaces.md): a new reference. */
+/* status.json (docs/formats/status.md): a new reference. */
 json_t *ef_status_json(const struct ef_snapshot *snapshot);
 
 /* The file `programs`, a line for each program that is loaded: malloc'ed, the caller's to free. */

@@ -247,7 +247,7 @@ def _compare_read_maps(findings: Findings, contract: dict[str, Any], variant: st
     if "ef_counters" in maps or contract.get("accounting") != "none":
         remedy = 'include "ef.h"'
         if is_third_party(contract):
-            remedy = "define it as docs/interfaces.md says, or write 'accounting: none'"
+            remedy = "define it as docs/formats/records.md says, or write 'accounting: none'"
         _compare_shape(findings, "maps", "ef_counters", maps.get("ef_counters"), COUNTERS, variant, remedy)
     if "ef_config" in maps or not is_third_party(contract):
         _compare_shape(findings, "maps", "ef_config", maps.get("ef_config"), CONFIG, variant, 'include "ef.h"')

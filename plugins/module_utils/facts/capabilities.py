@@ -54,7 +54,7 @@ def gather(
     all_helpers: bool = False,
     btf_index: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """All capability facts of this host; format in docs/interfaces.md.
+    """All capability facts of this host; format in docs/formats/capabilities.md.
 
     `requirements` are what the contracts ask for; `all_helpers` asks every helper of every program
     type instead of theirs only; `btf_index` are the entries of a bundle's btf/index.json.

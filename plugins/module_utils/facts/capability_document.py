@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the answer of `capability_facts` must be before anything is planned or reported by it. Pure.
 
-The format is in docs/interfaces.md. A field that a host leaves out is not known; a field that is
+The format is in docs/formats/capabilities.md. A field that a host leaves out is not known; a field that is
 there must be what the format says. Names of features must be those that were asked about.
 """
 

@@ -30,7 +30,7 @@ def capability_census(
     ``answers`` maps every host that was asked to the result of ``capability_facts``, ``target``
     is what the lookup ``bundle`` says of the bundle that was asked about, ``features`` maps hosts
     to their ``ebpf_fleet_features``, ``time`` is when they were asked. The format is in
-    docs/interfaces.md.
+    docs/formats/census.md.
     """
     contracts = (target or {}).get("contracts") or []
     asked = [one["feature"] for one in contracts if "feature" in one]

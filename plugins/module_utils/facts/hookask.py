@@ -4,7 +4,7 @@
 """Ask the running kernel where programs can be attached: named hooks, kinds of hooks, kinds of links.
 
 A named hook is asked as the loader asks it (see `Which reason a variant has` in
-docs/interfaces.md), so that both come to the same answer. A kind is asked at a place that is
+docs/formats/requirements.md), so that both come to the same answer. A kind is asked at a place that is
 never run in production, the kernel's own test function.
 """
 

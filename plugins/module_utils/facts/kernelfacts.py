@@ -296,7 +296,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def matching_btf(kernel: Mapping[str, Any], index: Sequence[Mapping[str, Any]] | None) -> Answer:
     """Does a bundle's minimal BTF belong to this kernel? `kernel` has machine, release and build_id.
 
-    The rules are those of btf/index.json in docs/interfaces.md: the build id decides, the
+    The rules are those of btf/index.json in docs/formats/btf-index.md: the build id decides, the
     release only where one of the two build ids is not known.
     """
     if index is None:

@@ -5,7 +5,7 @@
 
 An answer that is unknown never satisfies a requirement. The first variant whose every
 requirement is answered yes is predicted; the loader's trial load has the last word. Reason
-codes follow the loader's order, `Which reason a variant has` in docs/interfaces.md.
+codes follow the loader's order, docs/formats/requirements.md.
 """
 
 from __future__ import annotations

@@ -366,7 +366,7 @@ def meet(places: Places) -> Meeting:
 
 
 def snapshot(places: Places) -> dict[str, Any]:
-    """One SNAPSHOT of docs/interfaces.md."""
+    """One SNAPSHOT of docs/formats/observation.md."""
     at, wall = boottime_ns(), time.time_ns()
     host = read_host(places.root)
     found = meet(places)

@@ -1,7 +1,7 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a status document and an observation must look like (docs/interfaces.md). Pure.
+"""What a status document and an observation must look like (docs/formats/status.md, observation.md). Pure.
 
 Both are written by what is watched. Nothing of them is used before it was held against this.
 """

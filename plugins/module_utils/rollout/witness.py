@@ -315,7 +315,7 @@ def _ask(why: dict[str, str], field: str, ask: Any, *arguments: Any) -> Any:
 
 
 def read_unit_witness(root: Path, unit: Unit) -> dict[str, Any]:
-    """One UNIT of docs/interfaces.md."""
+    """One UNIT of docs/formats/observation.md."""
     why: dict[str, str] = {}
     proc = root / "proc"
     pids = _ask(why, "pids", unit_pids, root, unit)
@@ -357,7 +357,7 @@ def installed_digest(root: Path) -> str:
 
 
 def read_witness(root: Path, loader: Unit | None, collector: Unit | None, now_ns: int) -> dict[str, Any]:
-    """One WITNESS of docs/interfaces.md; a unit that systemd does not know is None."""
+    """One WITNESS of docs/formats/observation.md; a unit that systemd does not know is None."""
     why: dict[str, str] = {}
     return {
         "boottime_ns": now_ns,

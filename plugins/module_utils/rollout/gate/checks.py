@@ -4,7 +4,7 @@
 """Every check of the gate, one record each, in the order in which they are judged within their scope. Pure.
 
 A new check is a record here and its judge. Limits and their defaults, what the gate's arguments take, the next
-steps of a verdict, and the tables of docs/rollout.md and docs/interfaces.md (`make checks`) follow from it.
+steps of a verdict, and the tables of docs/rollout.md and docs/formats/gate.md (`make checks`) follow from it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ SENTENCE_LIMIT = 1_000
 
 
 def judge(inputs: Inputs) -> dict[str, Any]:
-    """The verdict over all hosts and checks; the format is in docs/interfaces.md."""
+    """The verdict over all hosts and checks; the format is in docs/formats/gate.md."""
     controls, unusable = usable_controls(inputs.controls)
     inputs = inputs._replace(controls=controls)
     checks = [check for host in sorted(inputs.changed) for check in host_checks(host, inputs)]
