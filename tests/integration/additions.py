@@ -266,7 +266,9 @@ static enum ef_answer ask_ksyscall(const struct ef_kernel *kernel,
         ),
         "plugins/module_utils/facts/nextkernel.py": put('    "kretprobe": Next._kprobe,\n',
                                                         '    "ksyscall": Next._kprobe,\n'),
-        "docs/formats/requirements.md": swap("`attach:kretprobe:SYMBOL`,", "`attach:kretprobe:SYMBOL`, `attach:ksyscall:NAME`,"),
+        "docs/formats/requirements.md": swap(
+            "`attach:kretprobe:SYMBOL`,", "`attach:kretprobe:SYMBOL`, `attach:ksyscall:NAME`,"
+        ),
         "docs/contract.md": swap("`kretprobe:`, `fentry:`", "`kretprobe:`, `ksyscall:`, `fentry:`"),
         "docs/capabilities.md": swap("| `kprobe`, `kretprobe` |", "| `kprobe`, `kretprobe`, `ksyscall` |"),
         "tests/support/requirement_cases.py": put('    "attach:kretprobe:do_unlinkat": None,\n',
