@@ -24,17 +24,17 @@ TEXTS = {
 THINGS = {
     "an order's file name": 'else f"{self.kind}.{self.name}"',
     "the drop counter": "EF_DROPPED,\n",
-    "a limit's default": '"loader_cpu_millicores": 50',
+    "a limit's default": 'limit="loader_cpu_millicores",\n        default=50',
     "a reason's sentence": "`bpf` is not among the kernel's active security modules",
     "the kill script's wait": "DEFAULT_GRACE_SECONDS = 2",
     "a metric's help": "1 while a kill order of this scope holds.",
     "a helper's name": "probe_read_user probe_read_kernel probe_read_user_str",
-    "the lease's arithmetic": "ebpf_fleet_rollout_lease_seconds | default(needed)",
+    "the lease's arithmetic": "needed + BATCH_SECONDS + HOST_SECONDS * hosts",
     "a contract rule": 'scope = "per_cpu" if kind in PER_CPU_TYPES',
     "the record format": "EF_FIELD_UINT, EF_FIELD_INT, EF_FIELD_CHARS, EF_FIELD_BYTES }",
 }
-# These show examples of it, as their reader is meant to see it.
-SHOWS = re.compile(r"docs/formats/")
+# These show examples of it, as their reader is meant to see it, and the page that is rendered from the list.
+SHOWS = re.compile(r"docs/formats/|docs/reason-codes\.md")
 
 
 def test_the_page_has_the_ten_questions() -> None:

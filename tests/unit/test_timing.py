@@ -122,7 +122,7 @@ def test_a_lease_that_is_asked_for_does_not_grow_with_the_batch(hosts: int) -> N
 def test_a_value_that_cannot_be_used_is_refused_by_its_variable(name: str, value: Any) -> None:
     with pytest.raises(RefusedValueError, match=f"^{name}: is "):
         timing({name: value})
-    with pytest.raises(AnsibleFilterError, match=f"rollout_timing: {name}: is "):
+    with pytest.raises(AnsibleFilterError, match=f"^EF_ARGUMENT: {name}: is "):
         rollout.rollout_timing({name: value})
 
 
