@@ -189,13 +189,13 @@ def test_the_rules_for_templates() -> None:
 
 
 def test_every_fault_in_the_tree_changes_its_file_and_what_is_python_or_yaml_stays_so() -> None:
-    """Of each area the first file: all of them take a minute."""
+    """Of each area some of the first file: all of them take minutes."""
     for area in areas.read().values():
         path = area.files[0]
         text = (ROOT / path).read_text(encoding="utf-8")
         made = list(areas.faults(path, text))
         assert made, path
-        for fault in made:
+        for fault in choose.order(made, 1)[:30]:
             assert fault.apply(text) != text, fault
             assert fault.before(text) != fault.after(text) or fault.operator == "dropped_line", fault
             if path.endswith(".py"):
