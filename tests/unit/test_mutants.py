@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tools.mutants import areas, choose, report, rules_python, rules_text, rules_yaml, seen
-from tools.mutants.__main__ import ACCEPTED, Results, chosen, possible
+from tools.mutants.__main__ import ACCEPTED, Results, chosen, possible, restricted
 from tools.mutants.areas import ROOT, Area
 from tools.mutants.copy import Copy, copied
 from tools.mutants.fault import Fault
@@ -365,6 +365,12 @@ def test_areas_are_chosen_by_language_or_name() -> None:
     assert list(chosen(all_areas, "c/run,python")) == ["c/run", "python/kill"]
     with pytest.raises(SystemExit, match="no area c/ru"):
         chosen(all_areas, "c/ru")
+
+
+def test_tests_are_restricted_by_paths() -> None:
+    area = Area("c/x", [], ["tests/unit/test_a.py", "tests/unit/test_b.py", "tests/host/test_a.py"])
+    assert restricted(area, "").tests == area.tests
+    assert restricted(area, "tests/unit/test_b.py,tests/host").tests == area.tests[1:]
 
 
 def test_what_was_tried_is_kept_and_a_survivor_is_tried_again_with_other_tests(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--area", default="", help="LANGUAGE, LANGUAGE/NAME or several by comma; all when empty")
     parser.add_argument("--count", type=int, default=460, help="how many faults, over all areas")
     parser.add_argument("--seed", type=int, default=12)
-    parser.add_argument("--tests", default="", help="only test files below this path, such as tests/unit")
+    parser.add_argument("--tests", default="", help="only test files below these paths, by comma, such as tests/unit")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
     given = parser.parse_args(words)
     if given.count < 1:
@@ -53,7 +53,7 @@ def chosen(all_areas: Mapping[str, Area], named: str) -> dict[str, Area]:
 
 
 def restricted(area: Area, below: str) -> Area:
-    return area._replace(tests=[test for test in area.tests if test.startswith(below)])
+    return area._replace(tests=[test for test in area.tests if test.startswith(tuple(below.split(",")))])
 
 
 class Results:
