@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: feature contract bench checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host
+.PHONY: feature contract bench checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host mutants
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ fuzz: build ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each
 
 differential: build ## both verifiers and ssh-keygen over MUTANTS=40 of each class, the loader under ASan
 	@$(SUDO) env EBPF_FLEET_MUTANTS=$(or $(MUTANTS),40) $(PYTHON) -m tools.run_tests verifiers
+
+mutants: build ## faults planted by rule, and which no test notices; hours: AREA=c/tell,python COUNT=460 SEED=12 TESTS=tests/unit FRESH=1
+	@$(SUDO) $(PYTHON) -m tools.mutants $(if $(AREA),--area $(AREA)) $(if $(COUNT),--count $(COUNT)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(TESTS),--tests $(TESTS)) $(if $(FRESH),--fresh)
 
 bench: build ## ours beside peers, here and in a VM: build/bench/results.json, docs/benchmarks/; some 10 minutes
 	@$(SUDO) $(PYTHON) -m tools.bench

@@ -212,6 +212,20 @@ def test_a_forged_status_of_the_loader_before_does_not_confirm(host: Path) -> No
     assert not answer["ok"] and "did not confirm" in answer["detail"]
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_stop_that_fails_is_a_failure_and_never_an_end(host: Path, is_first: bool) -> None:
+    """Whether something runs still is then not known: the answer must not say that nothing does."""
+    (host / "bin/systemctl").write_text('#!/bin/sh\necho "$1" >>"$CALLS"\n[ "$1" != stop ] || exit 1\n')
+    if is_first:
+        (host / "var/lib/ebpf-fleet/previous").unlink()
+    answer = run(host, digest(host, "new") if is_first else None)
+    assert (answer["ok"], answer["detail"]) == (False, "systemctl stop failed"), answer
+    assert answer["changed"] is not is_first
+    assert current(host) == ("releases/new" if is_first else "releases/old")
+    # Nothing is started over what may run still.
+    assert (host / "calls").read_text().split() == ["stop"]
+
+
 @pytest.mark.slow
 def test_a_systemctl_that_hangs_is_not_waited_for(host: Path) -> None:
     (host / "bin/systemctl").write_text("#!/bin/sh\nexec sleep 300\n")

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`make mutants`: plant faults, run the tests that can see each, tell which none noticed. Options in README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Iterable, Mapping
+
+import yaml
+
+from tools.mutants import areas, choose, report, seen
+from tools.mutants.areas import ROOT, Area
+from tools.mutants.copy import Copy, copied
+from tools.mutants.fault import Fault
+
+OUT = ROOT / "build" / "mutants"
+ACCEPTED = ROOT / "tests" / "mutants" / "accepted.yml"
+# A run of tests gets this many times what they took without a fault, and no less than the seconds.
+PATIENCE, LEAST_LIMIT = 10, 60.0
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def options(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make mutants")
+    parser.add_argument("--area", default="", help="LANGUAGE, LANGUAGE/NAME or several by comma; all when empty")
+    parser.add_argument("--count", type=int, default=460, help="how many faults, over all areas")
+    parser.add_argument("--seed", type=int, default=12)
+    parser.add_argument("--tests", default="", help="only test files below these paths, by comma, such as tests/unit")
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
+    given = parser.parse_args(words)
+    if given.count < 1:
+        parser.error("--count: 1 or more")
+    return given
+
+
+def chosen(all_areas: Mapping[str, Area], named: str) -> dict[str, Area]:
+    """The areas that the option means; SystemExit says which name means none."""
+    if not named:
+        return dict(all_areas)
+    found: dict[str, Area] = {}
+    for word in named.split(","):
+        some = {name: area for name, area in all_areas.items() if name == word or name.startswith(f"{word}/")}
+        if not some:
+            raise SystemExit(f"make mutants: no area {word}: one of {', '.join(all_areas)}")
+        found.update(some)
+    return found
+
+
+def restricted(area: Area, below: str) -> Area:
+    return area._replace(tests=[test for test in area.tests if test.startswith(tuple(below.split(",")))])
+
+
+class Results:
+    """results.jsonl: one line for each fault tried, written at once; the last line of a key holds."""
+
+    def __init__(self, path: Path, is_fresh: bool) -> None:
+        self.path = path
+        self.known: dict[str, dict[str, Any]] = {}
+        if is_fresh:
+            path.unlink(missing_ok=True)
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                one = json.loads(line)
+                self.known[one["key"]] = one
+
+    def find(self, key: str, tests: str) -> dict[str, Any] | None:
+        """What is known of a fault. A survivor is tried again when its tests are others."""
+        one = self.known.get(key)
+        if one is None or (one["outcome"] == "survived" and one["tests"] != tests):
+            return None
+        return one
+
+    def add(self, one: dict[str, Any]) -> None:
+        self.known[one["key"]] = one
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(one) + "\n")
+
+
+def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float]) -> tuple[str, str]:
+    """(outcome, the test that noticed): caught, hung, survived or invalid."""
+    parsed = not fault.path.endswith(".sh") or copy.parses(fault.path)
+    with copy.planted(fault):
+        if area.built and not copy.builds():
+            return "invalid", ""
+        if parsed and fault.path.endswith(".sh") and not copy.parses(fault.path):
+            return "invalid", ""
+        if not tests:
+            return "survived", ""
+        limit = max(LEAST_LIMIT, PATIENCE * sum(tests.values()))
+        ran = copy.run(list(tests), limit, "-x")
+    outcome = {"passed": "survived", "failed": "caught", "hung": "hung"}[ran.ended]
+    return outcome, ran.by
+
+
+def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, results: Results) -> list[dict[str, Any]]:
+    """Try faults of the area until `quota` of them were ones."""
+    texts = {path: copy.text(path) for path in area.files}
+    drawn = choose.order([fault for path, text in texts.items() for fault in areas.faults(path, text)], seed)
+    tried: list[dict[str, Any]] = []
+    for fault in drawn:
+        if sum(one["outcome"] != "invalid" for one in tried) >= quota:
+            break
+        text = texts[fault.path]
+        tests = seen.tests_of(fault, area, known)
+        digest = seen.sha("".join(f"{test} {known[test]['sha']}\n" for test in area.tests if test in known).encode())
+        key = fault.key(text)
+        one = results.find(key, digest)
+        if one is None:
+            outcome, by = attempt(copy, fault, area, tests)
+            one = {
+                "key": key, "area": area.name, "file": fault.path, "operator": fault.operator,
+                "before": fault.before(text), "after": fault.after(text),
+                "outcome": outcome, "by": by, "ran": len(tests), "tests": digest,
+            }  # fmt: skip
+            results.add(one)
+        tried.append({**one, "line": fault.line(text)})
+        if one["outcome"] == "survived":
+            say(f"{area.name}: survived: {fault.path}:{fault.line(text)}: {one['before']}  =>  {one['after']}")
+    return tried
+
+
+def possible(path: str) -> Iterable[tuple[Fault, str]]:
+    """Every fault of a file of the tree with its text; none where the file is gone."""
+    if not (ROOT / path).is_file():
+        return []
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return [(fault, text) for fault in areas.faults(path, text)]
+
+
+def accepted_entries() -> list[dict[str, Any]]:
+    entries = yaml.safe_load(ACCEPTED.read_text(encoding="utf-8"))
+    wrong = report.entry_faults(entries)
+    if wrong:
+        raise SystemExit("\n".join(wrong))
+    return list(entries)
+
+
+def close(tried: list[dict[str, Any]], accepted: list[dict[str, Any]], given: argparse.Namespace) -> int:
+    """Print and write the report; 1 when it is not enough."""
+    by_area = report.shares(tried, accepted, lambda area: area)
+    by_language = report.shares(tried, accepted, lambda area: area.split("/")[0])
+    survivors = [one for one in tried if one["outcome"] == "survived"]
+    wrong = report.shortfalls(by_area, by_language)
+    wrong += report.stale(accepted, possible)
+    wrong += report.caught_though_accepted(accepted, tried)
+    bare = [one for one in survivors if not any(report.accepts(entry, one) for entry in accepted)]
+    if bare:
+        wrong.append(f"{len(bare)} survivors have no reason in {ACCEPTED.relative_to(ROOT)}")
+    for one in survivors:
+        say(report.survivor(one, accepted))
+    say(report.table(by_area))
+    say(report.table(by_language))
+    document = {
+        "seed": given.seed, "count": given.count, "tests": given.tests or "all",
+        "areas": {name: {**share._asdict(), "percent": share.percent} for name, share in by_area.items()},
+        "languages": {name: {**share._asdict(), "percent": share.percent} for name, share in by_language.items()},
+        "faults": tried, "wrong": wrong,
+    }  # fmt: skip
+    (OUT / "report.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for sentence in wrong:
+        say(f"not enough: {sentence}")
+    return 1 if wrong else 0
+
+
+def main(words: list[str]) -> int:
+    given = options(words)
+    picked = {name: restricted(area, given.tests) for name, area in chosen(areas.read(), given.area).items()}
+    accepted = accepted_entries()
+    OUT.mkdir(parents=True, exist_ok=True)
+    results = Results(OUT / "results.jsonl", given.fresh)
+    have = {name: sum(len(list(possible(path))) for path in area.files) for name, area in picked.items()}
+    quotas = choose.shares(have, given.count)
+    tried: list[dict[str, Any]] = []
+    with copied(ROOT) as copy:
+        if any(area.built for area in picked.values()) and not copy.builds():
+            raise SystemExit("make mutants: the tree does not build as it is")
+        known = seen.complete(OUT / "map.json", copy, [test for area in picked.values() for test in area.tests], say)
+        for name, area in picked.items():
+            tried += run_area(copy, area, quotas[name], given.seed, known, results)
+            share = report.shares(tried, accepted, lambda one: one)[name]
+            say(f"{name}: {share.caught} of {share.caught + share.survived} caught")
+    return close(tried, accepted, given)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A copy of the tree in which a fault is planted and tests run; the tree itself is never touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Iterator, Mapping, NamedTuple, Sequence
+
+from tools.mutants.fault import Fault
+
+# A cached compilation is told from its source by whole seconds and size: a fault needs a second of its own.
+FIRST_TIME = 1_000_000_000
+NOT_FOUND = 4
+
+
+class Ran(NamedTuple):
+    """How a run of tests ended: passed, failed, hung; `by` is the first test that failed."""
+
+    ended: str
+    by: str
+    seconds: float
+
+
+class Copy:
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.source, self.root = source, folder / "tree"
+        self.clock = FIRST_TIME
+        _git("clone", "--quiet", "--shared", str(source), str(self.root))
+        for name in _git("-C", str(source), "ls-files", "-z", "-mo", "--exclude-standard").split("\0"):
+            if name and (source / name).is_file():
+                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source / name, self.root / name)
+            elif name:
+                (self.root / name).unlink(missing_ok=True)
+        for name in ("loader", "features"):
+            if (source / "build" / name).is_dir():
+                shutil.copytree(source / "build" / name, self.root / "build" / name)
+        if not (self.root / ".cache").exists() and Path(sys.prefix).name == "venv":
+            (self.root / ".cache").symlink_to(Path(sys.prefix).parent)
+
+    def text(self, path: str) -> str:
+        return (self.root / path).read_text(encoding="utf-8")
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).write_text(text, encoding="utf-8")
+        if path.endswith(".py"):
+            self.clock += 1
+            os.utime(self.root / path, (self.clock, self.clock))
+
+    @contextlib.contextmanager
+    def planted(self, fault: Fault) -> Iterator[None]:
+        """The fault stands in the file meanwhile."""
+        text = self.text(fault.path)
+        self.write(fault.path, fault.apply(text))
+        try:
+            yield
+        finally:
+            self.write(fault.path, text)
+
+    def builds(self) -> bool:
+        """Build the loader and the objects; False when a compiler refused."""
+        done = subprocess.run(
+            ["make", "-s", "-C", str(self.root / "bpf")],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        return done.returncode == 0
+
+    def parses(self, path: str) -> bool:
+        """Is a shell script one still? Its parts need not be whole alone, so that only a part that was is judged."""
+        return subprocess.run(["sh", "-n", str(self.root / path)], capture_output=True, check=False).returncode == 0
+
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        root = str(self.root)
+        own = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{root}:{root}/collections",
+            "ANSIBLE_CONFIG": f"{root}/ansible.cfg",
+            "ANSIBLE_COLLECTIONS_PATH": f"{root}/collections",
+            "_ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR": "error",
+            "ANSIBLE_INJECT_FACT_VARS": "false",
+        }
+        return {**os.environ, **own, **more}
+
+    def run(self, tests: Sequence[str], limit: float, *options: str, **variables: str) -> Ran:
+        """Run the tests in their order until one fails; after `limit` seconds the whole run is killed."""
+        listed = self.root.parent / "tests.txt"
+        listed.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
+        began = time.monotonic()
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *options, f"@{listed}"]
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
+            process = subprocess.Popen(
+                command, cwd=self.root, env=self.environment(variables), stdin=subprocess.DEVNULL,
+                stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                return Ran("hung", "", time.monotonic() - began)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            out.seek(0)
+            said = out.read()
+        if code == NOT_FOUND and any("::" in test for test in tests):
+            # The fault changed how tests are called: a table of the product names the cases.
+            return self.run(list(dict.fromkeys(test.split("::")[0] for test in tests)), limit, *options, **variables)
+        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.M)
+        return Ran("failed" if code else "passed", failed.group(1) if failed else "", time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def copied(source: Path) -> Iterator[Copy]:
+    with tempfile.TemporaryDirectory(prefix="ebpf-fleet-mutants-") as folder:
+        os.chmod(folder, 0o755)  # tests run programs as other users
+        yield Copy(source, Path(folder))
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which tests can see a fault: those that ran its function once, when nothing was wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+from tools.mutants.areas import Area
+from tools.mutants.copy import Copy
+from tools.mutants.fault import Fault
+
+# {test file: what its run recorded}, as map.json keeps it.
+Map = Mapping[str, Mapping[str, Any]]
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def record(copy: Copy, test: str, limit: float = 1800) -> dict[str, Any]:
+    """Run one test file: how each test of it ended, and who ran which function of which file."""
+    folder = copy.root.parent / "seen"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o1777)
+    trace = copy.root / "tools/mutants/trace"
+    path = f"{trace}:{copy.root}:{copy.root}/collections"
+    copy.run([test], limit, "-p", "seen_plugin", "-m", "not slow", PYTHONPATH=path, EBPF_FLEET_SEEN=str(folder))
+    ends, seen = {}, set()
+    for file in folder.iterdir():
+        if file.name == "ends.json":
+            ends = json.loads(file.read_bytes())
+        else:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            seen |= {tuple(line.split("\t")) for line in lines if line.count("\t") == 2}
+        file.unlink()
+    files = {
+        path: sha((copy.root / path).read_bytes()) for path in {row[1] for row in seen} if (copy.root / path).is_file()
+    }
+    return {
+        "sha": sha((copy.root / test).read_bytes()),
+        "files": dict(sorted(files.items())),
+        "ends": ends,
+        "seen": sorted(row for row in seen if row[1] in files),
+    }
+
+
+def fresh(entry: Mapping[str, Any] | None, root: Path, test: str) -> bool:
+    """Does what was recorded still hold: the same test file, and the same files that it ran?"""
+    if entry is None or entry["sha"] != sha((root / test).read_bytes()):
+        return False
+    return all(
+        (root / path).is_file() and sha((root / path).read_bytes()) == had for path, had in entry["files"].items()
+    )
+
+
+def complete(stored: Path, copy: Copy, tests: Iterable[str], say: Callable[[str], None]) -> dict[str, Any]:
+    """The map of these test files, recorded where it does not hold; written after each."""
+    known: dict[str, Any] = json.loads(stored.read_bytes()) if stored.exists() else {}
+    for test in dict.fromkeys(tests):
+        if not fresh(known.get(test), copy.root, test):
+            known[test] = record(copy, test)
+            bad = sorted(name for name, (outcome, _) in known[test]["ends"].items() if outcome == "failed")
+            say(
+                f"recorded {test}: {len(known[test]['ends'])} tests"
+                + "".join(f"\n  fails without a fault, not used: {name}" for name in bad)
+            )
+            stored.write_text(json.dumps(known), encoding="utf-8")
+    return known
+
+
+def passing(entry: Mapping[str, Any]) -> dict[str, float]:
+    """{test: seconds} of those that passed."""
+    return {name: spent for name, (outcome, spent) in entry["ends"].items() if outcome == "passed"}
+
+
+def tests_of(fault: Fault, area: Area, known: Map) -> dict[str, float]:
+    """{test: seconds} of what can see the fault, in the order in which it is best run."""
+    if not area.traced:
+        stem = Path(fault.path).stem.split(".")[0]
+        listed = sorted(area.tests, key=lambda test: stem not in Path(test).stem)
+        return {name: spent for test in listed if test in known for name, spent in passing(known[test]).items()}
+    near: dict[str, float] = {}
+    far: dict[str, float] = {}
+    for test in area.tests:
+        entry = known.get(test)
+        if entry is None or fault.path not in entry["files"]:
+            continue
+        good = passing(entry)
+        ran = _who_ran(entry["seen"], fault)
+        near.update({name: good[name] for name in ran if name in good})
+        # What stands outside of functions is run by the import; whoever has imported it may see it.
+        if not fault.scope or "" in ran:
+            far.update(good)
+    by_time = dict(sorted(near.items(), key=lambda one: one[1]))
+    return {
+        **by_time,
+        **{name: spent for name, spent in sorted(far.items(), key=lambda one: one[1]) if name not in near},
+    }
+
+
+def _who_ran(seen: Sequence[Sequence[str]], fault: Fault) -> set[str]:
+    """The tests under which the function was called; outside of functions, those that called any of the file."""
+    return {
+        test for test, path, name in seen
+        if path == fault.path and (not fault.scope or name == fault.scope or name.startswith(f"{fault.scope}."))
+    }  # fmt: skip
