@@ -13,7 +13,8 @@ int main(int argc, char **argv) {
 	static struct ef_inputs inputs;
 	static struct ef_kernel kernel;
 	struct ef_snapshot snapshot = {
-	    .inputs = &inputs, .kernel = &kernel, .cpu_ns = -1, .rss_bytes = -1};
+	    .orders = &inputs.orders, .policy = &inputs.policy, .lease = &inputs.lease, .standing = &inputs.standing,
+	    .desired_error = "", .policy_error = "", .kernel = &kernel, .cpu_ns = -1, .rss_bytes = -1};
 	size_t size;
 	char *text;
 
