@@ -11,69 +11,32 @@ at stake, and a hostile one neither chooses itself as canary nor makes the canar
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections import Counter
-from typing import Any, Collection, Iterable, Mapping, NamedTuple, Sequence
+from typing import Any, Collection, Iterable, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
-from ansible_collections.ebpf.fleet.plugins.module_utils.facts.strata import EXPECTED_VARIABLE, agrees
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_hosts import (
+    ALONE,
+    DISPUTED,
+    Doubt,
+    Host,
+    Json,
+    PlanError,
+    doubts,
+    read_hosts,
+    sentences_of,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_stages import (
+    DEFAULT_STAGES,
+    Stage,
+    positive,
+    read_stages,
+    refuse_unknown,
+    with_alone,
+)
 
 SCHEMA = "ebpf.fleet/plan/v1"
 
-Json = Mapping[str, Any]
-
-ALONE = "alone"
-STAGE_ORDER = ("canary", "cell", "region", "fleet", ALONE)
-STAGE_KEYS = {
-    "canary": ("count", "per_stratum", "cell"),
-    "cell": ("cell",),
-    "region": ("region", "percent"),
-    "fleet": (),
-    ALONE: (),
-}
-COMMON_KEYS = ("stage", "name", "max_batch")
-DEFAULT_STAGES = ({"stage": "canary"}, {"stage": "cell"}, {"stage": "region"}, {"stage": "fleet"})
 DEFAULT_PER_STRATUM = 1
 DEFAULT_PERCENT = 50
-DEFAULT_PRIORITY = 100
-# Most hosts that meet a release at once where nothing is known of how their kind takes it.
-DEFAULT_SMALL_BATCH = 5
-_SMALL_STAGES = ("canary", ALONE)
-_NAMED = 40
-# What each host must have, and how it gets it.
-_PLACES = {
-    "cell": "set ebpf_fleet_cell in the inventory",
-    "region": "set ebpf_fleet_region in the inventory",
-    "stratum": "ask the host with capability_facts first",
-}
-_PRIORITY = values.whole(-values.MOST)
-_POSITIVE = values.whole(1)
-_PERCENT = values.whole(1, 100)
-
-
-class PlanError(OneCodeError):
-    """A plan that cannot be; the message names host or stage, field and remedy."""
-
-    code = "EF_PLAN"
-
-
-class Host(NamedTuple):
-    """A host; the lower `priority` the earlier. The order of the fields is the order of hosts.
-
-    `stratum` is what it claims, `expected` what the inventory says of that (empty: nothing), and
-    `before` what the last census had where that was another stratum (else empty).
-    """
-
-    priority: int
-    name: str
-    cell: str
-    region: str
-    stratum: str
-    expected: str = ""
-    before: str = ""
 
 
 def plan(
@@ -92,9 +55,9 @@ def plan(
     everyone = read_hosts(hosts)
     found = doubts(everyone)
     aside = {one.host for one in found if one.kind in (ALONE, DISPUTED)}
-    max_batch = _positive("max_batch", max_batch)
+    max_batch = positive("max_batch", max_batch)
     wanted = read_stages(DEFAULT_STAGES if stages is None else stages, max_batch, partial)
-    wanted = _with_alone(wanted, aside, max_batch)
+    wanted = with_alone(wanted, aside, max_batch)
     chosen, notes = _assign(everyone, wanted, aside)
     chosen = _cut(chosen, wanted, until)
     if not chosen:
@@ -102,239 +65,9 @@ def plan(
     return _document(everyone, chosen, notes, found)
 
 
-# --- input -------------------------------------------------------------------------------------
-
-
-def read_hosts(hosts: Sequence[Json]) -> list[Host]:
-    """Checked hosts in their order."""
-    if not isinstance(hosts, (list, tuple)) or not hosts:
-        raise PlanError("hosts: the list is empty; name at least one host")
-    _refuse_without_place(hosts)
-    found = [_read_host(index, one) for index, one in enumerate(hosts)]
-    twice = sorted(name for name, count in Counter(host.name for host in found).items() if count > 1)
-    if twice:
-        raise PlanError(f"hosts: {', '.join(twice)} named more than once; name each host once")
-    return sorted(found)
-
-
-def _read_host(index: int, one: Any) -> Host:
-    if not isinstance(one, Mapping) or not isinstance(one.get("name"), str) or not one["name"]:
-        raise PlanError(f"hosts[{index}]: has no name; give name, cell, region and stratum")
-    name = one["name"]
-    priority = one.get("priority")
-    priority = DEFAULT_PRIORITY if priority is None else _read(_PRIORITY, f"host {name}: priority", priority)
-    for field in ("expected", "before"):
-        if not isinstance(one.get(field) or "", str):
-            raise PlanError(f"host {name}: {field} is not text; leave it out where it is not known")
-    words = (one.get("expected") or "", one.get("before") or "")
-    return Host(
-        priority, name, values.label("cell", one["cell"]), values.label("region", one["region"]), one["stratum"], *words
-    )
-
-
-def _refuse_without_place(hosts: Sequence[Any]) -> None:
-    """All hosts that lack a cell, a region or a stratum are told at once, with the variable that gives it."""
-    wrong: dict[str, list[str]] = {}
-    for one in hosts:
-        for field in _PLACES if isinstance(one, Mapping) and isinstance(one.get("name"), str) else ():
-            problem = _place_problem(field, one.get(field))
-            if problem:
-                wrong.setdefault(problem, []).append(printable(one["name"], 300))
-    if wrong:
-        raise PlanError("; ".join(f"{_hosts_named(names)}: {problem}" for problem, names in wrong.items()))
-
-
-def _place_problem(field: str, value: Any) -> str | None:
-    if value is None or value == "":
-        return f"{field} is missing; {_PLACES[field]}"
-    try:
-        values.label(field, value)
-    except values.RefusedValueError as error:
-        return str(error)
-    return None
-
-
-def _hosts_named(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f"host {names[0]}"
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{len(names)} hosts ({', '.join(names[:_NAMED])}{more})"
-
-
-def _read(reader: values.Reader, name: str, value: Any) -> Any:
-    try:
-        return reader(name, value)
-    except values.RefusedValueError as error:
-        raise PlanError(str(error)) from error
-
-
-# --- doubts ------------------------------------------------------------------------------------
-
-DISPUTED = "disputed"
-CHANGED = "changed"
-
-
-class Doubt(NamedTuple):
-    """A claim that something speaks against: `against` is the inventory's or the last census's word, if any."""
-
-    kind: str
-    host: Host
-    against: str | None
-
-
-def doubts(hosts: Sequence[Host]) -> list[Doubt]:
-    """Every host whose claim of a stratum is not to be taken as it is, in the order of hosts.
-
-    `disputed`: the inventory says otherwise. `alone`: no other host claims it, and the inventory
-    does not vouch for it. `changed`: the last census had another one.
-    """
-    disputed = {host for host in hosts if host.expected and not agrees(host.stratum, host.expected)}
-    # A disputed claim must not give company to a host that stands alone.
-    shared = Counter(host.stratum for host in hosts if host not in disputed)
-    found = []
-    for host in hosts:
-        if host in disputed:
-            found.append(Doubt(DISPUTED, host, host.expected))
-        elif not host.expected and shared[host.stratum] == 1:
-            found.append(Doubt(ALONE, host, None))
-        if host.before:
-            found.append(Doubt(CHANGED, host, host.before))
-    return found
-
-
-_DOUBT_WORDS = {
-    DISPUTED: (
-        "{count} another stratum than the inventory says, and come last: {named}; "
-        f"correct {EXPECTED_VARIABLE} where the host is right, else find out why it says so"
-    ),
-    ALONE: (
-        "{count} a stratum that no other host has; they come last and are not canaries: {named}; "
-        f"where that is right, say so in the inventory with {EXPECTED_VARIABLE}"
-    ),
-    CHANGED: "{count} another stratum than in the last census: {named}",
-}
-
-
-def _doubt_sentences(found: Sequence[Doubt]) -> list[str]:
-    lines = []
-    for kind, words in _DOUBT_WORDS.items():
-        mine = [one for one in found if one.kind == kind]
-        if mine:
-            count = "1 host claims" if len(mine) == 1 else f"{len(mine)} hosts claim"
-            lines.append(words.format(count=count, named=_doubt_names(mine)))
-    return lines
-
-
-def _doubt_names(found: Sequence[Doubt]) -> str:
-    told = [_doubt_name(one) for one in found[:_NAMED]]
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(told) + more
-
-
-def _doubt_name(one: Doubt) -> str:
-    claim = printable(one.host.stratum, 100)
-    return f"{one.host.name} ({claim})" if one.against is None else f"{one.host.name} ({claim}, not {one.against})"
-
-
 def _empty(until: str | None, found: Sequence[Doubt]) -> str:
     stages = "in any stage" if until is None else f"in a stage up to {until}"
-    return "; ".join([f"the plan: no host is {stages}", *_doubt_sentences(found)])
-
-
-# --- stages ------------------------------------------------------------------------------------
-
-
-class Stage(NamedTuple):
-    """One checked stage; `options` are those of its type."""
-
-    type: str
-    name: str
-    max_batch: int | None
-    options: Json
-
-
-def read_stages(stages: Sequence[Json], max_batch: int | None, partial: bool) -> list[Stage]:
-    """Checked stages, or PlanError."""
-    if not isinstance(stages, (list, tuple)) or not stages:
-        raise PlanError("stages: the list is empty; leave it out for canary, cell, region, fleet")
-    max_batch = _positive("max_batch", max_batch)
-    found = [_read_stage(index, one, max_batch) for index, one in enumerate(stages)]
-    _refuse_bad_order(found)
-    if not partial and all(stage.type != "fleet" for stage in found):
-        raise PlanError("stages: the last is not fleet, so hosts are left out; add it or say partial: true")
-    return found
-
-
-def _read_stage(index: int, one: Any, max_batch: int | None) -> Stage:
-    where = f"stages[{index}]"
-    if not isinstance(one, Mapping) or "stage" not in one:
-        raise PlanError(f"{where}: has no `stage`; it is one of {', '.join(STAGE_ORDER)}")
-    kind = one["stage"]
-    _refuse_unknown(where + ".stage", kind, STAGE_ORDER)
-    for key in one:
-        _refuse_unknown(f"{where} ({kind})", key, COMMON_KEYS + STAGE_KEYS[kind])
-    options = _read_options(where, {key: one[key] for key in STAGE_KEYS[kind] if one.get(key) is not None})
-    name = one.get("name") or kind
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise PlanError(f"{where}.name: {name!r} must be of letters, digits, dot, dash and underscore")
-    if name == ALONE and kind != ALONE:
-        raise PlanError(f"{where}.name: {ALONE} is the stage of hosts that stand alone; choose another name")
-    own = _positive(where + ".max_batch", one.get("max_batch"))
-    return Stage(kind, name, _batch_size(kind, max_batch) if own is None else own, options)
-
-
-def _batch_size(kind: str, max_batch: int | None) -> int | None:
-    if kind not in _SMALL_STAGES:
-        return max_batch
-    return DEFAULT_SMALL_BATCH if max_batch is None else min(max_batch, DEFAULT_SMALL_BATCH)
-
-
-def _with_alone(stages: list[Stage], aside: Collection[Host], max_batch: int | None) -> list[Stage]:
-    """The stages, with one for the hosts that were set aside where the plan is for the whole fleet."""
-    kinds = {stage.type for stage in stages}
-    if not aside or ALONE in kinds or "fleet" not in kinds:
-        return stages
-    return [*stages, Stage(ALONE, ALONE, _batch_size(ALONE, max_batch), {})]
-
-
-_OPTIONS = {
-    "count": _POSITIVE,
-    "per_stratum": _POSITIVE,
-    "percent": _PERCENT,
-    "cell": values.label,
-    "region": values.label,
-}
-
-
-def _read_options(where: str, options: Json) -> dict[str, Any]:
-    if "count" in options and "per_stratum" in options:
-        raise PlanError(f"{where}: give count or per_stratum, not both")
-    return {key: _read(_OPTIONS[key], f"{where}.{key}", value) for key, value in options.items()}
-
-
-def _positive(where: str, value: Any) -> int | None:
-    return None if value is None else _read(_POSITIVE, where, value)
-
-
-def _refuse_unknown(where: str, name: Any, known: Sequence[str]) -> None:
-    if name in known:
-        return
-    near = difflib.get_close_matches(str(name), known, 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(known)
-    raise PlanError(f"{where}: unknown {name!r}; {hint}")
-
-
-def _refuse_bad_order(stages: Sequence[Stage]) -> None:
-    names = [stage.name for stage in stages]
-    for earlier, later in zip(stages, stages[1:]):
-        if STAGE_ORDER.index(later.type) < STAGE_ORDER.index(earlier.type):
-            raise PlanError(f"stages: {later.type} after {earlier.type}; go from narrow to wide")
-    for kind in ("canary", "fleet", ALONE):
-        if sum(stage.type == kind for stage in stages) > 1:
-            raise PlanError(f"stages: {kind} more than once; one is enough")
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise PlanError(f"stages: name {twice[0]} more than once; give each stage its own `name`")
+    return "; ".join([f"the plan: no host is {stages}", *sentences_of(found)])
 
 
 # --- choice ------------------------------------------------------------------------------------
@@ -429,7 +162,7 @@ def _cut(
     if until is None:
         return chosen
     names = [stage.name for stage in wanted]
-    _refuse_unknown("until", until, names)
+    refuse_unknown("until", until, names)
     kept = set(names[: names.index(until) + 1])
     return [(stage, hosts) for stage, hosts in chosen if stage.name in kept]
 
@@ -450,7 +183,7 @@ def _document(
     left = [host.name for host in everyone if host.name not in planned]
     if left:
         notes = [*notes, f"{len(left)} hosts are in no stage"]
-    notes = [*notes, *_doubt_sentences(found)]
+    notes = [*notes, *sentences_of(found)]
     return {
         "schema": SCHEMA,
         "stages": stages,
