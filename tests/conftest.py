@@ -1,13 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `make test` takes of a table of cases marked `sample(n)`: the first, the last, and those evenly between."""
+"""What `make test` runs and what it may leave out.
+
+Of a table of cases marked `sample(n)`: the first, the last, and those evenly between. A skip for what setup provides,
+or for a reason that is not in tests/holes.yml, is a failure.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 
+from tests.support import holes
 from tests.support.sampling import evenly
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a failure of a skip that a run which set the machine up may not have."""
+    report = yield
+    if report.skipped and holes.is_set_up() and isinstance(report.longrepr, tuple):
+        fault = holes.fault(str(report.longrepr[2]).removeprefix("Skipped: "))
+        if fault:
+            report.outcome, report.longrepr = "failed", f"{item.nodeid}: {fault}"
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

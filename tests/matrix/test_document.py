@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.report import matrix as pages
 
 from tests.lab import fleet, paths
 from tests.lab import settings as lab_settings
@@ -278,12 +280,10 @@ class TestPayload:
 
 
 def test_the_document_is_what_the_pages_are_made_of() -> None:
-    report = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.report.matrix")
     doc = whole(FULL, DISABLED)
     doc["bundle"] = {"name": "b", "version": "1", "sequence": 1}
     before = copy.deepcopy(doc)
-    rules = pytest.importorskip("ansible_collections.ebpf.fleet.plugins.module_utils.facts.capability_document")
-    assert rules.matrix_faults(doc) is None
-    assert "k61a" in report.matrix_markdown(doc)
-    assert "k61a" in report.matrix_html(doc)
+    assert capability_document.matrix_faults(doc) is None
+    assert "k61a" in pages.matrix_markdown(doc)
+    assert "k61a" in pages.matrix_html(doc)
     assert doc == before
