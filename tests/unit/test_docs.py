@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 CODE = re.compile(r"[\"'](EF_[A-Z][A-Z_]*[A-Z])[\"']")
-SOURCES = [*ROOT.glob("bpf/loader/*/*.[ch]"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("collectors/*.py")]
+SOURCES = [*ROOT.glob("bpf/loader/*/*.[ch]"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("collectors/**/*.py")]
 # Names that are no reason of anything: a field of the journal, and a word of the programs' sources.
 NO_REASONS = {"EF_FEATURE", "EF_FAIR"}
 
