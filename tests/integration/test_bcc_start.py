@@ -90,8 +90,8 @@ class Host:
             self.command(start), capture_output=True, text=True, env={}, cwd="/", timeout=60, check=False
         )
 
-    def begin(self) -> None:
-        self.process = subprocess.Popen(self.command(), stderr=subprocess.PIPE, text=True, env={}, cwd="/")
+    def begin(self, start: Path | None = None) -> None:
+        self.process = subprocess.Popen(self.command(start), stderr=subprocess.PIPE, text=True, env={}, cwd="/")
 
     def status(self) -> dict[str, Any]:
         path = self.state / "status.json"
@@ -139,7 +139,6 @@ def test_without_the_opt_in_it_verifies_tells_and_ends(host: Host) -> None:
 
 
 def test_it_starts_through_the_link_to_the_current_release(host: Host) -> None:
-    """And stays in that release: its modules are those of the folder that the link named then."""
     host.want()
     link = host.folder / "current"
     link.symlink_to(host.bundle.root)
@@ -147,10 +146,15 @@ def test_it_starts_through_the_link_to_the_current_release(host: Host) -> None:
     assert host.status()["state"] == "idle"
 
 
-def test_the_child_compiles_or_says_what_the_host_lacks(host: Host) -> None:
-    """Service and child are both started from the bundle; the answer comes through their socket."""
+def no_headers() -> None:
+    """Skip where a compiler would go on to load programs."""
     if any(os.path.exists(path) for path in HEADERS):
         pytest.skip("this host has kernel headers: what follows is tested in tests/lab/test_bcc.py")
+
+
+def test_the_child_compiles_or_says_what_the_host_lacks(host: Host) -> None:
+    """Service and child are both started from the bundle; the answer comes through their socket."""
+    no_headers()
     host.begin()
     host.wait(lambda: host.runqlat() == ("disabled", "EF_NO_HEADERS"), "the child's answer")
     reason = host.status()["features"]["runqlat"]["reason"]
@@ -158,6 +162,22 @@ def test_the_child_compiles_or_says_what_the_host_lacks(host: Host) -> None:
     assert reason.endswith("the loader could not: because (EF_NO_BTF)")
     assert host.end() == 0
     assert host.runqlat() == ("off", "EF_NOT_WANTED")
+
+
+def test_it_stays_with_its_own_release_when_the_link_turns(host: Host) -> None:
+    """The child is of the release that the service was started from, whatever is current by then."""
+    no_headers()
+    host.loader_says("attached", "EF_OK")
+    link = host.folder / "current"
+    link.symlink_to(host.bundle.root)
+    host.begin(link / START)
+    host.wait(lambda: host.runqlat() == ("off", "EF_NOT_WANTED"), "what the loader runs is not for BCC")
+    link.unlink()
+    link.symlink_to(host.folder / "log")
+    host.loader_says("disabled", "EF_NO_BTF")
+    host.wait(lambda: host.runqlat()[0] == "disabled", "the child's answer")
+    assert host.runqlat()[1] == "EF_NO_HEADERS", host.status()["features"]["runqlat"]["reason"]
+    assert host.end() == 0
 
 
 def test_it_follows_orders_and_the_loader(host: Host) -> None:

@@ -22,7 +22,10 @@ from tests.support.odd_documents import DESIRED, Odd
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = "a" * 64
-GOOD = b'{"bundle_digest":null,"features":{"runqlat":{"enabled":true,"sample_every":7}},"schema":"ebpf.fleet/desired/v1"}\n'
+GOOD = (
+    b'{"bundle_digest":null,"features":{"runqlat":{"enabled":true,"sample_every":7}},'
+    b'"schema":"ebpf.fleet/desired/v1"}\n'
+)
 
 
 # ---- the release ----
