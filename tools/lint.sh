@@ -16,6 +16,7 @@ run "ruff format" ruff format --check --quiet .
 git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill/parts' |
 	xargs -0 sh -c 'printf "lint: licence headers\n" >&2; grep -L -m 1 "SPDX-License-Identifier: GPL-" "$@" | { ! grep .; }' sh || bad=1
 # By its name as a collection, so that types are known across modules.
+run "mypy on the BCC collector" env MYPYPATH=collections mypy --namespace-packages -p ansible_collections.ebpf.fleet.collectors.fleet_bcc
 run "mypy on module_utils" env MYPYPATH=collections mypy --namespace-packages -p ansible_collections.ebpf.fleet.plugins.module_utils
 run "yamllint" yamllint --strict .
 # The setting is for our playbooks' runs; the linter itself renders templates that it has not marked as trusted.

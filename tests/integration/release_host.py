@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import contracts, writer
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.collector_files import collector_files
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
@@ -29,7 +30,7 @@ FILES = (
     *(f"features/{name}/{file}" for name in ("exec_events", "runqlat") for file in (
         "bcc.c", "contract.json", "full.bpf.o", "reduced.bpf.o")),
     "features/exec_events/perf.bpf.o",
-    "collector/bcc.py",
+    *collector_files(REPO),
     LOADER_FILE,
     "manifest.json",
     "manifest.json.sig",

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.collector_files import collector_files
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.kernelfacts import read_build_id
 
 from tests.integration.release_host import CREATED, REPO, make_key, run_module
@@ -206,8 +207,9 @@ def test_the_bcc_source_and_the_collector_go_along(tmp_path: Path, loader: Path)
     (folder / "bcc.c").write_text(BCC_SOURCE)
     members = bd.load_bundle(build(tmp_path, loader)["output"]).members
     assert members["features/probe/bcc.c"].data.decode() == BCC_SOURCE
-    assert members["collector/bcc.py"].data == (REPO / "collectors/bcc.py").read_bytes()
-    assert members["collector/bcc.py"].mode == 0o644
+    collector = {path: (each.data, each.mode) for path, each in members.items() if path.startswith("collector/")}
+    assert collector == {path: (data, 0o644) for path, data in collector_files(REPO).items()}
+    assert collector["collector/bcc.py"][0] == (REPO / "collectors/bcc.py").read_bytes()
     alone = shutil.copytree(REPO / "bpf", tmp_path / "alone/bpf", ignore=shutil.ignore_patterns("features", "loader"))
     message = refused(tmp_path, loader, "EF_ARGUMENT", "collectors/bcc.py does not exist", source=str(alone))
     assert "whole checkout" in message

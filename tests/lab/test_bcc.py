@@ -17,6 +17,7 @@ from typing import Any, Callable
 
 import pytest
 import yaml
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.collector_files import collector_files
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
@@ -50,9 +51,9 @@ def build_bundle(folder: Path) -> tuple[Bundle, Trust]:
     loader = built / "loader" / platform.machine() / "ebpf-loader"
     bundle = make_bundle(folder / "bundle", key, features, loader=loader)
     document = bundle.manifest
-    sources = {f"features/{name}/bcc.c": ROOT / "bpf/features" / name / "bcc.c" for name in FEATURES}
-    for path, source in {**sources, "collector/bcc.py": ROOT / "collectors/bcc.py"}.items():
-        document["files"][path] = describe(write(bundle.root / path, source.read_bytes()))
+    sources = {f"features/{name}/bcc.c": (ROOT / "bpf/features" / name / "bcc.c").read_bytes() for name in FEATURES}
+    for path, data in {**sources, **collector_files(ROOT)}.items():
+        document["files"][path] = describe(write(bundle.root / path, data))
     bundle.write_manifest(document)
     return bundle, Trust(folder / "trust", key)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import Any, Iterator
 
 import jinja2
 import pytest
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc import metrics as bcc_metrics
 from ansible_collections.ebpf.fleet.plugins.filter.values import value as value_filter
 
 from tests.loader.bundles import Trust, canonical
@@ -253,10 +253,6 @@ def test_the_page_has_the_labels_of_the_objects(loader: Path, feature_objects: P
 
 def collector_text() -> str:
     """The collector's own writer over a status with every kind of figure."""
-    spec = importlib.util.spec_from_file_location("ef_bcc_metrics", ROOT / "collectors" / "bcc.py")
-    assert spec and spec.loader
-    bcc = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bcc)
     counters = {"produced": 3, "delivered": 2, "dropped": 1, "sampled_out": 0, "in_flight": 0}
     feature = {
         "wanted": True, "state": "attached", "profile": "reduced", "sample_every": 2, "counters": counters,
@@ -273,9 +269,7 @@ def collector_text() -> str:
         "desired_error": None, "loader": {"cpu_ns": 1, "rss_bytes": 2}, "time_unix_ns": 3,
         "features": {"runqlat": feature},
     }  # fmt: skip
-    collector = type("Collector", (), {"features": []})()
-    text: str = bcc.Service.metrics(collector, status)
-    return text
+    return bcc_metrics.render(status, [])
 
 
 def test_the_list_of_what_the_collector_leaves_to_the_loader_is_right() -> None:

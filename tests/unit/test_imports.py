@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins"
 FILES = sorted(path for path in PLUGINS.rglob("*.py") if path.stem != "__init__")
 FOR_HOSTS = sorted(
-    [*PLUGINS.glob("module_utils/**/*.py"), *PLUGINS.glob("modules/*.py"), *ROOT.glob("collectors/*.py")]
+    [*PLUGINS.glob("module_utils/**/*.py"), *PLUGINS.glob("modules/*.py"), *ROOT.glob("collectors/**/*.py")]
 )
 OLDEST = (3, 8)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc import bundle as bcc_bundle
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc.basics import RefusedError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import (
@@ -25,7 +27,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.facts import hookask, n
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import kernelask
 
 from tests.support.requirement_cases import CASES
-from tests.unit.test_bcc_collector import bcc
 from tests.unit.test_contract import GOOD, changed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,10 +71,10 @@ def test_the_bcc_collector(text: str, code: str | None) -> None:
     kind = None if code else parse(text).attach
     document = {"programs": ["ef_x"], "requires": [text]}
     if kind and kind.bcc:
-        assert bcc.read_hooks("f", document) == {"ef_x": (kind.name, parse(text).target)}
+        assert bcc_bundle.read_hooks("f", document) == {"ef_x": (kind.name, parse(text).target)}
         return
-    with pytest.raises(bcc.RefusedError) as caught:
-        bcc.read_hooks("f", document)
+    with pytest.raises(RefusedError) as caught:
+        bcc_bundle.read_hooks("f", document)
     assert caught.value.code == "EF_CONTRACT_MALFORMED"
 
 

@@ -29,7 +29,10 @@ def parse(data: bytes) -> Any:
         raise ValueError("is nested too deep") from error
     if not isinstance(document, (dict, list)):
         raise ValueError("is neither an object nor an array")
-    refuse_unreadable(document)
+    try:
+        refuse_unreadable(document)
+    except RecursionError as error:  # json's own reader goes deeper than Python's functions, from 3.12 on
+        raise ValueError("is nested too deep") from error
     return document
 
 

@@ -20,6 +20,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import matrix as bundle_matrix
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import minimal_btf as bundle_btf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.collector_files import collector_files
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.compatibility import compatibility_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.compile import (
     ask_loader,
@@ -39,9 +40,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.tools import run
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import (
     has_core_relocations,
 )
-
-COLLECTOR = "collector/bcc.py"
-
 
 # What stands beside objects and loaders
 
@@ -66,14 +64,7 @@ def bcc_files(order: Order, contracts: Mapping[str, dict[str, Any]]) -> dict[str
         for name, contract in contracts.items()
         if "bcc" in contract
     }
-    if not files:
-        return {}
-    collector = order.source.parent / "collectors/bcc.py"
-    if not collector.is_file():
-        raise FleetError("EF_ARGUMENT", f"source: {collector} does not exist, and a contract has 'bcc'; give the bpf "
-                         "folder of a whole checkout of the collection", str(collector))  # fmt: skip
-    files[COLLECTOR] = collector.read_bytes()
-    return files
+    return {**files, **collector_files(order.source.parent)} if files else {}
 
 
 def minimal_btf(order: Order, objects: Mapping[str, Path], work: Path) -> dict[str, bytes]:
