@@ -377,3 +377,18 @@ def test_a_failure_without_a_code_is_found() -> None:
         "- block:\n  - name: a\n    ansible.builtin.fail: {msg: x}\n  - name: b\n    ansible.builtin.assert: {that: x}"
     )
     assert [(task, bool(CODED.match(words))) for task, words in failures_of(text)] == [("a", False), ("b", False)]
+
+
+# ansible-core has fragments for options, not for what is returned: each module says it, and all alike.
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins/modules").glob("*.py")), ids=lambda path: path.stem)
+def test_every_module_documents_what_a_failure_returns_and_all_alike(path: Path) -> None:
+    returned = yaml.safe_load(re.search(r'RETURN = r"""\n(.*?)"""', path.read_text(encoding="utf-8"), re.S)[1])
+    told = {name: {**returned[name], "sample": None} for name in set(FleetError("EF_STORE", "").as_result()) - {"msg"}}
+    assert told == {
+        "reason_code": {"description": "Why it was refused or failed, a code of docs/reason-codes.md.",
+                        "returned": "failure", "type": "str", "sample": None},
+        "remedy": {"description": "What docs/reason-codes.md says to do.",
+                   "returned": "failure", "type": "str", "sample": None},
+        "file": {"description": "The file that the reason is about, or null.",
+                 "returned": "failure", "type": "str", "sample": None},
+    }  # fmt: skip
