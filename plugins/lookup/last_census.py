@@ -37,9 +37,11 @@ _raw:
 
 import json
 import os
+from pathlib import Path
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import refuse_irregular
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
@@ -57,6 +59,7 @@ def read(path):
         return {}
     full = os.path.join(os.environ.get("PWD", os.getcwd()), os.path.expanduser(path))
     try:
+        refuse_irregular(Path(full))
         with open(full, encoding="utf-8") as file:
             found = json.load(file)
     except OSError as error:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.lookup import last_census
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import BoundedReadError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import matrix, minimal_btf
 
 
 class TestFiles:
@@ -53,6 +57,31 @@ class TestFiles:
             file.truncate(1 << 40)
         with pytest.raises(BoundedReadError, match="larger"):
             bounded.read_bytes(tmp_path / "a", 1 << 16)
+
+    @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "link to a fifo"])
+    @pytest.mark.parametrize(
+        ("reader", "code"),
+        [(last_census.read, "EF_CENSUS"), (matrix.read_matrix, "EF_ARGUMENT"), (minimal_btf.read_full, "EF_ARGUMENT")],
+    )
+    def test_a_file_that_a_person_named_is_regular_or_refused_at_once(
+        self, tmp_path: Path, kind: str, reader: Callable[[Path], object], code: str
+    ) -> None:
+        path = Path("/dev/zero") if kind == "device" else tmp_path / "a"
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "link to a fifo":
+            os.mkfifo(tmp_path / "fifo")
+            path.symlink_to("fifo")
+        with pytest.raises(FleetError, match=f"{path}.*not a regular file") as refused:
+            reader(path)
+        assert refused.value.code == code
+
+    def test_a_link_to_a_file_that_a_person_named_is_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "census.json").write_text("{}")
+        (tmp_path / "last").symlink_to("census.json")
+        assert last_census.read(tmp_path / "last") == {}
 
 
 class TestJson:

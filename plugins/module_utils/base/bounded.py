@@ -9,6 +9,7 @@ in the place of a file. None of that may hold up or feed the reader.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -55,6 +56,15 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes | None:
     if len(data) > limit_bytes:
         raise BoundedReadError(f"{path}: is larger than {limit_bytes} bytes")
     return data
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise OSError where a file that a person named is there and is not a regular one; a link is followed.
+
+    To open a FIFO waits for ever, and a device has no end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
 
 def read_text(path: Path, limit_bytes: int) -> str | None:

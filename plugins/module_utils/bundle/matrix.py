@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Mapping
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import refuse_irregular
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import MAX_OBJECT, canonical_json
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
@@ -22,6 +23,7 @@ AGAIN = "measure this bundle with 'make test-matrix'"
 def read_matrix(path: Path) -> Any:
     """Parse a matrix; raises FleetError (EF_ARGUMENT) for anything that is not JSON of a bearable size."""
     try:
+        refuse_irregular(path)
         with path.open("rb") as file:
             data = file.read(MAX_OBJECT + 1)
         if len(data) > MAX_OBJECT:

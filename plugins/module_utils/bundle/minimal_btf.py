@@ -19,6 +19,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, Callable, Iterable, NamedTuple
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import refuse_irregular
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, raise_all
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import btf_index
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import MAX_OBJECT, canonical_json
@@ -121,6 +122,7 @@ def _twins(found: list[FullBtf]) -> list[FleetError]:
 def read_full(path: Path) -> bytes:
     """The bytes of a kernel's whole BTF, unpacked; raises FleetError (EF_ARGUMENT) if it does not parse."""
     try:
+        refuse_irregular(path)
         data = _unpack(path) if path.name.endswith(PACKED) else _read(path)
     except (OSError, lzma.LZMAError, tarfile.TarError, EOFError) as error:
         raise _argument(path, f"cannot be read ({error})", HOW) from error
