@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import btf_index, manifest, matrix, tar
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import btf_index, files, manifest, matrix, tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import signature as sg
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import canonical_json
 
@@ -103,6 +103,19 @@ def test_a_name_is_whole_whatever_its_length_and_the_form(tmp_path: Path, form: 
     name = ("d" * 49 + "/" + "n" * 200)[:length]
     data = archive((name, b"x" * 513), ("b", b""), form=form)
     assert entries(tmp_path, data) == [(name, 0o644, 513), ("b", 0o644, 0)]
+
+
+@pytest.mark.parametrize(("length", "magic"), [(100, b"ustar\x0000"), (101, b"ustar  \0")])
+def test_a_written_archive_is_of_the_common_form_unless_a_name_is_too_long_for_it(
+    tmp_path: Path, length: int, magic: bytes
+) -> None:
+    out = io.BytesIO()
+    name = "n" * length
+    files.write_members(out, {"b": files.Member("b", 0o755, b"2"), name: files.Member(name, 0o644, b"11")}, 7)
+    data = out.getvalue()
+    assert data[257:265] == b"ustar\x0000", "the first by name is b"
+    assert data[1024 + 257 : 1024 + 265] == magic
+    assert entries(tmp_path, data) == [("b", 0o755, 1), (name, 0o644, 2)]
 
 
 def bad(folder: Path, data: bytes) -> str:
