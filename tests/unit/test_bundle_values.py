@@ -5,13 +5,23 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import btf_index, files, manifest, matrix, tar
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import (
+    btf_index,
+    files,
+    manifest,
+    matrix,
+    minimal_btf,
+    output,
+    source,
+    tar,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import signature as sg
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import canonical_json
 
@@ -139,6 +149,48 @@ def test_what_is_not_such_an_archive_is_refused(tmp_path: Path) -> None:
     cut = with_checksum(good[:124] + b"%011o" % 10241 + good[135:512]) + good[512:]
     assert "of its 10241 bytes; transfer it again" in bad(tmp_path, cut)
     assert "not a readable uncompressed tar" in bad(tmp_path, good[:257] + b"nostar" + good[263:])
+
+
+@pytest.mark.parametrize(("size", "fine"), [(tar.MAX_EXTENSION, True), (tar.MAX_EXTENSION + 1, False)])
+def test_an_extended_header_has_its_largest_size(tmp_path: Path, size: int, fine: bool) -> None:
+    head = with_checksum(archive(("a", b""))[:124] + b"%011o" % size + archive(("a", b""))[135:156] + b"L"
+                         + archive(("a", b""))[157:512])  # fmt: skip
+    body = (b"long" + bytes(size - 4)).ljust(-(-size // 512) * 512, b"\0")
+    data = head + body + archive(("short", b"x"))
+    if fine:
+        assert entries(tmp_path, data) == [("long", 0o644, 1)]
+    else:
+        assert f"at most {tar.MAX_EXTENSION} are allowed" in bad(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    "record", [b"12 path=abc", b"12 path-abcd\n", b"14 path=abcd\n", b"path=abcd\n", b"11 path=abcd\n"]
+)
+def test_a_pax_header_that_cannot_be_read_is_refused(record: bytes) -> None:
+    assert tar._pax_name(b"12 path=abc\n", "x") == "abc"
+    with pytest.raises(FleetError, match="an extended header that cannot be read"):
+        tar._pax_name(record, "x")
+
+
+def test_a_folder_gets_each_member_with_exactly_its_mode(tmp_path: Path) -> None:
+    members = {name: source.Member(name, mode, name.encode()) for name, mode in
+               (("a/b/c", 0o644), ("a/b/d", 0o755), ("e", 0o600))}  # fmt: skip
+    output.write_folder(members, tmp_path)
+    found = {path.relative_to(tmp_path).as_posix(): path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name: path.read_bytes() for name, path in found.items()} == {name: name.encode() for name in members}
+    assert {name: path.stat().st_mode & 0o7777 for name, path in found.items()} == {
+        name: one.mode for name, one in members.items()
+    }
+
+
+def test_types_as_short_as_their_header_are_whole_and_shorter_ones_are_not() -> None:
+    head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 0, 0, 0)
+    assert minimal_btf.btf_problem(head) is None
+    assert minimal_btf.btf_problem(head[:-1]) == "is no BTF: it has 23 bytes only"
+    assert minimal_btf.btf_problem(b"\xeb\x9f" + head[2:]) == "is no raw little-endian BTF"
+    for at in (12, 20):  # the length of the types, of the strings
+        longer = head[:at] + struct.pack("<I", 4) + head[at + 4 :]
+        assert minimal_btf.btf_problem(longer) == "is cut off" and minimal_btf.btf_problem(longer + bytes(4)) is None
 
 
 # ---- the index of types ----
