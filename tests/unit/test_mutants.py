@@ -417,7 +417,7 @@ def test_wait():
 
 def test_another_process():
     command = [sys.executable, "-c", "from plugins import small; raise SystemExit(not small.over(9))"]
-    assert subprocess.run(command).returncode == 0
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}).returncode == 0
 
 
 def test_bad():
@@ -459,6 +459,8 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
         stored = small / "map.json"
         known = seen.complete(stored, copy, ["tests/test_small.py"], said.append)
         assert "test_bad" in said[0] and len(said) == 1
+        other = ("tests/test_small.py::test_another_process", "plugins/small.py", "over")
+        assert other in map(tuple, known["tests/test_small.py"]["seen"])
         assert planted(copy, "boundary", "return value >= LIMIT", known) == ("passed", "", 2)
         assert planted(copy, "constant_times", "LIMIT = (5 * 1000)", known)[0] == "failed"
         assert planted(copy, "swapped_boolean", "flag = True", known) == ("hung", "", 1)
