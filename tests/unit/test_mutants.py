@@ -287,6 +287,13 @@ def test_who_sees_a_fault_is_who_ran_its_function_and_passed() -> None:
     assert list(seen.tests_of(Fault("plugins/b.py", 0, 1, "", "x"), area, known)) == ["t::quick", "t::slow"]
 
 
+def test_the_digest_is_of_the_tests_and_of_what_their_files_hold() -> None:
+    known = {"t": ENTRY}
+    one = seen.digest(["t::a", "t::b"], known)
+    assert one == seen.digest(["t::b", "t::a"], known)
+    assert one not in (seen.digest(["t::a"], known), seen.digest(["t::a", "t::b"], {"t": {**ENTRY, "sha": "1"}}))
+
+
 def test_of_what_is_not_recorded_the_files_own_test_runs_first() -> None:
     known = {f"tests/test_{name}.py": {**ENTRY, "ends": {name: ("passed", 1.0)}} for name in ("run", "metrics")}
     area = Area("c/tell", [], list(known))

@@ -85,6 +85,11 @@ def passing(entry: Mapping[str, Any]) -> dict[str, float]:
     return {name: spent for name, (outcome, spent) in entry["ends"].items() if outcome == "passed"}
 
 
+def digest(tests: Iterable[str], known: Map) -> str:
+    """Which tests these are and what their files hold: a survivor is tried again when either is another."""
+    return sha("".join(f"{test} {known[test.split('::')[0]]['sha']}\n" for test in sorted(tests)).encode())
+
+
 def tests_of(fault: Fault, area: Area, known: Map) -> dict[str, float]:
     """{test: seconds} of what can see the fault, in the order in which it is best run."""
     if not area.traced:
