@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Iterator
 
@@ -96,10 +97,14 @@ def test_a_unit_that_ends_in_the_middle_of_the_question_is_no_error(tmp_path: Pa
 
     thread = threading.Thread(target=come_and_go)
     thread.start()
+    seen, rounds, until = set(), 0, time.monotonic() + 60
     try:
-        seen = [len(unitcgroup.find(UNIT, tmp_path)) for _round in range(3000)]
-        assert all(unitcgroup.pids(unitcgroup.find(UNIT, tmp_path)) == set() for _round in range(3000))
+        # On a busy machine the two may take turns for a while: go on until both were seen.
+        while (rounds < 3000 or not {0, 2} <= seen) and time.monotonic() < until:
+            seen.add(len(unitcgroup.find(UNIT, tmp_path)))
+            assert unitcgroup.pids(unitcgroup.find(UNIT, tmp_path)) == set()
+            rounds += 1
     finally:
         done.set()
         thread.join()
-    assert {0, 2} <= set(seen), "the unit never went away in the middle of a question"
+    assert {0, 2} <= seen, "the unit never went away in the middle of a question"
