@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import (
     capability_document,
     census,
@@ -164,7 +165,7 @@ def test_what_is_not_known_of_a_stratum_reads_unknown() -> None:
 @pytest.mark.parametrize("value", ["6.1", "6.1/x86_64", "6.1/x86_64/debian/12", "6.1//debian", 6.1, "", "a b/c/d"])
 def test_an_expected_stratum_that_is_none_is_refused(value: Any) -> None:
     host = {"inventory_hostname": "h", "ebpf_fleet_expected_stratum": value}
-    with pytest.raises(strata.StrataError, match=r"^h: ebpf_fleet_expected_stratum .* is not FAMILY/MACHINE/DISTRO"):
+    with pytest.raises(FleetError, match=r"^h: ebpf_fleet_expected_stratum .* is not FAMILY/MACHINE/DISTRO"):
         strata.rollout_hosts([host])
 
 
