@@ -150,7 +150,7 @@ def test_a_policy_feature_is_refused_where_no_healthy_release_observes(
         (VALUES, {"ebpf_fleet_bake": "86400"}, {}, None),
         (VALUES, {"ebpf_fleet_bake": "30"}, {"ebpf_fleet_bake": 86401}, "w2: ebpf_fleet_bake: is 86401"),
         (RECORDS, {"ebpf_fleet_report_dir": "."}, {}, None),
-        (RECORDS, {"ebpf_fleet_report_dir": "none"}, {}, "none is no folder on the controller; make it first."),
+        (RECORDS, {"ebpf_fleet_report_dir": "none"}, {}, "none is not a folder on the controller; make it first."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_a_host_is_changed(
