@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -44,8 +45,13 @@ def run_pytest(name: str, *paths: str, **variables: str) -> Count:
     report.unlink(missing_ok=True)
     chosen = ["-m", "not slow"] if is_quick() else []
     command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *chosen, *paths]
-    settings = {**environment(), **variables}
+    # Each pytest takes others' access from the folder above its temporary ones, and the loader's user needs it.
+    folders = Path(tempfile.mkdtemp(prefix=f"ebpf-fleet-{name}-"))
+    folders.chmod(0o755)
+    settings = {**environment(), "PYTEST_DEBUG_TEMPROOT": str(folders), **variables}
     rc = subprocess.run(command, cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, check=False).returncode
+    if rc == 0:
+        shutil.rmtree(folders, ignore_errors=True)
     if not report.exists():
         return Count(failed=1)
     count = read_report(report)

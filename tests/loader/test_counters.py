@@ -139,6 +139,9 @@ def test_more_entries_than_one_batch_holds(counting: Counting) -> None:
     wait_for(lambda: counted() == 60000, "every call is in a series or among those not kept", 30)
     metrics = counting.metrics()
     assert len(metrics.samples[METRIC]) == 16384, "series are bounded"
+    # A batch has room for 32768 of them.
+    maps = {each["name"]: each for each in service.feature("counter_kinds")["maps"]}
+    assert maps["ef_ck_count"]["entries"] == 50000, "the entries of every batch count"
     unkept = metrics.samples["ebpf_fleet_series_unkept_total"]
     assert unkept == {(("feature", "counter_kinds"),): float(60000 - metrics.total(METRIC))}
     assert service.journal().count("more than 16384 series") == 1

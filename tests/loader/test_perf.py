@@ -90,6 +90,27 @@ def test_records_arrive_whole_and_in_order(service: Service, caller: Caller) -> 
     assert 0 <= newest <= time.time_ns() - before + 5 * 10**9
 
 
+def test_a_record_that_is_too_short_is_dropped_counted_and_said_once(
+    loader: Path, tmp_path: Path, trust: Trust, caller: Caller
+) -> None:
+    """Without the last 16 of its 40 bytes; the kernel pads a record to 8."""
+    options = (f"-DEF_PERF_EVENTS_PID={caller.pid}", "-DEF_PERF_EVENTS_SHORT=16")
+    data = compile_ours("perf_events", "perf", tmp_path / "short.bpf.o", *options)
+    made = make_service(loader, tmp_path, trust, {"perf_events": (fixture_contract("perf_events"), {"perf": data})})
+    made.want("perf_events")
+    try:
+        made.start_settled()
+        caller.call(100)
+        counters = at_rest(made, 100)
+        assert counters["dropped"] == counters["produced"] // 2 and counters["produced"] == total(counters)
+        assert [each["number"] for each in made.events()] == list(range(0, counters["produced"], 2))
+        assert made.journal().count("expected 40; it is dropped") == 1
+        consumer = made.feature("perf_events")["consumer"]
+        assert (consumer["lost"], consumer["unwritten"]) == (0, counters["dropped"])
+    finally:
+        made.stop(signal.SIGKILL)
+
+
 def test_every_record_has_an_outcome_when_the_buffer_overflows(service: Service, caller: Caller) -> None:
     service.start_settled()
     caller.call(10)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import answers
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import parse
-from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, kernelfacts
+from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities, hookask, kernelfacts
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, kernelask, loaded
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import kernel_family, read_os_release
 
@@ -171,6 +171,25 @@ class TestStanding:
         found = kernelask.helper_answer(bpfsys.Verdict(errno.EPERM, ""), TRUSTED)
         assert (found["answer"], found["reason_code"]) == ("no", "EF_PERMISSION")
         assert kernelask.helper_answer(bpfsys.Verdict(errno.EPERM, ""), STRANGER)["answer"] == "unknown"
+
+    @pytest.mark.parametrize(
+        ("who", "probe", "tracepoint"),
+        [(LOCKED, ("no", "EF_LOCKDOWN"), ("no", "EF_LOCKDOWN")), (TRUSTED, None, ("yes", None))],
+    )
+    def test_under_lockdown_no_hook_that_reads_the_kernel_is_asked_for(
+        self, tmp_path: Path, who: kernelask.Standing, probe: tuple[str, str] | None, tracepoint: tuple[str, str | None]
+    ) -> None:
+        """With these files and without lockdown a tracepoint is there; a kprobe is then the kernel's to answer."""
+        (tmp_path / "sys/bus/event_source/devices/kprobe").mkdir(parents=True)
+        (tmp_path / "sys/bus/event_source/devices/kprobe/type").write_text("6\n")
+        (tmp_path / "sys/kernel/tracing/events/sched/sched_switch").mkdir(parents=True)
+        (tmp_path / "sys/kernel/tracing/events/sched/sched_switch/id").write_text("1\n")
+        asker = hookask.HookAsker(tmp_path, who, hookask.KernelTypes(tmp_path, []))
+        found = asker.ask("tracepoint:sched/sched_switch")
+        assert (found["answer"], found.get("reason_code")) == tracepoint
+        for kind in ("kprobe", "kretprobe") if probe else ():
+            found = asker.ask(f"{kind}:vfs_read")
+            assert (found["answer"], found["reason_code"]) == probe and "confidentiality" in found["evidence"]
 
     def test_under_lockdown_the_helpers_that_read_the_kernel_are_not_asked(self) -> None:
         found = kernelask.HelperAsker(LOCKED, "kprobe", []).ask("probe_read_kernel")

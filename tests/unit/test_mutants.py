@@ -287,6 +287,13 @@ def test_who_sees_a_fault_is_who_ran_its_function_and_passed() -> None:
     assert list(seen.tests_of(Fault("plugins/b.py", 0, 1, "", "x"), area, known)) == ["t::quick", "t::slow"]
 
 
+def test_the_digest_is_of_the_tests_and_of_what_their_files_hold() -> None:
+    known = {"t": ENTRY}
+    one = seen.digest(["t::a", "t::b"], known)
+    assert one == seen.digest(["t::b", "t::a"], known)
+    assert one not in (seen.digest(["t::a"], known), seen.digest(["t::a", "t::b"], {"t": {**ENTRY, "sha": "1"}}))
+
+
 def test_of_what_is_not_recorded_the_files_own_test_runs_first() -> None:
     known = {f"tests/test_{name}.py": {**ENTRY, "ends": {name: ("passed", 1.0)}} for name in ("run", "metrics")}
     area = Area("c/tell", [], list(known))
@@ -417,7 +424,7 @@ def test_wait():
 
 def test_another_process():
     command = [sys.executable, "-c", "from plugins import small; raise SystemExit(not small.over(9))"]
-    assert subprocess.run(command).returncode == 0
+    assert subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}).returncode == 0
 
 
 def test_bad():
@@ -459,6 +466,8 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
         stored = small / "map.json"
         known = seen.complete(stored, copy, ["tests/test_small.py"], said.append)
         assert "test_bad" in said[0] and len(said) == 1
+        other = ("tests/test_small.py::test_another_process", "plugins/small.py", "over")
+        assert other in map(tuple, known["tests/test_small.py"]["seen"])
         assert planted(copy, "boundary", "return value >= LIMIT", known) == ("passed", "", 2)
         assert planted(copy, "constant_times", "LIMIT = (5 * 1000)", known)[0] == "failed"
         assert planted(copy, "swapped_boolean", "flag = True", known) == ("hung", "", 1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import platform
 import random
 import shutil
 import struct
@@ -182,6 +183,99 @@ def test_the_lsm_is_on_by_command_line_or_configuration(
     policy = contract("policy", ("full", ["attach:lsm:file_open"]))
     said = nextkernel.Next(root, choice, facts(), [policy]).attach("lsm", "file_open")
     assert said["answer"] == answer, said
+
+
+# By which option a type is more than a name, and a function that is there only then.
+CONDITIONS = {
+    "program_type": {
+        **dict.fromkeys(("kprobe", "tracepoint", "raw_tracepoint", "raw_tracepoint_writable", "perf_event", "tracing"),
+                        ("CONFIG_BPF_EVENTS", "trace_call_bpf")),
+        "lsm": ("CONFIG_BPF_LSM", "bpf_lsm_file_open"),
+        "lirc_mode2": ("CONFIG_BPF_LIRC_MODE2", "lirc_prog_attach"),
+        "struct_ops": ("CONFIG_BPF_JIT", "bpf_struct_ops_map_alloc"),
+        "netfilter": ("CONFIG_NETFILTER_BPF_LINK", "bpf_nf_link_attach"),
+    },
+    "map_type": {
+        "perf_event_array": ("CONFIG_PERF_EVENTS", "perf_event_fd_array_get_ptr"),
+        "stack_trace": ("CONFIG_PERF_EVENTS", "stack_map_alloc"),
+        "xskmap": ("CONFIG_XDP_SOCKETS", "xsk_map_alloc"),
+        "cgroup_array": ("CONFIG_CGROUPS", "cgroup_fd_array_get_ptr"),
+        "cgroup_storage": ("CONFIG_CGROUP_BPF", "cgroup_storage_map_alloc"),
+        "percpu_cgroup_storage": ("CONFIG_CGROUP_BPF", "cgroup_storage_map_alloc"),
+        "struct_ops": ("CONFIG_BPF_JIT", "bpf_struct_ops_map_alloc"),
+        "inode_storage": ("CONFIG_BPF_LSM", "inode_storage_map_alloc"),
+    },
+}  # fmt: skip
+EACH = [(kind, name, *need) for kind, table in CONDITIONS.items() for name, need in table.items()]
+
+
+def of_types(root: Path, kind: str, name: str, config: str | None, functions: tuple[str, ...]) -> str:
+    made = Btf()
+    made.enum("bpf_prog_type", "BPF_PROG_TYPE_", [name.upper()] if kind == "program_type" else ["X"])
+    made.enum("bpf_map_type", "BPF_MAP_TYPE_", [name.upper()] if kind == "map_type" else ["X"])
+    made.add("", FUNC_PROTO)
+    for function in functions:
+        made.add(function, FUNC, 3)
+    coming = nextkernel.Next(host(root, made.blob(), config), nextkernel.Choice(RELEASE, "test"), facts(), [])
+    return str(getattr(coming, kind)(name)["answer"])
+
+
+@pytest.mark.parametrize(("kind", "name", "option", "function"), EACH)
+def test_a_type_is_there_by_its_option_or_else_by_its_function(
+    tmp_path: Path, kind: str, name: str, option: str, function: str
+) -> None:
+    cases = {
+        "on": (f"CONFIG_X=y\n{option}=y\n", (), "yes"),
+        "module": (f"CONFIG_X=y\n{option}=m\n", (), "yes"),
+        "off": (f"CONFIG_X=y\n# {option} is not set\n", (function,), "no"),
+        "seen": (None, (function,), "yes"),
+        "unseen": (None, ("other",), "unknown"),
+    }
+    for case, (config, functions, answer) in cases.items():
+        (tmp_path / case).mkdir()
+        assert of_types(tmp_path / case, kind, name, config, functions) == answer, case
+
+
+@pytest.mark.parametrize("function", ["__x64_sys_execve", "__arm64_sys_execve", "__se_sys_execve", "sys_execve"])
+@pytest.mark.parametrize("way", ["enter", "exit"])
+def test_a_system_calls_tracepoint_is_there_by_any_name_of_its_function(
+    tmp_path: Path, function: str, way: str
+) -> None:
+    needs = contract("one", ("full", [f"attach:tracepoint:syscalls/sys_{way}_execve"]))
+    choice = nextkernel.Choice(RELEASE, "test")
+    (tmp_path / "with").mkdir()
+    coming = nextkernel.Next(host(tmp_path / "with", kernel_btf(functions=(function,))), choice, facts(), [needs])
+    assert coming.attach("tracepoint", f"syscalls/sys_{way}_execve")["answer"] == "yes"
+    (tmp_path / "without").mkdir()
+    coming = nextkernel.Next(host(tmp_path / "without", kernel_btf()), choice, facts(), [needs])
+    assert coming.attach("tracepoint", f"syscalls/sys_{way}_execve")["answer"] == "unknown"
+
+
+def test_the_kernel_that_comes_is_described_by_its_release_and_this_machine(tmp_path: Path) -> None:
+    root, choice = host(tmp_path, kernel_btf()), nextkernel.Choice(RELEASE, "test")
+    now = facts(kernel={"release": "6.1.0", "machine": "riscv64", "build_id": None})
+    found = nextkernel.Next(root, choice, now, []).facts()["kernel"]
+    assert {**found, "build_id": None} == {
+        "release": RELEASE, "family": "6.99", "distro_family": "debian-6.99", "machine": "riscv64", "build_id": None,
+    }  # fmt: skip
+    unknown = nextkernel.Next(root, choice, facts(kernel=None, distro=None), []).facts()["kernel"]
+    assert (unknown["machine"], unknown["distro_family"]) == (platform.machine(), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "present", "answer"),
+    [(None, "quiet lsm=bpf", "yes"), (None, "lsm=yama", "no"), ("lsm=yama", "lsm=bpf", "no"), (None, None, "unknown")],
+)
+def test_the_present_command_line_stands_for_one_that_is_not_known(
+    tmp_path: Path, given: str | None, present: str | None, answer: str
+) -> None:
+    root = host(tmp_path, kernel_btf(functions=("bpf_lsm_file_open",)))
+    if present is not None:
+        (root / "proc").mkdir()
+        (root / "proc/cmdline").write_text(present + "\n")
+    needs = contract("policy", ("full", ["attach:lsm:file_open"]))
+    coming = nextkernel.Next(root, nextkernel.Choice(RELEASE, "test", given), facts(), [needs])
+    assert coming.attach("lsm", "file_open")["answer"] == answer
 
 
 def test_an_option_that_is_off_goes_before_the_enum(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as obs
 
 from tests.unit.test_gate import status as status_of
+from tests.unit.test_status_values import STATUS
 
 STAT = "cpu  100 10 50 800 20 5 15 30 0 0\ncpu0 50 5 25 400 10 2 8 15 0 0\ncpu1 50 5 25 400 10 3 7 15 0 0\nintr 1\n"
 
@@ -162,6 +163,27 @@ def a_status(state: str, code: str, digest: str = "d", **cost: int | None) -> di
     feature = {"state": state, "reason_code": code}
     loader = {"cpu_ns": 5, "rss_bytes": 7, "map_memory_bytes": 0, **cost}
     return {"boot_id": "b", "bundle": {"digest": digest}, "features": {"runqlat": feature}, "loader": loader}
+
+
+def test_a_collector_speaks_while_it_lives_and_not_after(tmp_path: Path) -> None:
+    """Its file stays when it dies; what it last told is then no account of anything."""
+    places = obs.Places(collector_dir=tmp_path)
+    assert obs.read_collector(places) is None
+    child = subprocess.Popen(["sleep", "60"])
+    document = {**STATUS, "pid": child.pid}
+    (tmp_path / "status.json").write_text(json.dumps(document))
+    assert obs.read_collector(places) == document
+    child.kill()
+    child.wait()
+    assert obs.read_status(tmp_path) == (document, None)
+    assert obs.read_collector(places) is None
+
+
+@pytest.mark.parametrize("pid", [None, "1", True, 0, 1.0])
+def test_a_status_without_the_number_of_a_process_is_of_none(pid: Any) -> None:
+    assert obs.is_fresh({"pid": 1}, Path("/")) is True
+    assert obs.is_fresh({"pid": pid}, Path("/")) is False
+    assert obs.is_fresh(None, Path("/")) is False and obs.is_fresh({}, Path("/")) is False
 
 
 def test_what_bcc_runs_stands_in_the_place_of_what_the_loader_could_not() -> None:

@@ -142,7 +142,12 @@ def test_partial_leaves_hosts_out_on_purpose() -> None:
         (FLEET, [{"stage": "cell", "cell": "c9"}, {"stage": "fleet"}], {}, "no host is in cell 'c9'; there are c1, c2"),
         (FLEET, [{"stage": "region", "region": "r9"}, {"stage": "fleet"}], {}, "no host is in region 'r9'"),
         (FLEET, [{"stage": "cell"}, {"stage": "canary"}, {"stage": "fleet"}], {}, "canary after cell"),
-        (FLEET, [{"stage": "fleet"}, {"stage": "fleet"}], {}, "fleet more than once"),
+        (FLEET, [{"stage": "fleet"}, {"stage": "fleet"}], {}, "stages: fleet more than once; one is enough"),
+        (FLEET, [{"stage": "fleet"}, {"stage": "fleet", "name": "x"}], {}, "stages: fleet more than once; one"),
+        (FLEET, [{"stage": "canary"}, {"stage": "canary", "name": "x"}, {"stage": "fleet"}], {},
+         "stages: canary more than once; one is enough"),
+        (FLEET, [{"stage": "fleet"}, {"stage": "alone"}, {"stage": "alone", "name": "x"}], {},
+         "stages: alone more than once; one is enough"),
         (FLEET, [{"stage": "cell"}, {"stage": "cell"}, {"stage": "fleet"}], {}, "name cell more than once"),
         (FLEET, [{"stage": "canary"}], {}, "the last is not fleet"),
         (FLEET, [{"stage": "fleet"}, {"stage": "alone", "count": 1}], {}, "unknown 'count'"),
@@ -152,7 +157,7 @@ def test_partial_leaves_hosts_out_on_purpose() -> None:
         (FLEET, None, {"max_batch": 0}, "max_batch: is 0"),
         (FLEET, None, {"until": "regoin"}, "did you mean region"),
     ],
-)
+)  # fmt: skip
 def test_impossible_plans_are_refused(hosts: Any, stages: Any, more: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         plan(hosts, stages, **more)

@@ -148,6 +148,15 @@ def test_all_faults_are_told_at_once_with_the_hosts_that_have_them() -> None:
     assert variables.faults([{"inventory_hostname": "h", "ebpf_fleet_cell": "c"}]) == []
 
 
+@pytest.mark.parametrize(("bad", "named", "more"), [(20, 20, ""), (21, 20, " and 1 more"), (25, 20, " and 5 more")])
+def test_twenty_hosts_are_named_and_the_others_counted(bad: int, named: int, more: str) -> None:
+    hosts: list[dict[str, Any]] = [{"inventory_hostname": f"h{i}", "ebpf_fleet_cell": "c"} for i in range(30)]
+    for host in hosts[:bad]:
+        host["ebpf_fleet_region"] = False
+    (sentence,) = variables.faults(hosts)
+    assert sentence.startswith(", ".join(f"h{i}" for i in range(named)) + f"{more}: ebpf_fleet_region: is False")
+
+
 def test_a_kill_is_not_kept_from_hosts_by_values_that_it_does_not_use() -> None:
     bad = {"inventory_hostname": "h", "ebpf_fleet_bake": "soon"}
     assert variables.faults([bad], variables.KILL) == [] != variables.faults([bad], variables.ROLLOUT)

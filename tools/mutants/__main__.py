@@ -108,7 +108,7 @@ def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, res
             break
         text = texts[fault.path]
         tests = seen.tests_of(fault, area, known)
-        digest = seen.sha("".join(f"{test} {known[test]['sha']}\n" for test in area.tests if test in known).encode())
+        digest = seen.digest(tests, known)
         key = fault.key(text)
         one = results.find(key, digest)
         if one is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
@@ -27,7 +28,15 @@ def record(copy: Copy, test: str, limit: float = 1800) -> dict[str, Any]:
     folder.chmod(0o1777)
     trace = copy.root / "tools/mutants/trace"
     path = f"{trace}:{copy.root}:{copy.root}/collections"
-    copy.run([test], limit, "-p", "seen_plugin", "-m", "not slow", PYTHONPATH=path, EBPF_FLEET_SEEN=str(folder))
+    # Tests give the processes that they start a PYTHONPATH of their own, which has one of these folders.
+    beside = [folder / "sitecustomize.py" for folder in (copy.root, copy.root / "collections") if folder.is_dir()]
+    for place in beside:
+        shutil.copy(trace / "sitecustomize.py", place)
+    try:
+        copy.run([test], limit, "-p", "seen_plugin", "-m", "not slow", PYTHONPATH=path, EBPF_FLEET_SEEN=str(folder))
+    finally:
+        for place in beside:
+            place.unlink()
     ends, seen = {}, set()
     for file in folder.iterdir():
         if file.name == "ends.json":
@@ -74,6 +83,11 @@ def complete(stored: Path, copy: Copy, tests: Iterable[str], say: Callable[[str]
 def passing(entry: Mapping[str, Any]) -> dict[str, float]:
     """{test: seconds} of those that passed."""
     return {name: spent for name, (outcome, spent) in entry["ends"].items() if outcome == "passed"}
+
+
+def digest(tests: Iterable[str], known: Map) -> str:
+    """Which tests these are and what their files hold: a survivor is tried again when either is another."""
+    return sha("".join(f"{test} {known[test.split('::')[0]]['sha']}\n" for test in sorted(tests)).encode())
 
 
 def tests_of(fault: Fault, area: Area, known: Map) -> dict[str, float]:
