@@ -13,6 +13,10 @@ from ansible_collections.ebpf.fleet.collectors.fleet_bcc.live import HIST_SLOTS,
 BUCKETS = 40
 SCALE_DIGITS = {"nanoseconds": 9, "microseconds": 6, "bytes": 0, "count": 0}
 
+# The loader's words, in its order (tests/unit/test_words_agree.py).
+PROFILES = ("full", "reduced", "disabled")
+STATES = ("off", "attached", "killed", "disabled", "shed")
+
 
 def decimal(number: int, digits: int) -> str:
     """number / 10^digits without a detour over floating point."""
@@ -53,13 +57,13 @@ class Metrics:
     def profiles(self, features: dict[str, Any]) -> None:
         self.head("feature_profile", "gauge", "1 for the profile that the feature has reached.")
         for name, feature in features.items():
-            for profile in ("full", "reduced", "disabled"):
+            for profile in PROFILES:
                 self.put("feature_profile", int(feature["profile"] == profile), feature=name, profile=profile)
 
     def states(self, features: dict[str, Any]) -> None:
         self.head("feature_state", "gauge", "1 for the state that the feature is in.")
         for name, feature in features.items():
-            for state in ("off", "attached", "killed", "disabled", "shed"):
+            for state in STATES:
                 self.put("feature_state", int(feature["state"] == state), feature=name, state=state)
         self.head("feature_wanted", "gauge", "1 where desired.json wants the feature.")
         for name, feature in features.items():

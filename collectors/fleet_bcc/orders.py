@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 KILL_CODES = ("EF_KILLED_GLOBAL", "EF_KILLED_FEATURE", "EF_KILLED_FAMILY")
-FAMILY = re.compile(r"(?:.+-)?[0-9]+\.[0-9]+")
+FAMILY = re.compile(r"(?:[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*-)?[0-9]+\.[0-9]+")
 
 
 class Order(NamedTuple):

@@ -13,7 +13,7 @@ from tests.loader.service import Service, feature_of, make_service, until_end, w
 from tests.loader.test_lease import lease
 from tests.loader.test_standing import refused
 from tests.support.odd_documents import DESIRED, LEASE, MARK, Odd
-from tests.support.odd_orders import ORDERS, named
+from tests.support.odd_orders import FAMILIES, ORDERS, named
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,16 @@ def test_order(service: Service, name: str) -> None:
     finally:
         path.unlink()
         service.wait_state("runqlat", "attached")
+
+
+def test_a_family_that_no_host_can_have_is_told_as_a_typo(service: Service) -> None:
+    paths = {service.order(f"family.{name}"): meant for name, meant in FAMILIES.items() if name != "6.1"}
+    try:
+        status = service.fresh_status()
+        assert sorted(status["kill_unknown"]) == sorted(str(path) for path, meant in paths.items() if not meant)
+    finally:
+        for path in paths:
+            path.unlink()
 
 
 @pytest.mark.parametrize("odd", MARK, ids=lambda odd: odd.name)

@@ -38,6 +38,39 @@ ORDERS: dict[str, bool] = {
     "x" * 255: False,
 }
 
+# What a family is called, and whether a file `family.…` of that name is an order at all. One that is not concerns no
+# host and is told as a typo; one that is may be another host's.
+FAMILIES: dict[str, bool] = {
+    "6.1": True,
+    "9.99": True,
+    "debian-6.1": True,
+    "amazon-linux-6.1": True,
+    "06.01": True,
+    "": False,
+    "6": False,
+    "6.": False,
+    ".1": False,
+    "-6.1": False,
+    "6.1.0": False,
+    "6.1-": False,
+    "6.x": False,
+    "6.+1": False,
+    "6.-1": False,
+    "+6.1": False,
+    "6. 1": False,
+    " 6.1": False,
+    "6.1 ": False,
+    "6,1": False,
+    "debian": False,
+    "debian-": False,
+    "debian6.1": False,
+    "debian- 6.1": False,
+    "debian--6.1": False,
+    "debian 12-6.1": False,
+    "d\u00e9bian-6.1": False,
+    "opensuse_leap.15-6.4": True,
+}
+
 
 def named(name: str, family: str, distro_family: str) -> str:
     """The file's name on a host of these families."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc import orders as bcc_orders
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import mark as mk
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import parse_desired, render_desired
@@ -13,7 +14,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import UN
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 
 from tests.support.odd_documents import DESIRED, LEASE, MARK, Odd
-from tests.support.odd_orders import ORDERS, named
+from tests.support.odd_orders import FAMILIES, ORDERS, named
 
 FEATURES = {"runqlat": {"enabled": True, "sample_every": 7}}
 GRANTED = Lease("d" * 64, "boot", 10**15, "me")
@@ -39,6 +40,13 @@ def test_order(name: str, tmp_path: Path) -> None:
     found = orders.orders_in(tmp_path)
     off = any(standing._concerns(order, ("6.1", "debian-6.1"), ["runqlat"]) for order in found)
     assert off is ORDERS[name]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_family_may_be_called(name: str) -> None:
+    """As a person writes a scope, and as the BCC collector reads the folder."""
+    assert (orders.refusal(f"kernel_family={name}", "engaged") == "") is FAMILIES[name]
+    assert (bcc_orders.judge_order(f"family.{name}", ["4.4"], []) is False) is FAMILIES[name]
 
 
 @pytest.mark.parametrize("odd", MARK, ids=lambda odd: odd.name)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "control/orders.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -31,15 +32,29 @@ static bool is_feature(const struct ef_bundle *bundle, const char *name) {
 	return bundle ? ef_bundle_has(bundle, name) : *name != 0;
 }
 
-/* MAJOR.MINOR or DISTRO-MAJOR.MINOR, of whatever host. */
+/* Whether it may name a distribution; the dash before the version is name[size]. */
+static bool is_distro(const char *name, size_t size) {
+	for (size_t i = 0; i < size; i++) {
+		bool good = name[i] == '-'
+				? i && name[i + 1] != '-'
+				: isalnum((unsigned char)name[i]) || strchr("._", name[i]);
+
+		if (!good)
+			return false;
+	}
+	return size;
+}
+
+/* MAJOR.MINOR or DISTRO-MAJOR.MINOR, of whatever host; all else is a typo, and told. */
 static bool is_family(const char *name) {
+	static const char digits[] = "0123456789";
 	const char *dash = strrchr(name, '-');
 	const char *version = dash ? dash + 1 : name;
-	unsigned major, minor;
-	int end = 0;
+	size_t major = strspn(version, digits);
+	size_t minor = version[major] == '.' ? strspn(version + major + 1, digits) : 0;
 
-	return dash != name && *version >= '0' && *version <= '9' &&
-	       sscanf(version, "%u.%u%n", &major, &minor, &end) == 2 && !version[end];
+	return major && minor && !version[major + 1 + minor] &&
+	       (!dash || is_distro(name, (size_t)(dash - name)));
 }
 
 enum verdict { HOLDS, ELSEWHERE, UNKNOWN };
@@ -50,11 +65,11 @@ static enum verdict judge(const char *name, const struct ef_kernel *kernel,
 		return HOLDS;
 	if (!strncmp(name, "feature.", 8))
 		return is_feature(bundle, name + 8) ? HOLDS : UNKNOWN;
-	if (strncmp(name, "family.", 7) || !is_family(name + 7))
+	if (strncmp(name, "family.", 7))
 		return UNKNOWN;
 	if (ef_kernel_is_of(kernel, name + 7))
 		return HOLDS;
-	return ELSEWHERE;
+	return is_family(name + 7) ? ELSEWHERE : UNKNOWN;
 }
 
 static void take_entry(struct ef_orders *orders, const char *dir, const char *name,

@@ -57,6 +57,9 @@ def having(required: dict[str, Rule], optional: dict[str, Rule] | None = None) -
 
 
 COUNT: Rule = whole()
+# What a feature may be in (bpf/loader/feature/state.c; tests/unit/test_words_agree.py).
+STATES = ("off", "attached", "killed", "disabled", "shed")
+
 MEASURED: Rule = maybe(COUNT)
 PID: Rule = whole(1, PID_LIMIT)
 ID: Rule = whole(0, (1 << 32) - 1)
@@ -81,7 +84,7 @@ DEGRADED = having({"step": NAME, "reason_code": NAME, "reason": NOTE, "steps": C
 FEATURE = having(
     {
         "wanted": FLAG,
-        "state": word("off", "attached", "killed", "disabled", "shed"),
+        "state": word(*STATES),
         "profile": word(*PROFILES),
         "programs": items(PROGRAM),
         "counters": maybe(COUNTERS),
