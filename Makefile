@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: feature contract bench checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host mutants
+.PHONY: feature contract bench bench-against checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host mutants
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ mutants: build ## faults planted by rule, and which no test notices; hours: AREA
 
 bench: build ## ours beside peers, here and in a VM: build/bench/results.json, docs/benchmarks/; some 10 minutes
 	@$(SUDO) $(PYTHON) -m tools.bench
+
+bench-against: build ## those benchmarks in this tree and in an older commit: OLD=REVISION, NAMES="runqlat idle" for some
+	@$(SUDO) $(PYTHON) -m tools.bench.against $(OLD) $(NAMES)
 
 soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1000 random kill -9; build/soak/report.json
 	@$(SUDO) $(PYTHON) -m tests.soak --minutes $(or $(MINUTES),30)

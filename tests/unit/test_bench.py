@@ -12,6 +12,7 @@ import pytest
 from tests.lab.errors import LabError
 from tools.bench import bcc, page
 from tools.bench import run as bench
+from tools.bench.against import compared
 from tools.bench.cost import Cost
 from tools.bench.machine import beyond_rings
 from tools.bench.page import curves_table
@@ -224,3 +225,18 @@ def test_buffers_of_bpf_are_not_the_process_own_memory() -> None:
         "7f40-7f50 rw-p 00000000 00:00 0\nRss: 8 kB\n"
     )
     assert beyond_rings(text) == 108 * 1024
+
+
+def row(name: str, ours: float | None, ratio: float | None) -> dict[str, object]:
+    return {"name": name, "unit": "ms", "ours": ours, "peer": "p", "peer_value": None, "ratio": ratio}
+
+
+def test_an_old_commit_and_a_new_one_are_compared_row_by_row() -> None:
+    old = [row("start", 10, 1.0), row("start", 20, 2.0), row("gone", 1, 1.0), row("nothing", None, None)]
+    new = [row("start", 30, 1.2), row("nothing", 5, None), row("fresh", 7, 0.5)]
+    assert compared(old, new) == [
+        {"name": "start", "unit": "ms", "old": 15.0, "new": 30, "ratio": 2.0, "against_peer": 0.8},
+        {"name": "nothing", "unit": "ms", "old": None, "new": 5, "ratio": None, "against_peer": None},
+        {"name": "fresh", "unit": "ms", "old": None, "new": 7, "ratio": None, "against_peer": None},
+        {"name": "gone", "unit": "ms", "old": 1, "new": None, "ratio": None, "against_peer": None},
+    ]
