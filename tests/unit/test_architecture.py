@@ -20,7 +20,7 @@ TEXTS = {
     if path.suffix in (".py", ".c", ".h", ".sh", ".yml", ".md", ".j2")
 }
 # What stands in the file and nowhere else. When a thing moves, its row here stays and the page's path changes.
-# The BCC collector (collectors/bcc.py) has a copy of some helps, and is not searched.
+# The BCC collector (collectors/) has a copy of some helps, as it runs from a bundle; it is not searched.
 THINGS = {
     "an order's file name": 'else f"{self.kind}.{self.name}"',
     "the drop counter": "EF_DROPPED,\n",
