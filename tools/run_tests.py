@@ -39,11 +39,15 @@ class Count(NamedTuple):
         return Count(*(mine + theirs for mine, theirs in zip(self, other)))
 
 
-def run_pytest(name: str, *paths: str, **variables: str) -> Count:
-    """Run one pytest suite with more environment variables; a run that ends without a report counts as one failure."""
+def run_pytest(name: str, *paths: str, mark: str = "", **variables: str) -> Count:
+    """Run one pytest suite, of which only what is marked so; a run that ends without a report counts as one failure.
+
+    `variables` are more environment variables.
+    """
     report = OUT / f"{name}.xml"
     report.unlink(missing_ok=True)
-    chosen = ["-m", "not slow"] if is_quick() else []
+    marks = " and ".join(filter(None, [mark, "not slow" if is_quick() else ""]))
+    chosen = ["-m", marks] if marks else []
     command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *chosen, *paths]
     # Each pytest takes others' access from the folder above its temporary ones, and the loader's user needs it.
     folders = Path(tempfile.mkdtemp(prefix=f"ebpf-fleet-{name}-"))
@@ -145,6 +149,10 @@ def run_flood() -> Count:
     return (Count(passed=1) if booted else Count(failed=1)).plus(found)
 
 
+# What runs beside others, and what shares this machine's kernel with all that is loaded into it: pyproject.toml.
+APART = "(apart and not kernel)"
+SHARED = "(kernel or not apart)"
+
 # Every parser, and the service through attach, kill, detach and its files.
 SANITIZED = ("verify", "desired", "contract", "inspect", "control", "metrics")
 
@@ -195,11 +203,10 @@ def run_oracle(hosts: str) -> Count:
 
 
 SUITES: dict[str, Callable[[], Count]] = {
-    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
-    "loader": lambda: run_pytest("loader", "tests/loader", "tests/verifiers"),
+    "loader": lambda: run_pytest("loader", "tests/loader", mark=SHARED),
     "soak": lambda: run_pytest("soak", "tests/soak"),
     "sanitize": run_sanitized,
-    "integration": lambda: run_pytest("integration", "tests/integration"),
+    "integration": lambda: run_pytest("integration", "tests/integration", mark=SHARED),
     "host": lambda: run_pytest("host", "tests/host"),
     "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
@@ -208,12 +215,15 @@ SUITES: dict[str, Callable[[], Count]] = {
 }
 
 
-# What loads no program and is not hurt by company runs beside a suite that leaves a core free, and is told behind it.
+# What loads no program and ends no process of the unit: one after the other, beside the suites that do, from the start
+# until the first guest is booted. It waits for them where both want the CPU, and is told when it has ended.
 BESIDE: dict[str, Callable[[], Count]] = {
-    "fuzz": lambda: run_pytest("fuzz", "tests/fuzz/test_fuzz.py"),
+    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
     "images": run_images,
+    "apart": lambda: run_pytest("apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART),
+    "fuzz": lambda: run_pytest("fuzz", "tests/fuzz/test_fuzz.py"),
 }
-HOSTS_BESIDE = "integration"
+FIRST_WITH_GUESTS = "fleet"
 BESIDE_LOG = OUT / "beside.log"
 
 
@@ -232,10 +242,10 @@ SLOW: dict[str, Callable[[], Count]] = {
 
 
 def begin_beside() -> subprocess.Popen[bytes]:
-    """Start what runs beside another suite."""
-    print(f"=== beside it: {', '.join(BESIDE)}, told behind it ({BESIDE_LOG})", flush=True)
+    """Start what runs beside the others."""
+    print(f"=== beside the rest: {', '.join(BESIDE)}, told before the guests are booted ({BESIDE_LOG})", flush=True)
     with BESIDE_LOG.open("wb") as log:
-        command = [sys.executable, "-m", "tools.run_tests", *BESIDE]
+        command = ["nice", "-n", "10", sys.executable, "-m", "tools.run_tests", *BESIDE]
         return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
@@ -275,14 +285,14 @@ def told(row: Row) -> str:
 
 
 def run_all(names: list[str]) -> list[Row]:
-    """Run these suites; what may run beside another does so where all are wanted."""
-    rows = []
-    for name in names or [*SUITES, *([] if is_quick() else SLOW)]:
-        beside = begin_beside() if not names and name == HOSTS_BESIDE else None
-        started = time.monotonic()
-        rows.append(run_suite(name))
-        if beside is not None:
+    """Run these suites; where all are wanted, some of them beside the others."""
+    if names:
+        return [run_suite(name) for name in names]
+    rows, beside, started = [], begin_beside(), time.monotonic()
+    for name in [*SUITES, *([] if is_quick() else SLOW)]:
+        if name == FIRST_WITH_GUESTS:
             rows.append(Row("+".join(BESIDE), end_beside(beside), time.monotonic() - started))
+        rows.append(run_suite(name))
     return rows
 
 

@@ -35,6 +35,8 @@ FILES = (
     "manifest.json",
     "manifest.json.sig",
 )  # fmt: skip
+# Those in which there is a byte to change; a package of the collector may have an empty __init__.py.
+FILLED = tuple(path for path in FILES if collector_files(REPO).get(path) != b"")
 
 # Runs the real module with the arguments of standard input. With KILL_AT=n the
 # process gets SIGKILL just before its n-th act on a path below KILL_ROOT.

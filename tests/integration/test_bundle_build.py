@@ -24,6 +24,8 @@ from tests.integration.release_host import (
     run_module,
 )
 
+pytestmark = pytest.mark.apart
+
 PLAYBOOK = REPO / "playbooks/release.yml"
 
 

@@ -23,6 +23,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.facts.kernelfacts impor
 
 from tests.integration.release_host import CREATED, REPO, make_key, run_module
 
+pytestmark = pytest.mark.apart
+
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 SOURCE = """
 #include "ef.h"

@@ -17,6 +17,8 @@ from tests.integration.release_host import REPO, as_bundle, make_key, order, pub
 from tests.integration.test_playbooks import OWN_STATE, run
 from tests.unit.test_nextkernel_image import bzimage, vmlinux
 
+pytestmark = pytest.mark.apart
+
 FEATURES = ["exec_events", "exec_policy", "file_unlinks", "runqlat"]
 NEXT = "9.9.0-1-next"
 # Port 9 answers to nobody.

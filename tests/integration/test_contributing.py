@@ -24,6 +24,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.contracts import
 from tests.integration import additions
 from tests.integration.additions import CHECK, CODE, FEATURE, KERNEL, KIND, METRIC, Addition
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs/contributing"
 ADDITIONS = [FEATURE, METRIC, CHECK, KIND, CODE, KERNEL]
@@ -31,6 +33,12 @@ STEP = re.compile(r"^\| (\d+) \| `([^`]+)` \| (.+) \|$", re.M)
 WHERE = re.compile(r"^\| ([^|`]+) \| `([^`]+)` \| (.+) \|$", re.M)
 LONGEST = "dns_queries_of_every_user_by_uid"
 FORMS = pytest.mark.parametrize("addition", ADDITIONS, ids=lambda one: one.page)
+# Two of them compile what they make at each step that is taken away.
+LONG = pytest.mark.parametrize(
+    "addition",
+    [pytest.param(one, marks=pytest.mark.slow) if one in (FEATURE, KIND) else one for one in ADDITIONS],
+    ids=lambda one: one.page,
+)
 
 
 def page_of(addition: Addition) -> str:
@@ -183,7 +191,7 @@ def add(tree: Tree, addition: Addition) -> dict[str, str | None]:
     return before
 
 
-@FORMS
+@LONG
 def test_the_steps_of_the_page_make_it_and_each_is_needed(built: Tree, clean: Tree, addition: Addition) -> None:
     before = add(clean, addition)
     assert clean.changed() == set(addition.edits) == set(steps(addition)), "the page names what must be changed"

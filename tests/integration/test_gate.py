@@ -15,6 +15,8 @@ from tests.loader.bundles import Trust
 from tests.loader.service import contract_of, feature_of
 from tests.unit.test_gate import CONTRACTS, observation
 
+pytestmark = pytest.mark.apart
+
 EXPECTED = {"*": {"exec_events": "full"}}
 
 
@@ -165,6 +167,7 @@ def test_bad_arguments_fail_with_one_message(tmp_path: Path, arguments: dict[str
 
 @pytest.mark.skipif(not can_sandbox(), reason="loading programs needs root")
 @pytest.mark.slow
+@pytest.mark.kernel
 def test_a_real_loader_is_judged(tmp_path: Path, loader: Path, feature_objects: Path, trust: Trust) -> None:
     """Every check but those of systemd and of the noisy machine must come to an end of its own."""
     names = ("runqlat", "exec_events")

@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.runner import ROOT
+
+pytestmark = pytest.mark.apart
 
 PLAY = """
 - hosts: localhost

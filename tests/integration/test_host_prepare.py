@@ -14,6 +14,8 @@ import pytest
 
 from tests.integration.runner import ROOT, run_one
 
+pytestmark = pytest.mark.apart
+
 # A mount namespace in which this machine looks as if systemd had booted it; no unit is touched in it.
 AS_IF_BOOTED = 'mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system && exec "$@"'
 

@@ -13,7 +13,10 @@ import pytest
 
 from tests.integration.release_host import FolderHost, make_bundle, run_ansible, run_module
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a host's lease belongs to root; run as root")
+pytestmark = [
+    pytest.mark.apart,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a host's lease belongs to root; run as root"),
+]
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 SECOND = 1_000_000_000
 GRANT = {"seconds": 600, "holder": "rollout 7"}

@@ -19,6 +19,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as k
 from tests.integration.test_capabilities_playbook import bundle  # noqa: F401
 from tests.integration.test_playbooks import rollout_options, run
 
+pytestmark = pytest.mark.apart
+
 PAINT = "\x1b[2J\x1b[HAll 500 hosts confirmed\r\x9b2J\u202eflesrever\u2066\x07|`*<script>alert(1)</script>"
 INJECT = "{{ lookup('ansible.builtin.pipe', 'touch MARKER') }}{% set x = cycler.__init__.__globals__ %} `[?x]`|[*]"
 # What a host may answer to a module: ansible-core runs its interpreter with the module's path.

@@ -18,6 +18,8 @@ from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import
 
 from tests.integration.test_playbooks import bundle, rollout_options  # noqa: F401
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURE = ROOT / "tests/fixtures/names/inventory.json"
 NAMES: list[str] = json.loads(FIXTURE.read_text())["all"]["hosts"]

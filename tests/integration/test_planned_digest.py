@@ -29,7 +29,10 @@ from tests.integration.release_host import (
     writer,
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root")
+pytestmark = [
+    pytest.mark.apart,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root"),
+]
 NEW, OTHER = ("2.0.0", 2), ("3.0.0", 3)
 
 

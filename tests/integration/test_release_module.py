@@ -21,6 +21,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release.store import La
 
 from tests.integration.release_host import (
     FILES,
+    FILLED,
     LOADER_FILE,
     FolderHost,
     as_bundle,
@@ -32,7 +33,10 @@ from tests.integration.release_host import (
     sign_again,
 )
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root")
+pytestmark = [
+    pytest.mark.apart,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root"),
+]
 NEW = ("2.0.0", 2)
 
 
@@ -168,7 +172,7 @@ def test_keep_prunes_the_oldest_but_never_current_or_previous(host: FolderHost) 
 
 @pytest.mark.sample(8)
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
-@pytest.mark.parametrize("path", FILES)
+@pytest.mark.parametrize("path", FILLED)
 def test_a_flipped_byte_is_refused(deployed: FolderHost, path: str, where: str) -> None:
     bundle = make_bundle(*NEW)
     data = bytearray(bundle.members[path].data)
@@ -181,6 +185,13 @@ def test_a_flipped_byte_is_refused(deployed: FolderHost, path: str, where: str) 
     assert path in message
 
 
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("path", sorted({*FILES} - {*FILLED}))
+def test_a_byte_in_a_file_that_is_to_be_empty_is_refused(deployed: FolderHost, path: str) -> None:
+    assert path in refused(deployed, replaced(make_bundle(*NEW), path, b"#"), "EF_FILE_SIZE")
+
+
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("path", FILES)
 def test_a_missing_file_is_refused(deployed: FolderHost, path: str) -> None:
     members = {name: member for name, member in make_bundle(*NEW).members.items() if name != path}
@@ -188,7 +199,8 @@ def test_a_missing_file_is_refused(deployed: FolderHost, path: str) -> None:
     assert path in refused(deployed, members, codes.get(path, "EF_FILE_MISSING"))
 
 
-@pytest.mark.parametrize("path", [name for name in FILES if not name.startswith("manifest")])
+@pytest.mark.sample(8)
+@pytest.mark.parametrize("path", [name for name in FILLED if not name.startswith("manifest")])
 def test_a_truncated_file_is_refused(deployed: FolderHost, path: str) -> None:
     bundle = make_bundle(*NEW)
     data = bundle.members[path].data
@@ -443,11 +455,14 @@ def mounted(path: Path, options: str) -> None:
 
 @pytest.mark.parametrize("what", ["bytes", "inodes"])
 def test_a_full_disk_leaves_the_old_release(tmp_path: Path, what: str) -> None:
-    size = sum(len(member.data) for member in make_bundle().members.values()) + len(
-        make_bundle().members[LOADER_FILE].data
-    )
+    members = make_bundle().members
+    size = sum(len(member.data) for member in members.values()) + len(members[LOADER_FILE].data)
+    # One release and a half, with its folders.
+    inodes = 3 * (len(members) + len({folder for path in members for folder in Path(path).parents})) // 2
     base = tmp_path / "host/var/lib/ebpf-fleet"
-    mounted(base, f"size={size + 1024 * 1024},mode=0755" if what == "bytes" else "size=64m,nr_inodes=34,mode=0755")
+    mounted(
+        base, f"size={size + 1024 * 1024},mode=0755" if what == "bytes" else f"size=64m,nr_inodes={inodes},mode=0755"
+    )
     try:
         host = FolderHost(tmp_path / "host")
         assert host.deploy(make_bundle())["changed"]
@@ -517,6 +532,7 @@ def test_a_host_without_systemd_is_told_so() -> None:
 # The loader's word
 
 
+@pytest.mark.kernel
 def test_a_running_loader_confirms_its_release(deployed: FolderHost) -> None:
     layout = Layout(deployed.root)
     state = deployed.root / "run/ebpf-fleet-loader"

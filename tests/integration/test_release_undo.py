@@ -19,6 +19,7 @@ from tests.integration.release_host import FolderHost, make_bundle, make_key, ru
 from tests.integration.test_confined import with_loader
 
 pytestmark = [
+    pytest.mark.apart,
     pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root"),
     pytest.mark.skipif(shutil.which("gcc") is None, reason="no compiler for the picky loader"),
 ]

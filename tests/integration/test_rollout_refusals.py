@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 PLAN, _ROLL_OUT = yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8"))
 TASKS = {task["name"]: task for task in PLAN["tasks"]}

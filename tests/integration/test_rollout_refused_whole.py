@@ -14,7 +14,7 @@ from tests.integration.release_host import make_key, public_key
 from tests.integration.test_playbooks import bundle, rollout_options, run  # noqa: F401
 
 # The playbook from its first task, for each; test_rollout_refusals has the tasks alone, and more cases.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.apart, pytest.mark.slow]
 
 CHANGES = ("TASK [Measure before]", "TASK [ebpf.fleet.prepare", "TASK [ebpf.fleet.deploy")
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
 SLICE = yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))

@@ -27,7 +27,10 @@ from tests.integration.release_host import (
 from tests.integration.test_host_prepare import AS_IF_BOOTED
 from tests.unit.test_rollback import SYSTEMCTL
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a host's trust belongs to root; run as root")
+pytestmark = [
+    pytest.mark.apart,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a host's trust belongs to root; run as root"),
+]
 
 
 def line(name: str, options: str = f'namespaces="{NAMESPACE}"') -> str:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.integration.test_playbooks import bundle, rollout_options, run  # noqa: F401
 
+pytestmark = pytest.mark.apart
+
 # What ansible-core puts around an error that is raised while arguments are rendered.
 NOISE = ("Finalization of task args", "Error while resolving value", "The filter plugin", "The lookup plugin",
          "Traceback", "<<< caused by >>>")  # fmt: skip

@@ -14,6 +14,8 @@ import yaml
 from tests.loader.prometheus import tool
 from tests.support.markdown import anchors
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 ALERTS = ROOT / "docs/runbooks/alerts.yml"

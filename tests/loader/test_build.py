@@ -11,6 +11,8 @@ import pytest
 
 from tests.loader.conftest import ROOT
 
+pytestmark = pytest.mark.apart
+
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

@@ -10,6 +10,8 @@ from typing import Iterator
 
 import pytest
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADER = ROOT / "bpf/loader"
 # What ef_decide() calls, and what that calls; the linker leaves out the rest of these files.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(path for path in (ROOT / "bpf/loader/cmd").glob("*.c") if path.stem != "main")
 COMMANDS = [path.stem for path in SOURCES]

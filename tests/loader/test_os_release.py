@@ -14,7 +14,10 @@ from tests.loader.bundles import Trust
 from tests.loader.objects import bundle_of, check
 from tests.loader.service import feature_of
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file over os-release: needs root")
+pytestmark = [
+    pytest.mark.apart,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file over os-release: needs root"),
+]
 
 TABLE = Path(__file__).resolve().parents[1] / "fixtures/control/os_release.json"
 CASES: list[dict[str, Any]] = json.loads(TABLE.read_text())

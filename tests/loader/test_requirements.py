@@ -26,6 +26,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import 
 from tests.loader.objects import contract, variant
 from tests.support.requirement_cases import ALTERNATIVES, CASES
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADER = ROOT / "bpf/loader"
 NEEDED = ("base/*.c", "bundle/contract.c", "bundle/signal.c", "kernel/bpfnames.c", "kernel/requirement.c")

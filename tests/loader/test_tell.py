@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).resolve().parents[2]
 LOADER = ROOT / "bpf/loader"
 # What renders, and what that calls; the linker leaves out the rest of these files.

@@ -35,6 +35,8 @@ from tests.loader.bundles import (
     write,
 )
 
+pytestmark = pytest.mark.apart
+
 ARCH = platform.machine()
 LOADER_PATH = f"loader/{ARCH}/ebpf-loader"
 OBJECT_PATH = "features/runqlat/full.bpf.o"

@@ -35,6 +35,6 @@ def test_what_ran_beside_is_counted(
 
 def test_no_suite_is_named_twice_and_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     names = [*run_tests.SUITES, *run_tests.BESIDE, *run_tests.SLOW]
-    assert len(names) == len(set(names)) and run_tests.HOSTS_BESIDE in run_tests.SUITES
+    assert len(names) == len(set(names)) and run_tests.FIRST_WITH_GUESTS in run_tests.SUITES
     assert run_tests.main(["unti"]) == 2
     assert "no suite unti" in capsys.readouterr().err

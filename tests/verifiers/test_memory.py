@@ -25,6 +25,8 @@ from tests.loader.bundles import write
 from tests.verifiers.differential import environment
 from tests.verifiers.world import World, make_origin, make_world
 
+pytestmark = pytest.mark.apart
+
 MIB = 1024 * 1024
 MEMBERS = 40
 

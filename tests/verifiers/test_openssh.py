@@ -16,6 +16,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import
 from tests.loader.bundles import write
 from tests.verifiers.world import World, make_origin, make_world
 
+pytestmark = pytest.mark.apart
+
 KEYGEN = shutil.which("ssh-keygen")
 
 # As OpenSSH 8.1: no find-principals, and an allowed_signers with a time in it is refused whole.

@@ -15,6 +15,8 @@ from tests.verifiers.differential import PYTHONS, ask_loader, ask_python, find_p
 from tests.verifiers.mutants import RULES
 from tests.verifiers.world import CONTRACT, PRINCIPAL, Origin, World, make_origin, make_world
 
+pytestmark = pytest.mark.apart
+
 CASES = json.loads(Path(__file__).with_name("cases.json").read_text())
 COUNT = int(os.environ.get("EBPF_FLEET_MUTANTS", "5"))
 
