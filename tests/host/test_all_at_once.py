@@ -49,6 +49,7 @@ def inventory(folder: Path, hosts: list[SysHost], ssh: sshhosts.Hosts) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_each_other_host_is_off_and_confirmed_in_its_time_and_who_hangs_is_named(
     hosts: list[SysHost], release: Release, evil: Path, tmp_path: Path
 ) -> None:

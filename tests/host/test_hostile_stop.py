@@ -56,6 +56,7 @@ def test_way_back_is_bounded(
     assert hostile.hostile_processes(deployed) == []
 
 
+@pytest.mark.slow
 def test_way_back_to_nothing_is_bounded(deployed: SysHost, evil: Path, first: Release, second: Release) -> None:
     """The first release of a host goes back to nothing: the unit is stopped."""
     deployed.must("rm -f /var/lib/ebpf-fleet/previous")
@@ -66,6 +67,7 @@ def test_way_back_to_nothing_is_bounded(deployed: SysHost, evil: Path, first: Re
     assert hostile.names() == []
 
 
+@pytest.mark.slow
 def test_new_release_over_it_is_bounded(deployed: SysHost, sysfleet: SysFleet, evil: Path, second: Release) -> None:
     hostile.install(deployed, evil, "extend")
     started = time.monotonic()

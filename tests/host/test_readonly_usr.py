@@ -42,6 +42,7 @@ def image_based(request: pytest.FixtureRequest, can_boot: None) -> Iterator[SysH
         yield host
 
 
+@pytest.mark.sample(1)
 def test_prepare_and_deploy_write_only_where_the_host_can(
     image_based: SysHost, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -65,6 +65,7 @@ def test_values_as_text_reach_the_host_as_what_they_mean(rolled_out: SysHost, fi
     assert rolled_out.run("test -e /etc/systemd/system/ebpf-fleet-bcc.service").rc != 0
 
 
+@pytest.mark.slow
 def test_check_mode_shows_what_would_change_without_measuring_or_waiting(
     rolled_out: SysHost, sysfleet: SysFleet, first: Release
 ) -> None:
@@ -81,6 +82,7 @@ def test_check_mode_shows_what_would_change_without_measuring_or_waiting(
     ("order", "refused"),
     [("global", True), ("feature.runqlat", True), ("feature.exec_events", False), ("family.1.0", False)],
 )
+@pytest.mark.sample(2)
 def test_a_standing_order_is_told_before_the_host_is_changed(
     rolled_out: SysHost, sysfleet: SysFleet, first: Release, order: str, refused: bool
 ) -> None:

@@ -48,6 +48,7 @@ WANTED = {
 
 
 @pytest.mark.parametrize("command", ON_SYSTEMD, ids=lambda one: f"{one.page}: {one.text}")
+@pytest.mark.sample(3)
 def test_a_command_for_systemd_finds_what_the_page_says(deployed: SysHost, command: Typed) -> None:
     wanted = [found for begin, found in WANTED.items() if command.text.startswith(begin)]
     assert wanted, "no answer is known for this command of a runbook: write it above"
@@ -83,6 +84,7 @@ def test_a_command_for_ansible_is_one_that_the_page_may_give(command: Typed) -> 
 
 
 @pytest.mark.parametrize("text", sorted({each.text for each in FOR_ANSIBLE if "scope=feature=" in each.text}))
+@pytest.mark.sample(2)
 def test_an_order_of_a_page_turns_the_feature_off_and_is_taken_back(
     deployed: SysHost, sysfleet: SysFleet, text: str
 ) -> None:

@@ -58,6 +58,7 @@ def wait_state(host: SysHost, state: str, code: str, seconds: float = 20) -> dic
 
 
 @pytest.mark.parametrize("what", ["another signer's line in its place", "no line", "two lines in one"])
+@pytest.mark.sample(1)
 def test_a_rollout_whose_trust_would_not_take_the_bundle_changes_nothing(
     deployed: SysHost, sysfleet: SysFleet, second: Release, stranger: str, what: str
 ) -> None:
@@ -71,6 +72,7 @@ def test_a_rollout_whose_trust_would_not_take_the_bundle_changes_nothing(
     assert status(deployed)["state"] == "running"
 
 
+@pytest.mark.slow
 def test_a_signer_that_the_inventory_lost_is_named_and_nothing_is_written(
     deployed: SysHost, sysfleet: SysFleet, first: Release, second: Release, stranger: str
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_refused_rollout_leaves_no_trust_behind(
     wait_state(deployed, "running", "EF_OK")
 
 
+@pytest.mark.slow
 def test_where_the_release_stays_the_trust_goes_back_alone(
     deployed: SysHost, sysfleet: SysFleet, first: Release, stranger: str
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_good_host_agrees_in_every_check(host: SysHost, sysfleet: SysFleet, fi
     assert seen["cpu_source"] == "cgroup" and len(seen["programs"]) >= 2
 
 
+@pytest.mark.slow
 def test_a_frozen_loader_with_a_forged_status_fails(
     host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_fifo_in_the_place_of_the_status_holds_and_hangs_nothing(
     assert verdict["verdict"] == "inconclusive" and "is not a regular file" in verdict["sentence"]
 
 
+@pytest.mark.slow
 def test_the_status_of_another_process_fails(host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path) -> None:
     pid = main_pid(host)
     host.must(f"kill -STOP {pid}")

@@ -191,6 +191,7 @@ def test_logins_that_hang_give_their_place_to_the_next_host(tmp_path, mixed):
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.slow
 def test_every_name_of_the_inventory_is_addressed_and_accounted_for(tmp_path, tmp_path_factory):
     names = ["fe80::1%eth0", "db: primary", "web, blue", "cache (old)", "i-0abc:eu-west-1", "plain"]
     fleet = sshhosts.Hosts(tmp_path_factory.mktemp("odd"), first=400)
@@ -312,6 +313,7 @@ def test_a_jump_host_of_the_inventory_is_used_and_one_that_hangs_ends_with_its_h
     assert subprocess.run(["pgrep", "-f", f"sleep {mark}"], capture_output=True, check=False).stdout == b""
 
 
+@pytest.mark.slow
 def test_the_inventorys_key_exchange_wins_and_ours_is_left_out_where_it_is_refused(tmp_path, tmp_path_factory):
     old = "diffie-hellman-group14-sha1"
     fleet = sshhosts.Hosts(tmp_path_factory.mktemp("kex"), first=450)

@@ -128,6 +128,7 @@ def test_a_frozen_cgroup_is_killed_too(place: KillPlace) -> None:
 
 
 @pytest.mark.parametrize("comm", ["ebpf-loader", "ebpf-fleet-bcc"])
+@pytest.mark.sample(1)
 def test_a_process_of_a_user_that_is_only_named_like_ours_is_named_and_never_killed(
     place: KillPlace, comm: str
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_folder_that_a_user_owns_is_no_unit(place: KillPlace) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE_FILES)
 @pytest.mark.parametrize("scope", ["feature=probe", "global"])
+@pytest.mark.sample(4)
 def test_a_list_that_is_a_trap_holds_nothing_up(place: KillPlace, hostile: Callable[[Path], None], scope: str) -> None:
     holder = place.hold("anything", in_unit=True)
     holder.freeze()
@@ -333,6 +335,7 @@ def test_the_order_is_there_before_anything_is_read(place: KillPlace) -> None:
     assert [line for line in before if not any(word in line for word in harmless)] == []
 
 
+@pytest.mark.slow
 def test_the_kernels_symbols_are_not_read_while_our_own_processes_hold_it(place: KillPlace) -> None:
     """To read them takes most of a second on a slow host, and the CPU from a loader that is letting go."""
     if shutil.which("strace") is None:
@@ -363,6 +366,7 @@ def test_a_query_counts_what_others_hold_beside_what_our_own_processes_hold(plac
     assert not ours.is_dead and not others.is_dead
 
 
+@pytest.mark.slow
 def test_an_answer_in_the_grace_counts_what_others_hold_too(place: KillPlace) -> None:
     """While the grace lasts it is only asked whether anything is left; what is told is all of it."""
     ours, _others = place.hold("anything", in_unit=True), place.hold("accomplice", uid=65534)

@@ -155,6 +155,7 @@ def test_an_order_that_concerns_no_host_is_placed_and_is_a_failure_with_the_near
     assert ran.rc == 0 and record["numbers"]["concerned"] == 2, ran.text
 
 
+@pytest.mark.slow
 def test_taking_back_what_no_host_has_is_a_failure_with_the_nearest_order(tmp_path, fleet):
     some = ("--limit", "shell-dash,shell-bash")
     order(tmp_path, fleet, "-e", "scope=feature=exec_events", *some)

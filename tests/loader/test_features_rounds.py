@@ -50,7 +50,7 @@ def hooks_of(name: str, variant: str) -> set[str]:
     return {str(each).split(":")[1] for each in entry["requires"] if str(each).startswith("attach:")}
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("name", "variant"), TURNS)
 def test_a_variant_counts_what_the_workload_did_or_says_why_not(run_round: Any, name: str, variant: str) -> None:
     number = [entry["name"] for entry in contract_of(name)["variants"]].index(variant)

@@ -134,6 +134,7 @@ def test_features_that_come_and_go_are_no_disagreement(host: Witnessed) -> None:
     assert not failures(found), (failures(found), after["end"]["witness"], host.service.journal()[-2000:])
 
 
+@pytest.mark.slow
 def test_nothing_attached_is_judged_too(host: Witnessed) -> None:
     host.service.want()
     host.service.wait_state("runqlat", "off")
@@ -242,6 +243,7 @@ def test_another_life_or_release_fails(host: Witnessed, change: Json, check: str
     assert words in failures(verdict)[check]
 
 
+@pytest.mark.slow
 def test_an_old_status_does_not_pass(host: Witnessed) -> None:
     old = json.loads(host.status_path.read_bytes())["boottime_ns"] - 60 * 10**9
     verdict = forged(host, lambda status, seconds: status.update(boottime_ns=old), frozen=True, seconds=3)
@@ -257,6 +259,7 @@ def test_another_binary_than_the_installed_one_fails(host: Witnessed, tmp_path: 
     assert "which is not the file that is installed" in said
 
 
+@pytest.mark.slow
 def test_root_is_refused_as_the_loaders_user(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> None:
     service = make_service(loader, tmp_path, trust, {"runqlat": feature_of(feature_objects, "runqlat")})
     service.want("runqlat")
