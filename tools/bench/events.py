@@ -17,7 +17,7 @@ from tools.bench.tracers import Lines, Tracer, bpftrace, start
 
 # Events a second; 0: as fast as the calling core goes.
 RATES = (10000, 100000, 200000, 400000, 1000000, 0)
-LARGE = (200000, 400000, 1000000, 0)  # with LARGE_BYTES of buffer: what a stall of the consumer costs is no loss
+LARGE = (200000, 400000, 1000000, 0)  # with LARGE_BYTES of buffer: what a stall of the consumer costs is not a loss
 LARGE_BYTES = 4 << 20
 CLIMB = (25000, 50000, 100000, 200000, 0)  # calls a second, of RECORDS each
 STEP_MS = 1000
@@ -177,7 +177,7 @@ NUDGES = 200  # lines of execsnoop: more than its output's buffer holds
 
 
 def nudge() -> None:
-    """Start programs that nobody counts: execsnoop writes its lines out when its buffer is full, and not before."""
+    """Start programs that are not counted: execsnoop writes its lines out when its buffer is full, and not before."""
     for _ in range(NUDGES):
         subprocess.run(["/bin/true"], check=True)
 

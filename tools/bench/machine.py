@@ -99,9 +99,9 @@ class Programs:
         return sum(each["run_time_ns"] for each in found), sum(each["run_cnt"] for each in found)
 
     def one_ran(self) -> bool:
-        """Did one run since its attachment? What runs at the peer's own start is none.
+        """Did one run since its attachment? What runs at the peer's own start does not count.
 
-        Asked all the time while a tracer starts: the kernel's list is not walked before there is something in it.
+        Asked all the time while a tracer starts: the kernel's list is not read before there is something in it.
         """
         return bool(self.ids()) and any(each["run_cnt"] for each in self.all() if each["name"] != "BEGIN")
 

@@ -223,7 +223,7 @@ find_off() {
 		[ "$complete" = false ] || last_still=$still
 		if [ -z "$still" ] && [ "$complete" = true ]; then
 			clean=$((clean + 1))
-			[ "$clean" = 2 ] && look_at_users
+			[ "$clean" = 2 ] && check_users
 			[ -z "$still" ] || clean=0
 			continue
 		fi

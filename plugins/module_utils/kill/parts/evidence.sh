@@ -230,7 +230,7 @@ look() {
 		[ -z "$still" ] || return 0
 	fi
 	if [ "$witness" = descriptors ]; then
-		look_at_descriptors
+		check_descriptors
 		return
 	fi
 	list_kernel
@@ -306,7 +306,7 @@ is_in() {
 
 # Without a list of the kernel: what our processes hold, less what the list says is of other features, and
 # what anybody holds of what the list had.
-look_at_descriptors() {
+check_descriptors() {
 	for id in $held_ids; do
 		case "$others " in *" $id:"*) [ "$whole" = true ] || continue ;; esac
 		still="$still $id"
@@ -434,7 +434,7 @@ count() {
 	[ "$left" -le 20 ] || shown="$shown and $((left - 20)) more"
 }
 
-# After the order: the first looks. Processes of our user outside of the units are searched for later.
+# After the order: the first checks. Processes of our user outside of the units are searched for later.
 set_up_search() {
 	uid=
 	find_groups
@@ -445,7 +445,7 @@ set_up_search() {
 }
 
 # Is anything held by processes of our user that are outside of the units? Then $still says so.
-look_at_users() {
+check_users() {
 	if succeeds_within 10 grep -qs . "$root/etc/passwd"; then
 		find_uid
 	fi

@@ -4,7 +4,7 @@ work() {
 	begin_work
 	set_up_search
 	look
-	[ -n "$still" ] || look_at_users
+	[ -n "$still" ] || check_users
 	find_orders
 	persisted=false
 	for order in $orders; do
