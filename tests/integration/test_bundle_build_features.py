@@ -153,7 +153,7 @@ def test_a_feature_that_counts_is_taken(tmp_path: Path, loader: Path) -> None:
         ("raw_tp/sched_switch", "fmod_ret/security_file_open", ["changes what the kernel does", "take it out"]),
         ("raw_tp/sched_switch", "tp_btf/sched_switch", ["lacks 'btf:vmlinux'", "lacks 'attach:tp_btf:sched_switch'"]),
         ("raw_tp/sched_switch", "kprobe/vfs_unlink", ["lacks 'attach:kprobe:vfs_unlink'", "remove it"]),
-        ("raw_tp/sched_switch", "lsm/file_open", ["an LSM program on the metrics path", "'data_path: policy'"]),
+        ("raw_tp/sched_switch", "lsm/file_open", ["an LSM program on the metrics data path", "'data_path: policy'"]),
         ("raw_tp/sched_switch", "?raw_tp/sched_switch", ["remove the '?'"]),
         ("int ef_probe(", "int probe(", ["'ef_probe' is not in the object", "the object also holds 'probe'"]),
         ("__type(value, __u64)", "__uint(value_size, 16)", ["signals[0].map", "values of 16 bytes", "one u64"]),
@@ -325,7 +325,7 @@ def test_the_bundle_gets_what_its_objects_need_of_each_kernel(tmp_path: Path, lo
         ("6.9.0.btf.tar.xz", lzma.compress(bytes(10240)), ["holds no file that ends in .btf"]),
         ("a b.btf", b"", ["'a b' is not a kernel release", "as uname -r prints it"]),
         ("6.1.0-9-amd64.build-id", b"12", ["6.1.0-9-amd64.build-id", "40 hex digits", "/sys/kernel/notes"]),
-        ("6.1.0-9-amd64.machine", b"x86-64!", ["6.1.0-9-amd64.machine", "no machine", "uname -m"]),
+        ("6.1.0-9-amd64.machine", b"x86-64!", ["6.1.0-9-amd64.machine", "not a machine", "uname -m"]),
         ("sub/6.1.0-10-amd64.btf", b"twin", ["same kernel as", "remove one"]),
     ],
 )

@@ -233,7 +233,7 @@ def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[st
             findings.add(rules.at(field, key), "is missing", f"a signal of kind {kind!r} needs it")
     if isinstance(path, str) and path in PATH_KINDS and kind not in PATH_KINDS[path]:
         fitting = " or ".join(repr(word) for word in PATH_KINDS[path])
-        findings.add(rules.at(field, "kind"), f"is {kind!r} on the {path} path", f"use {fitting}")
+        findings.add(rules.at(field, "kind"), f"is {kind!r} on the {path} data path", f"use {fitting}")
     _backpressure(findings, field, signal, doc)
     _fair(findings, field, signal, doc)
     if kind == "counters" and str(signal.get("name")).endswith("_total"):

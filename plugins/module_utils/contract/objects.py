@@ -149,7 +149,7 @@ def _section_remedy(program: Mapping[str, Any]) -> str | None:
 
 def _compare_lsm(findings: Findings, field: str, contract: dict[str, Any], program: Mapping[str, Any]) -> None:
     if contract["data_path"] != "policy":
-        findings.add(field, f"{program['name']} is an LSM program on the {contract['data_path']} path",
+        findings.add(field, f"{program['name']} is an LSM program on the {contract['data_path']} data path",
                      "set 'data_path: policy' and 'mode: observe'")  # fmt: skip
     if program.get("returns_zero") is not True:
         findings.add(field, f"{program['name']} is not proven to return 0 always, so it may deny",
