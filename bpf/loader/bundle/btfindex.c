@@ -104,7 +104,7 @@ static int in_doubt(const struct ef_kernel *kernel, struct ef_reason *why) {
 	return -1;
 }
 
-/* The entry that belongs to this kernel. Two that could be are none. */
+/* The entry that belongs to this kernel. Two that could be it count as no entry. */
 static int find_entry(const struct ef_bundle *bundle, const json_t *list,
 		      const struct ef_kernel *kernel, struct entry *found, struct ef_reason *why) {
 	enum fit best = OTHER_KERNEL;

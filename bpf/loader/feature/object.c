@@ -70,7 +70,7 @@ static int check_kinds(const struct bpf_object *object, struct ef_reason *why) {
 	return 0;
 }
 
-/* Two programs of one kind are no alternatives: no kernel takes only one of them. */
+/* Two programs of one kind are not alternatives: no kernel takes only one of them. */
 static bool alternatives(const struct bpf_program *one, const struct bpf_program *other) {
 	const char *target, *other_target;
 	const struct ef_attach *kind = kind_of(one, &target);

@@ -113,7 +113,7 @@ static int read_batches(struct reading *reading, bool *begun) {
 }
 
 /* An entry that is gone meanwhile is passed over. */
-static int look_up(struct reading *reading, const void *key) {
+static int read_entry(struct reading *reading, const void *key) {
 	if (bpf_map_lookup_elem(reading->fd, key, reading->values))
 		return errno == ENOENT ? 0 : -errno;
 	memcpy(reading->keys, key, reading->key_size);
@@ -123,7 +123,7 @@ static int look_up(struct reading *reading, const void *key) {
 
 static int read_array(struct reading *reading) {
 	for (__u32 i = 0; i < bpf_map__max_entries(reading->map); i++) {
-		int err = look_up(reading, &i);
+		int err = read_entry(reading, &i);
 
 		if (err)
 			return err;
@@ -142,7 +142,7 @@ static int read_keys(struct reading *reading) {
 
 		if (bpf_map_get_next_key(reading->fd, from, next))
 			return errno == ENOENT ? 0 : -errno;
-		err = look_up(reading, next);
+		err = read_entry(reading, next);
 		if (err)
 			return err;
 		memcpy(key, next, reading->key_size);

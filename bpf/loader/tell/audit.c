@@ -169,7 +169,7 @@ static void report(struct ef_audit *audit, int err) {
 
 static json_t *text_or_null(const char *text) {
 	json_t *value =
-	    text && *text ? json_string(text) : NULL; /* NULL too where it is no UTF-8 */
+	    text && *text ? json_string(text) : NULL; /* NULL too where it is not UTF-8 */
 
 	return value ? value : json_null();
 }

@@ -212,7 +212,7 @@ find_held() {
 # What is left of what was ordered off, into $still, by names or ids. In a hurry: is anything left? Then
 # not all of it is searched for.
 hurry=false
-look() {
+search() {
 	still=
 	note=
 	complete=true
@@ -238,7 +238,7 @@ look() {
 		tag=${one%%:*}
 		rest=${one#*:}
 		name=${rest%%:*}
-		if is_left; then
+		if counts_as_left; then
 			still="$still $name"
 			still_tags="$still_tags $tag"
 		fi
@@ -246,7 +246,7 @@ look() {
 	[ "$complete" = true ] || note="$note; the kernels programs could not be listed"
 }
 still_tags=
-# How many looks in a row found nothing.
+# How many searches in a row found nothing.
 clean=0
 
 # What our processes hold of what was ordered off, into $still, by the names that the lists have for it.
@@ -264,7 +264,7 @@ note_held() {
 }
 
 # Does $one, with $tag and $name, count as left?
-is_left() {
+counts_as_left() {
 	if [ "$whole" = true ]; then
 		case $name in ef_*) is_of_user && return 0 ;; esac
 		case " $held_tags " in *" $tag "*) return 0 ;; esac
@@ -358,7 +358,7 @@ search_everywhere() {
 search_portion() {
 	[ -n "$portion" ] || return 0
 	elapsed
-	# One more look has its place before $soft.
+	# One more search has its place before $soft.
 	time_left=$(((soft - cs) / 100 - 1))
 	[ "$time_left" -ge 1 ] || return 1
 	# shellcheck disable=SC2086  # a list of folders without spaces
@@ -451,5 +451,5 @@ check_users() {
 	fi
 	find_user_pids
 	user_pids=$pids
-	[ -z "$user_pids" ] || look
+	[ -z "$user_pids" ] || search
 }

@@ -3,7 +3,7 @@
 work() {
 	begin_work
 	set_up_search
-	look
+	search
 	[ -n "$still" ] || check_users
 	find_orders
 	persisted=false
