@@ -238,7 +238,7 @@ search() {
 		tag=${one%%:*}
 		rest=${one#*:}
 		name=${rest%%:*}
-		if counts_as_left; then
+		if is_counted; then
 			still="$still $name"
 			still_tags="$still_tags $tag"
 		fi
@@ -264,7 +264,7 @@ note_held() {
 }
 
 # Does $one, with $tag and $name, count as left?
-counts_as_left() {
+is_counted() {
 	if [ "$whole" = true ]; then
 		case $name in ef_*) is_of_user && return 0 ;; esac
 		case " $held_tags " in *" $tag "*) return 0 ;; esac
