@@ -73,7 +73,7 @@ def test_a_refusal_stands_before_any_change_is_for_every_host_and_cannot_be_igno
     assert action in ("ansible.builtin.assert", "ansible.builtin.fail", "ebpf.fleet.gate")
     assert task["run_once"] is True and task.get("when") == SKIPPED.get(name)
     names = list(TASKS)
-    assert names.index(name) < names.index("Queue the hosts in order")
+    assert names.index(name) < names.index("Queue the hosts batch by batch")
 
 
 def test_no_refusal_has_gone() -> None:
