@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plain words in the code, as the documentation has them: sentences, comments and names. One word for one thing."""
+"""Plain words in code and documentation: sentences, comments and names. One word for one thing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("plugins", "roles", "playbooks", "bpf", "collectors", "tools", "inventories", "tests/support")
+FOLDERS = ("plugins", "roles", "playbooks", "bpf", "collectors", "tools", "inventories", "tests/support", "docs")
+PAGES = ("README.md", "CONTRIBUTING.md", "Makefile")
 TEXTS = {".py", ".c", ".h", ".sh", ".yml", ".yaml", ".j2", ".md", ".toml", ""}
 
 # Each with what to write in its place.
@@ -20,7 +21,7 @@ WORDS = {
     r"\baloud\b": "prints, logs",
     r"\bmend(s|ed|ing)?\b": "fix",
     r"(?<!\bos\.)(?<!\bast\.)(?<![a-z])walk(s|ed|ing)?(?![a-z])(?!_preorder)": "read, list, every part of",
-    r"\b(a|the|one|each|every|first|last|second|another|two|between) looks?\b": "check",
+    r"(?<!\bno )\b(a|the|one|each|every|first|last|second|another|two|between) looks?\b": "check",
     r"(?<![a-z])trail(?!ing)": "report, audit",
     r"(?<![a-z])bag(?![a-z])": "dict",
     r"(?<!\bthere )\b(?-i:is|are) (?-i:none)\b": "is not one",  # and Python's None is another
@@ -45,7 +46,7 @@ CENSUS_FREE = ("plugins/module_utils/kill", "playbooks/rollback.yml")
 
 
 def files() -> list[Path]:
-    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")] + [ROOT / page for page in PAGES]
     return sorted(
         path
         for path in found
@@ -137,6 +138,7 @@ def test_a_name_is_judged_by_its_first_and_last_word(text: str, names: list[str]
         ("ef_walk(map)", True),
         ("it looks at the trailing comma, and looks for a file", False),
         ("since the last look", True),
+        ("no one looks for those", False),
     ],
 )
 def test_a_sentence_is_judged_as_it_reads(text: str, bad: bool) -> None:
