@@ -167,14 +167,14 @@ class Load:
     def pid(self) -> int:
         return self.process.pid
 
-    def do(self, order: str) -> tuple[int, float]:
-        """Have an order done; how many it made, and in how many seconds."""
+    def do(self, task: str) -> tuple[int, float]:
+        """Have a task done; how many it made, and in how many seconds."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(order + "\n")
+        self.process.stdin.write(task + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().split()
         if len(answer) != 3:
-            raise SystemExit(f"bench: the load's process ended at the order {order!r}")
+            raise SystemExit(f"bench: the load's process ended at the task {task!r}")
         return int(answer[1]), int(answer[2]) / 1e9
 
     def end(self) -> None:
