@@ -319,7 +319,7 @@ def test_the_bundle_gets_what_its_objects_need_of_each_kernel(tmp_path: Path, lo
     ("name", "content", "words"),
     [
         ("6.9.0.btf", b"no BTF", ["6.9.0.btf", "is not BTF", "docs/btf.md"]),
-        ("6.9.0.btf", bytes(64), ["6.9.0.btf", "no raw little-endian BTF"]),
+        ("6.9.0.btf", bytes(64), ["6.9.0.btf", "not raw little-endian BTF"]),
         ("6.9.0.btf", "cut", ["6.9.0.btf", "is cut off"]),
         ("6.9.0.btf.tar.xz", b"no archive", ["6.9.0.btf.tar.xz", "cannot be read"]),
         ("6.9.0.btf.tar.xz", lzma.compress(bytes(10240)), ["holds no file that ends in .btf"]),
