@@ -136,7 +136,7 @@ def roll_out_good(demo: Demo, bundle: Path) -> None:
     reached = {batch["stage"] for batch in demo.summary["stages"]}
     require(len(reached) > 1, f"the rollout had only these stages: {sorted(reached)}")
     require(sorted(h for b in demo.summary["stages"] for h in b["hosts"]) == demo.hosts, "a host was in no stage")
-    for host, seen in look_everywhere(demo).items():
+    for host, seen in states_of_hosts(demo).items():
         require(seen["digest"] == demo.summary["stages"][0]["digest"], f"{host} runs {seen['digest']}")
         require(seen["programs"], f"bpftool on {host} sees no program of ours after the rollout")
         profiles = {name: feature["profile"] for name, feature in seen["features"].items() if feature["wanted"]}
@@ -159,7 +159,7 @@ def roll_out_bad(demo: Demo, bundle: Path) -> None:
     # How fast the host is decides what is over first: the drops, the rate, the CPU, or the step that a budget took.
     stopped = {check["check"] for check in failed if check["feature"] == BAD_FEATURES.name}
     require(bool(stopped), "the feature that exceeds its budgets was not what stopped it")
-    after = look_everywhere(demo)
+    after = states_of_hosts(demo)
     for host, seen in after.items():
         require(seen["digest"] == good, f"{host} runs {seen['digest']} after the bad release, not the good one")
         require((tried[0]["digest"][:12] in seen["installed"]) == (host == canary), f"{host} got the bad release")
@@ -175,7 +175,7 @@ def kill(demo: Demo) -> None:
     report = OUT / "kill.json"
     demo.playbook("rollback", "kill", scope="global", ebpf_fleet_report=str(report))
     census = json.loads(report.read_text())
-    left = {host: seen["programs"] for host, seen in look_everywhere(demo).items()}
+    left = {host: seen["programs"] for host, seen in states_of_hosts(demo).items()}
     maps = {host: on_host(host, "bpftool map show").stdout.count("name ef_") for host in demo.hosts}
     require(not any(left.values()), f"bpftool still sees programs of ours: {left}")
     require(not any(maps.values()), f"bpftool still sees maps of ours: {maps}")
@@ -192,7 +192,7 @@ def release_order(demo: Demo) -> None:
     demo.playbook("rollback", "kill-released", scope="global", state="released")
     deadline = time.monotonic() + 60
     while True:
-        seen = look_everywhere(demo)
+        seen = states_of_hosts(demo)
         missing = [host for host, state in seen.items() if not state["programs"]]
         if not missing:
             break
@@ -204,13 +204,13 @@ def release_order(demo: Demo) -> None:
 LOOK = """bpftool prog show -j; echo; cat /run/ebpf-fleet-loader/status.json; echo; ls /var/lib/ebpf-fleet/releases"""
 
 
-def look_everywhere(demo: Demo) -> dict[str, dict[str, Any]]:
+def states_of_hosts(demo: Demo) -> dict[str, dict[str, Any]]:
     """Ask each host's kernel (bpftool) and loader (status.json) what runs there."""
     with ThreadPoolExecutor(len(demo.hosts)) as pool:
-        return dict(zip(demo.hosts, pool.map(look, demo.hosts)))
+        return dict(zip(demo.hosts, pool.map(state_of, demo.hosts)))
 
 
-def look(host: str) -> dict[str, Any]:
+def state_of(host: str) -> dict[str, Any]:
     answer = on_host(host, LOOK)
     require(answer.returncode == 0, f"{host} could not be asked what runs there")
     programs, status, *installed = (line for line in answer.stdout.splitlines() if line)

@@ -37,7 +37,7 @@ def is_witness(check: Check) -> bool:
 
 
 def figure(check: Check) -> str:
-    """The limit of a check that nobody has set, in words."""
+    """The limit of a check that has no default, in words."""
     if check.default is not None:
         if check.unit == "bytes" and check.default and check.default % MIB == 0:
             return f"{check.default // MIB} MiB"

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Every linter, each said aloud; ends with failure if any found something.
+# Every linter, each named as it runs; ends with failure if any found something.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 PATH="$PWD/.cache/venv/bin:$PATH"

@@ -130,7 +130,7 @@ def types_table(types: dict[str, list[str]], documents: Sequence[dict[str, Any]]
 
 
 def template(text: str) -> jinja2.Template:
-    """A template in which a name that nobody gives is an error."""
+    """A template in which a name that is not given is an error."""
     environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
     return environment.from_string(text)
 

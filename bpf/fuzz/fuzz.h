@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
  * empty. */
 const char *fuzz_folder(void);
 
-/* The path of a file with these bytes, for what reads by path; the next call writes it anew. */
+/* The path of a file with these bytes, for what reads by path; the next call writes it again. */
 const char *fuzz_file(const uint8_t *data, size_t size);
 
 /* A copy with a 0 behind it, which the caller frees. */

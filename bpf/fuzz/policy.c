@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 	ef_policy_read(fuzz_file(data, size), &policy, error, sizeof(error));
 	for (int i = 0; i < EF_N_BUDGETS; i++)
 		if (ef_policy_limits(&policy, "runqlat", &contract).of[i] > 1)
-			abort(); /* a policy loosens nothing */
+			abort(); /* policy.json loosens nothing */
 	ef_policy_free(&policy);
 	return 0;
 }

@@ -31,9 +31,9 @@ static void put(const char *path, const uint8_t *data, size_t size) {
 		abort();
 }
 
-/* Nobody without a line of his own may sign. */
+/* No one without a line of his own may sign. */
 static void judge(const struct ef_trust *trust) {
-	static const uint8_t nobody[EF_ED25519_KEY] = {1, 2, 3};
+	static const uint8_t stranger[EF_ED25519_KEY] = {1, 2, 3};
 	struct ef_refusal why = {0};
 	static const struct ef_moment moments[] = {{1800000000, true}, {0, false}};
 	const char *principal;
@@ -42,7 +42,7 @@ static void judge(const struct ef_trust *trust) {
 		for (size_t j = 0; j < EF_ARRAY_SIZE(moments); j++)
 			ef_trust_judge(trust, trust->signers[i].key, "ebpf-fleet-release",
 				       &moments[j], "f", &principal, &why);
-	ef_trust_judge(trust, nobody, "ebpf-fleet-release", &moments[0], "f", &principal, &why);
+	ef_trust_judge(trust, stranger, "ebpf-fleet-release", &moments[0], "f", &principal, &why);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

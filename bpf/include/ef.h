@@ -174,7 +174,7 @@ static __always_inline void *ef_reserve(__u64 size) {
  * Hands a record of that size over. Waking the reader costs more than all the
  * rest, and it looks by itself every 100 to 300 ms: so it is woken only by the record
  * that fills a quarter, and again by each further one. Two CPUs in the same
- * moment may both miss a quarter; the next one, or the reader's own look, makes
+ * moment may both miss a quarter; the next one, or the reader by itself, makes
  * up for it.
  */
 static __always_inline void ef_submit_sized(void *record, __u64 size) {

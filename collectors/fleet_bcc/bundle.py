@@ -135,13 +135,13 @@ def read_hooks(name: str, doc: Any) -> dict[str, Hook]:
         hooks.append(Hook(*(part for part in found.groups() if part)))
     if not programs or len(hooks) != len(programs):
         raise RefusedError(
-            "EF_CONTRACT_MALFORMED", f"{where}.requires: needs one attach: for each program, in their order"
+            "EF_CONTRACT_MALFORMED", f"{where}.requires: needs one attach: for each program, in the same sequence"
         )
     return dict(zip(programs, hooks))
 
 
 def read_source(files: Files, name: str) -> Source | None:
-    """A feature's source, or None where BCC is no fallback of it."""
+    """A feature's source, or None where BCC is not a fallback of it."""
     path = f"features/{name}/contract.json"
     contract = parse_json(files.read(path), path)
     if "bcc" not in contract:

@@ -43,10 +43,10 @@ class Job:
     def __init__(self, entry: Path, source: Source, events_map: str | None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-I", "-B", str(entry), "compile", "--socket", str(theirs.fileno())]
-        self.said = os.memfd_create("said") if hasattr(os, "memfd_create") else os.open("/dev/null", os.O_RDWR)
+        self.output = os.memfd_create("output") if hasattr(os, "memfd_create") else os.open("/dev/null", os.O_RDWR)
         with theirs:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=self.said, stderr=self.said, pass_fds=[theirs.fileno()],
+                command, stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=[theirs.fileno()],
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
             )  # fmt: skip
         self.socket = ours
@@ -89,7 +89,7 @@ class Job:
 
     def _last_words(self) -> str:
         """What the compiler complained of: its first errors."""
-        text = os.pread(self.said, CHILD_SAYS_BYTES, 0).decode("utf-8", "replace")
+        text = os.pread(self.output, CHILD_SAYS_BYTES, 0).decode("utf-8", "replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if "error:" in line]
         return " | ".join((errors or lines[-5:])[:5])[:800]
@@ -103,4 +103,4 @@ class Job:
         self.kill()
         self.process.wait()
         self.socket.close()
-        os.close(self.said)
+        os.close(self.output)

@@ -90,7 +90,7 @@ class Sink:
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
-                raise OSError(errno.EINVAL, "is no regular file")
+                raise OSError(errno.EINVAL, "is not a regular file")
             if info.st_size + coming <= EVENTS_LIMIT_BYTES or not info.st_size:
                 self._end_torn_line(fd, info.st_size)
                 return fd

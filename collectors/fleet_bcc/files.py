@@ -33,7 +33,7 @@ def read_regular(path: Path, limit: int, follow: bool = False) -> bytes:
     fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     with os.fdopen(fd, "rb") as stream:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(path))
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit} bytes", str(path))

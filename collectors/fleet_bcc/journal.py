@@ -14,7 +14,7 @@ from ansible_collections.ebpf.fleet.collectors.fleet_bcc.basics import NAME
 
 
 def say(level: int, text: str, before: str = f"{NAME}: ") -> None:
-    """One line for the journal, dropped when nobody takes it: a full pipe must not hold up a kill."""
+    """One line for the journal, dropped when no reader takes it: a full pipe must not hold up a kill."""
     prefix = f"<{level}>" if os.environ.get("JOURNAL_STREAM") else ""
     shown = "".join(char if " " <= char <= "~" else "?" for char in text)
     line = prefix + before + shown[:3900] + "\n"

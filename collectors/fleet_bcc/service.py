@@ -37,7 +37,7 @@ from ansible_collections.ebpf.fleet.collectors.fleet_bcc.loader_status import Lo
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.orders import Orders, read_orders
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.status import Present, Publisher, overall
 
-LOOK_SECONDS = 0.1  # between two looks at the orders, and at the ring buffers
+CHECK_SECONDS = 0.1  # between two checks of the orders, and of the ring buffers
 
 
 def kernel_counts_runs(loader_counts: bool) -> bool:
@@ -75,7 +75,7 @@ class Service:
     def known_features(self) -> list[str] | None:
         return self.bundle.features if self.bundle else None
 
-    def look_for_orders(self) -> Orders:
+    def find_orders(self) -> Orders:
         return read_orders(self.order_folders, self.families, self.known_features())
 
     def cut_killed(self, orders: Orders) -> int:
@@ -95,12 +95,12 @@ class Service:
         """A thread of its own: neither a disk nor a compiler stands between an order and its effect."""
         while not self.ending:
             try:
-                orders = self.look_for_orders()
+                orders = self.find_orders()
                 if self.cut_killed(orders) or orders != self.orders:
                     self.wake()
             except Exception as error:  # the guard must not end, whatever it meets
                 say(3, f"the guard met an error: {error!r}")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(CHECK_SECONDS)
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ class Service:
 
     def obey(self) -> bool:
         """Read the orders and detach; True when they are not what they were."""
-        orders = self.look_for_orders()
+        orders = self.find_orders()
         cut = self.cut_killed(orders)
         changed = orders != self.orders
         before, self.orders = self.orders, orders
@@ -227,8 +227,8 @@ class Service:
         try:
             live.prepare(feature.sample_every)
             with self.lock:
-                if self.look_for_orders().of_feature(feature.name):
-                    live.close()  # the order is dealt with by the next look
+                if self.find_orders().of_feature(feature.name):
+                    live.close()  # the order is dealt with by the next check
                     feature.tried = False
                     return
                 live.attach()
@@ -317,7 +317,7 @@ class Service:
         """Seconds until there is something to do by ourselves."""
         left = max(0.0, tick - time.monotonic()) + 0.001
         reads = any(feature.live and feature.live.feed for feature in self.features)
-        return min(LOOK_SECONDS, left) if reads else left
+        return min(CHECK_SECONDS, left) if reads else left
 
     def retires(self) -> bool:
         """BCC is not opted into (any more): nothing to stay for. Opting in starts the service again."""
@@ -374,7 +374,7 @@ class Service:
         except RefusedError as refused:
             self.refusal = Reason(refused.code, refused.message)
             say(3, f"refused: {refused.message} ({refused.code})")
-            self.orders = self.look_for_orders()
+            self.orders = self.find_orders()
             self.publish()
             notify("STATUS=refused: see the journal")
             return EXIT_REFUSED

@@ -188,7 +188,7 @@ def bounded_evaluator(expressions):
 
 
 def refuse_expression(jmespath, one):
-    """GateInputError with the check's name for what is no JMESPath or may cost too much."""
+    """GateInputError with the check's name for what is not JMESPath or may cost too much."""
     where = f"extra_checks.{one['name']}.expression"
     try:
         refuse_expensive(one["expression"], lambda text: jmespath.compile(text).parsed)

@@ -1,7 +1,7 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter of the prepare role: a host's policy as the text of its control file."""
+"""Filter of the prepare role: a host's limits as the text of their control file, policy.json."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters of the rollback playbook: the script back to the previous release, and the census of answers."""
+"""Filters of the rollback playbook: the script back to the previous release, and the summary of answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def rollback_script(from_digest, wait=30, trust_only=False):
 
 
 def kill_census(answers, scopes=(), state="engaged", allow_unconcerned=False):
-    """Return the census of ``{host: result}`` for an order; see the filter's documentation."""
+    """Return the summary of ``{host: result}`` for an order; see the filter's documentation."""
     order = kill_verdict.Order([str(scope) for scope in scopes], state, allow_unconcerned)
-    return attempt(AnsibleFilterError, lambda: kill_answer.census(answers, order=order))
+    return attempt(AnsibleFilterError, lambda: kill_answer.summary(answers, order=order))
 
 
 def kill_refusal(scope, state="engaged"):

@@ -46,7 +46,7 @@ KEPT = []
 
 
 def say():
-    """Print what was kept; a standard error that is closed is no reason for an error."""
+    """Print what was kept; a standard error that is closed is not an error."""
     try:
         sys.stderr.write("".join(f"{line}\n" for line in KEPT))
         sys.stderr.flush()

@@ -174,12 +174,12 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import Flee
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import told
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import CREATED_FORMAT, epoch_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import BUNDLE_NAME, VERSION
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order, btf_entries
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.output import (
     existing_bundle,
     judge_output,
     write_output,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.request import BuildRequest, btf_entries
 
 YAML_PROBLEM = None
 try:
@@ -227,7 +227,7 @@ def check_arguments(params):
         wrong.append("compatibility: is given beside 'matrix', which tells it; leave one out")
     for folder in params["btf_dirs"]:
         if not Path(folder).is_dir():
-            wrong.append(f"btf_dirs: {folder} is no folder; give one with RELEASE.btf, see docs/btf.md")
+            wrong.append(f"btf_dirs: {folder} is not a folder; give one with RELEASE.btf, see docs/btf.md")
     if not (Path(params["source"]) / "Makefile").is_file():
         wrong.append(f"source: {params['source']} has no Makefile; give the collection's bpf folder")
     if wrong:
@@ -250,11 +250,11 @@ def created_at(params, existing):
     return time.strftime(CREATED_FORMAT, time.gmtime(None if epoch is None else int(epoch)))
 
 
-def make_order(params, existing, build_dir):
+def make_request(params, existing, build_dir):
     """Return what to build, as the builder takes it."""
     source = Path(params["source"])
     folders = [Path(path) for path in params["features_dirs"] or [source / "features"]]
-    return Order(
+    return BuildRequest(
         name=params["name"],
         version=params["version"],
         sequence=params["sequence"],
@@ -278,7 +278,7 @@ def describe(manifest):
 
 
 def run(module):
-    """Build in memory, judge the output, and write it unless nothing or nobody wants that."""
+    """Build in memory, judge the output, and write it unless nothing changed or check mode forbids it."""
     params = module.params
     check_arguments(params)
     output = Path(params["output"])
@@ -286,7 +286,7 @@ def run(module):
     with tempfile.TemporaryDirectory(prefix="ebpf-fleet-loader-") as temporary:
         keeps_objects = params["build_dir"] and not module.check_mode
         build_dir = Path(params["build_dir"]).absolute() if keeps_objects else Path(temporary)
-        built = writer.build(make_order(params, existing, build_dir))
+        built = writer.build(make_request(params, existing, build_dir))
     changed = judge_output(output, existing, built, params["force"])
     if changed and not module.check_mode:
         write_output(output, built)

@@ -48,7 +48,7 @@ options:
   expected:
     description:
       - "The least profile that each feature must reach: C({host: {feature: full}})."
-      - The host C(*) stands for all that are not named. A host for which nobody said is inconclusive.
+      - The host C(*) stands for all that are not named. A host for which nothing is said is inconclusive.
       - A prediction of M(ebpf.fleet.capability_facts) may stand in the place of a profile's name.
     type: dict
   expected_var:

@@ -38,7 +38,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Queue the hosts in order
+- name: Queue the hosts batch by batch
   ebpf.fleet.host_group:
     name: "{{ item }}"
     group: ebpf_fleet_rollout

@@ -15,7 +15,7 @@ description:
   - All in one execution, because on a large fleet a task costs more than what it does.
   - Trust files (C(allowed_signers) and C(revoked_keys) in C(/etc/ebpf-fleet/trust)) are judged by both verifiers before
     anything is written. A change that would refuse the release that runs, that takes a signer away or that
-    takes a revocation back is refused, with each of them named, unless O(trust_overrule) orders it.
+    takes a revocation back is refused, with each of them named, unless O(trust_overrule) is set.
   - Starts and restarts nothing.
 author:
   - The ebpf.fleet authors
@@ -273,7 +273,7 @@ def judge_trust(module, layout, steps, found):
             f"variable that is given twice or lacks a line; if it is meant, set '{trust_change.OVERRULE}'",
         )
     for problem in change.problems:
-        module.warn(f"TRUST OVERRULED by an explicit order: {problem}")
+        module.warn(f"TRUST OVERRULED, as trust_overrule asks: {problem}")
     return change
 
 

@@ -69,7 +69,7 @@ attributes:
     description: Shows the orders before and after.
     support: full
   idempotent:
-    description: An order that lies there already is no change. It is confirmed anew.
+    description: An order that lies there already is not a change. It is confirmed again.
     support: full
 seealso:
   - plugin: ebpf.fleet.kill_script
@@ -185,7 +185,7 @@ class Switch:
         """{folder: names}; null for a folder that cannot be read, which must not hold up a kill."""
         return {name: readable_orders(folder) for name, folder in self.folders.items()}
 
-    def left(self):
+    def remaining(self):
         """Programs in the kernel that the scopes turn off."""
         try:
             everything = bpfsys.own_programs("")
@@ -201,7 +201,7 @@ class Switch:
         own = evidence.ours(everything, self.noted)
         if self.whole:
             return own
-        return evidence.left_of(own, self.features, self.names, self.noted, listed is not None)
+        return evidence.remaining_of(own, self.features, self.names, self.noted, listed is not None)
 
 
 def readable_orders(folder):
@@ -257,7 +257,7 @@ def confirm(switch, wait):
     """(programs left, milliseconds or None): looks until nothing is left or the time is over."""
     start = time.monotonic()
     while True:
-        left = switch.left()
+        left = switch.remaining()
         spent = time.monotonic() - start
         if not left:
             return left, int(spent * 1000)

@@ -10,7 +10,7 @@ module: lease
 short_description: Put a host on probation, renew it, or confirm that it has passed
 version_added: 0.1.0
 description:
-  - A host with a lease detaches all of its eBPF programs by itself when the lease runs out. Nobody has to reach it.
+  - A host with a lease detaches all of its eBPF programs by itself when the lease runs out. No one has to reach it.
   - M(ebpf.fleet.release) grants a lease together with a release. This module renews it while the release is watched,
     and confirms it when the release has proven itself.
   - Time is the host's boot-time clock. Suspend counts, a clock that is set does not, and a reboot ends every lease.
@@ -49,7 +49,7 @@ attributes:
     description: Shows the lease before and after.
   idempotent:
     support: partial
-    description: A renewal is a change each time. Confirming or removing what is gone is none.
+    description: A renewal is a change each time. Confirming or removing what is gone is not a change.
   platform:
     support: full
     platforms: linux
@@ -167,7 +167,7 @@ def run(module):
     return {
         "changed": lease != found,
         "lease": shown(lease),
-        "left_seconds": None if found is None else found.left_ns(boot_id(), now_ns) // SECOND_NS,
+        "left_seconds": None if found is None else found.remaining_ns(boot_id(), now_ns) // SECOND_NS,
         "diff": {
             "before_header": f"{layout.lease} (before)",
             "after_header": f"{layout.lease} (after)",

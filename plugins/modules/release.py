@@ -43,8 +43,8 @@ options:
     description:
       - What shall run, a mapping of feature names to C(enabled) (default V(true)) and C(sample_every)
         (1 = every event; default is the contract's). A feature that is not named does not run.
-      - Left out, every feature of the bundle but those on the policy path runs, as its contract says. One on the policy
-        path must be named.
+      - Left out, every feature of the bundle but those on the policy data path runs, as its contract says. One on
+        the policy data path must be named.
     type: dict
   fallbacks:
     description:
@@ -63,7 +63,7 @@ options:
     description:
       - Also activate a bundle whose sequence is not higher than the highest that ever ran on the host. That one is
         kept as a mark, which neither a rollback nor O(state=absent) lowers.
-      - This order lowers the mark to that bundle; the mark records it, and the host's log.
+      - This lowers the mark to that bundle; the mark records it, and the host's log.
     type: bool
     default: false
   from_digest:
@@ -202,7 +202,7 @@ lease:
 mark:
   description:
     - The high-water mark of the host, or null. C(sequence) is the highest that ran, by the release of C(digest); the
-      releases of C(below) may run all the same. C(lowered) is the last order that lowered it.
+      releases of C(below) may run all the same. C(lowered) is when it was lowered last.
   returned: success
   type: dict
   sample: {sequence: 7, digest: 3f1c…, below: [9a0b…], seen_unix: 1795716000, lowered: null}
@@ -408,12 +408,12 @@ def run(module):
         need_collector_unit()
     host = Host(layout, platform.machine(), unit, module.params["wait"], request.lease)
     if module.check_mode or not needs_disk(layout, request):
-        state = look(host)
+        state = read_host(host)
         plan = plan_release(state, request)
         say_lowering(module, state, plan)
         return dict(result(plan, state, request), signer=signer)
     with locked(layout):
-        state = look(host)
+        state = read_host(host)
         plan = plan_release(state, request)
         if request.state == "present":
             host = host._replace(mark=plan.mark)
@@ -421,16 +421,16 @@ def run(module):
             return {"changed": False, "needs_archive": True}
         say_lowering(module, state, plan)
         apply_plan(plan, state, host, incoming)
-        return dict(result(plan, look(host), request), signer=signer)
+        return dict(result(plan, read_host(host), request), signer=signer)
 
 
 def say_lowering(module, state, plan):
-    """An order that lowers the mark is said, and stands in the host's own log."""
+    """That allow_downgrade lowers the mark is told, and stands in the host's own log."""
     lowered = plan.mark.lowered if plan.mark and any(step.act == "set_mark" for step in plan.steps) else None
     if lowered is None or (state.mark and state.mark.lowered == lowered):
         return
     sentence = (
-        f"by order (allow_downgrade) the mark goes from sequence {lowered['from']} to {lowered['to']}: "
+        f"allow_downgrade: the mark goes from sequence {lowered['from']} to {lowered['to']}: "
         f"release {lowered['digest'][:12]}, and whatever is above it, may be deployed here again"
     )
     module.warn(sentence)
@@ -443,7 +443,7 @@ def needs_disk(layout, request):
     return request.state == "present" or layout.base.exists()
 
 
-def look(host):
+def read_host(host):
     """Return the state of the host, with the loader's word only where its unit is managed."""
     running = running_digest(host.layout) if host.unit else None
     collecting = collecting_digest(host.layout) if host.unit else None

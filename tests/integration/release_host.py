@@ -18,7 +18,7 @@ from typing import Any
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import contracts, writer
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.collector_files import collector_files
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.request import BuildRequest
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
 REPO = Path(__file__).resolve().parents[2]
@@ -144,9 +144,9 @@ def public_key(key: Path) -> str:
     return " ".join(Path(f"{key}.pub").read_text().split()[:2])
 
 
-def order(version: str, sequence: int, key: Path, **changes: Any) -> Order:
+def order(version: str, sequence: int, key: Path, **changes: Any) -> BuildRequest:
     """What the tests build: the repository's own features."""
-    standard = Order(
+    standard = BuildRequest(
         name="ebpf-fleet",
         version=version,
         sequence=sequence,

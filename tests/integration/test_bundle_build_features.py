@@ -155,7 +155,7 @@ def test_a_feature_that_counts_is_taken(tmp_path: Path, loader: Path) -> None:
         ("raw_tp/sched_switch", "fmod_ret/security_file_open", ["changes what the kernel does", "take it out"]),
         ("raw_tp/sched_switch", "tp_btf/sched_switch", ["lacks 'btf:vmlinux'", "lacks 'attach:tp_btf:sched_switch'"]),
         ("raw_tp/sched_switch", "kprobe/vfs_unlink", ["lacks 'attach:kprobe:vfs_unlink'", "remove it"]),
-        ("raw_tp/sched_switch", "lsm/file_open", ["an LSM program on the metrics path", "'data_path: policy'"]),
+        ("raw_tp/sched_switch", "lsm/file_open", ["an LSM program on the metrics data path", "'data_path: policy'"]),
         ("raw_tp/sched_switch", "?raw_tp/sched_switch", ["remove the '?'"]),
         ("int ef_probe(", "int probe(", ["'ef_probe' is not in the object", "the object also holds 'probe'"]),
         ("__type(value, __u64)", "__uint(value_size, 16)", ["signals[0].map", "values of 16 bytes", "one u64"]),
@@ -320,14 +320,14 @@ def test_the_bundle_gets_what_its_objects_need_of_each_kernel(tmp_path: Path, lo
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("6.9.0.btf", b"no BTF", ["6.9.0.btf", "is no BTF", "docs/btf.md"]),
-        ("6.9.0.btf", bytes(64), ["6.9.0.btf", "no raw little-endian BTF"]),
+        ("6.9.0.btf", b"no BTF", ["6.9.0.btf", "is not BTF", "docs/btf.md"]),
+        ("6.9.0.btf", bytes(64), ["6.9.0.btf", "not raw little-endian BTF"]),
         ("6.9.0.btf", "cut", ["6.9.0.btf", "is cut off"]),
         ("6.9.0.btf.tar.xz", b"no archive", ["6.9.0.btf.tar.xz", "cannot be read"]),
         ("6.9.0.btf.tar.xz", lzma.compress(bytes(10240)), ["holds no file that ends in .btf"]),
-        ("a b.btf", b"", ["'a b' is no kernel release", "as uname -r prints it"]),
+        ("a b.btf", b"", ["'a b' is not a kernel release", "as uname -r prints it"]),
         ("6.1.0-9-amd64.build-id", b"12", ["6.1.0-9-amd64.build-id", "40 hex digits", "/sys/kernel/notes"]),
-        ("6.1.0-9-amd64.machine", b"x86-64!", ["6.1.0-9-amd64.machine", "no machine", "uname -m"]),
+        ("6.1.0-9-amd64.machine", b"x86-64!", ["6.1.0-9-amd64.machine", "not a machine", "uname -m"]),
         ("sub/6.1.0-10-amd64.btf", b"twin", ["same kernel as", "remove one"]),
     ],
 )
@@ -354,7 +354,7 @@ def test_folders_without_btf_and_a_missing_bpftool_are_said(
     write_feature(tmp_path, CONTRACT)
     (tmp_path / "empty").mkdir()
     refused(tmp_path, loader, "EF_ARGUMENT", "empty: holds no BTF", btf_dirs=[str(tmp_path / "empty")])
-    refused(tmp_path, loader, "EF_ARGUMENT", "nowhere is no folder", btf_dirs=[str(tmp_path / "nowhere")])
+    refused(tmp_path, loader, "EF_ARGUMENT", "nowhere is not a folder", btf_dirs=[str(tmp_path / "nowhere")])
     # The search adds the folders of superusers, so this machine's must be hidden from the real function.
     from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
     from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import minimal_btf as bundle_btf

@@ -153,7 +153,7 @@ def test_a_policy_feature_is_refused_before_any_host_is_touched(tmp_path: Path, 
     status, said = rollout(bundle, tmp_path, OWN_STATE, ebpf_fleet_features=NAMED)
     assert status != 0
     assert "w1: exec_policy: EF_POLICY_NOT_READY: no release of ours is known to run on this host" in said
-    assert "Say the plan" not in said and "Measure before" not in said
+    assert "Print the plan" not in said and "Measure before" not in said
 
 
 def test_a_release_that_loses_what_it_sees_does_not_vouch_for_a_host(tmp_path: Path, bundle: Path) -> None:
@@ -167,10 +167,10 @@ def test_a_healthy_observability_release_lets_the_policy_feature_into_the_plan(t
     need_root()
     within = running_release(tmp_path, bundle)
     _status, said = rollout(bundle, tmp_path, within, ebpf_fleet_features=NAMED)
-    assert "EF_POLICY_NOT_READY" not in said and "Say the plan" in said
+    assert "EF_POLICY_NOT_READY" not in said and "Print the plan" in said
 
 
 def test_without_the_policy_feature_a_new_host_is_planned(tmp_path: Path, bundle: Path) -> None:
     need_root()
     _status, said = rollout(bundle, tmp_path, OWN_STATE)
-    assert "EF_POLICY_NOT_READY" not in said and "Say the plan" in said
+    assert "EF_POLICY_NOT_READY" not in said and "Print the plan" in said

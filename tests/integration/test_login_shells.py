@@ -183,7 +183,7 @@ def test_an_order_that_cannot_be_meant_is_one_sentence_before_anything(tmp_path,
     ran, record = order(tmp_path, fleet, "-e", given, "--limit", "shell-dash")
     assert ran.rc != 0 and words in " ".join(ran.text.split()), ran.text
     assert "filter" not in ran.text and "Finalization" not in ran.text and "Origin:" not in ran.text.split("fatal:")[1]
-    assert record == {} and "Order and confirm" not in ran.text
+    assert record == {} and "Engage or release the kill order" not in ran.text
 
 
 def failed(text: str) -> list[str]:

@@ -142,7 +142,7 @@ def test_a_rollout_holds_and_names_whose_answer_cannot_be_used(tmp_path: Path, l
     told = " ".join(said.split())
     assert "No rollout begins while hosts do not answer: e2deep, e3type, e4noise, e5huge, e6fail, e8nan." in told
     assert "no usable answer from e3type: capabilities.distro.id: has " in told
-    assert "Say the plan" not in said and not (tmp_path / "marker").exists()
+    assert "Print the plan" not in said and not (tmp_path / "marker").exists()
 
 
 def test_a_host_cannot_choose_where_its_own_batch_is_recorded_nor_how_it_is_judged(

@@ -21,16 +21,16 @@ TASKS = {task["name"]: task for task in PLAN["tasks"]}
 REFUSALS = [name for name in TASKS if name.startswith(("Refuse ", "Hold unless "))]
 # When a refusal is skipped, and why that opens nothing.
 SKIPPED = {
-    "Refuse a folder for records that is none": "ebpf_fleet_report_dir | default('') | length > 0",
+    "Refuse a folder for records that cannot be used": "ebpf_fleet_report_dir | default('') | length > 0",
     "Refuse a bundle that cannot be used": "ebpf_fleet_target.fault is defined",
-    "Refuse a plan that cannot be": "ebpf_fleet_plan.fault is defined",
+    "Refuse a plan that cannot be carried out": "ebpf_fleet_plan.fault is defined",
 }
 LEASE = "Refuse a lease that would run out while its batch is watched"
 POLICY = "Refuse policy features where no healthy release observes the host"
 FEATURES = "Refuse features that the bundle does not hold"
 GATE = "Refuse limits and checks that the gate does not know"
 VALUES = "Refuse values that cannot be used"
-RECORDS = "Refuse a folder for records that is none"
+RECORDS = "Refuse a folder for records that cannot be used"
 
 
 def contract(feature: str, data_path: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_a_refusal_stands_before_any_change_is_for_every_host_and_cannot_be_igno
     assert action in ("ansible.builtin.assert", "ansible.builtin.fail", "ebpf.fleet.gate")
     assert task["run_once"] is True and task.get("when") == SKIPPED.get(name)
     names = list(TASKS)
-    assert names.index(name) < names.index("Queue the hosts in order")
+    assert names.index(name) < names.index("Queue the hosts batch by batch")
 
 
 def test_no_refusal_has_gone() -> None:

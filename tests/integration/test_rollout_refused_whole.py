@@ -22,14 +22,14 @@ CHANGES = ("TASK [Measure before]", "TASK [ebpf.fleet.prepare", "TASK [ebpf.flee
 def rolled(folder: Path, options: list[str], **variables: Any) -> str:
     """What the playbook says, as words with one blank between; a refusal must end it with a failure."""
     status, said = run("rollout", folder, *options, "-e", json.dumps(variables), "--check")
-    assert status != 0 or "Say the plan" in said, said
+    assert status != 0 or "Print the plan" in said, said
     return " ".join(said.split())
 
 
 def refused(said: str, sentence: str) -> None:
     assert sentence in said, said
     assert [task for task in CHANGES if task in said] == [], said
-    assert "TASK [Say the plan]" not in said
+    assert "TASK [Print the plan]" not in said
 
 
 # (variables, the least that a lease may be): activation, window after and bake, or a slice of it.
@@ -54,7 +54,7 @@ def test_a_lease_that_would_run_out_while_its_batch_is_watched_is_refused(
     short = rolled(tmp_path, options, **variables, ebpf_fleet_rollout_lease_seconds=least - 1)
     refused(short, f"ebpf_fleet_rollout_lease_seconds is {least - 1}: a host needs {least} s for its activation, bake")
     enough = rolled(tmp_path, options, **variables, ebpf_fleet_rollout_lease_seconds=least)
-    assert "a host needs" not in enough and "TASK [Say the plan]" in enough
+    assert "a host needs" not in enough and "TASK [Print the plan]" in enough
 
 
 @pytest.mark.parametrize("seconds", [0, None])
@@ -65,7 +65,7 @@ def test_no_lease_and_the_lease_that_is_reckoned_are_never_too_short(
 ) -> None:
     given = {} if seconds is None else {"ebpf_fleet_rollout_lease_seconds": seconds}
     said = rolled(tmp_path, rollout_options(bundle), **given, ebpf_fleet_bake=500)
-    assert "a host needs" not in said and "TASK [Say the plan]" in said
+    assert "a host needs" not in said and "TASK [Print the plan]" in said
 
 
 @pytest.mark.parametrize("variable", ["ebpf_fleet_bundle", "ebpf_fleet_allowed_signers"])

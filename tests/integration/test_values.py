@@ -28,7 +28,7 @@ def refused(said: str, sentence: str, also: int = 0) -> None:
     assert [noise for noise in NOISE if noise in said] == [], said
     # Once as the error and once as the result of each host, as ansible-core prints every failure.
     assert words.count(sentence) <= also + 1 + said.count(" failed=1 ")
-    assert "Prepare user, directories" not in said and "Order and confirm" not in said
+    assert "Prepare user, directories" not in said and "Engage or release the kill order" not in said
 
 
 @pytest.mark.sample(5)

@@ -3,7 +3,7 @@
  * What the loader tells of one snapshot that is made up here: "metrics", "status" or "programs".
  * No two numbers in it are equal, so that one that stands in another's place is seen. The
  * features: "one" has everything, "two" is attached and nothing of it is known, "three" is
- * wanted and nobody shipped it.
+ * wanted and no one shipped it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,8 +175,8 @@ static void fill_histogram(void) {
 static void fill_series(void) {
 	static const char labels[] = "call=\"read\"";
 
-	ef_bag_init(&series.totals, 62);
-	*ef_bag_need(&series.totals, labels, strlen(labels)) = 63;
+	ef_dict_init(&series.totals, 62);
+	*ef_dict_need(&series.totals, labels, strlen(labels)) = 63;
 }
 
 /* What a word changes. */

@@ -68,14 +68,14 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def look(rules: ctypes.CDLL, state: State, lag: int, dropped: int = 0) -> int:
-    return int(rules.ef_backpressure_look(ctypes.byref(state), ctypes.byref(Strain(lag, 1000, dropped))))
+def check(rules: ctypes.CDLL, state: State, lag: int, dropped: int = 0) -> int:
+    return int(rules.ef_backpressure_check(ctypes.byref(state), ctypes.byref(Strain(lag, 1000, dropped))))
 
 
-def calm_looks_until_change(rules: ctypes.CDLL, state: State, lag: int = 0, dropped: int = 0) -> tuple[int, int]:
-    """How many calm looks it takes, and what the change is."""
+def calm_checks_until_change(rules: ctypes.CDLL, state: State, lag: int = 0, dropped: int = 0) -> tuple[int, int]:
+    """How many calm checks it takes, and what the change is."""
     for number in range(1, 10_000):
-        change = look(rules, state, lag, dropped)
+        change = check(rules, state, lag, dropped)
         if change != SAME:
             return number, change
     raise AssertionError("it never steps back")
@@ -83,23 +83,23 @@ def calm_looks_until_change(rules: ctypes.CDLL, state: State, lag: int = 0, drop
 
 def test_drop_does_nothing_whatever_is_seen(rules: ctypes.CDLL) -> None:
     state = State(kind=DROP)
-    assert [look(rules, state, 1000, dropped) for dropped in (0, 5, 9)] == [SAME] * 3
+    assert [check(rules, state, 1000, dropped) for dropped in (0, 5, 9)] == [SAME] * 3
     assert state.level == 0
 
 
 def test_a_step_needs_half_a_ring_or_a_drop(rules: ctypes.CDLL) -> None:
     state = State(kind=SAMPLE)
-    assert look(rules, state, 500, dropped=7) == SAME, "what was dropped before the first look is no news"
-    assert look(rules, state, 500, dropped=7) == SAME, "half full is what a busy reader may find"
-    assert look(rules, state, 501, dropped=7) == BEGUN
-    assert look(rules, state, 0, dropped=8) == CHANGED
+    assert check(rules, state, 500, dropped=7) == SAME, "what was dropped before the first check is old"
+    assert check(rules, state, 500, dropped=7) == SAME, "half full is what a busy reader may find"
+    assert check(rules, state, 501, dropped=7) == BEGUN
+    assert check(rules, state, 0, dropped=8) == CHANGED
     assert (state.at.lag, state.at.dropped) == (0, 1)
     assert rules.ef_backpressure_thinning(ctypes.byref(state)) == 4
 
 
 def test_sampling_ends_at_its_thinnest(rules: ctypes.CDLL) -> None:
     state = State(kind=SAMPLE)
-    changes = [look(rules, state, 1000) for _ in range(12)]
+    changes = [check(rules, state, 1000) for _ in range(12)]
     assert changes == [BEGUN] + [CHANGED] * 9 + [SAME] * 2
     assert rules.ef_backpressure_thinning(ctypes.byref(state)) == 1024
 
@@ -108,23 +108,23 @@ def test_it_steps_back_slowly_and_later_after_each_relapse(rules: ctypes.CDLL) -
     state = State(kind=AGGREGATE)
     waits = []
     for _ in range(6):
-        assert look(rules, state, 900) == BEGUN
-        number, change = calm_looks_until_change(rules, state)
+        assert check(rules, state, 900) == BEGUN
+        number, change = calm_checks_until_change(rules, state)
         assert change == ENDED
         waits.append(number)
     assert waits == [30, 60, 120, 240, 240, 240]
     for _ in range(30):
-        assert look(rules, state, 0) == SAME
-    assert look(rules, state, 900) == BEGUN
-    assert calm_looks_until_change(rules, state)[0] == 30, "what lasted is no relapse"
+        assert check(rules, state, 0) == SAME
+    assert check(rules, state, 900) == BEGUN
+    assert calm_checks_until_change(rules, state)[0] == 30, "what lasted is not a relapse"
 
 
 def test_a_ring_between_calm_and_strained_holds_the_level(rules: ctypes.CDLL) -> None:
     state = State(kind=SAMPLE)
-    look(rules, state, 900)
-    assert all(look(rules, state, 400) == SAME for _ in range(200))
+    check(rules, state, 900)
+    assert all(check(rules, state, 400) == SAME for _ in range(200))
     assert state.level == 1
-    assert calm_looks_until_change(rules, state, lag=375) == (30, ENDED)
+    assert calm_checks_until_change(rules, state, lag=375) == (30, ENDED)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def in_kernel(kind: str, ids: set[int]) -> set[int]:
     return ids & {int(each["id"]) for each in ours_in_kernel(kind)}
 
 
-def left(service: Service) -> set[int]:
+def remaining(service: Service) -> set[int]:
     """What `ebpf-loader left` finds; its exit status must agree."""
     done = subprocess.run([str(service.binary), "left"], check=False, capture_output=True, text=True)
     found = {int(each["id"]) for each in json.loads(done.stdout)["programs"]}
@@ -75,13 +75,13 @@ def test_an_order_while_it_runs_takes_programs_and_maps_away(
     features = service.start_settled()["features"]
     programs = set().union(*(program_ids(features[each]) for each in killed))
     maps = {int(each["id"]) for name in killed for each in features[name]["maps"]}
-    assert in_kernel("prog", programs) == programs and left(service) >= programs
+    assert in_kernel("prog", programs) == programs and remaining(service) >= programs
     began = time.monotonic()
     path = service.order(name, where)
     wait_for(lambda: not in_kernel("prog", programs), "the programs go", NOISY_OFF_SECONDS)
     took = time.monotonic() - began
     wait_for(lambda: not in_kernel("map", maps), "the maps go", NOISY_OFF_SECONDS)
-    assert not left(service) & programs
+    assert not remaining(service) & programs
     for each in BOTH:
         found = service.wait_state(each, "killed" if each in killed else "attached")
         assert (found["reason_code"] == code) == (each in killed)

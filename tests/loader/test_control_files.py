@@ -104,7 +104,7 @@ def test_a_family_that_no_host_can_have_is_told_as_a_typo(service: Service) -> N
 
 @pytest.mark.parametrize("odd", MARK, ids=lambda odd: odd.name)
 def test_mark(loader: Path, feature_objects: Path, trust: Trust, tmp_path: Path, odd: Odd) -> None:
-    """Either way the start is refused: by what the mark says, or because nobody can say what it says."""
+    """Either way the start is refused: by what the mark says, or because no one can say what it says."""
     service = make_service(loader, tmp_path, trust, {"runqlat": feature_of(feature_objects, "runqlat")})
     document = {"schema": "ebpf.fleet/mark/v1", "sequence": 7, "digest": "a" * 64, "below": [], "seen_unix": 5}
     replace(service, "mark.json", odd.make(canonical({**document, "lowered": None})))

@@ -94,7 +94,7 @@ def test_every_call_is_in_its_series_also_over_a_kill(counting: Counting, kind: 
     order = service.order("global")
     service.wait_state("counter_kinds", "killed")
     counting.wait_total(1020)
-    counting.caller.call(100)  # nobody counts
+    counting.caller.call(100)  # no one counts
     order.unlink()
     service.wait_state("counter_kinds", "attached")
     counting.wait_total(1020)

@@ -69,7 +69,7 @@ CASES = [
     (f"{ON} shed=1 of_host=1 budget=2", "rest", "shed", "EF_BUDGET_HOST_MEMORY"),
     (f"{ON} shed=1 of_host=1 budget=3", "rest", "shed", "EF_BUDGET_HOST_MAP_MEMORY"),
     (f"{ON} shed=1 of_host=1 budget=4", "rest", "shed", "EF_BUDGET_HOST_EVENT_RATE"),
-    # Attached, and yet to be attached anew.
+    # Attached, and yet to be attached again.
     (f"{ON} reduced=1", "renew", "", "EF_OK"),
     (f"{ON} reduced=1 without_full=1", "none", "", "-"),
     (f"{ON} without_full=1", "renew", "", "EF_OK"),

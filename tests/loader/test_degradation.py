@@ -145,6 +145,6 @@ def test_what_is_lost_is_held_to_its_ratio(calls: Any, caller: Caller, every: in
     service.log.write_text("in its place")
     caller.rate(1000)
     found = degraded(service, CALLS, "sampling")
-    # All but what one look saw as produced and the next as dropped; thinned 64 times some 15 pass in an interval.
+    # All but what one reading had as produced and the next as dropped; thinned 64 times some 15 pass in an interval.
     least = 900000 if every == 1 else 500000
     assert found["degraded"]["reason_code"] == "EF_BUDGET_DROPS" and found["degraded"]["measured"] > least

@@ -311,7 +311,7 @@ def test_a_full_ring_drops_and_counts_each_drop(start: Callable[..., Service], t
     service = start({"exec_events": tiny_ring(tmp_path)})
     program = own_true(tmp_path)
     counters_map = map_id(service.feature("exec_events"), "ef_counters")
-    service.send(signal.SIGSTOP)  # nobody reads the ring
+    service.send(signal.SIGSTOP)  # no one reads the ring
     run_times(program, 200)
     produced, submitted, dropped, sampled_out = dump_map(counters_map)
     service.send(signal.SIGCONT)
@@ -337,7 +337,7 @@ def test_sampling_is_counted_and_can_be_changed_while_it_runs(start: Callable[..
     seen = len(delivered_from(service, program, 1))
     run_times(program, 100)
     delivered_from(service, program, seen + 100)
-    assert service.feature("exec_events")["links"] == links, "changed without attaching anew"
+    assert service.feature("exec_events")["links"] == links, "changed without attaching again"
 
 
 # ---- runqlat ----

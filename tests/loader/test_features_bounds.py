@@ -130,7 +130,7 @@ def test_attempts_that_go_on_at_the_end_are_dropped_then(start: Any, tmp_path: P
 
 def test_a_full_perf_buffer_drops_and_counts_each_drop(start: Any, tmp_path: Path) -> None:
     service = start(tight(tmp_path, "exec_events", "perf", "none", "EF_UNUSED", 1))
-    service.send(signal.SIGSTOP)  # nobody reads the buffers
+    service.send(signal.SIGSTOP)  # no one reads the buffers
     subprocess.run(
         ["taskset", "-c", "0", "sh", "-c", "i=0; while [ $i -lt 2500 ]; do /bin/true; i=$((i+1)); done"], check=True
     )

@@ -16,7 +16,7 @@ import pytest
 from tests.loader.bundles import Trust
 from tests.loader.service import BOTH, Service, both_wanted, links_in_kernel, wait_for
 
-HELD_UP_OFF_SECONDS = 3.0  # the guard's two looks of 100 ms, and what a busy machine adds
+HELD_UP_OFF_SECONDS = 3.0  # two of the guard's checks, every 100 ms, and what a busy machine adds
 SLOW_WATCH_US = 30_000
 SLOW_WATCH = ("strace", "-D", "-qq", "-o", "/dev/null", "-e", f"inject=inotify_add_watch:delay_exit={SLOW_WATCH_US}")
 
@@ -94,7 +94,7 @@ def test_an_order_that_came_and_went_while_the_disk_hung(service: Service, own_d
     wait_detached(runqlat, "the links of runqlat go")
     path.unlink()
     subprocess.run(["fsfreeze", "-u", str(own_disk)], check=True)
-    wait_for(lambda: set(service.feature("runqlat")["links"]) - runqlat, "it is attached anew")
+    wait_for(lambda: set(service.feature("runqlat")["links"]) - runqlat, "it is attached again")
     assert len(link_ids(service.now(), "runqlat")) == 3
     assert link_ids(service.now(), "exec_events") == others, "what was not meant goes on"
 

@@ -109,7 +109,7 @@ def test_a_lease_that_is_renewed_or_confirmed_lets_it_run(service: Service) -> N
     assert links <= {one["id"] for one in links_in_kernel()}
     path.unlink()
     wait_for(lambda: service.now()["lease"] is None, "it is confirmed")
-    assert links <= {one["id"] for one in links_in_kernel()}, "nothing was attached anew for it"
+    assert links <= {one["id"] for one in links_in_kernel()}, "nothing was attached again for it"
 
 
 def test_after_expiry_a_new_lease_or_a_person_brings_it_back(service: Service) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The loader keeps what it needs and no more, and acts on nobody's word but root's and its own user's."""
+"""The loader keeps what it needs and no more, and acts on no one's word but root's and its own user's."""
 
 from __future__ import annotations
 

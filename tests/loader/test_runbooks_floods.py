@@ -46,7 +46,7 @@ ELSEWHERE: dict[str, Callable[[Flooded, list[str]], object]] = {
         line.split("\t")[1:5] == ["attach", "exec_events", "EF_OK", "desired"] for line in lines
     ),
 }
-# Nobody withdraws trust in this world (tests/loader/test_standing.py does): it finds that nobody did.
+# No one withdraws trust in this world (tests/loader/test_standing.py does): it finds that no one did.
 WITHDRAWN = 'select(.event == "trust")'
 
 

@@ -139,7 +139,7 @@ def test_how_far_the_shipper_is_behind_is_told_to_the_byte(service: Service, gen
 
 @pytest.mark.slow
 def test_a_cursor_that_is_no_cursor_holds_up_nothing(service: Service, generator: Generator) -> None:
-    """A FIFO, a link to an endless file, a large file, other JSON, absurd numbers: nobody waits, and files stay few."""
+    """A FIFO, a link to an endless file, a large file, other JSON, absurd numbers: no one waits, and files stay few."""
     path = service.folder / "cursor"
     huge = '{"schema": "ebpf.fleet/cursor/v1", "segment": 999999999999999999, "offset": 0}'
     odd: list[Callable[[], object]] = [

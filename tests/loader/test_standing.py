@@ -90,7 +90,7 @@ def test_trust_that_is_withdrawn_takes_everything_off(service: Service, what: st
 
 
 def test_it_is_found_within_an_interval_where_nothing_can_be_watched(service: Service) -> None:
-    """A mount over the file is no event: only a look finds it."""
+    """A mount over the file gives no event: only reading it again finds it."""
     service.interval = 1
     service.start_settled()
     other = service.folder / "elsewhere"

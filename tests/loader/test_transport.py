@@ -107,7 +107,7 @@ def test_an_absent_reader_costs_events_and_nothing_else(service: Service, genera
     counters = at_rest(service, offered)
     assert counters["dropped"] == offered and counters["delivered"] == 0
     assert service.feature(NAME)["consumer"]["unwritten"] == offered
-    assert service.journal().count("nobody takes events at") == 1
+    assert service.journal().count("no reader takes events at") == 1
     with reader_at(tmp_path / "socket") as reader:
 
         def reached() -> bool:

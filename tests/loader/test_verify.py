@@ -312,7 +312,7 @@ def count_opens(folders: list[Path], act: Callable[[], object]) -> dict[str, int
 
 
 def test_each_file_is_read_once(bundle: Bundle, verify: Callable[..., Verdict]) -> None:
-    """What is loaded is the buffer that was hashed: there is no second look at a file."""
+    """What is loaded is the buffer that was hashed: no file is read a second time."""
     folders = [bundle.root, *(path for path in bundle.root.rglob("*") if path.is_dir())]
     counts = count_opens(folders, lambda: verify(bundle.root))
     assert counts == {str(bundle.root / path): 1 for path in FILES}
@@ -659,7 +659,7 @@ def test_named_revocation_list_that_is_absent(bundle: Bundle, verify: Callable[.
 
 
 def test_empty_trust_file(bundle: Bundle, verify: Callable[..., Verdict], trust: Trust) -> None:
-    write(trust.signers, b"# nobody yet\n")
+    write(trust.signers, b"# no one yet\n")
     assert_refused(verify(bundle.root), "EF_TRUST_MALFORMED", str(trust.signers))
 
 

@@ -27,7 +27,7 @@ def listed() -> dict[str, Any]:
 
 
 def kinds(reason: str) -> list[str]:
-    """In which of the two lists a skip's reason is: one of them, or none when nobody listed it."""
+    """In which of the two lists a skip's reason is: one of them, or none when no one listed it."""
     return [kind for kind, patterns in listed().items() if any(re.match(pattern, reason) for pattern in patterns)]
 
 

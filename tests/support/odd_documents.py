@@ -101,8 +101,8 @@ DESIRED = [
     Odd("enabled as text", _value(b"enabled", b"true", b'"true"'), False),
     Odd("enabled in capitals", _value(b"enabled", b"true", b"True"), False),
     Odd("a digest that is a number", _value(b"bundle_digest", b"null", b"7"), False),
-    Odd("a fallback that is none", _value(b"bundle_digest", b"null", b'null,"fallbacks":["perl"]'), False),
-    Odd("fallbacks that are no list", _value(b"bundle_digest", b"null", b'null,"fallbacks":"bcc"'), False),
+    Odd("a fallback that is not one", _value(b"bundle_digest", b"null", b'null,"fallbacks":["perl"]'), False),
+    Odd("fallbacks that are not a list", _value(b"bundle_digest", b"null", b'null,"fallbacks":"bcc"'), False),
     Odd("a fallback", _value(b"bundle_digest", b"null", b'null,"fallbacks":["bcc"]'), True),
 ]
 # Of lease.json with `"holder":"me"`.
@@ -121,9 +121,9 @@ _LOWERED = b'{"at_unix":1,"digest":"%s","from":9,"to":7}' % (b"b" * 64)
 MARK = [
     *COMMON,
     Odd("a way back", _value(b"below", b"[]", b'["%s"]' % (b"c" * 64)), True),
-    Odd("a way back that is no digest", _value(b"below", b"[]", b'["c"]'), False),
+    Odd("a way back that is not a digest", _value(b"below", b"[]", b'["c"]'), False),
     Odd("nine ways back", _value(b"below", b"[]", b"[%s]" % b",".join([b'"%s"' % (b"c" * 64)] * 9)), False),
-    Odd("a way back that is no list", _value(b"below", b"[]", b"{}"), False),
+    Odd("a way back that is not a list", _value(b"below", b"[]", b"{}"), False),
     Odd("no sequence", _value(b"sequence", b"7", b"0"), False),
     Odd("a sequence that is a text", _value(b"sequence", b"7", b'"7"'), False),
     Odd("a sequence that is true", _value(b"sequence", b"7", b"true"), False),

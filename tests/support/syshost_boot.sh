@@ -39,7 +39,7 @@ for stream in stdin:0 stdout:1 stderr:2; do
 	ln -s "/proc/self/fd/${stream#*:}" "$new/dev/${stream%:*}"
 done
 
-# What this machine enables, mounts and has of ours is none of the host's.
+# What this machine enables, mounts and has of ours does not belong to the host.
 rm -rf "$new/etc/systemd/system" "$new/etc/systemd/system.conf.d" "$new/etc/systemd/journald.conf.d" \
 	"$new/etc/ebpf-fleet" "$new/var/lib/ebpf-fleet" "$new/var/log/ebpf-fleet" "$new/var/log/journal" \
 	"$new/usr/lib/sysusers.d/ebpf-fleet.conf" "$new/usr/lib/tmpfiles.d/ebpf-fleet.conf"

@@ -186,8 +186,8 @@ def test_a_folder_gets_each_member_with_exactly_its_mode(tmp_path: Path) -> None
 def test_types_as_short_as_their_header_are_whole_and_shorter_ones_are_not() -> None:
     head = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 0, 0, 0)
     assert minimal_btf.btf_problem(head) is None
-    assert minimal_btf.btf_problem(head[:-1]) == "is no BTF: it has 23 bytes only"
-    assert minimal_btf.btf_problem(b"\xeb\x9f" + head[2:]) == "is no raw little-endian BTF"
+    assert minimal_btf.btf_problem(head[:-1]) == "is not BTF: it has 23 bytes only"
+    assert minimal_btf.btf_problem(b"\xeb\x9f" + head[2:]) == "is not raw little-endian BTF"
     for at in (12, 20):  # the length of the types, of the strings
         longer = head[:at] + struct.pack("<I", 4) + head[at + 4 :]
         assert minimal_btf.btf_problem(longer) == "is cut off" and minimal_btf.btf_problem(longer + bytes(4)) is None
@@ -288,18 +288,18 @@ F = "hosts/k/features/f"
         ("schema", matrix.SCHEMA, ""),
         ("schema", "other", "schema: is not"),
         *((key, ..., f"{key}: is ") for key in sorted(matrix.KEYS)),
-        ("objects", {}, "objects: is no mapping with at least one entry"),
-        ("hosts", {}, "hosts: is no mapping with at least one entry"),
-        ("hosts", [], "hosts: is no mapping"),
-        ("differences", {}, "differences: is no list of mappings"),
-        ("differences", [1], "differences: is no list of mappings"),
+        ("objects", {}, "objects: is not a mapping with at least one entry"),
+        ("hosts", {}, "hosts: is not a mapping with at least one entry"),
+        ("hosts", [], "hosts: is not a mapping"),
+        ("differences", {}, "differences: is not a list of mappings"),
+        ("differences", [1], "differences: is not a list of mappings"),
         ("differences", [{"host": "k", "feature": "f"}], "what was predicted was not reached (k f)"),
         ("objects/o", "b" * 64, "o was measured with SHA-256 bbbbbbbbbbbb"),
-        ("objects/o", ..., "objects: is no mapping with at least one entry"),
+        ("objects/o", ..., "objects: is not a mapping with at least one entry"),
         ("objects/p", "a" * 64, "p was measured, but is not in this bundle"),
         ("objects", {"p": "a" * 64}, "o of this bundle was not measured"),
-        ("hosts/k", [], "hosts.k: is no host"),
-        ("hosts/k/kernel", None, "hosts.k: is no host"),
+        ("hosts/k", [], "hosts.k: is not a host"),
+        ("hosts/k/kernel", None, "hosts.k: is not a host"),
         ("hosts/k/features/g", {}, "hosts.k.features: differ from this bundle's in g"),
         (f"{F}/variants", ..., "hosts.k.features.f: has no 'variants'"),
         (f"{F}/variants/perf", {}, ""),

@@ -108,7 +108,7 @@ def test_a_contract_that_equals_its_objects_has_no_difference() -> None:
         ("programs.0.section", "kprobe/do exit", ['SEC("kprobe/SYMBOL")']),
         ("programs.0.section", "tp/sched_switch", ['SEC("tp/GROUP/NAME")']),
         ("programs.0.section", "kprobe/do_exit+0x8", ["without an offset"]),
-        ("programs.0.section", "lsm/file_open", ["an LSM program on the metrics path", "'data_path: policy'"]),
+        ("programs.0.section", "lsm/file_open", ["an LSM program on the metrics data path", "'data_path: policy'"]),
         ("maps.2.max_entries", 1000000, ["maps[1].max_entries", "65", "1000000", "make them equal"]),
         ("maps.2.type", "hash", ["maps[1].type"]),
         ("maps.2.name", "ef_other", ["'ef_other'", "not declared", "'ef_hist' is not in variant 'full'", "no object"]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import MARKS, census, parse_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import MARKS, parse_answer, summary
 
 BACK, KILL = MARKS
 NOTHING = kill_answer._NOTHING
@@ -62,8 +62,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
 def test_a_hostile_answer_is_refused_for_that_host_only(name: str) -> None:
     output, why = HOSTILE[name]
     start = time.monotonic()
-    found = census({"a": result(line(host_ms=7)), "evil": result(output), "z": result(line(host_ms=9))})
-    assert time.monotonic() - start < 10, "one answer held up the census"
+    found = summary({"a": result(line(host_ms=7)), "evil": result(output), "z": result(line(host_ms=9))})
+    assert time.monotonic() - start < 10, "one answer held up the summary"
     assert (found["confirmed"], found["missing"], found["slowest_ms"]) == (["a", "z"], ["evil"], 9)
     assert found["hosts"]["evil"]["detail"].startswith("no usable answer from evil: ")
     assert why in found["hosts"]["evil"]["detail"]
@@ -100,7 +100,7 @@ def test_an_exit_status_that_is_not_0_is_not_a_yes(rc: Any) -> None:
 
 @pytest.mark.parametrize("answer", [None, [], 7, {"unreachable": True, "msg": ["x"]}, {"stdout": None}, {"msg": 1}])
 def test_what_is_no_result_at_all_is_named(answer: Any) -> None:
-    found = census({"a": result(line()), "b": answer})
+    found = summary({"a": result(line()), "b": answer})
     assert found["missing"] == ["b"] and found["hosts"]["b"]["detail"]
 
 
@@ -121,7 +121,7 @@ PAINT = "\x1b[2J\x1b[HAll 500 hosts confirmed\r\n\x9b2J\u202eflesrever\u2066\u20
     ],
 )
 def test_no_hosts_text_paints_the_terminal(answer: dict[str, Any]) -> None:
-    found = census({"evil": answer})
+    found = summary({"evil": answer})
     text = found["sentence"] + found["hosts"]["evil"]["detail"]
     assert text.isprintable(), text
     assert len(text) < 1000
@@ -152,7 +152,7 @@ def test_answers_that_chance_mutates_never_raise_and_never_touch_a_neighbour() -
                     "9" * 40,
                 ]
             )
-        found = census({"a": result(good), "m": result("".join(letters), chance.choice([0, 0, 1, None, "x"]))})
+        found = summary({"a": result(good), "m": result("".join(letters), chance.choice([0, 0, 1, None, "x"]))})
         assert "a" in found["confirmed"] and "m" in found["hosts"]
         assert found["hosts"]["a"] == {**NOTHING, **FIELDS}
         assert found["sentence"].isprintable()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import verdict
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import census, parse_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import parse_answer, summary
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import MARK
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.verdict import Order
 
@@ -110,10 +110,10 @@ def test_a_host_is_in_one_group_and_null_is_in_none() -> None:
 
 
 def test_the_slowest_is_of_those_that_confirmed_and_null_where_none_told() -> None:
-    assert census({"a": host(host_ms=5), "b": host(host_ms=9), "c": host(ok=False, host_ms=99)})["slowest_ms"] == 9
-    assert census({"a": host(host_ms=None)})["slowest_ms"] is None
-    assert census({"a": host(ok=False)})["slowest_ms"] is None
-    assert census({"a": host(host_ms=0)})["slowest_ms"] == 0
+    assert summary({"a": host(host_ms=5), "b": host(host_ms=9), "c": host(ok=False, host_ms=99)})["slowest_ms"] == 9
+    assert summary({"a": host(host_ms=None)})["slowest_ms"] is None
+    assert summary({"a": host(ok=False)})["slowest_ms"] is None
+    assert summary({"a": host(host_ms=0)})["slowest_ms"] == 0
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_slowest_is_of_those_that_confirmed_and_null_where_none_told() -> No
     ],
 )  # fmt: skip
 def test_the_verdict_line_by_line(order: Order, answers: dict[str, Any], lines: list[str]) -> None:
-    assert census(answers, order=order)["verdict"] == lines
+    assert summary(answers, order=order)["verdict"] == lines
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_the_verdict_line_by_line(order: Order, answers: dict[str, Any], lines: 
     ],
 )  # fmt: skip
 def test_the_sentence_word_for_word(order: Order, answers: dict[str, Any], sentence: str) -> None:
-    assert census(answers, order=order)["sentence"] == sentence
+    assert summary(answers, order=order)["sentence"] == sentence
 
 
 def test_reasons_that_differ_in_numbers_are_one_and_twelve_are_told() -> None:
     some = {f"h{at}": host(ok=False, detail=f"held by process {at}") for at in range(3)}
-    assert "  'h0', 'h1', 'h2': held by process 0" in census(some)["verdict"]
+    assert "  'h0', 'h1', 'h2': held by process 0" in summary(some)["verdict"]
     words = [chr(ord("a") + at) * 3 for at in range(14)]
-    many = census({word: host(ok=False, detail=word) for word in words})["verdict"]
+    many = summary({word: host(ok=False, detail=word) for word in words})["verdict"]
     assert "  and 2 more hosts for 2 more reasons" in many
     assert len([line for line in many if line.startswith("  ") and ": " in line]) == 12
-    twelve = census({word: host(ok=False, detail=word) for word in words[:12]})["verdict"]
+    twelve = summary({word: host(ok=False, detail=word) for word in words[:12]})["verdict"]
     assert not [line for line in twelve if "more reasons" in line]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import census
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import summary
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import MARK
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.verdict import Order
 
@@ -39,7 +39,7 @@ def fleet() -> dict[str, Any]:
 
 
 def test_three_numbers_and_every_host_in_one_of_them() -> None:
-    made = census(fleet(), order=Order(["feature=exec_events"]))
+    made = summary(fleet(), order=Order(["feature=exec_events"]))
     assert made["numbers"] == {
         "placed": 70, "concerned": 50, "off": 30, "not_concerned": 20, "unknown": 0, "unconfirmed": 150,
     }  # fmt: skip
@@ -48,7 +48,7 @@ def test_three_numbers_and_every_host_in_one_of_them() -> None:
 
 
 def test_two_hundred_hosts_are_a_few_short_lines_with_each_reason() -> None:
-    lines = census(fleet(), order=Order(["feature=exec_events"]))["verdict"]
+    lines = summary(fleet(), order=Order(["feature=exec_events"]))["verdict"]
     text = "\n".join(lines)
     assert len(lines) <= 20 and max(map(len, lines)) <= 110, text
     assert "NOT CONFIRMED: 150" in text and lines[-2].startswith("Next: ")
@@ -60,7 +60,7 @@ def test_two_hundred_hosts_are_a_few_short_lines_with_each_reason() -> None:
 def test_a_fleet_of_different_reasons_stays_bounded() -> None:
     words = "abcdefghijklmnopqrstuvwxyz"
     answers = {f"h{number}": closed(f"{'x' * 900} {words[number % 26]} {words[number // 26]}") for number in range(400)}
-    made = census(answers, order=FEATURE)
+    made = summary(answers, order=FEATURE)
     assert len(made["verdict"]) < 50 and "more hosts for" in "\n".join(made["verdict"])
     assert len(made["sentence"]) < 1500
 
@@ -90,21 +90,21 @@ def test_an_order_that_concerns_no_host_is_no_success_and_names_the_nearest(
     order: Order, known: dict[str, Any], words: str
 ) -> None:
     answers = {name: host(concerned=False, detail="not here", **known) for name in ("a", "b")}
-    made = census(answers, order=order)
+    made = summary(answers, order=order)
     assert words in " ".join(made["verdict"]) and words in made["sentence"]
     assert made["failed"] == ["a", "b"] and made["confirmed"] == ["a", "b"] and made["missing"] == []
-    assert census(answers, order=order._replace(allow_unconcerned=True))["failed"] == []
+    assert summary(answers, order=order._replace(allow_unconcerned=True))["failed"] == []
 
 
 def test_one_host_that_is_concerned_is_enough_and_one_that_is_unknown_is_not() -> None:
     answers = {"a": host(concerned=False), "b": host()}
-    assert census(answers, order=FEATURE)["failed"] == []
-    assert census({"a": host(concerned=False), "b": host(concerned=None)}, order=FEATURE)["failed"] == ["a", "b"]
+    assert summary(answers, order=FEATURE)["failed"] == []
+    assert summary({"a": host(concerned=False), "b": host(concerned=None)}, order=FEATURE)["failed"] == ["a", "b"]
 
 
 def test_who_did_not_confirm_may_be_the_one_that_is_concerned() -> None:
     answers = {"a": host(concerned=False, features=["x"]), "b": closed("gone")}
-    made = census(answers, order=FEATURE)
+    made = summary(answers, order=FEATURE)
     assert made["failed"] == ["b"] and "what did not confirm counts as ON" in " ".join(made["verdict"])
 
 

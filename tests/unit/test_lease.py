@@ -83,7 +83,7 @@ def test_no_file_is_no_lease() -> None:
     ],
 )
 def test_what_is_left_and_whether_it_may_be_confirmed(lease: Lease, boot: str, now: int, left: int) -> None:
-    assert lease.left_ns(boot, now) == left
+    assert lease.remaining_ns(boot, now) == left
     if left:
         may_confirm(lease, boot, now)
         return

@@ -299,7 +299,7 @@ def test_an_image_that_cannot_be_read_makes_everything_unknown_and_never_yes(tmp
     root = host(tmp_path, None)
     (root / f"boot/vmlinuz-{RELEASE}").write_bytes(b"not a kernel" * 100)
     found = asked(root, UNLINKS, now=facts(attach_points={"fentry:do_unlinkat": YES}))
-    assert found["btf"]["answer"] == "unknown" and "no packing known here" in found["btf"]["evidence"]
+    assert found["btf"]["answer"] == "unknown" and "not a compression known here" in found["btf"]["evidence"]
     assert found["source"] is None
     assert found["profiles"]["file_unlinks"]["profile"] == "disabled"
     assert found["profiles"]["file_unlinks"]["reason_code"] == "EF_UNKNOWN"

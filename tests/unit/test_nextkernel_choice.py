@@ -86,7 +86,7 @@ def test_a_saved_entry_is_read_from_grubs_environment(tmp_path: Path) -> None:
     assert bootchoice.choose(root, "auto").release == "6.1.0-50-amd64"
 
 
-@pytest.mark.parametrize(("default", "words"), [("9", "no entry"), ("Memory test", "boots no Linux image")])
+@pytest.mark.parametrize(("default", "words"), [("9", "not an entry"), ("Memory test", "boots no Linux image")])
 def test_an_entry_that_boots_no_kernel_we_know_is_unknown(tmp_path: Path, default: str, words: str) -> None:
     choice = bootchoice.choose(host(tmp_path, "6.1.0-50-amd64", boot__grub__grub_dot_cfg=GRUB % default), "auto")
     assert choice.release is None

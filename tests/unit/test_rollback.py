@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back to the previous release: the script, run for real in a folder, and the census."""
+"""The way back to the previous release: the script, run for real in a folder, and the summary."""
 
 from __future__ import annotations
 
@@ -285,21 +285,21 @@ GOOD = {"stdout": rollback.MARK + '{"ok":true,"changed":true,"host_ms":40,"diges
     ],
 )
 def test_anything_but_a_clear_yes_is_missing(answer):
-    census = kill_answer.census({"a": GOOD, "b": answer}, [rollback.MARK])
-    assert census["confirmed"] == ["a"] and census["missing"] == ["b"]
-    assert "NOT confirmed: b (" in census["sentence"]
-    assert census["hosts"]["b"]["detail"]
+    summary = kill_answer.summary({"a": GOOD, "b": answer}, [rollback.MARK])
+    assert summary["confirmed"] == ["a"] and summary["missing"] == ["b"]
+    assert "NOT confirmed: b (" in summary["sentence"]
+    assert summary["hosts"]["b"]["detail"]
 
 
-def test_census_of_nobody_is_not_a_success_story():
-    census = kill_answer.census({}, [rollback.MARK])
-    assert census["slowest_ms"] is None and "No host" in census["sentence"]
+def test_a_summary_of_no_host_is_not_a_success():
+    summary = kill_answer.summary({}, [rollback.MARK])
+    assert summary["slowest_ms"] is None and "No host" in summary["sentence"]
 
 
-def test_census_names_the_slowest():
+def test_the_summary_names_the_slowest():
     slow = {"stdout": GOOD["stdout"].replace("40", "900"), "rc": 0}
-    census = kill_answer.census({"a": GOOD, "b": slow}, [rollback.MARK])
-    assert census["slowest_ms"] == 900 and not census["missing"]
+    summary = kill_answer.summary({"a": GOOD, "b": slow}, [rollback.MARK])
+    assert summary["slowest_ms"] == 900 and not summary["missing"]
 
 
 def put_lease(host: Path, of: str) -> Path:

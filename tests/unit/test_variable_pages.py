@@ -85,7 +85,7 @@ def test_a_table_has_the_default_that_the_code_has(path: Path) -> None:
 
 def test_the_default_of_features_is_said_as_it_is() -> None:
     for path in (PAGE, ROOT / "docs/rollout.md", ROOT / "roles/deploy/README.md"):
-        assert rows(path)["ebpf_fleet_features"] == {"every feature but those on the policy path, as contracted"}
+        assert rows(path)["ebpf_fleet_features"] == {"every feature but those on the policy data path, as contracted"}
 
 
 def test_a_playbook_has_one_default_for_a_variable() -> None:

@@ -17,7 +17,7 @@ from tools.bench.tracers import Lines, Tracer, bpftrace, start
 
 # Events a second; 0: as fast as the calling core goes.
 RATES = (10000, 100000, 200000, 400000, 1000000, 0)
-LARGE = (200000, 400000, 1000000, 0)  # with LARGE_BYTES of buffer: what a stall of the consumer costs is no loss
+LARGE = (200000, 400000, 1000000, 0)  # with LARGE_BYTES of buffer: what a stall of the consumer costs is not a loss
 LARGE_BYTES = 4 << 20
 CLIMB = (25000, 50000, 100000, 200000, 0)  # calls a second, of RECORDS each
 STEP_MS = 1000
@@ -44,12 +44,12 @@ def nothing() -> None:
 
 
 def one_step(
-    tracer: Tracer, load: Load, order: str, delivered: int, records: int = 1, push: Callable[[], None] = nothing
+    tracer: Tracer, load: Load, task: str, delivered: int, records: int = 1, push: Callable[[], None] = nothing
 ) -> Point:
-    """Do one order under a tracer at rest, of which so many events arrived before, and account for it."""
+    """Do one task under a tracer at rest, of which so many events arrived before, and account for it."""
     programs = tracer.programs
     cpu, before = tracer.cpu_ns(), programs.ran()
-    made, seconds = load.do(order)
+    made, seconds = load.do(task)
     push()
     arrived = tracer.settle() - delivered
     spent, after = tracer.cpu_ns() - cpu, programs.ran()
@@ -60,7 +60,7 @@ def one_step(
 def one_round(
     make: Callable[[], Tracer],
     load: Load,
-    orders: list[str],
+    tasks: list[str],
     records: int = 1,
     push: Callable[[], None] = nothing,
 ) -> Round:
@@ -69,8 +69,8 @@ def one_round(
     points: list[Point] = []
     try:
         base = delivered = tracer.settle()
-        for order in orders:
-            points.append(one_step(tracer, load, order, delivered, records, push))
+        for task in tasks:
+            points.append(one_step(tracer, load, task, delivered, records, push))
             delivered = base + sum(each.delivered for each in points)
         memory = tracer.usage()
     finally:
@@ -82,7 +82,7 @@ def rounds_of(
     makers: dict[str, Callable[[Path], Tracer]],
     folder: Path,
     load: Load,
-    orders: list[str],
+    tasks: list[str],
     records: int = 1,
     push: Callable[[], None] = nothing,
 ) -> dict[str, list[Round]]:
@@ -93,7 +93,7 @@ def rounds_of(
         for name in names:
             say(f"round {number + 1} of {ROUNDS}: {name}")
             place = folder / f"{name.replace(' ', '-')}-{records}-{number}"
-            found[name].append(one_round(lambda n=name, p=place: makers[n](p), load, orders, records, push))
+            found[name].append(one_round(lambda n=name, p=place: makers[n](p), load, tasks, records, push))
     return found
 
 
@@ -103,14 +103,14 @@ def saturation() -> Iterator[Result]:
         folder = Path(text)
         load = Load(build_generator(folder))
         try:
-            orders = [f"calls {rate} {STEP_MS}" for rate in RATES]
+            tasks = [f"calls {rate} {STEP_MS}" for rate in RATES]
             one, many = calls_feature(folder, load.pid), calls_feature(folder, load.pid, RECORDS)
             makers: dict[str, Callable[[Path], Tracer]] = {
                 "ours jsonl": lambda place: Ours("ours jsonl", place, one),
                 "ours count": lambda place: Ours("ours count", place, one, "count"),
                 "bpftrace": lambda place: bpftrace(CALLS % load.pid, place),
             }
-            found = rounds_of(makers, folder, load, orders)
+            found = rounds_of(makers, folder, load, tasks)
             climb: dict[str, Callable[[Path], Tracer]] = {
                 f"ours {kind} x{RECORDS}": lambda place, kind=kind: Ours(kind, place, many, kind)
                 for kind in ("jsonl", "count")
@@ -177,7 +177,7 @@ NUDGES = 200  # lines of execsnoop: more than its output's buffer holds
 
 
 def nudge() -> None:
-    """Start programs that nobody counts: execsnoop writes its lines out when its buffer is full, and not before."""
+    """Start programs that are not counted: execsnoop writes its lines out when its buffer is full, and not before."""
     for _ in range(NUDGES):
         subprocess.run(["/bin/true"], check=True)
 

@@ -99,9 +99,9 @@ class Programs:
         return sum(each["run_time_ns"] for each in found), sum(each["run_cnt"] for each in found)
 
     def one_ran(self) -> bool:
-        """Did one run since its attachment? What runs at the peer's own start is none.
+        """Did one run since its attachment? What runs at the peer's own start does not count.
 
-        Asked all the time while a tracer starts: the kernel's list is not walked before there is something in it.
+        Asked all the time while a tracer starts: the kernel's list is not read before there is something in it.
         """
         return bool(self.ids()) and any(each["run_cnt"] for each in self.all() if each["name"] != "BEGIN")
 
@@ -167,14 +167,14 @@ class Load:
     def pid(self) -> int:
         return self.process.pid
 
-    def do(self, order: str) -> tuple[int, float]:
-        """Have an order done; how many it made, and in how many seconds."""
+    def do(self, task: str) -> tuple[int, float]:
+        """Have a task done; how many it made, and in how many seconds."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(order + "\n")
+        self.process.stdin.write(task + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().split()
         if len(answer) != 3:
-            raise SystemExit(f"bench: the load's process ended at the order {order!r}")
+            raise SystemExit(f"bench: the load's process ended at the task {task!r}")
         return int(answer[1]), int(answer[2]) / 1e9
 
     def end(self) -> None:

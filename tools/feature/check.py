@@ -16,15 +16,15 @@ from pathlib import Path
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, raise_all
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import compile as objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.contracts import contract_problems, find_features
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.request import BuildRequest
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.placeholders import placeholders
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def order_of(features: dict[str, Path]) -> Order:
-    """What building and comparing ask of an order; nothing is signed."""
-    return Order(
+def request_of(features: dict[str, Path]) -> BuildRequest:
+    """What building and comparing ask of a request; nothing is signed."""
+    return BuildRequest(
         name="", version="", sequence=0, created="", features=features, source=ROOT / "bpf", build_dir=ROOT / "build",
         loaders={}, signing_key=Path(), compatibility={},
     )  # fmt: skip
@@ -36,11 +36,11 @@ def check(name: str) -> list[str]:
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     contract, problems = contract_problems(name, features[name], today)
     raise_all(problems)
-    order = order_of(features)
+    request = request_of(features)
     with tempfile.TemporaryDirectory(prefix="ebpf-fleet-contract-") as work:
-        compiled = objects.compile_objects(order, {name: contract}, Path(work))
-        loader = objects.loaders_of(order)[platform.machine()]
-        objects.compare_objects(order, {name: contract}, compiled, loader)
+        compiled = objects.compile_objects(request, {name: contract}, Path(work))
+        loader = objects.loaders_of(request)[platform.machine()]
+        objects.compare_objects(request, {name: contract}, compiled, loader)
     return [error.message for error in placeholders(contract, f"bpf/features/{name}/contract.yml")]
 
 

@@ -3,7 +3,7 @@
  * block_io_latency: how long block devices took for a request, from its issue
  * to the driver until it was complete (its first part, if it ends in parts).
  *
- * A request that is issued anew, as after a requeue, starts anew: it is the
+ * A request that is issued again, as after a requeue, starts again: it is the
  * device's time that counts. In flight are the entries of ef_bio_start.
  */
 #define EF_WITH_HISTOGRAM

@@ -2,7 +2,7 @@
 /*
  * exec_events for hosts without BTF: BCC compiles it there against the kernel's
  * own headers. It tells what the reduced variant of exec_events.bpf.c tells.
- * Nobody is woken: the collector looks every 100 ms.
+ * No one is woken: the collector looks every 100 ms.
  */
 #include <linux/cred.h>
 #include <linux/sched.h>

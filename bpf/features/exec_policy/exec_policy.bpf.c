@@ -4,7 +4,7 @@
  * file that has no name any more (deleted, or a memfd, which never had one).
  *
  * It observes. The LSM program returns 0 on every way, so it can deny nothing;
- * the other variants are no LSM programs at all and could not.
+ * the other variants are not LSM programs at all and could not.
  */
 #ifndef EF_RING_BYTES
 #define EF_RING_BYTES (64 * 1024)

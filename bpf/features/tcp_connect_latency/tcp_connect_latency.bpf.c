@@ -33,7 +33,7 @@ struct {
 	__type(value, __u64);
 } ef_tcl_start SEC(".maps");
 
-/* The socket is locked: nobody else begins or ends an attempt of it meanwhile. */
+/* The socket is locked: no one else begins or ends an attempt of it meanwhile. */
 static __always_inline void begin_attempt(__u64 socket) {
 	__u64 now = bpf_ktime_get_ns();
 

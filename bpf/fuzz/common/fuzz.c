@@ -21,7 +21,7 @@ static void remove_folder(void) {
 	rmdir(folder);
 }
 
-/* Nobody else's, or the trust files in it are refused. */
+/* No one else's, or the trust files in it are refused. */
 const char *fuzz_folder(void) {
 	const char *place = getenv("TMPDIR");
 

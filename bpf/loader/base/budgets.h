@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What is held to a limit. The order is that in which an excess is looked for. */
+/* What is held to a limit. In the sequence in which an excess is looked for. */
 enum ef_budget {
 	EF_BUDGET_MAP_FILL,
 	EF_BUDGET_CPU,
@@ -31,8 +31,8 @@ struct ef_budget_kind {
 	const char *unit;      /* of its amounts */
 	const char *code;      /* the reason code of a feature's excess; NULL: none is held to it */
 	const char *host_code; /* the same of the host */
-	int64_t least, most;   /* what a policy may say */
-	int64_t of_host;       /* the host's limit where the policy says none */
+	int64_t least, most;   /* what policy.json may say */
+	int64_t of_host;       /* the host's limit where policy.json says none */
 };
 
 const struct ef_budget_kind *ef_budget_kind(enum ef_budget budget);

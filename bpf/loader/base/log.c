@@ -52,15 +52,15 @@ static void put_line(enum ef_log_level level, const char *prefix, const char *te
 
 void ef_log_line(enum ef_log_level level, const char *prefix, const char *text) {
 	static unsigned lost;
-	char said[64];
+	char line[64];
 
 	if (!is_ready()) {
 		lost++;
 		return;
 	}
 	if (lost) {
-		snprintf(said, sizeof(said), "%u messages were lost: nobody read them", lost);
-		put_line(EF_LOG_WARNING, "ebpf-loader: ", said);
+		snprintf(line, sizeof(line), "%u messages were lost: no one read them", lost);
+		put_line(EF_LOG_WARNING, "ebpf-loader: ", line);
 	}
 	lost = 0;
 	put_line(level, prefix, text);

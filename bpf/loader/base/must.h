@@ -6,7 +6,7 @@
 
 /*
  * Memory or death. A loader that runs out of memory for a few bytes cannot say
- * what it does; when it dies every program detaches and systemd starts it anew.
+ * what it does; when it dies every program detaches and systemd starts it again.
  */
 static inline void *ef_must(void *allocated) {
 	if (!allocated)

@@ -42,8 +42,8 @@ int ef_open_beneath(int dir_fd, const char *path, struct stat *st);
 int ef_read_whole(int fd, size_t size, uint8_t **data);
 
 /*
- * May nobody write it but root and our own user? st is a file's or a folder's;
- * a sticky folder (/tmp) is safe: there nobody else can rename or remove what
+ * May no one write it but root and our own user? st is a file's or a folder's;
+ * a sticky folder (/tmp) is safe: there no one else can rename or remove what
  * is ours. 0; or -EPERM, and in why[0..size) a sentence that names path, what
  * is wrong and the remedy.
  */

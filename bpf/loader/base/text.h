@@ -19,7 +19,7 @@ struct ef_text {
 void ef_text_add(struct ef_text *text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* As many bytes as they are, without a look at them. */
+/* As many bytes as they are, unchecked. */
 void ef_text_add_bytes(struct ef_text *text, const void *bytes, size_t n);
 
 /* A number in decimal; what printf would take most of a record's time for. */

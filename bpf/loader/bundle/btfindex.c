@@ -104,7 +104,7 @@ static int in_doubt(const struct ef_kernel *kernel, struct ef_reason *why) {
 	return -1;
 }
 
-/* The entry that belongs to this kernel. Two that could be are none. */
+/* The entry that belongs to this kernel. Two that could be it count as no entry. */
 static int find_entry(const struct ef_bundle *bundle, const json_t *list,
 		      const struct ef_kernel *kernel, struct entry *found, struct ef_reason *why) {
 	enum fit best = OTHER_KERNEL;
@@ -152,7 +152,7 @@ static json_t *read_index(const struct ef_bundle *bundle, struct ef_reason *why)
 	return NULL;
 }
 
-/* libbpf takes a path only: a copy in memory that nobody can change has one. */
+/* libbpf takes a path only: a copy in memory that no one can change has one. */
 static int seal_copy(const struct ef_file *file) {
 	_cleanup_close_ int fd = memfd_create("ef_btf", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	size_t done = 0;

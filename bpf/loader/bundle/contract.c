@@ -314,7 +314,8 @@ static int read_origin(const struct reader *in, struct ef_contract *contract) {
 	return 0;
 }
 
-/* A policy that acts would need a release that can be trusted to deny: there is none yet. */
+/* A policy data path that acts would need a release that can be trusted to deny: there is none yet.
+ */
 static int read_mode(const struct reader *in, struct ef_contract *contract) {
 	static const char *const paths[] = {"metrics", "events", "policy"};
 	static const char *const modes[] = {"observe"};

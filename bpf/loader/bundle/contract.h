@@ -25,7 +25,7 @@ struct ef_signal {
 	const char *key;      /* counters: a struct in the object's BTF; NULL: map is an array */
 	uint32_t sample_every;
 	enum ef_backpressure_kind backpressure;
-	const json_t *aggregate_by; /* events: names of fields; NULL: not said */
+	const json_t *aggregate_by; /* events: names of fields; NULL: not given */
 	bool fair;		    /* events: no user and control group takes the others' room */
 };
 
@@ -46,7 +46,7 @@ struct ef_contract {
 	struct ef_amounts budget;
 	bool third_party; /* names are free, ef_config is not needed */
 	bool counted;	  /* its objects hold ef_counters */
-	bool observe;	  /* policy path: LSM programs only look on */
+	bool observe;	  /* policy data path: LSM programs only look on */
 	size_t n_signals;
 	struct ef_signal *signals;
 	size_t n_variants;

@@ -28,7 +28,7 @@ static bool is_count(const json_t *value) {
 	return json_is_integer(value) && json_integer_value(value) >= 0;
 }
 
-/* null, or from, to, digest and at_unix of an order that lowered the mark. */
+/* null, or from, to, digest and at_unix of who lowered the mark last. */
 static bool is_lowering(const json_t *doc) {
 	if (json_is_null(doc))
 		return true;
@@ -107,7 +107,8 @@ int ef_mark_read(const char *path, struct ef_mark *mark, struct ef_refusal *why)
 void ef_mark_sentence(const struct ef_mark *mark, char *text, size_t size) {
 	text[0] = 0;
 	if (mark->sequence && mark->lowered_from)
-		snprintf(text, size, "; mark %" PRId64 ", which an order lowered from %" PRId64,
+		snprintf(text, size,
+			 "; mark %" PRId64 ", which allow_downgrade lowered from %" PRId64,
 			 mark->sequence, mark->lowered_from);
 	else if (mark->sequence)
 		snprintf(text, size, "; mark %" PRId64, mark->sequence);
@@ -127,7 +128,7 @@ int ef_mark_check(const struct ef_mark *mark, const struct ef_bundle *bundle,
 	return ef_refuse(why, "EF_SEQUENCE_DOWNGRADE", EF_MANIFEST,
 			 EF_MANIFEST ": the bundle has sequence %" PRIu64
 				     ", and this host has run %" PRId64
-				     " (release %.12s); deploy a higher one, or order it with "
+				     " (release %.12s); deploy a higher one, or allow it with "
 				     "allow_downgrade",
 			 bundle->sequence, mark->sequence, mark->digest);
 }

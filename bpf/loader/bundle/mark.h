@@ -17,7 +17,7 @@ struct ef_mark {
 	char below[EF_MARK_BELOW][65]; /* bundles that may run all the same: the way back */
 	size_t n_below;
 	int64_t seen;	      /* Unix seconds, the latest that a deployment saw */
-	int64_t lowered_from; /* sequence that an order lowered it from last; 0: none did */
+	int64_t lowered_from; /* sequence that allow_downgrade lowered it from last; 0: none did */
 };
 
 /*

@@ -35,7 +35,7 @@ static int refuse_open(const char *path, int err, const char *missing, struct ef
 			 path, strerror(err));
 }
 
-/* Nobody but its owner may write the manifest and its signature; they have no signed mode. */
+/* No one but its owner may write the manifest and its signature; they have no signed mode. */
 static int check_mode(const char *path, const struct stat *st, struct ef_refusal *why) {
 	unsigned mode = st->st_mode & 07777;
 

@@ -8,7 +8,7 @@
 /* How a bundle is opened. */
 struct ef_bundle_options {
 	const char *self_arch; /* NULL: the running binary need not be the bundle's loader */
-	bool clock_later;      /* a clock that is not known is no refusal: the caller judges it */
+	bool clock_later;      /* an unknown clock does not refuse it: the caller judges */
 	int64_t seen_s;	       /* Unix seconds that this host has seen; 0: not known */
 };
 

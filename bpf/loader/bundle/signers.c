@@ -240,7 +240,7 @@ enum ef_signer_line ef_signer_parse(const char *line, struct ef_signer *signer, 
 	for (length = (size_t)(rest - line); length && strchr(BLANKS, line[length - 1]);)
 		length--;
 	if (!length)
-		return unusable(why, "it begins with a blank and names nobody");
+		return unusable(why, "it begins with a blank and names no one");
 	kind = parse_key(rest, signer, why);
 	if (kind == EF_SIGNER_OK)
 		kind = parse_principal(line, length, signer, why);

@@ -50,7 +50,7 @@ static int parse_blob(struct ef_wire blob, struct sshsig *sig) {
 	return ef_wire_ed25519(signature, sig->signature, EF_ED25519_SIGNATURE);
 }
 
-/* The message's digest, or 0 when the hash is none of the two that SSHSIG allows. */
+/* The message's digest, or 0 when the hash is not one of the two that SSHSIG allows. */
 static size_t hash_message(const struct ef_wire *name, const void *message, size_t size,
 			   uint8_t digest[crypto_hash_sha512_BYTES]) {
 	if (ef_wire_equals(name, "sha512")) {

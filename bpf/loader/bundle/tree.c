@@ -11,7 +11,7 @@
 #include "base/util.h"
 #include "bundle/manifest.h"
 
-struct walk {
+struct tree {
 	const struct ef_bundle *bundle;
 	struct ef_refusal *why;
 };
@@ -33,36 +33,36 @@ static bool is_known_folder(const struct ef_bundle *bundle, const char *path) {
 	return false;
 }
 
-static int refuse_extra(struct walk *walk, const char *path) {
-	return ef_refuse(walk->why, "EF_FILE_EXTRA", path,
+static int refuse_extra(struct tree *tree, const char *path) {
+	return ef_refuse(tree->why, "EF_FILE_EXTRA", path,
 			 "%s: the manifest does not name it; remove it or fetch the bundle again",
 			 path);
 }
 
-static int walk_folder(struct walk *walk, int dir_fd, const char *folder);
+static int check_folder(struct tree *tree, int dir_fd, const char *folder);
 
 /* A known folder's path is shorter than a manifest's path, so this ends. */
-static int check_entry(struct walk *walk, int dir_fd, const char *name, const char *path) {
+static int check_entry(struct tree *tree, int dir_fd, const char *name, const char *path) {
 	struct stat st;
 
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return ef_refuse(walk->why, "EF_FILE_TYPE", path,
+		return ef_refuse(tree->why, "EF_FILE_TYPE", path,
 				 "%s: cannot be looked at (%s); fetch the bundle again", path,
 				 strerror(errno));
 	if (S_ISREG(st.st_mode))
-		return is_known_file(walk->bundle, path) ? 0 : refuse_extra(walk, path);
+		return is_known_file(tree->bundle, path) ? 0 : refuse_extra(tree, path);
 	if (!S_ISDIR(st.st_mode))
-		return ef_refuse(walk->why, "EF_FILE_TYPE", path,
+		return ef_refuse(tree->why, "EF_FILE_TYPE", path,
 				 "%s: neither a regular file nor a folder; fetch the bundle again",
 				 path);
-	if (!is_known_folder(walk->bundle, path))
-		return refuse_extra(walk, path);
-	return walk_folder(
-	    walk, openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), path);
+	if (!is_known_folder(tree->bundle, path))
+		return refuse_extra(tree, path);
+	return check_folder(
+	    tree, openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), path);
 }
 
-static int refuse_folder(struct walk *walk, const char *folder) {
-	return ef_refuse(walk->why, "EF_FILE_TYPE", folder,
+static int refuse_folder(struct tree *tree, const char *folder) {
+	return ef_refuse(tree->why, "EF_FILE_TYPE", folder,
 			 "%s/: the folder cannot be read; fetch the bundle again", folder);
 }
 
@@ -74,34 +74,34 @@ static int compare_entries(const struct dirent **left, const struct dirent **rig
 	return strcmp((*left)->d_name, (*right)->d_name);
 }
 
-static int check_entries(struct walk *walk, int dir_fd, const char *folder,
+static int check_entries(struct tree *tree, int dir_fd, const char *folder,
 			 struct dirent *const *entries, int count) {
 	char path[EF_PATH_MAX + NAME_MAX + 1];
 
 	for (int i = 0; i < count; i++) {
 		snprintf(path, sizeof(path), "%s%s%s", folder, *folder ? "/" : "",
 			 entries[i]->d_name);
-		if (check_entry(walk, dir_fd, entries[i]->d_name, path))
+		if (check_entry(tree, dir_fd, entries[i]->d_name, path))
 			return -1;
 	}
 	return 0;
 }
 
 /*
- * Takes dir_fd over. `folder` is "" for the bundle itself. In the order of the
- * names, so that of two faults every verifier names the same one.
+ * Takes dir_fd over. `folder` is "" for the bundle itself. Sorted by
+ * name, so that of two faults every verifier names the same one.
  */
-static int walk_folder(struct walk *walk, int dir_fd, const char *folder) {
+static int check_folder(struct tree *tree, int dir_fd, const char *folder) {
 	_cleanup_close_ int owned = dir_fd;
 	struct dirent **entries;
 	int count, refused;
 
 	if (owned < 0)
-		return refuse_folder(walk, folder);
+		return refuse_folder(tree, folder);
 	count = scandirat(owned, ".", &entries, is_entry, compare_entries);
 	if (count < 0)
-		return refuse_folder(walk, folder);
-	refused = check_entries(walk, owned, folder, entries, count);
+		return refuse_folder(tree, folder);
+	refused = check_entries(tree, owned, folder, entries, count);
 	for (int i = 0; i < count; i++)
 		free(entries[i]);
 	free(entries);
@@ -109,7 +109,7 @@ static int walk_folder(struct walk *walk, int dir_fd, const char *folder) {
 }
 
 int ef_tree_check(int dir_fd, const struct ef_bundle *bundle, struct ef_refusal *why) {
-	struct walk walk = {bundle, why};
+	struct tree tree = {bundle, why};
 
-	return walk_folder(&walk, openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "");
+	return check_folder(&tree, openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "");
 }

@@ -5,7 +5,7 @@
 #include "bundle/bundle.h"
 
 /*
- * Walk the folder at dir_fd: every entry must be a regular file that the
+ * Check the folder at dir_fd: every entry must be a regular file that the
  * manifest names, the manifest or its signature, or a folder that leads to
  * one. -1: *why is EF_FILE_EXTRA or EF_FILE_TYPE. dir_fd stays the caller's.
  */

@@ -16,7 +16,7 @@
 #define BLANKS " \t"
 #define BOM "\xef\xbb\xbf"
 #define KEY_BEGINS "AAAA" /* the base64 of each public key's blob */
-#define SAID_MAX 10	  /* unusable lines that are said one by one */
+#define LOGGED_MAX 10	  /* unusable lines that are logged one by one */
 
 /* Called for each line that is not empty, without its line end. 0, or -1 with *why. */
 typedef int (*line_reader)(struct ef_trust *trust, const char *path, unsigned number,
@@ -113,9 +113,9 @@ static int refuse_memory(const char *path, struct ef_refusal *why) {
 	return ef_refuse(why, "EF_UNKNOWN", path, "%s: out of memory while reading it", path);
 }
 
-/* One odd line must not stop every loader of a fleet, and leaving it out trusts nobody more. */
+/* One odd line must not stop every loader of a fleet, and leaving it out trusts no one more. */
 static int leave_out(struct ef_trust *trust, const char *path, unsigned number, const char *fault) {
-	if (++trust->n_unusable <= SAID_MAX && !trust->quiet)
+	if (++trust->n_unusable <= LOGGED_MAX && !trust->quiet)
 		ef_warn("%s:%u: this line is not used: %s", path, number, fault);
 	return 0;
 }
@@ -192,7 +192,7 @@ int ef_trust_load(const struct ef_trust_paths *paths, struct ef_trust *trust,
 	*trust = (struct ef_trust){.quiet = paths->quiet};
 	if (read_lines(trust, paths->allowed_signers, true, read_signer, why))
 		return -1;
-	if (trust->n_unusable > SAID_MAX && !trust->quiet)
+	if (trust->n_unusable > LOGGED_MAX && !trust->quiet)
 		ef_warn("%s: %zu lines in all are not used", paths->allowed_signers,
 			trust->n_unusable);
 	if (!trust->n_signers)

@@ -16,7 +16,7 @@ struct ef_trust_paths {
 	const char *allowed_signers; /* must exist */
 	const char *revoked_keys;    /* NULL: none */
 	bool revoked_required;	     /* true: a revoked_keys that does not exist is a refusal */
-	bool quiet;		     /* lines that are left out are not said: they were before */
+	bool quiet;		     /* lines that are left out are not logged: they were before */
 };
 
 /* Owned by its caller: ef_trust_load() into a zeroed one, then ef_trust_clear(). */
@@ -24,7 +24,7 @@ struct ef_trust {
 	size_t n_signers;
 	struct ef_signer *signers;
 	bool quiet;
-	size_t n_unusable; /* lines of allowed_signers that were left out, each said in the log */
+	size_t n_unusable; /* lines of allowed_signers that were left out, each logged */
 	size_t n_revoked;
 	uint8_t (*revoked)[EF_ED25519_KEY];
 };
@@ -32,7 +32,7 @@ struct ef_trust {
 /*
  * Read both files, of the grammar of docs/trust-formats.md. Each must be a
  * regular file that only root or we can write, in a folder of which the same
- * holds. A line of allowed_signers that cannot be used is left out and said in
+ * holds. A line of allowed_signers that cannot be used is left out and told in
  * the log; whatever else cannot be understood is a refusal (EF_TRUST_MISSING,
  * EF_TRUST_MALFORMED), a line of revoked_keys included. Call ef_trust_clear() in
  * either case.

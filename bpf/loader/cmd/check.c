@@ -34,7 +34,7 @@ struct check {
 
 /* One variant, tried. */
 struct trial {
-	struct bpf_object *object; /* NULL: it is no object that we take */
+	struct bpf_object *object; /* NULL: not an object that we take */
 	char *logs;		   /* LOG_BYTES for each program; NULL: not asked for */
 	int err;		   /* 0, or -errno: of opening, loading or attaching */
 	bool loads;
@@ -145,7 +145,7 @@ static void load(struct trial *trial, const struct candidate *what, const struct
 
 /*
  * With the statistics' log level the kernel does not say why it refuses: then
- * it is loaded anew, as the service loads it. -EOPNOTSUPP is a requirement that
+ * it is loaded again, as the service loads it. -EOPNOTSUPP is a requirement that
  * was not met, and nothing was loaded.
  */
 static void load_variant(struct trial *trial, const struct candidate *what,
@@ -220,9 +220,9 @@ static json_t *check_feature(const struct ef_feature *feature, const struct ef_c
 	for (size_t i = 0; i < feature->n_variants; i++) {
 		const struct ef_contract_variant *variant = ef_contract_variant_at(contract, i);
 		const struct candidate what = {contract, &feature->variants[i], variant};
-		json_t *said = check_variant(&what, check, &why);
+		json_t *answer = check_variant(&what, check, &why);
 
-		json_object_set_new(variants, ef_contract_variant_name(variant), said);
+		json_object_set_new(variants, ef_contract_variant_name(variant), answer);
 		if (!chosen && !strcmp(ef_reason_code(&why), "EF_OK"))
 			chosen = variant;
 		else if (!chosen)

@@ -98,8 +98,8 @@ static json_t *ours(__u32 id, const struct also *also, int *err) {
 			 tag);
 }
 
-/* Walk the kernel's programs. 0 or -errno: then the list is not complete. */
-static int walk(const struct also *also, json_t *programs) {
+/* Add what is ours of the kernel's programs. 0 or -errno: then the list is not complete. */
+static int list_programs(const struct also *also, json_t *programs) {
 	__u32 id = 0;
 
 	while (!bpf_prog_get_next_id(id, &id)) {
@@ -115,14 +115,14 @@ static int walk(const struct also *also, json_t *programs) {
 }
 
 /* Print what is left. Returns an enum ef_exit. */
-static int say_left(const struct also *also) {
+static int print_programs(const struct also *also) {
 	_cleanup_json_ json_t *answer = NULL;
 	json_t *programs = json_array();
 	int err;
 
 	answer = json_pack("{s:o}", "programs", programs);
 	ef_bpflog_start();
-	err = walk(also, programs);
+	err = list_programs(also, programs);
 	if (err) {
 		ef_err("the kernel's programs cannot be listed: %s; run it as root",
 		       strerror(-err));
@@ -137,9 +137,9 @@ int cmd_left(int argc, char **argv) {
 	_cleanup_free_ struct also *also = ef_must(calloc(1, sizeof(*also)));
 
 	if (argc == 3 && !strcmp(argv[1], "--also"))
-		return read_also(argv[2], also) ? EF_EXIT_FAILED : say_left(also);
+		return read_also(argv[2], also) ? EF_EXIT_FAILED : print_programs(also);
 	if (argc == 1)
-		return say_left(also);
+		return print_programs(also);
 	ef_err("usage: ebpf-loader left " EF_USAGE_LEFT);
 	return EF_EXIT_USAGE;
 }

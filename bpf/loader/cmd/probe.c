@@ -62,10 +62,10 @@ static json_t *helpers_json(void) {
 
 	for (size_t i = 0; i < EF_ARRAY_SIZE(helpers); i++) {
 		int err;
-		enum ef_answer said =
+		enum ef_answer told =
 		    ef_probe_helper(BPF_PROG_TYPE_RAW_TRACEPOINT, helpers[i].id, &err);
 
-		json_object_set_new(answer, helpers[i].name, answer_json(said, err));
+		json_object_set_new(answer, helpers[i].name, answer_json(told, err));
 	}
 	return json_pack("{s:o}", "raw_tracepoint", answer);
 }

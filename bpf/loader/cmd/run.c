@@ -24,7 +24,7 @@ static int parse_interval(const char *text, unsigned *interval) {
 	return 0;
 }
 
-/* Where the value of an option goes; NULL: it is no path. */
+/* Where the value of an option goes; NULL: not a path. */
 static const char **place_of(struct ef_options *options, int option) {
 	switch (option) {
 	case 'b':

@@ -12,7 +12,7 @@
 #define SCHEMA "ebpf.fleet/lease/v1"
 #define REMEDY "roll out again, or remove it to end the probation"
 
-/* A symlink is none of ours. */
+/* A symlink is not a lease. */
 static const struct ef_control_rules rules = {.limit = 4096, .remedy = REMEDY};
 
 /* The caller says why. */
@@ -55,7 +55,7 @@ static bool same_text(const json_t *doc, const char *key, const char *text) {
 	return !strcmp(json_string_value(json_object_get(doc, key)), text);
 }
 
-/* The boot's clock began anew with the boot: a time of another says nothing here. */
+/* The boot's clock began again with the boot: a time of another says nothing here. */
 static void take(struct ef_lease *lease, const char *path, const json_t *doc, const char *boot_id) {
 	lease->there = true;
 	lease->expires_ns = json_integer_value(json_object_get(doc, "expires_boottime_ns"));

@@ -61,7 +61,7 @@ static int read_amounts(const struct report *report, const char *where, const js
 		char expected[96];
 
 		if (budget < 0 || (budget == EF_BUDGET_RSS && !of_host))
-			return bad(report, where, key, "is no limit that is known here");
+			return bad(report, where, key, "is not a known limit");
 		snprintf(expected, sizeof(expected),
 			 "must be an integer from %" PRId64 " to %" PRId64,
 			 ef_budget_kind(budget)->least, ef_budget_kind(budget)->most);

@@ -72,7 +72,7 @@ void ef_aggregate_free(struct ef_aggregate *aggregate) {
 	free(aggregate);
 }
 
-/* What stands behind a text's end is no part of it. */
+/* What stands behind a text's end does not belong to it. */
 static void copy_field(uint8_t *to, const struct ef_field *from, const uint8_t *record) {
 	size_t size = from->size;
 

@@ -28,7 +28,7 @@ void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record);
 typedef void (*ef_aggregate_fn)(void *ctx, const struct ef_format *format, const void *key,
 				uint64_t count);
 
-/* Tell each group once, and begin anew. */
+/* Tell each group once, and begin again. */
 void ef_aggregate_tell(struct ef_aggregate *aggregate, ef_aggregate_fn tell, void *ctx);
 
 #endif

@@ -10,7 +10,7 @@ static unsigned most(const struct ef_backpressure *state) {
 	return state->kind == EF_BACKPRESSURE_SAMPLE ? EF_BACKPRESSURE_LEVELS : 1;
 }
 
-/* Since the look before; the first look only learns what was dropped before it. */
+/* Since the check before; the first check only learns what was dropped before it. */
 static uint64_t dropped_since(struct ef_backpressure *state, uint64_t dropped) {
 	uint64_t since = state->known ? dropped - state->dropped_before : 0;
 
@@ -50,8 +50,8 @@ static enum ef_backpressure_change step_back(struct ef_backpressure *state) {
 	return --state->level ? EF_BACKPRESSURE_CHANGED : EF_BACKPRESSURE_ENDED;
 }
 
-enum ef_backpressure_change ef_backpressure_look(struct ef_backpressure *state,
-						 const struct ef_strain *strain) {
+enum ef_backpressure_change ef_backpressure_check(struct ef_backpressure *state,
+						  const struct ef_strain *strain) {
 	unsigned patience = state->patience ? state->patience : 1;
 	uint64_t dropped = dropped_since(state, strain->dropped);
 

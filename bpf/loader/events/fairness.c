@@ -103,7 +103,7 @@ void ef_fairness_read(struct ef_fairness *fairness, int sources_fd, int all_fd) 
 	read_sources(fairness, sources_fd);
 }
 
-enum ef_fairness_change ef_fairness_look(struct ef_fairness *fairness, int64_t now_ns) {
+enum ef_fairness_change ef_fairness_check(struct ef_fairness *fairness, int64_t now_ns) {
 	bool grew = fairness->past + fairness->thinned != fairness->noted;
 
 	fairness->noted = fairness->past + fairness->thinned;

@@ -46,7 +46,7 @@ uint32_t ef_fairness_quota(int64_t rate_per_second);
 void ef_fairness_read(struct ef_fairness *fairness, int sources_fd, int all_fd);
 
 /* Has thinning begun, or been over for a while? */
-enum ef_fairness_change ef_fairness_look(struct ef_fairness *fairness, int64_t now_ns);
+enum ef_fairness_change ef_fairness_check(struct ef_fairness *fairness, int64_t now_ns);
 
 /* It is detached: its counts go to the past, its sources are forgotten. */
 void ef_fairness_forget(struct ef_fairness *fairness);

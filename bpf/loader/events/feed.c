@@ -38,7 +38,7 @@ struct ef_feed {
 	uint64_t ring_bytes;
 	int64_t wall_minus_mono; /* ns */
 	unsigned left;		 /* records that this read may still take */
-	bool odd_said;
+	bool odd_logged;
 	int64_t noted_ns;		 /* CLOCK_MONOTONIC, when that was looked for last */
 	int64_t oldest_ns;		 /* see ef_feed_lag_ns() */
 	int64_t second;			 /* since 1970, of stamp */
@@ -107,10 +107,10 @@ static void take_record(struct ef_feed *feed, const void *record) {
 
 static void refuse_record(struct ef_feed *feed, size_t size) {
 	feed->tally->dropped++;
-	if (!feed->odd_said)
+	if (!feed->odd_logged)
 		ef_err("feature %s: a record of %zu bytes, expected %u; it is dropped",
 		       feed->source.feature, size, feed->format.size);
-	feed->odd_said = true;
+	feed->odd_logged = true;
 }
 
 /* Others send records without the end of their struct that holds nothing. */
@@ -310,7 +310,7 @@ static void note_age(struct ef_feed *feed) {
 		feed->oldest_ns = now;
 }
 
-/* A look costs as much as reading ten records: under load not before each read. */
+/* Asking costs as much as reading ten records: under load not before each read. */
 static void note_age_at(struct ef_feed *feed, int64_t now_ns) {
 	if (now_ns - feed->noted_ns < AGE_EVERY_NS)
 		return;

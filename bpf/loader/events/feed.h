@@ -58,13 +58,13 @@ void ef_feed_aggregate(struct ef_feed *feed, bool on);
  */
 void ef_feed_tell(struct ef_feed *feed);
 
-/* Bytes in the ring (in all buffers) that nobody read yet, and bytes of it. */
+/* Bytes in the ring (in all buffers) that no one read yet, and bytes of it. */
 uint64_t ef_feed_lag(const struct ef_feed *feed);
 uint64_t ef_feed_ring_bytes(const struct ef_feed *feed);
 
 /*
  * The greatest age, by CLOCK_MONOTONIC, that a record was seen to have while
- * nobody had read it yet, since this was asked last: of the oldest one at a read
+ * no one had read it yet, since this was asked last: of the oldest one at a read
  * (once a millisecond at most) and now. -1: not measured, the records carry no time.
  */
 int64_t ef_feed_lag_ns(struct ef_feed *feed);
@@ -72,7 +72,7 @@ int64_t ef_feed_lag_ns(struct ef_feed *feed);
 /* Records lost by the perf buffers' own count (see ef_perf_lost()); -1: a ring, which has none. */
 int64_t ef_feed_lost(const struct ef_feed *feed);
 
-/* True: a CPU came or went since it was opened; it must be opened anew. */
+/* True: a CPU came or went since it was opened; it must be opened again. */
 bool ef_feed_stale(const struct ef_feed *feed);
 
 #endif

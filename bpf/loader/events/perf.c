@@ -18,7 +18,7 @@ struct ef_perf {
 	ef_perf_fn take;
 	void *ctx;
 	uint64_t lost;
-	bool stopped;	   /* take() said so in this read */
+	bool stopped;	   /* take() told it to, in this read */
 	size_t next;	   /* the buffer that the next read begins with */
 	char online[1024]; /* the CPUs as a list, when the buffers were made; "": not known */
 };
@@ -108,7 +108,7 @@ void ef_perf_read(struct ef_perf *perf) {
 	}
 }
 
-/* Bytes of one buffer's data, of which *waiting nobody read yet; 0: there is no such buffer. */
+/* Bytes of one buffer's data, of which *waiting no one read yet; 0: there is no such buffer. */
 static uint64_t measure(const struct ef_perf *perf, size_t index, uint64_t *waiting) {
 	struct perf_event_mmap_page *page;
 	void *memory;

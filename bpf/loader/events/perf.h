@@ -11,7 +11,7 @@
 /*
  * The buffers of a perf_event_array: one for each CPU that was online when they
  * were made. A program on a CPU without one cannot output (-ENOENT) and counts
- * the record as dropped, until the buffers are made anew. Records of one CPU
+ * the record as dropped, until the buffers are made again. Records of one CPU
  * come in order; those of several come one CPU after the other.
  */
 struct ef_perf;
@@ -30,7 +30,7 @@ int ef_perf_fd(const struct ef_perf *perf);
 /* Read every CPU's buffer until it is empty or take() says stop; the next read begins there. */
 void ef_perf_read(struct ef_perf *perf);
 
-/* Bytes in the buffers that nobody read yet, and bytes of the buffers. */
+/* Bytes in the buffers that no one read yet, and bytes of the buffers. */
 uint64_t ef_perf_lag(const struct ef_perf *perf);
 uint64_t ef_perf_bytes(const struct ef_perf *perf);
 

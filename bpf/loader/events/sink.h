@@ -16,7 +16,7 @@ struct ef_tally {
 
 struct ef_sink;
 
-/* How far the log shipper is behind, where the policy names its cursor; -1: not known. */
+/* How far the log shipper is behind, where the host's limits name its cursor; -1: not known. */
 struct ef_sink_state {
 	int64_t segment; /* that the file that is written will be */
 	int64_t cursor_segment, cursor_offset;
@@ -37,7 +37,7 @@ struct ef_sink {
 	const struct ef_sink_ops *ops;
 };
 
-/* dir is borrowed. Nothing is opened yet: a folder or reader that is missing is no reason not to
+/* dir is borrowed. Nothing is opened yet: a folder or reader that is missing is not a reason not to
  * start. */
 struct ef_sink *ef_sink_new(const char *dir, const struct ef_sink_policy *policy);
 
@@ -51,7 +51,7 @@ void ef_sink_free(struct ef_sink *sink);
 /* What is known of the log shipper. */
 void ef_sink_tell(const struct ef_sink *sink, struct ef_sink_state *state);
 
-/* True: records are counted as written with ef_sink_count(), nobody needs to format them. */
+/* True: records are counted as written with ef_sink_count(), no one needs to format them. */
 bool ef_sink_only_counts(const struct ef_sink *sink);
 
 /*

@@ -19,7 +19,7 @@
 #define BUFFER_BYTES (64 * 1024)
 #define MAX_RECORDS 2048
 #define NAME "events.jsonl"
-#define CURSOR_MOST 1000000000000000 /* beyond that it is no number of ours */
+#define CURSOR_MOST 1000000000000000 /* beyond that it is not a number of ours */
 
 struct record {
 	size_t end; /* offset in the buffer behind its last byte */
@@ -36,7 +36,7 @@ struct file_sink {
 	uint64_t lost;			 /* bytes that were removed before it took them */
 	int fd;				 /* -1: not open */
 	off_t size;			 /* bytes in the file */
-	bool failing;			 /* the last flush lost records; said once */
+	bool failing;			 /* the last flush lost records; logged once */
 	size_t used;
 	size_t n_records;
 	struct record records[MAX_RECORDS];
@@ -141,7 +141,7 @@ static void remove_segment(struct file_sink *sink, uint64_t number,
 		sink->lost += unshipped(cursor, number, (uint64_t)st.st_size);
 }
 
-/* The oldest segments give way; how many there may be is the policy's. */
+/* The oldest segments give way; how many there may be is in policy.json. */
 static void remove_surplus(struct file_sink *sink) {
 	struct segments found = list_segments(sink);
 	struct ef_cursor cursor = {0};
@@ -225,7 +225,7 @@ static size_t write_buffer(struct file_sink *sink, int *err) {
 	whole = whole_records(sink, (size_t)n);
 	sink->size += (off_t)whole;
 	if (whole != (size_t)n && ftruncate(sink->fd, sink->size))
-		close_file(sink); /* opened anew, the torn line is ended */
+		close_file(sink); /* opened again, the torn line is ended */
 	return whole;
 }
 

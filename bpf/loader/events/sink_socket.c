@@ -32,7 +32,7 @@ struct socket_sink {
 	struct ef_sink base;
 	struct sockaddr_un address;
 	bool journal;
-	bool failing; /* said once */
+	bool failing; /* logged once */
 	int fd;	      /* -1: not connected */
 	int64_t retry_ns;
 	size_t n;
@@ -43,7 +43,7 @@ struct socket_sink {
 
 static void report(struct socket_sink *sink, int err) {
 	if (err && !sink->failing)
-		ef_err("nobody takes events at %s: %s; they are dropped and counted until "
+		ef_err("no reader takes events at %s: %s; they are dropped and counted until "
 		       "somebody does",
 		       sink->address.sun_path, strerror(-err));
 	if (!err && sink->failing)
@@ -57,7 +57,7 @@ static void disconnect(struct socket_sink *sink) {
 	sink->fd = -1;
 }
 
-/* 0, or why nobody can be reached; tried once a second. */
+/* 0, or why no one can be reached; tried once a second. */
 static int reach(struct socket_sink *sink) {
 	int64_t now = ef_clock_ns(CLOCK_MONOTONIC);
 	int err;

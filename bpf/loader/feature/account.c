@@ -11,7 +11,7 @@
 #include "base/util.h"
 #include "feature/object.h"
 #include "kernel/kernel.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 enum { PRODUCED, DELIVERED, DROPPED, SAMPLED_OUT }; /* as in bpf/include/ef.h */
 
@@ -57,7 +57,7 @@ static void add_slot(void *ctx, const void *key, uint64_t value) {
 }
 
 int ef_hist_add(const struct bpf_map *map, uint64_t *hist) {
-	return ef_walk(map, add_slot, hist);
+	return ef_mapread(map, add_slot, hist);
 }
 
 int64_t ef_fd_memory(int fd) {
@@ -88,7 +88,7 @@ int64_t ef_map_entries(const struct bpf_map *map) {
 	if (!is_hash(bpf_map__type(map)) || bpf_map__key_size(map) > sizeof(position))
 		return -1;
 	keys = ef_must(calloc(room, bpf_map__key_size(map)));
-	values = ef_must(calloc(room, ef_walk_value_bytes(map)));
+	values = ef_must(calloc(room, ef_mapread_value_bytes(map)));
 	for (;;) {
 		__u32 n = room;
 		int err =

@@ -27,7 +27,7 @@ int ef_counters_read(int map_fd, struct ef_counters *counters);
 uint64_t ef_counters_in_flight(const struct ef_counters *counters);
 
 /*
- * Add a histogram's map (see ef_walk_can()), summed over the CPUs, to
+ * Add a histogram's map (see ef_mapread_can()), summed over the CPUs, to
  * hist[EF_HIST_SLOTS + 1]. 0 or -errno.
  */
 int ef_hist_add(const struct bpf_map *map, uint64_t *hist);
@@ -36,7 +36,7 @@ int ef_hist_add(const struct bpf_map *map, uint64_t *hist);
 int64_t ef_fd_memory(int fd);
 
 /*
- * Entries of a hash map, by walking it in batches; -1: not counted (an array,
+ * Entries of a hash map, read in batches; -1: not counted (an array,
  * a ring buffer, a kernel that cannot).
  */
 int64_t ef_map_entries(const struct bpf_map *map);

@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "feature/object.h"
 #include "feature/parts.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 static const struct bpf_map *hist_map(const struct ef_live *live) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_HISTOGRAM);

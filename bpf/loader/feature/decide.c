@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "feature/decide.h"
 
-/* The place for the reason for which it comes to rest in that state. */
-static struct ef_reason *rest_in(struct ef_verdict *verdict, enum ef_state state) {
-	verdict->act = EF_ACT_REST;
+/* The place for the reason why it is off, in that state. */
+static struct ef_reason *off_in(struct ef_verdict *verdict, enum ef_state state) {
+	verdict->act = EF_ACT_OFF;
 	verdict->state = state;
 	return &verdict->reason;
 }
@@ -14,8 +14,8 @@ static bool is_wanted(const struct ef_inputs *inputs, const struct ef_contract *
 	return wish && wish->enabled;
 }
 
-static void rest_unwanted(const struct ef_inputs *inputs, struct ef_verdict *verdict) {
-	struct ef_reason *why = rest_in(verdict, EF_STATE_OFF);
+static void off_unwanted(const struct ef_inputs *inputs, struct ef_verdict *verdict) {
+	struct ef_reason *why = off_in(verdict, EF_STATE_OFF);
 
 	if (inputs->desired_result == EF_DESIRED_ABSENT)
 		ef_reason_set(why, "EF_NO_DESIRED", "there is no %s", inputs->desired_path);
@@ -31,43 +31,43 @@ static bool taken_by_host(const struct ef_inputs *inputs, const struct ef_contra
 	const struct ef_order *order = ef_orders_feature(&inputs->orders, contract->feature);
 
 	if (order)
-		ef_reason_set(rest_in(verdict, EF_STATE_KILLED), ef_order_code(order),
+		ef_reason_set(off_in(verdict, EF_STATE_KILLED), ef_order_code(order),
 			      "kill order %s; remove it to release", ef_order_path(order));
 	else if (inputs->lease_expired)
-		ef_lease_reason(&inputs->lease, rest_in(verdict, EF_STATE_OFF));
+		ef_lease_reason(&inputs->lease, off_in(verdict, EF_STATE_OFF));
 	else if (ef_standing_is_lost(&inputs->standing))
-		ef_standing_reason(&inputs->standing, rest_in(verdict, EF_STATE_OFF));
+		ef_standing_reason(&inputs->standing, off_in(verdict, EF_STATE_OFF));
 	else if (!verdict->wanted)
-		rest_unwanted(inputs, verdict);
+		off_unwanted(inputs, verdict);
 	else if (inputs->policy_result == EF_POLICY_BAD)
-		ef_reason_set(rest_in(verdict, EF_STATE_OFF), "EF_HOST_POLICY_MALFORMED", "%s",
+		ef_reason_set(off_in(verdict, EF_STATE_OFF), "EF_HOST_POLICY_MALFORMED", "%s",
 			      inputs->policy_error);
-	return verdict->act == EF_ACT_REST;
+	return verdict->act == EF_ACT_OFF;
 }
 
 /* What its contract and its budgets take away. True: there is something. */
 static bool taken_by_feature(const struct ef_inputs *inputs, const struct ef_contract *contract,
 			     const struct ef_fall *fall, struct ef_verdict *verdict) {
 	if (ef_contract_expired_at(contract, inputs->wall_s))
-		ef_reason_set(rest_in(verdict, EF_STATE_DISABLED), "EF_EXPIRED",
+		ef_reason_set(off_in(verdict, EF_STATE_DISABLED), "EF_EXPIRED",
 			      "its contract expired on %d; renew it and release again",
 			      contract->expires);
 	else if (contract->expires && !ef_inputs_moment(inputs).known)
-		ef_reason_set(rest_in(verdict, EF_STATE_OFF), "EF_CLOCK_UNKNOWN",
+		ef_reason_set(off_in(verdict, EF_STATE_OFF), "EF_CLOCK_UNKNOWN",
 			      "it runs until %d, and this host's clock stands before what has "
 			      "happened already; set the clock",
 			      contract->expires);
 	else if (fall->shed)
-		ef_fall_reason(fall, rest_in(verdict, EF_STATE_SHED));
-	return verdict->act == EF_ACT_REST;
+		ef_fall_reason(fall, off_in(verdict, EF_STATE_SHED));
+	return verdict->act == EF_ACT_OFF;
 }
 
-/* Why it must be attached anew; NULL: it need not. */
+/* Why it must be attached again; NULL: it need not. */
 static const char *why_renew(const struct ef_fall *fall, const struct ef_present *present) {
 	if (present->opened && present->without_full != fall->reduced)
 		return "its budget allows another variant than before";
 	if (present->opened && !present->linked)
-		return "cut by an order or a lease that is no more";
+		return "cut by an order or a lease that is gone";
 	if (present->stale)
 		return "a CPU came or went: buffers for those that are there";
 	return NULL;

@@ -13,7 +13,7 @@
 /* What is to be done about a feature. */
 enum ef_act {
 	EF_ACT_NONE,   /* it is as it should be, or nothing can be done */
-	EF_ACT_REST,   /* detach it, where it is attached, and leave it in the verdict's state */
+	EF_ACT_OFF,    /* detach it, where it is attached, and leave it in the verdict's state */
 	EF_ACT_RENEW,  /* detach it, and attach it again */
 	EF_ACT_ATTACH, /* attach it */
 };
@@ -23,7 +23,7 @@ struct ef_present {
 	enum ef_state state;
 	bool opened;	    /* its programs are loaded */
 	bool linked;	    /* and attached */
-	bool stale;	    /* a CPU came or went: its buffers must be made anew */
+	bool stale;	    /* a CPU came or went: its buffers must be made again */
 	bool without_full;  /* attached while a budget forbade the full variants */
 	bool due;	    /* it will be attached already */
 	bool tried_in_vain; /* and is not to be tried now */
@@ -32,15 +32,15 @@ struct ef_present {
 struct ef_verdict {
 	bool wanted; /* desired.json says so */
 	enum ef_act act;
-	enum ef_state state;	 /* EF_ACT_REST */
-	struct ef_reason reason; /* EF_ACT_REST and EF_ACT_RENEW */
+	enum ef_state state;	 /* EF_ACT_OFF */
+	struct ef_reason reason; /* EF_ACT_OFF and EF_ACT_RENEW */
 };
 
 /*
  * What one feature should be, by what is asked, what its budgets took from it and what
  * it is. Pure: it reads no clock, file or map, tells nothing and changes nothing but
  * *verdict. What takes a feature away goes before what gives it: orders, lease, trust,
- * wish, policy, contract's end, clock, budget.
+ * wish, host limits, contract's end, clock, budget.
  */
 void ef_decide(const struct ef_inputs *inputs, const struct ef_contract *contract,
 	       const struct ef_fall *fall, const struct ef_present *present,

@@ -29,10 +29,10 @@ unsigned ef_fall_depth(const struct ef_fall *fall) {
 }
 
 void ef_fall_forget(struct ef_fall *fall) {
-	struct ef_fall anew = {0};
+	struct ef_fall fresh = {0};
 
-	memcpy(anew.taken, fall->taken, sizeof(anew.taken));
-	*fall = anew;
+	memcpy(fresh.taken, fall->taken, sizeof(fresh.taken));
+	*fall = fresh;
 }
 
 bool ef_fall_bad(unsigned *bad, bool exceeded, bool at_once) {

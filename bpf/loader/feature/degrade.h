@@ -56,7 +56,7 @@ enum ef_step ef_fall_step(const struct ef_fall *fall);
 /* How many steps down it stands. */
 unsigned ef_fall_depth(const struct ef_fall *fall);
 
-/* It is wanted no more: it begins anew when it is again. Counts of steps stay. */
+/* It is no longer wanted: it begins again with the next wish. Counts of steps stay. */
 void ef_fall_forget(struct ef_fall *fall);
 
 /* Why it stands where it does: by the step taken last. */

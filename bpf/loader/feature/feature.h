@@ -20,7 +20,7 @@
 #include "feature/state.h"
 #include "kernel/kernel.h"
 
-/* What was asked of it, by desired.json and the policy in force. */
+/* What was asked of it, by desired.json and the host's limits in force. */
 struct ef_live_asked {
 	bool wanted;
 	uint32_t sample_every;
@@ -59,7 +59,7 @@ struct ef_live_counted {
 	struct ef_account account; /* of the last interval */
 	struct ef_backpressure backpressure;
 	struct ef_fairness fairness;
-	int64_t looked_ns, told_ns;		 /* CLOCK_MONOTONIC; see ef_live_look() */
+	int64_t checked_ns, told_ns; /* CLOCK_MONOTONIC; see ef_live_check_backpressure() */
 	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
 	struct ef_counters past;
 	uint64_t past_hist[EF_HIST_SLOTS + 1];

@@ -10,7 +10,7 @@
 #include "feature/object.h"
 #include "feature/parts.h"
 #include "kernel/bpflog.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 /* Links are attached by the loop and detached by the loop or the guard. */
 static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER;

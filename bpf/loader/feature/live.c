@@ -15,7 +15,7 @@
 #include "feature/object.h"
 #include "feature/parts.h"
 #include "feature/seen.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 #define TELL_NS 1000000000 /* the longest that records wait to be told together */
 #define FIRST_RETRY_S 5	   /* doubled with each, up to 320 s */
@@ -217,25 +217,25 @@ int ef_live_limit(struct ef_live *live, int64_t rate) {
 	return live->attached.object ? ef_live_write_config(live) : 0;
 }
 
-enum ef_fairness_change ef_live_look_fair(struct ef_live *live, int64_t now_ns) {
+enum ef_fairness_change ef_live_check_fairness(struct ef_live *live, int64_t now_ns) {
 	if (!ef_live_is_fair(live))
 		return EF_FAIRNESS_SAME;
 	ef_live_read_fairness(live);
-	return ef_fairness_look(&live->counted.fairness, now_ns);
+	return ef_fairness_check(&live->counted.fairness, now_ns);
 }
 
-enum ef_backpressure_change ef_live_look(struct ef_live *live, int64_t now_ns) {
+enum ef_backpressure_change ef_live_check_backpressure(struct ef_live *live, int64_t now_ns) {
 	struct ef_backpressure *state = &live->counted.backpressure;
 	enum ef_backpressure_change change;
 	struct ef_strain strain;
 
 	if (!live->attached.feed || state->kind == EF_BACKPRESSURE_DROP ||
-	    now_ns - live->counted.looked_ns < EF_BACKPRESSURE_LOOK_NS)
+	    now_ns - live->counted.checked_ns < EF_BACKPRESSURE_CHECK_NS)
 		return EF_BACKPRESSURE_SAME;
-	live->counted.looked_ns = now_ns;
+	live->counted.checked_ns = now_ns;
 	strain = (struct ef_strain){ef_feed_lag(live->attached.feed),
 				    ef_feed_ring_bytes(live->attached.feed), ef_live_dropped(live)};
-	change = ef_backpressure_look(state, &strain);
+	change = ef_backpressure_check(state, &strain);
 	if (state->kind != EF_BACKPRESSURE_AGGREGATE)
 		return change;
 	ef_feed_aggregate(live->attached.feed, state->level > 0);

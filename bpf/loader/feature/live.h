@@ -55,7 +55,7 @@ void ef_live_detach(struct ef_live *live, struct ef_sink *sink);
 /* Disabled, and not to be tried now: for good, or until a shortage may be over. */
 bool ef_live_tried_in_vain(const struct ef_live *live);
 
-/* Attached, but a CPU came or went: its buffers must be made anew. */
+/* Attached, but a CPU came or went: its buffers must be made again. */
 bool ef_live_stale(const struct ef_live *live);
 
 /* Set the sampling; takes effect at once when attached. 0 or -errno;
@@ -72,14 +72,14 @@ bool ef_live_is_fair(const struct ef_live *live);
 int ef_live_limit(struct ef_live *live, int64_t rate);
 
 /* Read who was thinned, and say whether that begins or ends. */
-enum ef_fairness_change ef_live_look_fair(struct ef_live *live, int64_t now_ns);
+enum ef_fairness_change ef_live_check_fairness(struct ef_live *live, int64_t now_ns);
 
 /*
  * See how far its reader is behind, and do what the contract says of that:
  * aggregate at once, sample when the caller applies ef_backpressure_thinning().
- * Of two looks within EF_BACKPRESSURE_LOOK_NS the second sees nothing.
+ * Of two checks within EF_BACKPRESSURE_CHECK_NS the second sees nothing.
  */
-enum ef_backpressure_change ef_live_look(struct ef_live *live, int64_t now_ns);
+enum ef_backpressure_change ef_live_check_backpressure(struct ef_live *live, int64_t now_ns);
 
 /* Records that were told together, over this process's life. */
 uint64_t ef_live_aggregated(const struct ef_live *live);

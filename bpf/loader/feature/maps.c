@@ -8,7 +8,7 @@
 
 #include "feature/object.h"
 #include "feature/parts.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 /* As in bpf/include/ef.h. */
 struct config {

@@ -61,7 +61,7 @@ static int64_t number(struct ef_count count) {
 	return count.known ? (int64_t)count.n : -1;
 }
 
-/* What a counter grew by; -1: not measured, or it began anew. */
+/* What a counter grew by; -1: not measured, or it began again. */
 static int64_t grown(bool known, int64_t now, int64_t before) {
 	return known && now >= 0 && before >= 0 && now >= before ? now - before : -1;
 }

@@ -7,7 +7,7 @@
 
 /*
  * Take a reading of a feature. consumer_ns is the loader's CPU time for its records.
- * Rates are rounded up. An interval in which it was attached anew is not measured.
+ * Rates are rounded up. An interval in which it was attached again is not measured.
  */
 void ef_budget_feature(struct ef_account *account, const struct ef_feature_snapshot *feature,
 		       int64_t consumer_ns, int64_t now_ns);

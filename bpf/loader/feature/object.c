@@ -70,7 +70,7 @@ static int check_kinds(const struct bpf_object *object, struct ef_reason *why) {
 	return 0;
 }
 
-/* Two programs of one kind are no alternatives: no kernel takes only one of them. */
+/* Two programs of one kind are not alternatives: no kernel takes only one of them. */
 static bool alternatives(const struct bpf_program *one, const struct bpf_program *other) {
 	const char *target, *other_target;
 	const struct ef_attach *kind = kind_of(one, &target);
@@ -137,7 +137,7 @@ struct bpf_object *ef_object_open(const struct ef_variant *variant,
 	ef_bpflog_reset();
 	object = bpf_object__open_mem(variant->object->data, variant->object->size, &opts);
 	if (!object) {
-		ef_reason_set(why, "EF_LOAD_REJECTED", "%s is no BPF object: %s (%s)",
+		ef_reason_set(why, "EF_LOAD_REJECTED", "%s is not a BPF object: %s (%s)",
 			      variant->object->path, strerror(errno), ef_bpflog_first());
 		return NULL;
 	}
@@ -210,7 +210,7 @@ bool ef_object_possible(const struct ef_contract_variant *contract, const struct
 	return possible;
 }
 
-/* The kernel said no, and none of the requirements explains it. first is libbpf's own word. */
+/* The kernel refused, and none of the requirements explains it. first is libbpf's own word. */
 static void rejected(const struct ef_contract_variant *contract, int err, const char *first,
 		     struct ef_reason *why) {
 	char what[384];
@@ -248,7 +248,7 @@ int ef_object_load(struct bpf_object *object, const struct ef_contract_variant *
 	if (!err)
 		return 0;
 	snprintf(first, sizeof(first), "%s", ef_bpflog_first());
-	/* Without permission no probe can tell; the load said all there is. */
+	/* Without permission no probe can tell; the load told all there is. */
 	if (err != -EPERM &&
 	    (locked_down(err, reads_kernel, why) || lacks(contract, kernel, false, why)))
 		return err;

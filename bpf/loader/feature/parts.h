@@ -4,7 +4,7 @@
 
 #include "feature/feature.h"
 
-/* What the files behind live.h ask of each other; nobody else includes this. */
+/* What the files behind live.h ask of each other; no other file includes this. */
 
 /* maps.c: the feature's maps, by the names that its contract has for them; -ENOENT: there is none.
  */

@@ -10,7 +10,7 @@
 #include "base/util.h"
 #include "feature/object.h"
 #include "feature/parts.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 static int open_feed(struct ef_live *live, struct ef_sink *sink) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_EVENTS);
@@ -58,7 +58,7 @@ static int check_hist(const struct ef_live *live) {
 		return 0;
 	if (!map)
 		return -ENOENT;
-	if (!ef_walk_can(map) || bpf_map__key_size(map) != sizeof(uint32_t))
+	if (!ef_mapread_can(map) || bpf_map__key_size(map) != sizeof(uint32_t))
 		return -EPROTOTYPE;
 	return ef_hist_add(map, hist);
 }

@@ -23,7 +23,7 @@ struct ef_map_seen {
 	bool known;
 	int64_t id;
 	const char *type; /* libbpf's word for it */
-	bool evicts;	  /* a full one is no sign of anything */
+	bool evicts;	  /* a full one means nothing */
 	int64_t max_entries, entries;
 	int64_t memory_bytes;
 };

@@ -9,12 +9,12 @@
 #include "base/must.h"
 #include "base/util.h"
 #include "kernel/labels.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 /* One read of a map; what it holds now becomes series->last. */
 struct round {
 	struct ef_series *series;
-	struct ef_bag now;
+	struct ef_dict now;
 };
 
 static int read_key_format(struct ef_series *series, const struct btf *btf,
@@ -40,7 +40,7 @@ int ef_series_begin(struct ef_series *series, const struct bpf_map *map, const s
 	size_t max = bpf_map__max_entries(map);
 	int err;
 
-	if (!ef_walk_can(map))
+	if (!ef_mapread_can(map))
 		return -EPROTOTYPE;
 	series->map = map;
 	err = read_key_format(series, btf, key_struct);
@@ -49,9 +49,9 @@ int ef_series_begin(struct ef_series *series, const struct bpf_map *map, const s
 		return err;
 	}
 	/* Entries that change while they are read may be more than fit at one time. */
-	ef_bag_init(&series->last, 2 * max);
+	ef_dict_init(&series->last, 2 * max);
 	if (!series->totals.max)
-		ef_bag_init(&series->totals, max < EF_SERIES_MAX ? max : EF_SERIES_MAX);
+		ef_dict_init(&series->totals, max < EF_SERIES_MAX ? max : EF_SERIES_MAX);
 	return 0;
 }
 
@@ -74,7 +74,7 @@ static char *labels_of(const struct ef_series *series, const void *key, size_t *
 static void add_to_total(struct ef_series *series, const void *key, uint64_t delta) {
 	size_t size;
 	_cleanup_free_ char *labels = labels_of(series, key, &size);
-	uint64_t *total = ef_bag_need(&series->totals, labels, size);
+	uint64_t *total = ef_dict_need(&series->totals, labels, size);
 
 	if (total)
 		*total += delta;
@@ -87,29 +87,29 @@ static void on_entry(void *ctx, const void *key, uint64_t value) {
 	struct round *round = ctx;
 	struct ef_series *series = round->series;
 	size_t size = bpf_map__key_size(series->map);
-	const uint64_t *last = ef_bag_find(&round->now, key, size); /* it may come twice */
+	const uint64_t *last = ef_dict_find(&round->now, key, size); /* it may come twice */
 	uint64_t *now;
 
 	if (!last)
-		last = ef_bag_find(&series->last, key, size);
+		last = ef_dict_find(&series->last, key, size);
 	if (!last || value != *last)
 		add_to_total(series, key, last && value > *last ? value - *last : value);
-	now = ef_bag_need(&round->now, key, size);
+	now = ef_dict_need(&round->now, key, size);
 	if (now)
 		*now = value;
 }
 
-/* After a walk that may have missed some: what it missed is as it was. */
+/* After a reading that may have missed some: what it missed is as it was. */
 static void carry_over(struct round *round) {
-	const struct ef_bag *last = &round->series->last;
+	const struct ef_dict *last = &round->series->last;
 
 	for (size_t i = 0; i < last->n; i++) {
-		const struct ef_bag_item *item = &last->items[i];
+		const struct ef_dict_item *item = &last->items[i];
 		uint64_t *now;
 
-		if (ef_bag_find(&round->now, item->key, item->size))
+		if (ef_dict_find(&round->now, item->key, item->size))
 			continue;
-		now = ef_bag_need(&round->now, item->key, item->size);
+		now = ef_dict_need(&round->now, item->key, item->size);
 		if (now)
 			*now = item->value;
 	}
@@ -117,16 +117,16 @@ static void carry_over(struct round *round) {
 
 /* Each once, and its end. */
 static void report(struct ef_series *series, const char *feature, int err) {
-	if (err && !series->failing_said)
+	if (err && !series->failing_logged)
 		ef_err("feature %s: map %s cannot be read: %s; its series stay as they are until "
 		       "it can",
 		       feature, bpf_map__name(series->map), strerror(-err));
-	series->failing_said = err != 0;
-	if (series->unkept && !series->unkept_said)
+	series->failing_logged = err != 0;
+	if (series->unkept && !series->unkept_logged)
 		ef_warn("feature %s: there are more than %zu series; what has no series is counted "
 			"together as not kept; make the map's key coarser",
 			feature, series->totals.max);
-	series->unkept_said |= series->unkept != 0;
+	series->unkept_logged |= series->unkept != 0;
 }
 
 int ef_series_read(struct ef_series *series, const char *feature) {
@@ -135,11 +135,11 @@ int ef_series_read(struct ef_series *series, const char *feature) {
 
 	if (!series->map)
 		return 0;
-	ef_bag_init(&round.now, series->last.max);
-	err = ef_walk(series->map, on_entry, &round);
+	ef_dict_init(&round.now, series->last.max);
+	err = ef_mapread(series->map, on_entry, &round);
 	if (err)
 		carry_over(&round);
-	ef_bag_clear(&series->last);
+	ef_dict_clear(&series->last);
 	series->last = round.now;
 	report(series, feature, err == -EAGAIN ? 0 : err);
 	return err == -EAGAIN ? 0 : err;
@@ -149,20 +149,20 @@ void ef_series_end(struct ef_series *series, const char *feature) {
 	if (!series->map)
 		return;
 	ef_series_read(series, feature);
-	ef_bag_clear(&series->last);
+	ef_dict_clear(&series->last);
 	ef_format_free(&series->format);
 	series->map = NULL;
 }
 
 void ef_series_free(struct ef_series *series) {
-	ef_bag_clear(&series->last);
-	ef_bag_clear(&series->totals);
+	ef_dict_clear(&series->last);
+	ef_dict_clear(&series->totals);
 	ef_format_free(&series->format);
 }
 
 void ef_series_print(const struct ef_series *series, FILE *out, const char *name) {
 	for (size_t i = 0; i < series->totals.n; i++) {
-		const struct ef_bag_item *item = &series->totals.items[i];
+		const struct ef_dict_item *item = &series->totals.items[i];
 
 		fprintf(out, "ebpf_fleet_%s_total%s%.*s%s %" PRIu64 "\n", name,
 			item->size ? "{" : "", (int)item->size, (const char *)item->key,

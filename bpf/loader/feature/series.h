@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "base/bag.h"
+#include "base/dict.h"
 #include "kernel/format.h"
 
 #define EF_SERIES_MAX 16384 /* series of one signal, whatever its map can hold */
@@ -16,18 +16,18 @@
  * The series of a `counters` signal over this process's life: a number for
  * each set of labels. It only grows, although maps go with a detach and
  * entries with an eviction. What a map counts between the last read of an
- * entry and its eviction is lost; nobody can know it.
+ * entry and its eviction is lost; no one can know it.
  */
 struct ef_series {
-	struct ef_bag totals; /* key: the labels as text */
-	uint64_t unkept;      /* counted for labels for which there was no room */
-	bool unkept_said;
-	bool failing_said;
+	struct ef_dict totals; /* key: the labels as text */
+	uint64_t unkept;       /* counted for labels for which there was no room */
+	bool unkept_logged;
+	bool failing_logged;
 
 	/* While attached. */
 	const struct bpf_map *map; /* NULL: not attached */
 	struct ef_format format;   /* of the key; no fields: an array, its label is "index" */
-	struct ef_bag last;	   /* what each entry held at the last read; key: the map's */
+	struct ef_dict last;	   /* what each entry held at the last read; key: the map's */
 };
 
 /*

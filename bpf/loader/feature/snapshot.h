@@ -23,7 +23,7 @@ struct ef_consumer_seen {
 	struct ef_count lost;
 	uint64_t unwritten;
 	enum ef_backpressure_kind policy;
-	bool behind; /* its policy acts */
+	bool behind; /* what its contract says of that is done */
 	uint32_t thinning;
 };
 
@@ -34,7 +34,7 @@ struct ef_consumer_seen {
  */
 struct ef_feature_snapshot {
 	const char *name;
-	bool shipped; /* the bundle has it; else desired.json wants what nobody shipped */
+	bool shipped; /* the bundle has it; else desired.json wants what no one shipped */
 	bool wanted;
 	enum ef_state state;
 	const char *profile;

@@ -118,10 +118,10 @@ static enum ef_answer ask_function(const struct ef_kernel *kernel,
 				   const struct ef_requirement *hook, struct ef_reason *why) {
 	_cleanup_close_ int fd = -1;
 	int id;
-	enum ef_answer said = find_type(kernel, hook, &id, why);
+	enum ef_answer told = find_type(kernel, hook, &id, why);
 
-	if (said != EF_ANSWER_YES)
-		return said;
+	if (told != EF_ANSWER_YES)
+		return told;
 	fd = load_least(hook->attach, id);
 	return fd < 0 ? judge_error(hook, -fd, why) : EF_ANSWER_YES;
 }
@@ -142,7 +142,7 @@ static enum ef_answer lsm_active(void) {
 /* It loads and attaches where the BPF LSM is not active too, and then is never called. */
 static enum ef_answer ask_lsm(const struct ef_kernel *kernel, const struct ef_requirement *hook,
 			      struct ef_reason *why) {
-	enum ef_answer active = lsm_active(), said;
+	enum ef_answer active = lsm_active(), told;
 
 	if (active == EF_ANSWER_NO) {
 		ef_reason_set(why, "EF_LSM_INACTIVE",
@@ -150,9 +150,9 @@ static enum ef_answer ask_lsm(const struct ef_kernel *kernel, const struct ef_re
 			      "); boot with bpf in lsm=, on a kernel with CONFIG_BPF_LSM");
 		return EF_ANSWER_NO;
 	}
-	said = ask_function(kernel, hook, why);
-	if (said == EF_ANSWER_NO || active == EF_ANSWER_YES)
-		return said;
+	told = ask_function(kernel, hook, why);
+	if (told == EF_ANSWER_NO || active == EF_ANSWER_YES)
+		return told;
 	ef_reason_set(why, "EF_UNKNOWN",
 		      "whether the BPF LSM is active cannot be read from " LSM_LIST
 		      "; mount securityfs on /sys/kernel/security");

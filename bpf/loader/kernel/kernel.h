@@ -55,7 +55,7 @@ bool ef_kernel_is_of(const struct ef_kernel *kernel, const char *family);
 
 bool ef_kernel_lacks_btf(const struct ef_kernel *kernel);
 
-/* The bundle's file that objects relocate against, and where it is opened; NULL: it is none. */
+/* The bundle's file that objects relocate against, and where it is opened; NULL: without one. */
 const char *ef_kernel_bundled_btf(const struct ef_kernel *kernel);
 const char *ef_kernel_bundled_btf_path(const struct ef_kernel *kernel);
 

@@ -61,7 +61,7 @@ int ef_privilege_last_cap(void) {
 	int cap;
 
 	if (!file || fscanf(file, "%d", &cap) != 1 || cap < 0 || cap > CAP_MOST)
-		return CAP_LAST_CAP; /* not known is no reason to keep more */
+		return CAP_LAST_CAP; /* not known is not a reason to keep more */
 	return cap;
 }
 

@@ -12,7 +12,7 @@
 
 #include "base/util.h"
 
-/* libbpf's probes say 1, 0 or -errno; a refused permission is no answer. */
+/* libbpf's probes say 1, 0 or -errno; a refused permission is not an answer. */
 static enum ef_answer answer(int result, int *err) {
 	*err = result < 0 ? -result : 0;
 	if (result > 0)
@@ -84,9 +84,9 @@ enum ef_answer ef_probe_prog_type(int type, int *err) {
 	if (type == BPF_PROG_TYPE_EXT || type == BPF_PROG_TYPE_LSM ||
 	    type == BPF_PROG_TYPE_STRUCT_OPS) {
 		/* Only what depends on wording: a no is not to be believed. */
-		enum ef_answer said = answer(libbpf_probe_bpf_prog_type(type, NULL), err);
+		enum ef_answer told = answer(libbpf_probe_bpf_prog_type(type, NULL), err);
 
-		return said == EF_ANSWER_YES ? said : EF_ANSWER_UNKNOWN;
+		return told == EF_ANSWER_YES ? told : EF_ANSWER_UNKNOWN;
 	}
 	return answer(libbpf_probe_bpf_prog_type(type, NULL), err);
 }

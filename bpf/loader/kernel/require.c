@@ -25,23 +25,23 @@ static enum ef_answer require_btf(const struct ef_kernel *kernel,
 
 static enum ef_answer require_prog_type(const struct ef_requirement *asked, struct ef_reason *why) {
 	int err;
-	enum ef_answer said = ef_probe_prog_type(asked->type, &err);
+	enum ef_answer told = ef_probe_prog_type(asked->type, &err);
 
-	return said == EF_ANSWER_NO ? no(asked, "program type", why) : said;
+	return told == EF_ANSWER_NO ? no(asked, "program type", why) : told;
 }
 
 static enum ef_answer require_map_type(const struct ef_requirement *asked, struct ef_reason *why) {
 	int err;
-	enum ef_answer said = ef_probe_map_type(asked->type, &err);
+	enum ef_answer told = ef_probe_map_type(asked->type, &err);
 
-	return said == EF_ANSWER_NO ? no(asked, "map type", why) : said;
+	return told == EF_ANSWER_NO ? no(asked, "map type", why) : told;
 }
 
 static enum ef_answer require_helper(const struct ef_requirement *asked, struct ef_reason *why) {
 	int err;
-	enum ef_answer said = ef_probe_helper(asked->type, asked->helper, &err);
+	enum ef_answer told = ef_probe_helper(asked->type, asked->helper, &err);
 
-	if (said == EF_ANSWER_NO && ef_helper_reads_kernel(asked->helper) &&
+	if (told == EF_ANSWER_NO && ef_helper_reads_kernel(asked->helper) &&
 	    ef_kernel_is_confidential()) {
 		ef_reason_set(
 		    why, "EF_LOCKDOWN",
@@ -50,7 +50,7 @@ static enum ef_answer require_helper(const struct ef_requirement *asked, struct 
 		    asked->key);
 		return EF_ANSWER_NO;
 	}
-	return said == EF_ANSWER_NO ? no(asked, "helper", why) : said;
+	return told == EF_ANSWER_NO ? no(asked, "helper", why) : told;
 }
 
 static enum ef_answer require_kernel(const struct ef_kernel *kernel,

@@ -70,8 +70,8 @@ static const struct {
     {"maps: read", "bpf", 0, AN_INT, BPF_MAP_LOOKUP_ELEM},
     {"maps: write", "bpf", 0, AN_INT, BPF_MAP_UPDATE_ELEM},
     {"maps: remove", "bpf", 0, AN_INT, BPF_MAP_DELETE_ELEM},
-    {"maps: walk", "bpf", 0, AN_INT, BPF_MAP_GET_NEXT_KEY},
-    {"maps: walk in batches", "bpf", 0, AN_INT, BPF_MAP_LOOKUP_BATCH},
+    {"maps: list keys", "bpf", 0, AN_INT, BPF_MAP_GET_NEXT_KEY},
+    {"maps: read in batches", "bpf", 0, AN_INT, BPF_MAP_LOOKUP_BATCH},
     {"maps: constants of a program", "bpf", 0, AN_INT, BPF_MAP_FREEZE},
     {"maps: constants of a program", "bpf", 0, AN_INT, BPF_PROG_BIND_MAP},
     {"programs: load", "bpf", 0, AN_INT, BPF_PROG_LOAD},
@@ -124,7 +124,7 @@ static int allow_restricted(scmp_filter_ctx filter) {
 	return 0;
 }
 
-/* abort() sends a signal to itself; nobody else gets one. */
+/* abort() sends a signal to itself; no one else gets one. */
 static int allow_abort(scmp_filter_ctx filter) {
 	const struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid());
 

@@ -8,14 +8,14 @@
 #include "feature/decide.h"
 #include "kernel/process.h"
 #include "run/publish.h"
-#include "run/trail.h"
+#include "run/report.h"
 #include "run/wake.h"
 
 #define FAIR_FLOOR 100 /* events a second; as a fair contract allows at least */
 
-/* Bring a feature to rest in a state; true when that is a change. */
-bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_state state,
-		   const struct ef_reason *why) {
+/* Detach a feature and leave it in a state; true when that is a change. */
+bool ef_apply_off(struct ef_service *service, struct ef_live *live, enum ef_state state,
+		  const struct ef_reason *why) {
 	bool was_attached = live->attached.object != NULL;
 	bool changed = live->decided.state != state || !ef_reason_code(&live->decided.reason) ||
 		       strcmp(ef_reason_code(&live->decided.reason), ef_reason_code(why));
@@ -29,17 +29,17 @@ bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_sta
 	if (was_attached)
 		ef_notice("feature %s: detached: %s (%s)", ef_live_name(live), ef_reason_text(why),
 			  ef_reason_code(why));
-	ef_trail_rest(service, live, why, was_attached, changed);
+	ef_report_off(service, live, why, was_attached, changed);
 	return changed;
 }
 
 /* Detached, to be attached again at once. */
-static void begin_anew(struct ef_service *service, struct ef_live *live,
-		       const struct ef_reason *why) {
-	ef_notice("feature %s: it is attached anew: %s", ef_live_name(live), ef_reason_text(why));
+static void attach_again(struct ef_service *service, struct ef_live *live,
+			 const struct ef_reason *why) {
+	ef_notice("feature %s: it is attached again: %s", ef_live_name(live), ef_reason_text(why));
 	ef_live_detach(live, service->sink);
 	live->decided.state = EF_STATE_OFF;
-	ef_trail_rest(service, live, why, true, false);
+	ef_report_off(service, live, why, true, false);
 }
 
 static struct ef_present present_of(const struct ef_live *live) {
@@ -69,12 +69,12 @@ bool ef_apply(struct ef_service *service, struct ef_live *live) {
 	live->asked.wanted = verdict.wanted;
 	if (!verdict.wanted)
 		ef_fall_forget(&live->decided.fall);
-	if (verdict.act == EF_ACT_REST)
-		return ef_apply_rest(service, live, verdict.state, &verdict.reason);
+	if (verdict.act == EF_ACT_OFF)
+		return ef_apply_off(service, live, verdict.state, &verdict.reason);
 	if (verdict.act == EF_ACT_NONE)
 		return false;
 	if (verdict.act == EF_ACT_RENEW)
-		begin_anew(service, live, &verdict.reason);
+		attach_again(service, live, &verdict.reason);
 	make_due(live);
 	return true;
 }
@@ -150,7 +150,7 @@ bool ef_apply_sampling(struct ef_service *service, struct ef_live *live) {
 /* A cost of once, which no running budget is charged with. */
 static bool attach(struct ef_service *service, struct ef_live *live) {
 	int64_t before_ns = ef_self_cpu_ns();
-	const struct ef_live_told told = {service, ef_trail_loaded, ef_trail_refused};
+	const struct ef_live_told told = {service, ef_report_loaded, ef_report_refused};
 	bool attached = ef_live_attach(live, &service->kernel, service->sink, &told);
 
 	service->attaching_ns += ef_self_cpu_ns() - before_ns;
@@ -171,7 +171,7 @@ void ef_apply_attach(struct ef_service *service, struct ef_live *live) {
 		       ef_live_name(live), strerror(errno), EF_POLL_MS);
 	ef_wake_pace(service);
 	ef_publish(service); /* before it is announced */
-	ef_trail_attached(service, live);
+	ef_report_attached(service, live);
 	ef_notice("feature %s: attached: variant %s, %zu programs", ef_live_name(live),
 		  ef_contract_variant_name(live->attached.variant),
 		  json_array_size(live->attached.variant->programs));

@@ -10,8 +10,8 @@
 bool ef_apply(struct ef_service *service, struct ef_live *live);
 
 /* Detach it, where it is attached, and leave it in a state; true when that is a change. */
-bool ef_apply_rest(struct ef_service *service, struct ef_live *live, enum ef_state state,
-		   const struct ef_reason *why);
+bool ef_apply_off(struct ef_service *service, struct ef_live *live, enum ef_state state,
+		  const struct ef_reason *why);
 
 /* Set sampling, or the rate of a fair feature, by what is asked, what its budgets took and how far
  * its reader is behind; true when the sampling changed. */

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "run/trail.h"
+#include "run/report.h"
 
 /* At the lease's end, or never. */
 static void set_lease_timer(struct ef_service *service) {
@@ -44,11 +44,11 @@ static void say_lease(struct ef_service *service, const struct ef_lease *before,
 	struct ef_reason why;
 
 	if (!ef_lease_equal(&service->inputs.lease, before))
-		ef_trail_lease(service, before);
+		ef_report_lease(service, before);
 	if (service->inputs.lease_expired && !expired) {
 		ef_lease_reason(&service->inputs.lease, &why);
 		ef_warn("%s (%s)", ef_reason_text(&why), ef_reason_code(&why));
-		ef_trail_expiry(service);
+		ef_report_expiry(service);
 	}
 }
 
@@ -63,7 +63,7 @@ static void say_standing(struct ef_service *service, const struct ef_standing *b
 	} else {
 		ef_notice("this host trusts the release that runs again");
 	}
-	ef_trail_standing(service);
+	ef_report_standing(service);
 }
 
 /* Said when it begins and when it ends. */
@@ -74,7 +74,7 @@ static void say_clock(struct ef_service *service) {
 		return;
 	service->clock_unknown = !known;
 	if (known)
-		ef_notice("the clock stands where it can: times are judged again");
+		ef_notice("the clock is plausible again: times are judged");
 	else
 		ef_warn("the clock stands at %lld s, before %lld s, which this host has seen or "
 			"its release was made at; nothing that is limited in time runs until it "

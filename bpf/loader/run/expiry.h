@@ -7,7 +7,7 @@
 /*
  * What may no longer run: the lease is over, a contract's day has come, the trust
  * is withdrawn. Detaches that first, then says it. True when one of them says
- * something else than before; the caller decides anew about every feature.
+ * something else than before; the caller decides again about every feature.
  */
 bool ef_expiry_obey(struct ef_service *service);
 

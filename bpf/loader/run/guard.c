@@ -11,9 +11,9 @@
 #include "control/orders.h"
 #include "feature/live.h"
 
-#define LOOK_MS 100
+#define CHECK_MS 100
 
-/* Is the loop at work on the same round as at the last look? */
+/* Is the loop at work on the same round as 100 ms ago? */
 static bool stands_still(struct ef_service *service, unsigned *round) {
 	unsigned now = __atomic_load_n(&service->round, __ATOMIC_RELAXED);
 	bool same = now == *round;
@@ -22,7 +22,7 @@ static bool stands_still(struct ef_service *service, unsigned *round) {
 	return same && !__atomic_load_n(&service->waiting, __ATOMIC_RELAXED);
 }
 
-/* A lease or a contract that ran out, trust that is gone; read anew, they may have changed
+/* A lease or a contract that ran out, trust that is gone; read again, they may have changed
  * meanwhile. */
 static void cut_expired(struct ef_service *service) {
 	time_t seen = __atomic_load_n(&service->inputs.wall_s, __ATOMIC_RELAXED), now = time(NULL);
@@ -55,12 +55,12 @@ static void cut_killed(struct ef_service *service) {
 	ef_orders_free(&orders);
 }
 
-static void *look(void *arg) {
+static void *watch(void *arg) {
 	struct ef_service *service = arg;
 	struct pollfd end = {.fd = service->guard_fd, .events = POLLIN};
 	unsigned round = 0;
 
-	while (poll(&end, 1, LOOK_MS) <= 0)
+	while (poll(&end, 1, CHECK_MS) <= 0)
 		if (stands_still(service, &round)) {
 			cut_killed(service);
 			cut_expired(service);
@@ -74,7 +74,7 @@ int ef_guard_start(struct ef_service *service) {
 	service->guard_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (service->guard_fd < 0)
 		return -errno;
-	err = pthread_create(&service->guard, NULL, look, service);
+	err = pthread_create(&service->guard, NULL, watch, service);
 	if (!err)
 		return 0;
 	close(service->guard_fd);

@@ -7,7 +7,7 @@
 /*
  * A thread that obeys kill orders and the expiry of lease, contracts and trust while
  * the loop is held up: by a disk that does not answer, a frozen file system, a
- * verifier at work. It looks every 100 ms, acts only when the loop stood still
+ * verifier at work. It checks every 100 ms, acts only when the loop stood still
  * meanwhile, detaches and says nothing; the loop tells when it is back. 0 or
  * -errno.
  */

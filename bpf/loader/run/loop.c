@@ -21,7 +21,7 @@
 #include "run/pressure.h"
 #include "run/publish.h"
 #include "run/read.h"
-#include "run/trail.h"
+#include "run/report.h"
 #include "run/wake.h"
 #include "tell/notify.h"
 
@@ -84,13 +84,14 @@ static void settle(struct ef_service *service) {
 }
 
 /* Before its records are read: so full is the ring that the reader found. */
-static void look_at_strain(struct ef_service *service, struct ef_live *live) {
-	enum ef_backpressure_change change = ef_live_look(live, ef_clock_ns(CLOCK_MONOTONIC));
+static void check_strain(struct ef_service *service, struct ef_live *live) {
+	enum ef_backpressure_change change =
+	    ef_live_check_backpressure(live, ef_clock_ns(CLOCK_MONOTONIC));
 
 	if (change == EF_BACKPRESSURE_SAME)
 		return;
 	ef_apply_sampling(service, live);
-	ef_trail_backpressure(service, live, change);
+	ef_report_backpressure(service, live, change);
 }
 
 /* What its records cost is the feature's. True: there may be more. */
@@ -98,9 +99,9 @@ static bool read_ring(struct ef_service *service, struct ef_live *live) {
 	int64_t before;
 	bool more;
 
-	look_at_strain(service, live);
+	check_strain(service, live);
 	if (!ef_feed_lag(live->attached.feed))
-		return false; /* mostly so: not worth a look at the clock */
+		return false; /* mostly so: not worth a read of the clock */
 	service->any_read = true;
 	before = ef_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	more = ef_feed_read(live->attached.feed, READ_LIMIT);
@@ -133,20 +134,20 @@ static void trim_memory(struct ef_service *service) {
 }
 
 /* Who was thinned is read as often as it is told. */
-static void look_at_fairness(struct ef_service *service) {
+static void check_fairness(struct ef_service *service) {
 	int64_t now_ns = ef_clock_ns(CLOCK_MONOTONIC);
 
 	for (size_t i = 0; i < service->n; i++) {
 		struct ef_live *live = &service->lives[i];
-		enum ef_fairness_change change = ef_live_look_fair(live, now_ns);
+		enum ef_fairness_change change = ef_live_check_fairness(live, now_ns);
 
 		if (change != EF_FAIRNESS_SAME)
-			ef_trail_fairness(service, live, change);
+			ef_report_fairness(service, live, change);
 	}
 }
 
-/* Records that are gone before a shipper took them: said once, until it was well for a while. */
-static void look_at_shipping(struct ef_service *service) {
+/* Records that are gone before a shipper took them: logged once, until it was well for a while. */
+static void check_shipping(struct ef_service *service) {
 	int64_t now_ns = ef_clock_ns(CLOCK_MONOTONIC);
 	struct ef_sink_state state;
 	bool grew;
@@ -154,7 +155,7 @@ static void look_at_shipping(struct ef_service *service) {
 	ef_sink_tell(service->sink, &state);
 	grew = state.unshipped_deleted_bytes > service->unshipped_deleted;
 	if (grew && !service->unshipped_ns)
-		ef_trail_unshipped(service, &state);
+		ef_report_unshipped(service, &state);
 	if (grew)
 		service->unshipped_ns = now_ns;
 	else if (now_ns - service->unshipped_ns > UNSHIPPED_CALM_NS)
@@ -167,15 +168,15 @@ static void on_tick(struct ef_service *service) {
 	trim_memory(service);
 	if (ef_loop_rescan(service, false))
 		service->settled = false;
-	look_at_fairness(service);
-	look_at_shipping(service);
+	check_fairness(service);
+	check_shipping(service);
 	ef_publish_interval(service);
 	if (ef_pressure_act(service) && ef_loop_rescan(service, false))
 		service->settled = false;
 	ef_notify("WATCHDOG=1");
 }
 
-/* Did no ring have anything since the poll before, and is no reader behind? */
+/* Did no ring have anything since the poll before, and does every reader keep up? */
 static bool is_quiet(struct ef_service *service) {
 	bool quiet = !service->any_read;
 
@@ -206,7 +207,7 @@ static void on_poll(struct ef_service *service) {
 		service->settled = false;
 }
 
-/* Read or not, a timer that was set anew is no longer ready; one of a clock that was set says
+/* Read or not, a timer that was set again is no longer ready; one of a clock that was set says
  * ECANCELED. */
 static void on_expiry(struct ef_service *service) {
 	if (ef_loop_rescan(service, false))

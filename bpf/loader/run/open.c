@@ -70,7 +70,7 @@ int ef_open_bundle(struct ef_service *service) {
 
 	if (check_bundle_folder(service) || read_mark(service, &mark))
 		return -1;
-	ef_mark_sentence(&mark, service->mark_said, sizeof(service->mark_said));
+	ef_mark_sentence(&mark, service->mark_sentence, sizeof(service->mark_sentence));
 	how.seen_s = mark.seen;
 	if (ef_bundle_open(service->options.bundle, &service->trust, &how, &service->bundle,
 			   &service->refusal))

@@ -43,7 +43,7 @@ void ef_pressure_measure(struct ef_service *service, const struct ef_snapshot *s
 					  ? -1
 					  : live->counted.account.cpu_delta_ns -
 						(live->counted.consumer_ns - consumer_before));
-		if (live->attached.feed) /* what stays in the kernel is no event that is sent */
+		if (live->attached.feed) /* what stays in the kernel is not sent as events */
 			add_measured(&events, live->counted.account.events_delta);
 	}
 	ef_budget_host(&service->account, &own, run_ns, events, now_ns);

@@ -29,7 +29,7 @@ static const struct ef_live *first_in(const struct ef_service *service, enum ef_
 	return NULL;
 }
 
-/* The first that is off because nobody knows the time; NULL: none. */
+/* The first that is off because no one knows the time; NULL: none. */
 static const struct ef_live *first_without_clock(const struct ef_service *service) {
 	const struct ef_live *live = first_in(service, EF_STATE_OFF);
 
@@ -104,7 +104,7 @@ static bool in_bundle(const struct ef_service *service, const char *feature) {
 	return false;
 }
 
-/* A wish for a feature that nobody shipped is said, not ignored. */
+/* A wish for a feature that no one shipped is told, not ignored. */
 static void take_missing(const struct ef_service *service, struct ef_snapshot *snapshot) {
 	const struct ef_desired *desired = &service->inputs.desired;
 
@@ -181,7 +181,7 @@ static void let_go(struct ef_snapshot *snapshot) {
 
 /* ---- the files ---- */
 
-/* Write one file of the state folder. A full disk is said once, and its end. */
+/* Write one file of the state folder. A full disk is logged once, and its end. */
 static void write_file(struct ef_service *service, const char *name, const char *text, size_t size,
 		       bool *failed) {
 	int err = ef_write_atomic(service->options.state, name, text, size, 0644);

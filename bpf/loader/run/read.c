@@ -13,7 +13,7 @@
 #include "base/paths.h"
 #include "base/util.h"
 #include "control/watch.h"
-#include "run/trail.h"
+#include "run/report.h"
 #include "run/wake.h"
 
 /* A fresh watch, before anything is read; without one the poll timer does it. */
@@ -96,7 +96,7 @@ bool ef_read_orders_obey(struct ef_service *service) {
 
 	if (changed) {
 		say_orders(service);
-		ef_trail_orders(service, &before);
+		ef_report_orders(service, &before);
 	}
 	ef_orders_free(&before);
 	if (cut)
@@ -125,12 +125,12 @@ bool ef_read_desired(struct ef_service *service, bool at_start) {
 	struct ef_desired before = service->inputs.desired;
 
 	if (result == EF_DESIRED_BAD && !at_start) {
-		ef_trail_desired(service, &before, changed);
+		ef_report_desired(service, &before, changed);
 		return changed;
 	}
 	service->inputs.desired = desired;
 	service->inputs.desired_result = result;
-	ef_trail_desired(service, &before, changed || at_start);
+	ef_report_desired(service, &before, changed || at_start);
 	ef_desired_free(&before);
 	return changed;
 }
@@ -151,7 +151,7 @@ bool ef_read_policy(struct ef_service *service, bool at_start) {
 	snprintf(service->inputs.policy_error, sizeof(service->inputs.policy_error), "%s", error);
 	if (result == EF_POLICY_BAD && !at_start) {
 		if (changed)
-			ef_trail_policy(service);
+			ef_report_policy(service);
 		ef_policy_free(&policy);
 		return changed;
 	}
@@ -159,6 +159,6 @@ bool ef_read_policy(struct ef_service *service, bool at_start) {
 	service->inputs.policy = policy;
 	service->inputs.policy_result = result;
 	if (changed && !(at_start && result == EF_POLICY_ABSENT))
-		ef_trail_policy(service);
+		ef_report_policy(service);
 	return changed;
 }

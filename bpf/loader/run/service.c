@@ -24,18 +24,18 @@
 #include "run/loop.h"
 #include "run/open.h"
 #include "run/publish.h"
-#include "run/trail.h"
+#include "run/report.h"
 #include "run/wake.h"
 #include "tell/notify.h"
 
 static int refused(struct ef_service *service) {
-	ef_trail_start(service);
+	ef_report_start(service);
 	ef_err("refused: %s (%s)", service->refusal.reason, service->refusal.code);
 	ef_orders_read(service->options.etc, service->options.run, &service->kernel, NULL,
 		       &service->inputs.orders);
 	ef_publish(service);
 	ef_notify("STATUS=refused: see the journal");
-	ef_trail_stop(service, 0);
+	ef_report_stop(service, 0);
 	return EF_EXIT_REFUSED;
 }
 
@@ -78,7 +78,7 @@ static int make_state_folder(const struct ef_service *service) {
 	return -1;
 }
 
-/* The sink is the policy's at start; a policy that is bad lets no feature run, and is said later.
+/* The sink is that of policy.json at start; a bad one lets no feature run, and is told later.
  */
 static struct ef_sink *open_sink(const struct ef_service *service) {
 	struct ef_policy policy;
@@ -124,7 +124,7 @@ static void stop(struct ef_service *service) {
 	ef_notify("STOPPING=1");
 	ef_reason_set(&why, "EF_NOT_WANTED", "the loader was stopped");
 	for (size_t i = 0; i < service->n; i++)
-		ef_apply_rest(service, &service->lives[i], EF_STATE_OFF, &why);
+		ef_apply_off(service, &service->lives[i], EF_STATE_OFF, &why);
 	ef_publish(service);
 }
 
@@ -140,7 +140,7 @@ static void start_guard(struct ef_service *service) {
 static int serve(struct ef_service *service) {
 	int err;
 
-	ef_trail_start(service);
+	ef_report_start(service);
 	err = ef_wake_open(service);
 	if (!err) {
 		service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
@@ -150,7 +150,7 @@ static int serve(struct ef_service *service) {
 	}
 	stop(service);
 	ef_guard_stop(service);
-	ef_trail_stop(service, err);
+	ef_report_stop(service, err);
 	if (err)
 		ef_err("the loader stops: %s", strerror(-err));
 	return err ? EF_EXIT_FAILED : EF_EXIT_OK;

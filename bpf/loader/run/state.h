@@ -41,8 +41,8 @@ struct ef_service {
 	struct ef_inputs inputs;
 	char *signers_path, *revoked_path; /* ETC's; what is in force is in trust */
 	struct ef_trust_paths trust;
-	bool clock_unknown;	   /* said once */
-	char mark_said[120];	   /* of the mark at start */
+	bool clock_unknown;	   /* logged once */
+	char mark_sentence[120];   /* of the mark at start */
 	struct ef_account account; /* of the host */
 	unsigned bad;		   /* intervals in a row in which the host's was exceeded */
 	bool measured;		   /* there is an account */
@@ -61,8 +61,8 @@ struct ef_service {
 	int epoll_fd, signal_fd, tick_fd, poll_fd, watch_fd;
 	int lease_fd;	      /* CLOCK_BOOTTIME, when the lease expires */
 	int midnight_fd;      /* CLOCK_REALTIME, when contracts may expire; also when it is set */
-	bool watch_failing;   /* said once */
-	bool publish_failing; /* said once */
+	bool watch_failing;   /* logged once */
+	bool publish_failing; /* logged once */
 	bool any_read;	      /* a ring held something since the last poll */
 	unsigned quiet_polls; /* in a row that found nothing */
 	bool more;	      /* a ring holds more than one read took */
@@ -73,7 +73,7 @@ struct ef_service {
 	int guard_fd;	       /* -1: there is no guard */
 	unsigned round;	       /* of the loop */
 	bool waiting;	       /* the loop waits for events */
-	unsigned cut_by_guard; /* features, not said yet */
+	unsigned cut_by_guard; /* features, not logged yet */
 };
 
 #endif

@@ -26,7 +26,7 @@ struct ef_audit {
 	uint64_t lost;
 	int fd;	      /* -1: not open */
 	off_t size;   /* bytes in the file */
-	bool failing; /* said once */
+	bool failing; /* logged once */
 };
 
 struct ef_audit *ef_audit_new(const char *dir, const char *boot_id) {
@@ -149,7 +149,7 @@ static int append(struct ef_audit *audit, const char *line, size_t length) {
 	}
 	err = n < 0 ? -errno : -ENOSPC;
 	if (n > 0 && ftruncate(audit->fd, audit->size))
-		close_file(audit); /* opened anew, the torn line is ended */
+		close_file(audit); /* opened again, the torn line is ended */
 	return err;
 }
 
@@ -169,7 +169,7 @@ static void report(struct ef_audit *audit, int err) {
 
 static json_t *text_or_null(const char *text) {
 	json_t *value =
-	    text && *text ? json_string(text) : NULL; /* NULL too where it is no UTF-8 */
+	    text && *text ? json_string(text) : NULL; /* NULL too where it is not UTF-8 */
 
 	return value ? value : json_null();
 }

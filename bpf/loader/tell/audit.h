@@ -21,7 +21,7 @@ struct ef_who {
 	int64_t uid;	    /* its owner; -1: not known */
 };
 
-/* dir and boot_id are borrowed. Nothing is opened yet: a folder that is missing is no reason
+/* dir and boot_id are borrowed. Nothing is opened yet: a folder that is missing is not a reason
  * not to start. */
 struct ef_audit *ef_audit_new(const char *dir, const char *boot_id);
 void ef_audit_free(struct ef_audit *audit);

@@ -143,7 +143,7 @@ static json_t *budget_json(const struct ef_snapshot *snapshot) {
 			 features);
 }
 
-/* null where the policy names no cursor of a log shipper: nothing is known of one then. */
+/* null where policy.json names no cursor of a log shipper: nothing is known of one then. */
 static json_t *shipping_json(const struct ef_sink_state *state) {
 	if (state->segment < 0)
 		return json_null();

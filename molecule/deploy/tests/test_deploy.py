@@ -98,7 +98,7 @@ def test_the_files_of_a_release_belong_to_root_alone(host):
 
 def test_kill_minus_nine_leaves_nothing_and_systemd_brings_it_back(host):
     before = programs(host)
-    # RestartSec is 2 s: what bpftool sees one second after the kill, nobody attached anew.
+    # RestartSec is 2 s: what bpftool sees one second after the kill, no one attached again.
     seen = host.check_output(f"kill -9 {main_pid(host)}; sleep 1; bpftool prog show -j; echo; bpftool map show -j")
     assert '"name":"ef_' not in seen
     assert until(lambda: programs(host), before) == before

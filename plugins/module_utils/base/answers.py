@@ -16,7 +16,7 @@ ABSENT = (errno.EINVAL, errno.ENOENT, errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP)
 REFUSED = (errno.EPERM, errno.EACCES)
 
 
-def said(answer: str, evidence: str, reason_code: str | None = None) -> Answer:
+def answered(answer: str, evidence: str, reason_code: str | None = None) -> Answer:
     """One answer; `reason_code` where the cause of a no is another than absence."""
     found = {"answer": answer, "evidence": evidence}
     if reason_code is not None:

@@ -80,7 +80,7 @@ class ExpressionError(OneCodeError, ValueError):
 
 
 def refuse_expensive(expression: str, parse: Any) -> None:
-    """ExpressionError for what is no JMESPath or may cost too much; `parse` gives JMESPath's tree."""
+    """ExpressionError for what is not JMESPath or may cost too much; `parse` gives JMESPath's tree."""
     if len(expression) > CHARACTERS_LIMIT:
         raise ExpressionError(f"has {len(expression)} characters; at most {CHARACTERS_LIMIT} are allowed")
     if deepest_bracket(expression) > BRACKETS_LIMIT:

@@ -17,7 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.feature_folder i
     CONTRACT,
     objects_of,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Order
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.request import BuildRequest
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.tools import run_tool
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.rules import CODE, is_third_party
@@ -30,13 +30,13 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import
 SECONDS_FOR_BUILD = 1800
 
 
-def compile_objects(order: Order, contracts: Mapping[str, dict[str, Any]], work: Path) -> dict[str, Path]:
+def compile_objects(request: BuildRequest, contracts: Mapping[str, dict[str, Any]], work: Path) -> dict[str, Path]:
     """Compile every variant in a copy of the sources; returns bundle path to object."""
     stage = work / "bpf"
     stage.mkdir()
-    shutil.copy2(order.source / "Makefile", stage)
-    shutil.copytree(order.source / "include", stage / "include")
-    for name, folder in order.features.items():
+    shutil.copy2(request.source / "Makefile", stage)
+    shutil.copytree(request.source / "include", stage / "include")
+    for name, folder in request.features.items():
         shutil.copytree(folder, stage / "features" / name)
     out = work / "objects"
     jobs = f"-j{os.cpu_count() or 1}"
@@ -46,23 +46,23 @@ def compile_objects(order: Order, contracts: Mapping[str, dict[str, Any]], work:
         for variant in objects_of(contract):
             path = f"features/{name}/{variant}"
             if not (out / path).is_file():
-                raise FleetError("EF_BUILD", f"{path}: was not built; look at {order.source / 'Makefile'}", path)
+                raise FleetError("EF_BUILD", f"{path}: was not built; look at {request.source / 'Makefile'}", path)
             objects[path] = out / path
     return objects
 
 
-def loaders_of(order: Order) -> dict[str, Path]:
+def loaders_of(request: BuildRequest) -> dict[str, Path]:
     """The loader of each architecture; compiles this machine's if none was given."""
     machine = platform.machine()
-    if not order.loaders:
-        command = ["make", "-C", str(order.source), "loader", f"BUILD={order.build_dir}"]
+    if not request.loaders:
+        command = ["make", "-C", str(request.source), "loader", f"BUILD={request.build_dir}"]
         run_tool(command, seconds=SECONDS_FOR_BUILD)
-        return {machine: order.build_dir / "loader" / machine / "ebpf-loader"}
-    if machine not in order.loaders:
+        return {machine: request.build_dir / "loader" / machine / "ebpf-loader"}
+    if machine not in request.loaders:
         raise FleetError(
             "EF_ARGUMENT", f"loader: has none for {machine}, which must verify the bundle here; add it to the map"
         )
-    return order.loaders
+    return request.loaders
 
 
 def ask_loader(loader: Path, arguments: list[str]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def inspect(loader: Path, compiled: Path, contract: Mapping[str, Any]) -> dict[s
 
 
 def compare_objects(
-    order: Order, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path], loader: Path
+    request: BuildRequest, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path], loader: Path
 ) -> None:
     """Hold every contract against its compiled objects; all differences at once."""
     problems: list[FleetError] = []
@@ -101,7 +101,7 @@ def compare_objects(
             path[: -len(".bpf.o")]: inspect(loader, objects[f"features/{name}/{path}"], contract)
             for path in objects_of(contract)
         }
-        problems.extend(compare_with_objects(contract, inspected, str(order.features[name] / CONTRACT)))
+        problems.extend(compare_with_objects(contract, inspected, str(request.features[name] / CONTRACT)))
     raise_all(problems)
 
 

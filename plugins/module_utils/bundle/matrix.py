@@ -71,9 +71,9 @@ def _check_shape(doc: Any, path: Path) -> None:
             raise refusal(path, key, "is missing", AGAIN)
     for key in ("objects", "hosts"):
         if not isinstance(doc[key], dict) or not doc[key]:
-            raise refusal(path, key, "is no mapping with at least one entry", AGAIN)
+            raise refusal(path, key, "is not a mapping with at least one entry", AGAIN)
     if not isinstance(doc["differences"], list) or not all(isinstance(one, dict) for one in doc["differences"]):
-        raise refusal(path, "differences", "is no list of mappings", AGAIN)
+        raise refusal(path, "differences", "is not a list of mappings", AGAIN)
 
 
 def _check_objects(measured: Mapping[str, Any], path: Path, objects: Mapping[str, str]) -> None:
@@ -90,7 +90,7 @@ def _check_objects(measured: Mapping[str, Any], path: Path, objects: Mapping[str
 def _check_host(host: Any, path: Path, field: str, variants: Mapping[str, list[str]]) -> None:
     features = host.get("features") if isinstance(host, dict) else None
     if not isinstance(features, dict) or not isinstance(host.get("kernel"), dict):
-        raise refusal(path, field, "is no host with 'kernel' and 'features'", AGAIN)
+        raise refusal(path, field, "is not a host with 'kernel' and 'features'", AGAIN)
     if sorted(features) != sorted(variants):
         different = sorted(set(features) ^ set(variants))
         raise refusal(path, f"{field}.features", f"differ from this bundle's in {', '.join(different)}", AGAIN)

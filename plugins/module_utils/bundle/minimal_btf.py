@@ -52,7 +52,7 @@ Reduce = Callable[[Path, Path], None]
 def find_full_btf(folders: Iterable[Path]) -> list[FullBtf]:
     """Every ``RELEASE.btf`` and ``RELEASE.btf.tar.xz`` below the folders, in a stable order.
 
-    Raises FleetError (EF_ARGUMENT) for a folder without one, a name that is no release, a
+    Raises FleetError (EF_ARGUMENT) for a folder without one, a name that is not a release, a
     damaged sidecar, or two files of one kernel.
     """
     found: list[FullBtf] = []
@@ -78,7 +78,7 @@ def _argument(path: Path, problem: str, remedy: str) -> FleetError:
 def _describe(path: Path, folder: Path) -> FullBtf:
     release = path.name[: -len(PACKED if path.name.endswith(PACKED) else RAW)]
     if not btf_index.RELEASE.match(release):
-        raise _argument(path, f"{release!r} is no kernel release", "name the file as uname -r prints it, with .btf")
+        raise _argument(path, f"{release!r} is not a kernel release", "name the file as uname -r prints it, with .btf")
     build_id = _sidecar(path.with_name(release + ".build-id"))
     if build_id is not None and not btf_index.BUILD_ID.match(build_id):
         raise _argument(path.with_name(release + ".build-id"), "does not hold 40 hex digits",
@@ -86,7 +86,7 @@ def _describe(path: Path, folder: Path) -> FullBtf:
     machine = _sidecar(path.with_name(release + ".machine")) or _machine_of(path, folder)
     if not btf_index.MACHINE.match(machine):
         raise _argument(
-            path.with_name(release + ".machine"), f"{machine!r} is no machine", "write what uname -m prints"
+            path.with_name(release + ".machine"), f"{machine!r} is not a machine", "write what uname -m prints"
         )
     return FullBtf(machine, release, build_id, path)
 
@@ -152,10 +152,10 @@ def btf_problem(data: bytes) -> str | None:
     if len(data) > MAX_FULL_BTF:
         return f"has more than {MAX_FULL_BTF} bytes"
     if len(data) < HEADER.size:
-        return f"is no BTF: it has {len(data)} bytes only"
+        return f"is not BTF: it has {len(data)} bytes only"
     magic, _version, _flags, length, types, types_length, strings, strings_length = HEADER.unpack_from(data)
     if magic != BTF_MAGIC:
-        return "is no raw little-endian BTF"
+        return "is not raw little-endian BTF"
     if length < HEADER.size or max(types + types_length, strings + strings_length) + length > len(data):
         return "is cut off"
     return None

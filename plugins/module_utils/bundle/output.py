@@ -14,7 +14,7 @@ from typing import Mapping
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.atomic_files import put_folder, remove_tree
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Built
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.request import Built
 
 
 def write_folder(members: Mapping[str, bd.Member], folder: Path) -> None:
@@ -35,7 +35,7 @@ def existing_bundle(output: Path) -> bd.Bundle | None:
     except FleetError as error:
         raise FleetError(
             "EF_BUNDLE_IMMUTABLE",
-            f"{output}: is there and is no whole bundle ({error.message}); remove it or choose another output",
+            f"{output}: is there and is not a whole bundle ({error.message}); remove it or choose another output",
             str(output),
         ) from error
 

@@ -4,7 +4,7 @@
 """What a change of a host's trust files would do: who may no longer sign, whether what runs may go on. Pure.
 
 A signer that disappears because a variable was given twice, or by a typo, is found here before it is
-written: nothing but an explicit order takes trust away in silence (docs/trust-formats.md).
+written: only trust_overrule takes trust away without a refusal (docs/trust-formats.md).
 """
 
 from __future__ import annotations

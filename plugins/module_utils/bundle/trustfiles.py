@@ -5,7 +5,7 @@
 
 The grammar is docs/trust-formats.md; the loader (signers.c, sshkey.c, trust.c) has the same one, and
 tests/verifiers holds the two together. A line of allowed_signers that cannot be used is left out
-and told, because leaving it out trusts nobody more. In a revocation list it would trust more, so
+and told, because leaving it out trusts no one more. In a revocation list it would trust more, so
 there it is a refusal of the file.
 """
 

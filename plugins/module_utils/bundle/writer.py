@@ -33,8 +33,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.contracts import
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.feature_folder import (
     BCC_SOURCE,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.order import Built, Order
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.output import write_folder
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.request import BuildRequest, Built
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signing import check_key, sign, verify_built
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.tools import run_tool
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import (
@@ -45,29 +45,29 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import
 
 
 def further_files(
-    order: Order, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path], work: Path
+    request: BuildRequest, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path], work: Path
 ) -> dict[str, bytes]:
     """Bundle path to bytes of what only some bundles hold: BCC sources, minimal BTF, the matrix."""
-    files = bcc_files(order, contracts)
-    if order.btf_dirs:
-        files.update(minimal_btf(order, objects, work))
-    if order.matrix is not None:
-        doc = checked_matrix(order.matrix, contracts, objects)
-        files[bundle_matrix.PATH] = bundle_matrix.matrix_bytes(doc, order.matrix)
+    files = bcc_files(request, contracts)
+    if request.btf_dirs:
+        files.update(minimal_btf(request, objects, work))
+    if request.matrix is not None:
+        doc = checked_matrix(request.matrix, contracts, objects)
+        files[bundle_matrix.PATH] = bundle_matrix.matrix_bytes(doc, request.matrix)
     return files
 
 
-def bcc_files(order: Order, contracts: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
+def bcc_files(request: BuildRequest, contracts: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     """The sources of the features with a BCC fallback, and the collector that compiles them on a host."""
     files = {
-        f"features/{name}/{BCC_SOURCE}": (order.features[name] / BCC_SOURCE).read_bytes()
+        f"features/{name}/{BCC_SOURCE}": (request.features[name] / BCC_SOURCE).read_bytes()
         for name, contract in contracts.items()
         if "bcc" in contract
     }
-    return {**files, **collector_files(order.source.parent)} if files else {}
+    return {**files, **collector_files(request.source.parent)} if files else {}
 
 
-def minimal_btf(order: Order, objects: Mapping[str, Path], work: Path) -> dict[str, bytes]:
+def minimal_btf(request: BuildRequest, objects: Mapping[str, Path], work: Path) -> dict[str, bytes]:
     """What the objects ask of the kernels' types, for hosts whose kernel does not tell them."""
     relocating = [str(objects[path]) for path in sorted(objects) if has_core_relocations(objects[path].read_bytes())]
     if not relocating:
@@ -77,7 +77,7 @@ def minimal_btf(order: Order, objects: Mapping[str, Path], work: Path) -> dict[s
     def reduce(full: Path, target: Path) -> None:
         run_tool([tool, "gen", "min_core_btf", str(full), str(target), *relocating])
 
-    return bundle_btf.minimal_members(bundle_btf.find_full_btf(order.btf_dirs), reduce, work)
+    return bundle_btf.minimal_members(bundle_btf.find_full_btf(request.btf_dirs), reduce, work)
 
 
 def checked_matrix(path: Path, contracts: Mapping[str, dict[str, Any]], objects: Mapping[str, Path]) -> Any:
@@ -92,22 +92,22 @@ def checked_matrix(path: Path, contracts: Mapping[str, dict[str, Any]], objects:
 # Putting together
 
 
-def build(order: Order) -> Built:
+def build(request: BuildRequest) -> Built:
     """Build, sign and verify a bundle in memory; writes only to temporary folders and ``build_dir``."""
-    check_key(order.signing_key)
-    contracts = read_contracts(order.features, order.created[:10])
+    check_key(request.signing_key)
+    contracts = read_contracts(request.features, request.created[:10])
     with tempfile.TemporaryDirectory(prefix="ebpf-fleet-build-") as temporary:
         work = Path(temporary)
-        loaders = loaders_of(order)
+        loaders = loaders_of(request)
         loader = loaders[platform.machine()]
-        objects = compile_objects(order, contracts, work)
-        compare_objects(order, contracts, objects, loader)
+        objects = compile_objects(request, contracts, work)
+        compare_objects(request, contracts, objects, loader)
         members = _collect(contracts, objects, loaders)
-        for path, data in further_files(order, contracts, objects, work).items():
+        for path, data in further_files(request, contracts, objects, work).items():
             members[path] = bd.Member(path, 0o644, data)
-        manifest = _make_manifest(order, contracts, loaders, members)
+        manifest = _make_manifest(request, contracts, loaders, members)
         members[mf.MANIFEST] = bd.Member(mf.MANIFEST, 0o644, manifest.data)
-        members[mf.SIGNATURE] = bd.Member(mf.SIGNATURE, 0o644, sign(manifest.data, order.signing_key))
+        members[mf.SIGNATURE] = bd.Member(mf.SIGNATURE, 0o644, sign(manifest.data, request.signing_key))
         write_folder(members, work / "bundle")
         verify_built(work / "bundle", members[mf.SIGNATURE].data, loader, manifest.digest, work)
     return Built(manifest, members)
@@ -129,7 +129,7 @@ def _collect(
 
 
 def _make_manifest(
-    order: Order,
+    request: BuildRequest,
     contracts: Mapping[str, dict[str, Any]],
     loaders: Mapping[str, Path],
     members: Mapping[str, bd.Member],
@@ -141,22 +141,22 @@ def _make_manifest(
     }
     return mf.create_manifest(
         bundle={
-            "name": order.name,
-            "version": order.version,
-            "sequence": order.sequence,
-            "created": order.created,
+            "name": request.name,
+            "version": request.version,
+            "sequence": request.sequence,
+            "created": request.created,
         },
         loader_version=version["loader_version"],
         archs=sorted(loaders),
         features={name: [v["name"] for v in contract["variants"]] for name, contract in contracts.items()},
         files=files,
-        provenance=provenance_of(order.source, str(version["libbpf"])),
-        compatibility=_compatibility(order, members),
+        provenance=provenance_of(request.source, str(version["libbpf"])),
+        compatibility=_compatibility(request, members),
     )
 
 
-def _compatibility(order: Order, members: Mapping[str, bd.Member]) -> dict[str, list[Any]]:
+def _compatibility(request: BuildRequest, members: Mapping[str, bd.Member]) -> dict[str, list[Any]]:
     """What a matrix tells goes before what was given by hand."""
     if bundle_matrix.PATH not in members:
-        return order.compatibility
+        return request.compatibility
     return dict(compatibility_of(json.loads(members[bundle_matrix.PATH].data)))

@@ -174,10 +174,10 @@ def _modes(findings: Findings, doc: dict[str, Any]) -> None:
                      "remove it: a feature of ours counts what it produces and drops")  # fmt: skip
     path = doc.get("data_path")
     if path == "policy" and "mode" not in doc:
-        findings.add("mode", "is missing on the policy path",
+        findings.add("mode", "is missing on the policy data path",
                      "write 'mode: observe': no program may deny anything yet")  # fmt: skip
     if path in ("metrics", "events") and "mode" in doc:
-        findings.add("mode", f"is given on the {path} path", "remove it or set 'data_path: policy'")
+        findings.add("mode", f"is given on the {path} data path", "remove it or set 'data_path: policy'")
 
 
 def _maps(findings: Findings, doc: dict[str, Any]) -> None:
@@ -233,7 +233,7 @@ def _signal(findings: Findings, field: str, signal: dict[str, Any], doc: dict[st
             findings.add(rules.at(field, key), "is missing", f"a signal of kind {kind!r} needs it")
     if isinstance(path, str) and path in PATH_KINDS and kind not in PATH_KINDS[path]:
         fitting = " or ".join(repr(word) for word in PATH_KINDS[path])
-        findings.add(rules.at(field, "kind"), f"is {kind!r} on the {path} path", f"use {fitting}")
+        findings.add(rules.at(field, "kind"), f"is {kind!r} on the {path} data path", f"use {fitting}")
     _backpressure(findings, field, signal, doc)
     _fair(findings, field, signal, doc)
     if kind == "counters" and str(signal.get("name")).endswith("_total"):
@@ -292,7 +292,7 @@ def _signal_maps(findings: Findings, field: str, signal: dict[str, Any], doc: di
     if perf is not None:
         _signal_map_type(findings, rules.at(field, "perf_map"), perf, ("perf_event_array",), "events")
         if main is not None and main.get("type") != "ringbuf":
-            findings.add(rules.at(field, "map"), "is no ring buffer, and there is a perf_map",
+            findings.add(rules.at(field, "map"), "is not a ring buffer, and there is a perf_map",
                          "name the ring buffer in 'map', or leave 'perf_map' out")  # fmt: skip
     if main is not None and kind == "counters":
         _counters_map(findings, field, signal, main)
@@ -338,9 +338,10 @@ def _event_rate(findings: Findings, doc: dict[str, Any]) -> None:
         return
     field = "budget.event_rate_per_second"
     if doc.get("data_path") == "metrics" and rate != 0:
-        findings.add(field, f"is {rate} on the metrics path", "set 0")
+        findings.add(field, f"is {rate} on the metrics data path", "set 0")
     if doc.get("data_path") in ("events", "policy") and rate == 0:
-        findings.add(field, f"is 0 on the {doc['data_path']} path", "give the rate that it may reach, 1 or more")
+        path = f"the {doc['data_path']} data path"
+        findings.add(field, f"is 0 on {path}", "give the rate that it may reach, 1 or more")
 
 
 def default_sample_every(contract: dict[str, Any]) -> int:

@@ -53,7 +53,7 @@ HISTOGRAM = _Shape("percpu_array", 4, 8, 65)
 # Of any number of entries: the contract says how many.
 FAIR_SOURCES = _Shape("lru_hash", 16, 104, 0)
 FAIR_ALL = _Shape("array", 4, 104, 1)
-# What one host keeps of all its events where the policy says nothing: 8 files of 16 MiB (sink_policy.c).
+# What one host keeps of all its events where policy.json says nothing: 8 files of 16 MiB (sink_policy.c).
 HOST_EVENT_BYTES = 8 * 16 * 1024 * 1024
 LINE_BYTES = 96  # time, feature and event of a line, at most
 
@@ -119,7 +119,7 @@ def _compare_sections(findings: Findings, field: str, contract: dict[str, Any], 
 def _compare_hooks(findings: Findings, field: str, found: Mapping[str, Any]) -> None:
     """Every program of an object is attached: alternatives for one hook would count each event twice.
 
-    Two programs of one kind on one hook are no alternatives: no kernel takes only one of them.
+    Two programs of one kind on one hook are not alternatives: no kernel takes only one of them.
     """
     first: dict[tuple[str, str], Mapping[str, Any]] = {}
     for program in found["programs"]:
@@ -149,7 +149,7 @@ def _section_remedy(program: Mapping[str, Any]) -> str | None:
 
 def _compare_lsm(findings: Findings, field: str, contract: dict[str, Any], program: Mapping[str, Any]) -> None:
     if contract["data_path"] != "policy":
-        findings.add(field, f"{program['name']} is an LSM program on the {contract['data_path']} path",
+        findings.add(field, f"{program['name']} is an LSM program on the {contract['data_path']} data path",
                      "set 'data_path: policy' and 'mode: observe'")  # fmt: skip
     if program.get("returns_zero") is not True:
         findings.add(field, f"{program['name']} is not proven to return 0 always, so it may deny",
@@ -188,7 +188,7 @@ def _compare_requirements(findings: Findings, field: str, variant: dict[str, Any
 
 
 def _compare_reads(findings: Findings, field: str, variant: dict[str, Any], found: Mapping[str, Any]) -> None:
-    """Lockdown forbids to read kernel memory; without the requirement nobody could predict that."""
+    """Lockdown forbids to read kernel memory; without the requirement that could not be predicted."""
     if not found.get("reads_kernel"):
         return
     types = sorted({str(program["type"]) for program in found["programs"]})

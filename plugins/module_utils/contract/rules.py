@@ -1,7 +1,7 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the rules of a contract are written with: findings, checks of one value, and walks over a document. Pure."""
+"""What the rules of a contract are written with: findings, checks of a value and of a whole document. Pure."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def is_third_party(contract: dict[str, Any]) -> bool:
 
 
 def mappings_in(doc: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The entries of a list that are mappings; what is none was said elsewhere."""
+    """The entries of a list that are mappings; what is not one was told elsewhere."""
     values = doc.get(key)
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
@@ -109,7 +109,7 @@ def at(prefix: str, key: object) -> str:
 def check_keys(
     findings: Findings, prefix: str, value: Any, spec: dict[str, Check], optional: Collection[str] = ()
 ) -> None:
-    """Check presence, spelling and value of every key; a value that is no mapping was said elsewhere."""
+    """Check presence, spelling and value of every key; a value that is not a mapping was told elsewhere."""
     if not isinstance(value, dict):
         return
     for key in value:

@@ -86,7 +86,7 @@ def _alternatives(findings: Findings, field: str, requires: Sequence[Requirement
 def _lsm_path(findings: Findings, field: str, requires: Sequence[Requirement], doc: dict[str, Any]) -> None:
     words = [one.text for one in requires if one.kind in ("prog_type", "attach") and one.program_type == "lsm"]
     if words and doc.get("data_path") in ("metrics", "events"):
-        findings.add(field, f"has {words[0]!r} on the {doc['data_path']} path",
+        findings.add(field, f"has {words[0]!r} on the {doc['data_path']} data path",
                      "an LSM program belongs to 'data_path: policy' with 'mode: observe'")  # fmt: skip
 
 

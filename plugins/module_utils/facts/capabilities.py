@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, is_yes, said
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, answered, is_yes
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import Requirement
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.hookask import (
@@ -125,7 +125,7 @@ def _helpers(asker: HookAsker, wanted: Mapping[str, Sequence[str]]) -> dict[str,
         loads = _program_type(asker, program_type)
         if loads["answer"] == "no":
             evidence = f"no program of type {program_type} loads: {loads['evidence']}"
-            absent = said("no", evidence, loads.get("reason_code"))
+            absent = answered("no", evidence, loads.get("reason_code"))
             answers.update({f"{program_type}:{name}": absent for name in names})
             continue
         one = kernelask.HelperAsker(asker.who, program_type, asker.helper_contexts(program_type))

@@ -292,7 +292,7 @@ def _silence(result: Json) -> str | None:
 def census_faults(census: Any) -> str | None:
     """Why a census of capabilities.yml cannot be read again, in one line that names host and field; None if it can.
 
-    Each host is judged by itself; a fleet's size is no fault.
+    Each host is judged by itself; a fleet's size is not a fault.
     """
     return _faults_by_host(census, _CENSUS_HOST, _CENSUS_RULE)
 

@@ -20,9 +20,9 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import (
     ABSENT,
     Answer,
+    answered,
     errno_name,
     is_yes,
-    said,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import ATTACH
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.kernelfacts import read_lsms
@@ -84,15 +84,15 @@ class KernelTypes:
         try:
             blob = path.read_bytes()
         except FileNotFoundError:
-            return said("no", f"{path} is not there")
+            return answered("no", f"{path} is not there")
         except OSError as error:
-            return said("unknown", f"{path}: {errno_name(error.errno)}")
+            return answered("unknown", f"{path}: {errno_name(error.errno)}")
         try:
             self.ids = btf.type_ids(blob, wanted)
         except btf.BtfError as error:
             # libbpf cannot use it either: it counts as missing, and the bundle's may stand in.
-            return said("no", f"{path} cannot be read as BTF: {error}", "EF_BTF_UNREADABLE")
-        return said("yes", f"{path}, {len(blob)} bytes")
+            return answered("no", f"{path} cannot be read as BTF: {error}", "EF_BTF_UNREADABLE")
+        return answered("yes", f"{path}, {len(blob)} bytes")
 
     def find(self, kind: int, name: str) -> int:
         """The type's id, or 0."""
@@ -139,10 +139,10 @@ class HookAsker:
     def _load_typed(self, spec: bpfsys.ProgramSpec, what: str, kind: int, name: str) -> Answer:
         if not is_yes(self.types.answer):
             code = self.types.answer.get("reason_code", "EF_NO_BTF") if self.types.answer["answer"] == "no" else None
-            return said(self.types.answer["answer"], self.types.answer["evidence"], code)
+            return answered(self.types.answer["answer"], self.types.answer["evidence"], code)
         number = self.types.find(kind, name)
         if not number:
-            return said("no", f"{name} is not in the BTF of vmlinux")
+            return answered("no", f"{name} is not in the BTF of vmlinux")
         return kernelask.ask_load(self.who, spec._replace(attach_btf_id=number), what)
 
     def _tp_btf(self, name: str) -> Answer:
@@ -153,7 +153,7 @@ class HookAsker:
         if not is_yes(loads) or self.types.has_function(_DIRECT_CALLS) or self._has_symbol(_DIRECT_CALLS):
             return loads
         evidence = f"loads, but the kernel has no {_DIRECT_CALLS}: nothing would call it"
-        return said("no", evidence, "EF_ATTACH_FAILED")
+        return answered("no", evidence, "EF_ATTACH_FAILED")
 
     def _has_symbol(self, name: str) -> bool:
         """Is the function in kallsyms? The BTF of older kernels (5.10) does not name every function."""
@@ -170,16 +170,16 @@ class HookAsker:
     def _lsm(self, hook: str) -> Answer:
         if self.lsms is not None and "bpf" not in self.lsms:
             evidence = "bpf is not among the active LSMs ({})".format(",".join(self.lsms))
-            return said("no", evidence, "EF_LSM_INACTIVE")
+            return answered("no", evidence, "EF_LSM_INACTIVE")
         loads = self._with_trampoline(self._load_at("lsm", hook))
         if self.lsms is None and loads["answer"] != "no":
-            return said("unknown", "sys/kernel/security/lsm cannot be read; mount securityfs")
+            return answered("unknown", "sys/kernel/security/lsm cannot be read; mount securityfs")
         return loads
 
     def _raw_tp(self, name: str) -> Answer:
         kind, typedef = ATTACH["raw_tp"].btf_type(name)
         if self.types.find(kind, typedef):
-            return said("yes", f"typedef {typedef} in the BTF of vmlinux")
+            return answered("yes", f"typedef {typedef} in the BTF of vmlinux")
         return self._open_raw_tp(name)
 
     def _open_raw_tp(self, name: str) -> Answer:
@@ -188,9 +188,9 @@ class HookAsker:
         try:
             program = bpfsys.prog_load(spec_of(ATTACH["raw_tp"].program_type))
         except OSError as error:
-            return said("unknown", f"BPF_PROG_LOAD raw_tracepoint: {errno_name(error.errno)}")
+            return answered("unknown", f"BPF_PROG_LOAD raw_tracepoint: {errno_name(error.errno)}")
         except bpfsys.UnsupportedMachineError as error:
-            return said("unknown", str(error))
+            return answered("unknown", str(error))
         try:
             return self.who.attempt(lambda: bpfsys.raw_tracepoint_open(name, program), what)
         finally:
@@ -207,12 +207,12 @@ class HookAsker:
         if self.tracefs is None:
             # The loader needs its files too: to one who may look everywhere, not there is a no.
             answer = "no" if self.who.trusted and os.geteuid() == 0 else "unknown"
-            return said(answer, "tracefs is not mounted or not readable; mount it at sys/kernel/tracing")
+            return answered(answer, "tracefs is not mounted or not readable; mount it at sys/kernel/tracing")
         if self.who.confidential:
-            return said("no", "lockdown confidentiality forbids to read tracefs", "EF_LOCKDOWN")
+            return answered("no", "lockdown confidentiality forbids to read tracefs", "EF_LOCKDOWN")
         there = (self.tracefs / name / "id").exists()
         state = "is there" if there else "is not there"
-        return said("yes" if there else "no", f"{self.tracefs / name} {state}")
+        return answered("yes" if there else "no", f"{self.tracefs / name} {state}")
 
     def _kprobe(self, symbol: str) -> Answer:
         return self._probe("kprobe", symbol, on_return=False)
@@ -223,10 +223,10 @@ class HookAsker:
     def _probe(self, kind: str, symbol: str, on_return: bool) -> Answer:
         pmu = read_int(self.root / _DEVICES / "kprobe/type")
         if pmu is None:
-            return said("no", f"{_DEVICES}/kprobe/type is not there: no kprobe events")
+            return answered("no", f"{_DEVICES}/kprobe/type is not there: no kprobe events")
         if self.who.confidential:
             # Asking would leave a line in the kernel's log.
-            return said("no", "lockdown confidentiality forbids kprobes", "EF_LOCKDOWN")
+            return answered("no", "lockdown confidentiality forbids kprobes", "EF_LOCKDOWN")
         with bpfsys.without_sys_admin():
             what = f"perf_event_open {kind}/{symbol}"
             answer = self.who.attempt(lambda: bpfsys.kprobe_open(pmu, symbol, on_return), what, _NO_KPROBE)
@@ -273,18 +273,18 @@ class HookAsker:
         """Asked on what can hold no instruction: to arm a probe costs a grace period."""
         pmu = read_int(self.root / _DEVICES / "uprobe/type")
         if pmu is None:
-            return said("no", f"{_DEVICES}/uprobe/type is not there: no uprobe events")
+            return answered("no", f"{_DEVICES}/uprobe/type is not there: no uprobe events")
         if self.who.confidential:
-            return said("no", "lockdown confidentiality forbids uprobes", "EF_LOCKDOWN")
+            return answered("no", "lockdown confidentiality forbids uprobes", "EF_LOCKDOWN")
         what = "perf_event_open uprobe on a folder"
         try:
             os.close(bpfsys.uprobe_open(pmu, "/", 0))
         except OSError as error:
-            # The kernel has gone as far as to see that this is no file; an unknown PMU is ENOENT.
+            # The kernel has gone as far as to see that this is not a file; an unknown PMU is ENOENT.
             return self.who.judge(0 if error.errno == errno.EINVAL else error.errno or 0, what)
         except bpfsys.UnsupportedMachineError as error:
-            return said("unknown", str(error))
-        return said("unknown", f"{what} was accepted")
+            return answered("unknown", str(error))
+        return answered("unknown", f"{what} was accepted")
 
     def _iterator_kind(self) -> Answer:
         spec = spec_of("tracing", attach_type=bpfnames.TRACE_ITER)
@@ -299,14 +299,14 @@ class HookAsker:
         if tcx["answer"] != "no":
             return tcx
         if all((self.root / "sys/module" / name).is_dir() for name in ("sch_ingress", "cls_bpf")):
-            return said("yes", "sched_cls loads, and sch_ingress and cls_bpf are loaded; no tcx")
-        return said("unknown", "{}; clsact is not asked, which would load kernel modules".format(tcx["evidence"]))
+            return answered("yes", "sched_cls loads, and sch_ingress and cls_bpf are loaded; no tcx")
+        return answered("unknown", "{}; clsact is not asked, which would load kernel modules".format(tcx["evidence"]))
 
     def _cgroup_kind(self) -> Answer:
         for place in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
             if (self.root / place / "cgroup.controllers").exists():
                 return self._count_at(self.root / place, _CGROUP_INGRESS, f"cgroup ingress of {place}")
-        return said("unknown", "no cgroup v2 is mounted at sys/fs/cgroup")
+        return answered("unknown", "no cgroup v2 is mounted at sys/fs/cgroup")
 
     def _netns_kind(self) -> Answer:
         place = self.root / "proc/self/ns/net"
@@ -316,7 +316,7 @@ class HookAsker:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            return said("unknown", f"{path}: {errno_name(error.errno)}")
+            return answered("unknown", f"{path}: {errno_name(error.errno)}")
         try:
             return self._count(attach_type, fd, what)
         finally:
@@ -329,8 +329,8 @@ class HookAsker:
         except OSError as error:
             return self.who.judge(error.errno or 0, f"BPF_PROG_QUERY {what}")
         except bpfsys.UnsupportedMachineError as error:
-            return said("unknown", str(error))
-        return said("yes", f"BPF_PROG_QUERY {what}: {found} attached")
+            return answered("unknown", str(error))
+        return answered("yes", f"BPF_PROG_QUERY {what}: {found} attached")
 
     def links(self) -> dict[str, Answer]:
         """Each kind of BPF link: is BPF_LINK_CREATE there, and the kernel's own code for the kind?"""
@@ -338,26 +338,26 @@ class HookAsker:
         return {kind: self._link(names, command) for kind, names in _LINK_FUNCTIONS.items()}
 
     def _link_command(self) -> Answer:
-        """A descriptor that is none: EBADF comes from a kernel that went to look for the program."""
+        """A descriptor that is not open: EBADF comes from a kernel that went to look for the program."""
         try:
             bpfsys.bpf(bpfsys.LINK_CREATE, struct.pack("=iiII", -1, -1, 0, 0))
         except OSError as error:
             if error.errno == errno.EBADF:
-                return said("yes", "BPF_LINK_CREATE without program: EBADF")
+                return answered("yes", "BPF_LINK_CREATE without program: EBADF")
             return self.who.judge(error.errno or 0, "BPF_LINK_CREATE without program", (errno.EINVAL, errno.ENOSYS))
         except bpfsys.UnsupportedMachineError as error:
-            return said("unknown", str(error))
-        return said("unknown", "BPF_LINK_CREATE without program was accepted")
+            return answered("unknown", str(error))
+        return answered("unknown", "BPF_LINK_CREATE without program was accepted")
 
     def _link(self, functions: Sequence[str], command: Answer) -> Answer:
         if not is_yes(command):
             return command
         if not is_yes(self.types.answer):
-            return said("unknown", "without the kernel's BTF its functions are not known")
+            return answered("unknown", "without the kernel's BTF its functions are not known")
         missing = [name for name in functions if not self.types.has_function(name)]
         if missing:
-            return said("no", f"function {missing[0]} is not in the BTF of vmlinux")
-        return said("yes", "{} in the BTF of vmlinux; {}".format(" and ".join(functions), command["evidence"]))
+            return answered("no", f"function {missing[0]} is not in the BTF of vmlinux")
+        return answered("yes", "{} in the BTF of vmlinux; {}".format(" and ".join(functions), command["evidence"]))
 
     def helper_contexts(self, program_type: str) -> list[dict[str, int]]:
         """Under which attach types and ids a program type's helpers are asked; empty where it cannot load."""

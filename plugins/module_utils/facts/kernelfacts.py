@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, said
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, answered
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import (
     build_id_of,
@@ -217,8 +217,8 @@ def read_systemd(root: Path) -> dict[str, Answer]:
     installed = next((p for p in ("usr/bin/systemctl", "bin/systemctl") if (root / p).exists()), None)
     booted = (root / "run/systemd/system").is_dir()
     return {
-        "installed": said("yes" if installed else "no", installed or "no systemctl in usr/bin or bin"),
-        "pid1": said("yes" if booted else "no", "run/systemd/system is " + ("there" if booted else "not there")),
+        "installed": answered("yes" if installed else "no", installed or "no systemctl in usr/bin or bin"),
+        "pid1": answered("yes" if booted else "no", "run/systemd/system is " + ("there" if booted else "not there")),
     }
 
 
@@ -232,11 +232,11 @@ def read_memlock() -> dict[str, int | bool | None]:
 def read_bcc(root: Path, release: str) -> Answer:
     """Could a BCC collector compile here: Debian's python3-bpfcc and the running kernel's headers?"""
     if not (root / "usr/lib/python3/dist-packages/bcc/__init__.py").exists():
-        return said("no", "usr/lib/python3/dist-packages/bcc is not there; install python3-bpfcc")
+        return answered("no", "usr/lib/python3/dist-packages/bcc is not there; install python3-bpfcc")
     headers = root / "lib/modules" / release / "build"
     if not headers.exists() and not (root / "sys/kernel/kheaders.tar.xz").exists():
-        return said("no", f"{headers} is not there; install the headers of kernel {release}")
-    return said("yes", f"python3-bpfcc and {headers} are there")
+        return answered("no", f"{headers} is not there; install the headers of kernel {release}")
+    return answered("yes", f"python3-bpfcc and {headers} are there")
 
 
 def read_release(root: Path, now_ns: int | None = None) -> dict[str, Any] | None:
@@ -300,17 +300,17 @@ def matching_btf(kernel: Mapping[str, Any], index: Sequence[Mapping[str, Any]] |
     release only where one of the two build ids is not known.
     """
     if index is None:
-        return said("no", "no btf_index was given")
+        return answered("no", "no btf_index was given")
     mine = [one for one in index if one.get("machine") == kernel["machine"]]
     build_id = kernel.get("build_id")
     by_id = [one for one in mine if build_id and one.get("build_id") == build_id]
     by_release = [one for one in mine if one.get("release") == kernel["release"]]
     loose = [one for one in by_release if not one.get("build_id") or not build_id]
     if by_id or loose:
-        return said("yes", "{} of the bundle's btf/index.json".format((by_id or loose)[0].get("file")))
+        return answered("yes", "{} of the bundle's btf/index.json".format((by_id or loose)[0].get("file")))
     if by_release:
         evidence = "btf/index.json has release {} with build id {}, this kernel has {}".format(
             kernel["release"], by_release[0].get("build_id"), build_id
         )
-        return said("no", evidence, "EF_BTF_MISMATCH")
-    return said("no", "btf/index.json has no entry for {} {}".format(kernel["machine"], kernel["release"]))
+        return answered("no", evidence, "EF_BTF_MISMATCH")
+    return answered("no", "btf/index.json has no entry for {} {}".format(kernel["machine"], kernel["release"]))

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, said
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import Answer, answered
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements import ATTACH
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import kernelfacts, profile
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import btf
@@ -52,11 +52,11 @@ def find_source(root: Path, release: str) -> Source:
             problems.append(f"{place}: {error}")
             continue
         if kernel.btf is None:
-            return Source(place, None, kernel.build_id, said("no", f"the kernel in {place} has no .BTF section"))
-        answer = said("yes", f"{place} holds {len(kernel.btf)} bytes of BTF")
+            return Source(place, None, kernel.build_id, answered("no", f"the kernel in {place} has no .BTF section"))
+        answer = answered("yes", f"{place} holds {len(kernel.btf)} bytes of BTF")
         return Source(place, kernel.btf, kernel.build_id, answer)
     problem = "; ".join(problems) or f"no image of {release} is readable on this host"
-    return Source(None, None, None, said("unknown", problem))
+    return Source(None, None, None, answered("unknown", problem))
 
 
 def _places(root: Path, release: str) -> list[Path]:
@@ -172,7 +172,7 @@ class Next:
             self.types = btf.type_ids(self.source.blob, self._wanted())
             self.enums = enumerators(self.source.blob, list(_ENUM_PREFIXES))
         except (btf.BtfError, *_UNREADABLE) as error:
-            answer = said("unknown", f"{self.source.path}: {error}")
+            answer = answered("unknown", f"{self.source.path}: {error}")
             self.source = self.source._replace(blob=None, answer=answer)
 
     def _targets(self) -> list[tuple[str, str]]:
@@ -232,24 +232,26 @@ class Next:
         """The headers must be those of the next kernel; the running one's own archive says nothing of them."""
         found: Answer = kernelfacts.read_bcc(self.root, self.release)
         if found["answer"] == "yes" and not (self.root / "lib/modules" / self.release / "build").exists():
-            return said("unknown", f"no headers of {self.release} are installed; it may carry its own")
+            return answered("unknown", f"no headers of {self.release} are installed; it may carry its own")
         return found
 
     def in_enum(self, enum: str, name: str) -> Answer:
         """Does the next kernel's enum know the name? Compiled in is not the same as permitted."""
         if self.source.blob is None:
-            return said("unknown", f"the BTF of {self.release} was not read")
+            return answered("unknown", f"the BTF of {self.release} was not read")
         if enum not in self.enums:
-            return said("unknown", f"{self.source.path}: its BTF has no enum {enum}")
+            return answered("unknown", f"{self.source.path}: its BTF has no enum {enum}")
         full = _ENUM_PREFIXES[enum] + (name if enum == "bpf_func_id" else name.upper())
         there = full in self.enums[enum]
-        return said("yes" if there else "no", f"enum {enum} of {self.release}: {full} {'' if there else 'not '}there")
+        return answered(
+            "yes" if there else "no", f"enum {enum} of {self.release}: {full} {'' if there else 'not '}there"
+        )
 
     def _option(self, name: str) -> Answer | None:
         """A "no" where the configuration says that the option is off; None where nothing speaks against it."""
         if self.config is None or self.config.get(name) in ("y", "m"):
             return None
-        return said("no", f"config of {self.release}: {name} is not set")
+        return answered("no", f"config of {self.release}: {name} is not set")
 
     def _compiled(self, condition: Condition) -> Answer | None:
         """No or unknown where an option is off or cannot be told; None where nothing speaks against it.
@@ -261,7 +263,7 @@ class Next:
         if self.source.blob is None or (btf.FUNC, condition.witness) in self.types:
             return None
         evidence = f"no configuration of {self.release} is readable, and its BTF has no {condition.witness}"
-        return said("unknown", f"{evidence}, by which {condition.option} would show")
+        return answered("unknown", f"{evidence}, by which {condition.option} would show")
 
     def program_type(self, name: str) -> Answer:
         """By the enum, and by the option without which the type is an empty name."""
@@ -280,15 +282,15 @@ class Next:
             return found
         now = (self.now.get("helpers") or {}).get(key) or {}
         if now.get("answer") == "yes":
-            return said("yes", f"{found['evidence']}; the running kernel permits it to that program type")
-        return said(
+            return answered("yes", f"{found['evidence']}; the running kernel permits it to that program type")
+        return answered(
             "unknown", f"{found['evidence']}; whether that program type may call it, only a running kernel tells"
         )
 
     def attach(self, kind: str, target: str) -> Answer:
         """One hook of the next kernel; `kind` is one of ATTACH."""
         if self.source.blob is None:
-            return said("unknown", f"the BTF of {self.release} was not read")
+            return answered("unknown", f"the BTF of {self.release} was not read")
         return _ATTACH[kind](self, target, ATTACH[kind].btf_type(target))
 
     def _tracepoint(self, target: str, wanted: BtfType) -> Answer:
@@ -299,13 +301,13 @@ class Next:
         functions = _syscall_functions(target)
         there = [name for name in functions if (btf.FUNC, name) in self.types]
         if off or there:
-            return off or said("yes", f"BTF of {self.release}: {there[0]} is there")
-        return said("unknown", f"BTF of {self.release}: none of {', '.join(functions)} is there")
+            return off or answered("yes", f"BTF of {self.release}: {there[0]} is there")
+        return answered("unknown", f"BTF of {self.release}: none of {', '.join(functions)} is there")
 
     def _named(self, wanted: BtfType) -> Answer:
         there = wanted in self.types
         said_so = f"BTF of {self.release}: {wanted[1]} {'is' if there else 'is not'} there"
-        return said("yes" if there else "no", said_so)
+        return answered("yes" if there else "no", said_so)
 
     def _fentry(self, _target: str, wanted: BtfType) -> Answer:
         return self._option("CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS") or self._named(wanted)
@@ -315,7 +317,7 @@ class Next:
         found = off or self._named(wanted)
         if off or found["answer"] == "yes":
             return found
-        return said("unknown", f"{found['evidence']}; a function may be in a kernel and not in its BTF")
+        return answered("unknown", f"{found['evidence']}; a function may be in a kernel and not in its BTF")
 
     def _lsm(self, _target: str, wanted: BtfType) -> Answer:
         found = self._option("CONFIG_BPF_LSM") or self._named(wanted)
@@ -328,10 +330,10 @@ class Next:
         where = "the command line" if given else f"CONFIG_LSM of {self.release}"
         listed = given[-1] if given else (self.config or {}).get("CONFIG_LSM")
         if listed is None:
-            return said("unknown", f"{evidence}; neither command line nor configuration say which LSMs are on")
+            return answered("unknown", f"{evidence}; neither command line nor configuration say which LSMs are on")
         if "bpf" in listed.strip('"').split(","):
-            return said("yes", f"{evidence}; {where} has bpf")
-        return said("no", f"{evidence}; {where} has no bpf: {listed}", "EF_LSM_INACTIVE")
+            return answered("yes", f"{evidence}; {where} has bpf")
+        return answered("no", f"{evidence}; {where} has no bpf: {listed}", "EF_LSM_INACTIVE")
 
 
 _ATTACH: dict[str, Callable[[Next, str, BtfType], Answer]] = {
@@ -396,7 +398,7 @@ _NOT_TOLD = [
 
 
 def _unknown(choice: Choice) -> dict[str, Any]:
-    answer = said("unknown", choice.chosen_by)
+    answer = answered("unknown", choice.chosen_by)
     return {
         "release": None, "chosen_by": choice.chosen_by, "btf": answer, "source": None,
         "profiles": {}, "changes": [], "unknown": _NOT_TOLD,

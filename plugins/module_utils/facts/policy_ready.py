@@ -140,7 +140,7 @@ def policy_refusals(
 
     A host is its variables: `inventory_hostname`, `ebpf_fleet_features` and what
     `capability_facts` registered as `ebpf_fleet_capability`. A host that names no features
-    runs none of the policy path; one whose answer cannot be used is refused. The census has the
+    runs none of the policy data path; one whose answer cannot be used is refused. The census has the
     same judgement, by the same `policy_answers`.
     """
     refused = []

@@ -240,7 +240,7 @@ def _prediction(contract: Json, variant: str | None, profile: str, code: str, re
 
 
 def profile_of(variant: str | None, declared: str | None = None) -> str:
-    """The profile that a variant stands for; None is no variant. `declared` is the variant's own word."""
+    """The profile that a variant stands for; None means no variant. `declared` is the variant's own word."""
     if variant is None:
         return "disabled"
     if declared in OF_VARIANTS:

@@ -112,7 +112,7 @@ class Escalation:
         return kept, send
 
     def flush(self, stream: str) -> bytes:
-        """A last line without an end, which is nobody's prompt."""
+        """A last line without an end, which is not a prompt."""
         return self._parts.pop(stream, b"")
 
     def _read(self, line: bytes) -> tuple[bool, bytes]:
@@ -175,7 +175,7 @@ def last_words(stdout: str, stderr: str) -> str:
 
 
 def refuses_our_kex(stderr: str) -> bool:
-    """Did the key exchange fail in a way that an order of our own could have caused?"""
+    """Did the key exchange fail in a way that a list of our own could have caused?"""
     return _KEX.search(stderr) is not None
 
 

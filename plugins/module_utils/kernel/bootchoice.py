@@ -118,7 +118,7 @@ def _by_grub_environment(grub: Mapping[str, str], entries: Sequence[Entry]) -> C
         if name and name in by_name:
             return _entry_choice(by_name[name].fields, f"{how} of grubenv names loader entry {name}")
     named = grub.get("next_entry") or grub.get("saved_entry")
-    return Choice(None, f"grubenv names {named!r}, which is no loader entry")
+    return Choice(None, f"grubenv names {named!r}, which is not a loader entry")
 
 
 def _by_systemd_boot(root: Path, entries: Sequence[Entry]) -> Choice:
@@ -290,7 +290,7 @@ def _by_grub(root: Path) -> Choice | None:
     for entry in entries:
         if any(name.startswith(wanted + ">") for name in (entry.path, entry.title, entry.identity)):
             return _grub_choice(entry, f"{how} {wanted!r}, the first of that submenu")
-    return Choice(None, f"{how} {wanted!r}, which is no entry of grub.cfg")
+    return Choice(None, f"{how} {wanted!r}, which is not an entry of grub.cfg")
 
 
 def _grub_choice(entry: MenuEntry, how: str) -> Choice:

@@ -58,7 +58,7 @@ def _called(code: bytes) -> Iterator[int]:
 
 
 def _headers(data: bytes) -> list[tuple[int, ...]]:
-    """The section headers; raises ValueError where it is no such ELF file."""
+    """The section headers; raises ValueError where it is not such an ELF file."""
     if data[:6] != ELF_64_LITTLE or len(data) < 64:
         raise ValueError("is not a 64-bit little-endian ELF file")
     (start,) = struct.unpack_from("<Q", data, 40)
@@ -69,7 +69,7 @@ def _headers(data: bytes) -> list[tuple[int, ...]]:
 
 
 def sections(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The sections of an object, name and content; raises ValueError where it is no such ELF file."""
+    """The sections of an object, name and content; raises ValueError where it is not such an ELF file."""
     headers = _headers(data)
     (names_index,) = struct.unpack_from("<H", data, 62)
     names = _content(data, headers[names_index])

@@ -4,7 +4,7 @@
 """Find named types in a BTF blob.
 
 Only what the questions of capability_facts need: the id of a typedef or a function by its name.
-The walk does one dictionary lookup per type, because emulated and small hosts read it too.
+The search does one dictionary lookup per type, because emulated and small hosts read it too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LAST_KNOWN_KIND = 19
 
 
 class BtfError(OneCodeError):
-    """The blob is no BTF that this parser can read to its end."""
+    """The blob is not BTF that this parser can read to its end."""
 
     code = "EF_BTF_UNREADABLE"
 
@@ -46,7 +46,7 @@ def type_ids(blob: bytes, wanted: Iterable[tuple[int, str]]) -> dict[tuple[int, 
     types, strings = _sections(blob)
     by_offset = _name_offsets(strings, {name for _kind, name in pairs})
     found: dict[tuple[int, str], int] = {}
-    for number, kind, name_offset in _walk(types, by_offset):
+    for number, kind, name_offset in _find(types, by_offset):
         key = (kind, by_offset[name_offset])
         if key in pairs:
             found.setdefault(key, number)
@@ -78,7 +78,7 @@ def _name_offsets(strings: bytes, names: Iterable[str]) -> dict[int, str]:
     return offsets
 
 
-def _walk(words: memoryview, wanted: dict[int, str]) -> list[tuple[int, int, int]]:
+def _find(words: memoryview, wanted: dict[int, str]) -> list[tuple[int, int, int]]:
     """(id, kind, name offset) of each type whose name offset is wanted."""
     found = []
     steps: dict[int, int] = {}

@@ -6,7 +6,7 @@
 Most questions load a program with a deliberate mistake, that the verifier refuses after it has
 taken everything else: nothing is loaded, so there is no id, no audit record and no JIT run.
 A refusal that may have another cause than absence (EPERM, ENOMEM) is unknown, except that a
-refusal of one thing to a process that may do the rest is the kernel's policy, a no.
+refusal of one thing to a process that may do the rest is the kernel's own restriction, a no.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import (
     ABSENT,
     REFUSED,
     Answer,
+    answered,
     errno_name,
-    said,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import (
@@ -103,21 +103,21 @@ class Standing(NamedTuple):
     confidential: bool
 
     def refusal(self, number: int, what: str) -> Answer:
-        """EPERM or EACCES: to a trusted asker it is a no of policy, to another it says nothing."""
+        """EPERM or EACCES: to a trusted asker it is a restriction, a no; to another it says nothing."""
         evidence = f"{what}: {errno_name(number)}"
         if not self.trusted:
-            return said("unknown", evidence)
+            return answered("unknown", evidence)
         if self.confidential:
-            return said("no", f"{evidence} under lockdown confidentiality", "EF_LOCKDOWN")
-        return said("no", f"{evidence}, though other programs may be loaded", "EF_PERMISSION")
+            return answered("no", f"{evidence} under lockdown confidentiality", "EF_LOCKDOWN")
+        return answered("no", f"{evidence}, though other programs may be loaded", "EF_PERMISSION")
 
     def judge(self, number: int, what: str, absent: Sequence[int] = ABSENT) -> Answer:
         """The answer behind an errno; 0 is a yes."""
         if number == 0:
-            return said("yes", f"{what}: accepted")
+            return answered("yes", f"{what}: accepted")
         if number in REFUSED:
             return self.refusal(number, what)
-        return said("no" if number in absent else "unknown", f"{what}: {errno_name(number)}")
+        return answered("no" if number in absent else "unknown", f"{what}: {errno_name(number)}")
 
     def attempt(self, action: Callable[[], int], what: str, absent: Sequence[int] = ABSENT) -> Answer:
         """Ask by doing: the descriptor that `action` returns is closed at once."""
@@ -126,7 +126,7 @@ class Standing(NamedTuple):
         except OSError as error:
             return self.judge(error.errno or 0, what, absent)
         except bpfsys.UnsupportedMachineError as error:
-            return said("unknown", str(error))
+            return answered("unknown", str(error))
         os.close(fd)
         return self.judge(0, what)
 
@@ -147,17 +147,17 @@ def ask_load(who: Standing, spec: bpfsys.ProgramSpec, what: str) -> Answer:
     try:
         verdict = bpfsys.Trial(spec._replace(code=bpfsys.READS_UNWRITTEN)).run()
     except bpfsys.UnsupportedMachineError as error:
-        return said("unknown", str(error))
+        return answered("unknown", str(error))
     if _THE_MISTAKE in verdict.log:
-        return said("yes", f"{what}: taken up to its deliberate mistake")
+        return answered("yes", f"{what}: taken up to its deliberate mistake")
     if not verdict.log:
         return who.judge(verdict.errno, what)
     # The verifier spoke of something else: only a program without mistake can tell.
     verdict = bpfsys.Trial(spec).run()
     if verdict.errno == 0:
-        return said("yes", f"{what}: accepted")
+        return answered("yes", f"{what}: accepted")
     words = _words(verdict.log)
-    return said("no", f"{what}: {errno_name(verdict.errno)}; {words}", "EF_LOAD_REJECTED")
+    return answered("no", f"{what}: {errno_name(verdict.errno)}; {words}", "EF_LOAD_REJECTED")
 
 
 def _words(log: str) -> str:
@@ -173,10 +173,10 @@ def ask_program_type(who: Standing, name: str) -> Answer:
     try:
         verdict = bpfsys.Trial(spec).run()
     except bpfsys.UnsupportedMachineError as error:
-        return said("unknown", str(error))
+        return answered("unknown", str(error))
     what = f"BPF_PROG_LOAD {name}"
     if verdict.log:
-        return said("yes", f"{what}: the verifier has it and asks for more: {_words(verdict.log)}")
+        return answered("yes", f"{what}: the verifier has it and asks for more: {_words(verdict.log)}")
     return who.judge(verdict.errno, what)
 
 
@@ -188,7 +188,7 @@ def contexts_of(program_type: str) -> Sequence[Mapping[str, int]]:
 def ask_map_type(who: Standing, name: str) -> Answer:
     """Does the kernel create a map of this type?"""
     if name == "struct_ops":
-        return said("unknown", "not asked: needs a kernel structure to implement")
+        return answered("unknown", "not asked: needs a kernel structure to implement")
     return who.attempt(lambda: _create_map(name), f"BPF_MAP_CREATE {name}")
 
 
@@ -223,11 +223,11 @@ class HelperAsker:
     def ask(self, helper: str) -> Answer:
         """Call the helper without arguments: the verifier either knows it and misses them, or does not."""
         if helper in _NOISY_HELPERS:
-            return said("unknown", "not asked: asking makes the kernel print a warning")
+            return answered("unknown", "not asked: asking makes the kernel print a warning")
         if self.who.confidential and helper in KERNEL_READERS:
-            return said("no", "lockdown confidentiality forbids to read the kernel's memory", "EF_LOCKDOWN")
+            return answered("no", "lockdown confidentiality forbids to read the kernel's memory", "EF_LOCKDOWN")
         number = _HELPER_NUMBERS[helper]
-        answer = said("unknown", "not asked: this type of program is not loaded here without more")
+        answer = answered("unknown", "not asked: this type of program is not loaded here without more")
         for trial in self.trials:
             answer = helper_answer(trial.run(number), self.who, self.name in _AT_A_FUNCTION)
             if answer["answer"] == "yes":
@@ -244,18 +244,18 @@ def helper_answer(verdict: bpfsys.Verdict, who: Standing, at_a_function: bool = 
     log = verdict.log
     found = _REFUSED_HELPER.search(log)
     if found:
-        return said("no", "verifier: " + _line(log, found.start()))
+        return answered("no", "verifier: " + _line(log, found.start()))
     found = _DEPENDS.search(log)
     if found and not at_a_function:
-        return said("no", f"verifier: {found.group()}")
+        return answered("no", f"verifier: {found.group()}")
     if found:
-        return said("unknown", f"verifier: {found.group()}; it depends on the function")
+        return answered("unknown", f"verifier: {found.group()}; it depends on the function")
     found = _KNOWN_HELPER.search(log)
     if found:
-        return said("yes", "verifier knows it and asks for more: " + _line(log, found.start()))
+        return answered("yes", "verifier knows it and asks for more: " + _line(log, found.start()))
     if not log and verdict.errno in REFUSED:
         return who.refusal(verdict.errno, "BPF_PROG_LOAD")
-    return said("unknown", f"BPF_PROG_LOAD: {errno_name(verdict.errno)}; {_words(log)}")
+    return answered("unknown", f"BPF_PROG_LOAD: {errno_name(verdict.errno)}; {_words(log)}")
 
 
 def _line(log: str, start: int) -> str:
@@ -264,26 +264,26 @@ def _line(log: str, start: int) -> str:
 
 
 def ask_signed(who: Standing) -> Answer:
-    """Does BPF_PROG_LOAD know the field `signature`? Asked with bytes that are no signature.
+    """Does BPF_PROG_LOAD know the field `signature`? Asked with bytes that are not a signature.
 
     A kernel that does not know the field says E2BIG, as the field lies beyond its structure. One
     that knows it either has no verification built in (EOPNOTSUPP) or refuses the bytes.
     """
     what = "BPF_PROG_LOAD with `signature`"
     if not who.trusted:
-        return said("unknown", f"{what}: not asked, this process may not load programs")
+        return answered("unknown", f"{what}: not asked, this process may not load programs")
     try:
         number = bpfsys.signed_load(PROGRAM_TYPES.index("raw_tracepoint"), b"no signature at all!")
     except bpfsys.UnsupportedMachineError as error:
-        return said("unknown", str(error))
+        return answered("unknown", str(error))
     if number == _E2BIG:
-        return said("no", f"{what}: E2BIG, the kernel does not know the field")
+        return answered("no", f"{what}: E2BIG, the kernel does not know the field")
     if number in ABSENT[2:]:
-        return said("no", f"{what}: {errno_name(number)}")
+        return answered("no", f"{what}: {errno_name(number)}")
     # EBADMSG and its kin come from the parser of signatures, which is the proof.
     if errno_name(number) in ("EBADMSG", "EKEYREJECTED", "ENOKEY", "ENOPKG", "ELIBBAD"):
-        return said("yes", f"{what}: {errno_name(number)}, the bytes were judged as a signature")
-    return said("unknown", f"{what}: {errno_name(number)}")
+        return answered("yes", f"{what}: {errno_name(number)}, the bytes were judged as a signature")
+    return answered("unknown", f"{what}: {errno_name(number)}")
 
 
 def ask_stats(who: Standing) -> Answer:

@@ -89,7 +89,7 @@ def _elf_sections(read: _Reader) -> Iterator[tuple[bytes, tuple[int, int]]]:
     """(name, (offset, size)) of each section of a 64-bit little-endian ELF."""
     head = read(0, 64)
     if len(head) < 64 or head[4:6] != b"\x02\x01":
-        raise ImageError("the kernel is no 64-bit little-endian ELF")
+        raise ImageError("the kernel is not a 64-bit little-endian ELF")
     table_at = struct.unpack_from("<Q", head, 40)[0]
     entry, count, names = struct.unpack_from("<HHH", head, 58)
     table = read(table_at, entry * count)
@@ -164,7 +164,7 @@ def unpack(image: bytes) -> Any:
                 raise ImageError(f"the image's {name} payload cannot be unpacked: {error}") from error
     if magic.startswith(b"\x7fELF") or scan_for_btf(image) is not None:
         return image
-    raise ImageError(f"the image's payload begins with {magic.hex()}, which is no packing known here")
+    raise ImageError(f"the image's payload begins with {magic.hex()}, which is not a compression known here")
 
 
 def _stream(decoder: Any, payload: Payload) -> bytes:

@@ -33,7 +33,7 @@ _NR_MAP_IDS, _RUN_TIME_NS = 52, 192
 Reader = Callable[[int], "dict[str, Any]"]
 
 
-class Walk(NamedTuple):
+class Listing(NamedTuple):
     """One kind of object: what was listed (None: not permitted), and what is to be said of it."""
 
     found: list[dict[str, Any]] | None
@@ -43,11 +43,11 @@ class Walk(NamedTuple):
 def read_loaded(stats_on: bool) -> dict[str, Any]:
     """Programs, maps and links of everybody; `stats_on`: does the kernel count run time for all?"""
     end = time.monotonic_ns() + BUDGET_NS
-    programs = _walk(
+    programs = _list(
         "program", bpfsys.PROG_GET_NEXT_ID, bpfsys.PROG_GET_FD_BY_ID, lambda fd: _program(fd, stats_on), end
     )
-    maps = _walk("map", bpfsys.MAP_GET_NEXT_ID, bpfsys.MAP_GET_FD_BY_ID, _map, end)
-    links = _walk("link", bpfsys.LINK_GET_NEXT_ID, bpfsys.LINK_GET_FD_BY_ID, _link, end)
+    maps = _list("map", bpfsys.MAP_GET_NEXT_ID, bpfsys.MAP_GET_FD_BY_ID, _map, end)
+    links = _list("link", bpfsys.LINK_GET_NEXT_ID, bpfsys.LINK_GET_FD_BY_ID, _link, end)
     return {
         "programs": programs.found,
         "maps": maps.found,
@@ -57,7 +57,7 @@ def read_loaded(stats_on: bool) -> dict[str, Any]:
 
 
 def own_programs(loaded: dict[str, Any]) -> dict[str, Any]:
-    """Programs of ours; from what was listed where that is all, else by a walk of their own."""
+    """Programs of ours; from what was listed where that is all, else listed by themselves."""
     programs = loaded["programs"]
     if programs is None:
         return {"programs": None, "evidence": loaded["evidence"]}
@@ -68,17 +68,17 @@ def own_programs(loaded: dict[str, Any]) -> dict[str, Any]:
             {"id": one.id, "name": one.name, "tag": one.tag, "type": _name(PROGRAM_TYPES, one.type)}
             for one in bpfsys.own_programs()
         ]
-    return {"programs": found, "evidence": "walk of all program ids, names that start with ef_"}
+    return {"programs": found, "evidence": "of all program ids, names that start with ef_"}
 
 
-def _walk(kind: str, next_id: int, by_id: int, read: Reader, end: int) -> Walk:
+def _list(kind: str, next_id: int, by_id: int, read: Reader, end: int) -> Listing:
     found: list[dict[str, Any]] = []
     seen = refused = 0
     try:
         for number in bpfsys.object_ids(next_id):
             seen += 1
             if time.monotonic_ns() > end:
-                return Walk(found, f"{kind}s: stopped after {seen - 1} for want of time")
+                return Listing(found, f"{kind}s: stopped after {seen - 1} for want of time")
             if len(found) >= LISTED:
                 continue
             one = _read(by_id, number, read)
@@ -87,12 +87,12 @@ def _walk(kind: str, next_id: int, by_id: int, read: Reader, end: int) -> Walk:
             else:
                 found.append(one)
     except OSError as error:
-        return Walk(None, f"{kind}s: {errno_name(error.errno)} from BPF_*_GET_NEXT_ID")
+        return Listing(None, f"{kind}s: {errno_name(error.errno)} from BPF_*_GET_NEXT_ID")
     except bpfsys.UnsupportedMachineError as error:
-        return Walk(None, str(error))
+        return Listing(None, str(error))
     more = f", {seen - len(found) - refused} more are not listed" if seen - refused > len(found) else ""
     kept = f", {refused} could not be opened" if refused else ""
-    return Walk(found, f"{kind}s: {len(found)} listed{more}{kept}")
+    return Listing(found, f"{kind}s: {len(found)} listed{more}{kept}")
 
 
 def _read(by_id: int, number: int, read: Reader) -> dict[str, Any] | None:
@@ -125,7 +125,7 @@ def _program(fd: int, stats_on: bool) -> dict[str, Any]:
     info = bpfsys.object_info(fd, bpfsys.map_ids_request(ids))
     one = bpfsys.program_from(info)
     run_time, run_count = run_statistics(info)
-    # Zero may mean that nobody counts; only with statistics on is it a measured zero.
+    # Zero may mean that nothing counts; only with statistics on is it a measured zero.
     measured = stats_on or run_count > 0
     count = min(struct.unpack_from("=I", info, _NR_MAP_IDS)[0], _MAP_IDS)
     return {

@@ -172,7 +172,7 @@ def _line(words: Any, default: str) -> str:
     return words.strip() if isinstance(words, str) and words.strip() else default
 
 
-def census(
+def summary(
     answers: Mapping[str, Any], marks: Sequence[str] = MARKS, order: kill_verdict.Order = NO_ORDER
 ) -> dict[str, Any]:
     """Who confirmed an order and who did not.

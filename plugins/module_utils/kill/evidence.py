@@ -77,7 +77,7 @@ def _names_in(document: Any) -> set[str]:
     return here | {name for one in document.values() for name in _names_in(one)}
 
 
-def left_of(
+def remaining_of(
     programs: Iterable[Any], features: Sequence[str], names: set[str], listed: Sequence[Attached], has_list: bool
 ) -> list[Any]:
     """Those of our `programs` that are, or may be, of the features.

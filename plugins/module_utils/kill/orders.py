@@ -20,7 +20,7 @@ REMEDY = "write global, feature=NAME or kernel_family=6.1 (or debian-6.1)"
 
 
 class ScopeError(OneCodeError):
-    """A scope that is none; the message names it and the remedy."""
+    """A scope that cannot be meant; the message names it and the remedy."""
 
     code = "EF_ARGUMENT"
 
@@ -104,7 +104,7 @@ def scope_of(order: str) -> str:
 
 
 def parse_scopes(texts: object) -> list[Scope]:
-    """Read scopes, each once; an empty list is an error, as nobody orders nothing."""
+    """Read scopes, each once; an empty list is an error, as an order of nothing has no meaning."""
     if isinstance(texts, str) or not isinstance(texts, (list, tuple)) or not texts:
         raise ScopeError(f"scopes: give a list of at least one; {REMEDY}")
     return list(dict.fromkeys(parse_scope(text) for text in texts))

@@ -92,7 +92,7 @@ class _Run:
             getattr(self, f"undo_{step.undo}")(step.release)
 
     def _beside(self, path: Path) -> Path:
-        """Where a temporary is no file too many: beside a file of a bundle there may be none."""
+        """Where a temporary is not a file too many: beside a file of a bundle there may be none."""
         return self.layout.releases if self.layout.releases in path.parents else path.parent
 
     def _keep(self, act: str, *paths: Path) -> None:

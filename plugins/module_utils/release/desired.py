@@ -26,7 +26,7 @@ Features = Dict[str, Dict[str, Any]]
 def resolve_features(requested: dict[str, Any] | None, contracts: dict[str, dict[str, Any]]) -> Features:
     """What shall run, in full. ``contracts`` maps every feature of the bundle to its contract.
 
-    ``requested`` None means every feature but those on the policy path, which
+    ``requested`` None means every feature but those on the policy data path, which
     must be named, enabled and sampled as its contract says. Raises FleetError (EF_NOT_IN_BUNDLE, EF_DESIRED_MALFORMED).
     """
     if requested is None:
@@ -88,7 +88,7 @@ def check_resolved(features: Any, known: Any) -> Features:
 
 
 def check_fallbacks(value: Any) -> list[str]:
-    """The collectors that the operator opted into, sorted; None is none. Raises FleetError."""
+    """The collectors that the operator opted into, sorted; None means none. Raises FleetError."""
     found = [] if value is None else value
     if not isinstance(found, list):
         raise FleetError(CODE, "fallbacks: is not a list; give [bcc] or []")

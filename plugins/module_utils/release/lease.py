@@ -46,10 +46,10 @@ class Lease(NamedTuple):
         return self.holder is not None
 
     def concerns(self, digest: str | None) -> bool:
-        """Whether it keeps that bundle: its own does, and what nobody understands keeps every one off."""
+        """Whether it keeps that bundle: its own does, and one that cannot be understood keeps every one off."""
         return not self.usable or self.bundle_digest == digest
 
-    def left_ns(self, boot_id: str, now_ns: int) -> int:
+    def remaining_ns(self, boot_id: str, now_ns: int) -> int:
         """What is left of it; 0 for one of another boot or that cannot be understood."""
         if not self.usable or self.boot_id != boot_id:
             return 0
@@ -94,7 +94,7 @@ def parse_lease(data: bytes | None) -> Lease | None:
 
 
 def _is_sound(lease: Lease) -> bool:
-    # As the loader: a digest that is none is that of another bundle.
+    # As the loader: what is not a digest counts as another bundle's.
     if not isinstance(lease.bundle_digest, str) or len(lease.bundle_digest.encode()) != DIGEST_BYTES:
         return False
     if not isinstance(lease.boot_id, str) or not isinstance(lease.holder, str):
@@ -116,7 +116,7 @@ def describe_lease(lease: Lease | None) -> str | None:
 
 def may_confirm(lease: Lease, boot_id: str, now_ns: int) -> None:
     """Refuse to end a probation that was not passed: the host detached, and would attach again unwatched."""
-    if lease.left_ns(boot_id, now_ns) > 0:
+    if lease.remaining_ns(boot_id, now_ns) > 0:
         return
     raise FleetError(
         "EF_LEASE_EXPIRED",

@@ -47,7 +47,7 @@ class Mark(NamedTuple):
         return other is not None and self._replace(seen_unix=0) == other._replace(seen_unix=0)
 
 
-# A file that is there and cannot be understood: nobody knows what ran here.
+# A file that is there and cannot be understood: what ran here is not known.
 UNREADABLE = Mark(MAX_SEQUENCE, "", (), 0)
 
 
@@ -57,7 +57,7 @@ def render_mark(mark: Mark) -> str:
 
 
 def parse_mark(data: bytes | None) -> Mark | None:
-    """The mark of a file's bytes, None for no file; :data:`UNREADABLE` for what is none."""
+    """The mark of a file's bytes, None for no file; :data:`UNREADABLE` for what is not one."""
     if data is None:
         return None
     try:
@@ -110,7 +110,7 @@ def check_downgrade(mark: Mark | None, sequence: int, digest: str) -> None:
 def raise_mark(mark: Mark | None, sequence: int, digest: str, kept: list[str], now: int, stays: bool) -> Mark:
     """The mark once that bundle is current; ``kept`` are the current and the previous release's digests.
 
-    ``stays``: it is current already, as after a rollback. Else one that is not above the mark was ordered: it
+    ``stays``: it is current already, as after a rollback. Else one that is not above the mark was allowed: it
     lowers the mark, and that is recorded.
     """
     known = None if mark == UNREADABLE else mark

@@ -95,7 +95,7 @@ class Plan(NamedTuple):
 
 
 def plan_release(state: HostState, request: Request) -> Plan:
-    """The plan from ``state`` to ``request``; raises FleetError where policy forbids it."""
+    """The plan from ``state`` to ``request``; raises FleetError where a rule forbids it."""
     planners = {"present": _plan_present, "rolled_back": _plan_rollback, "absent": _plan_absent}
     steps, after = planners[request.state](state, request)
     shown = [describe(one, request.manage_service) for one in (state, after)]

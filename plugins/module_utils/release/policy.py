@@ -33,7 +33,7 @@ SINK_NUMBERS = {"file_bytes": (65536, 1 << 32), "files": (1, 16)}
 
 
 def check_policy(value: Any) -> dict[str, Any]:
-    """The policy as it was given, once it is right. Raises one FleetError that names every bad value."""
+    """The host limits as they were given, once they are right. Raises one FleetError that names every bad value."""
     if not isinstance(value, dict):
         raise _wrong("ebpf_fleet_policy", value, "a mapping with host, features and sink")
     problems = _odd_keys("", value, ("host", "features", "sink"))

@@ -107,7 +107,7 @@ def boot_id() -> str:
 
 
 def boottime_ns() -> int:
-    """The clock of leases: it goes on in suspend and nobody sets it."""
+    """The clock of leases: it goes on in suspend and no one sets it."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 

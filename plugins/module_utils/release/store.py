@@ -437,7 +437,7 @@ def write_signature(layout: Layout, release: str, signature: bytes) -> None:
 
 
 def read_lease(layout: Layout) -> Lease | None:
-    """The lease on the host; what is there and is no plain file is one that cannot be used."""
+    """The lease on the host; what is there and is not a plain file is one that cannot be used."""
     try:
         return parse_lease(read_bytes(layout.lease, LEASE_BYTES))
     except BoundedReadError:

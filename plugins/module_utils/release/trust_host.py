@@ -5,7 +5,7 @@
 
 The signers that a change replaces are kept in ``trust-former``, in the folder of the trust files so that
 the way back is one rename(2), with the digest of the release that ran (empty: none) and the SHA-256 of
-what was written. They are restored only with that release and only where nobody changed the file since.
+what was written. They are restored only with that release and only where no one changed the file since.
 A revocation is never taken back.
 """
 
@@ -114,7 +114,7 @@ def _refusal_by_loader(layout: store.Layout, running: Installed, trust: Trust) -
 def judge_running(layout: store.Layout) -> dict[str, Any] | None:
     """Whether the trust on the host allows the release that is installed as current; None where there is none.
 
-    ``clock_known`` is whether the clock stands where it can.
+    ``clock_known`` is whether the clock is plausible.
     """
     now = time.time()
     running = running_release(layout)
@@ -137,7 +137,7 @@ def judge_running(layout: store.Layout) -> dict[str, Any] | None:
 
 
 def keep_former(layout: store.Layout, steps: list[FileStep], overruled: bool) -> None:
-    """Before trust is written: keep the signers that are there, unless an explicit order takes them away."""
+    """Before trust is written: keep the signers that are there, unless trust_overrule takes them away."""
     step = next((step for step in steps if step.path == str(layout.signers)), None)
     if step is None:
         return

@@ -21,7 +21,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release.mark import (
 
 
 def read_mark(path: Path) -> Mark | None:
-    """The host's high-water mark; what is there and is no plain file is one that cannot be used."""
+    """The host's high-water mark; what is there and is not a plain file is one that cannot be used."""
     try:
         return parse_mark(read_bytes(path, MAX_BYTES))
     except BoundedReadError:

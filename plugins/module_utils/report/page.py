@@ -90,7 +90,7 @@ def markdown_text(text: Any) -> str:
     return _OUTER_UNDERSCORE.sub(r"\\_", plain)
 
 
-# Within a word an underscore is no markup, and names are easier to read without a backslash in them.
+# Within a word an underscore is not markup, and names are easier to read without a backslash in them.
 _OUTER_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9_])_|_(?![A-Za-z0-9_])")
 
 

@@ -1,7 +1,7 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Order hosts into stages and batches: canary, cell, region, fleet, alone. Pure and deterministic.
+"""Sort hosts into stages and batches: canary, cell, region, fleet, alone. Pure and deterministic.
 
 A host claims its own stratum, so the claim alone makes no canary: a stratum counts where another
 host shares it or the inventory vouches for it. Who stands alone, or contradicts the inventory,

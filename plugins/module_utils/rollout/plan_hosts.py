@@ -33,7 +33,7 @@ CHANGED = "changed"
 
 
 class PlanError(OneCodeError):
-    """A plan that cannot be; the message names host or stage, field and remedy."""
+    """A plan that cannot be carried out; the message names host or stage, field and remedy."""
 
     code = "EF_PLAN"
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-# Nobody else on a test host is of this user, or asks after this process.
+# No one else on a test host is of this user, or asks after this process.
 UID = 54321
 NO_PID = 2**22 + 1
 GETPGID, GETPGID_32 = (121, 132) if os.uname().machine == "x86_64" else (155, -1)

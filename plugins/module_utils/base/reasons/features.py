@@ -189,25 +189,25 @@ SECTIONS: tuple[Section, ...] = (
         "It runs with less, or is off (`shed`), and comes back by itself: [budgets.md](budgets.md#on-call).",
         {
             "EF_BUDGET_CPU": Reason(
-                "the feature was over the limit of CPU that its contract or the host's policy gives it",
+                "the feature was over the limit of CPU that its contract or the host's limits give it",
                 "did the load change, or the release? roll back a release that costs more",
                 (LOADER,),
                 see="budgets.md",
             ),
             "EF_BUDGET_MAP_MEMORY": Reason(
-                "the feature was over the limit of map memory that its contract or the host's policy gives it",
+                "the feature was over the limit of map memory that its contract or the host's limits give it",
                 "did the load change, or the release? roll back a release that costs more",
                 (LOADER,),
                 see="budgets.md",
             ),
             "EF_BUDGET_EVENT_RATE": Reason(
-                ("the feature was over the limit of events a second that its contract or the host's policy gives it"),
+                ("the feature was over the limit of events a second that its contract or the host's limits give it"),
                 "did the load change, or the release? roll back a release that costs more",
                 (LOADER,),
                 see="budgets.md",
             ),
             "EF_BUDGET_DROPS": Reason(
-                ("the feature was over the limit of dropped events that its contract or the host's policy gives it"),
+                ("the feature was over the limit of dropped events that its contract or the host's limits give it"),
                 "did the load change, or the release? roll back a release that costs more",
                 (LOADER,),
                 see="budgets.md",

@@ -162,7 +162,7 @@ SECTIONS: tuple[Section, ...] = (
                 see="capabilities.md",
             ),
             "EF_POLICY_NOT_READY": Reason(
-                "a feature on the policy path may not go to a host on which no healthy release observes",
+                "a feature on the policy data path may not go to a host on which no healthy release observes",
                 "roll out the others first",
                 (MODULES, PLAYBOOKS),
                 see="capabilities.md",

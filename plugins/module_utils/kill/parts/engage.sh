@@ -141,7 +141,7 @@ stop_without_order() {
 		kill -9 "$pid" && escalated=true
 	done
 	sleep 1
-	look
+	search
 	count
 	note="; the service was stopped and killed, but nothing holds it"
 	answer false "no order can be placed, in run or in etc"
@@ -219,11 +219,11 @@ find_off() {
 		# Whoever obeys does so within the grace. After it all that is left is counted: it may be the answer.
 		hurry=false
 		[ "$began" -lt $((grace * 100)) ] && [ "$began" -lt "$soft" ] && hurry=true
-		look
+		search
 		[ "$complete" = false ] || last_still=$still
 		if [ -z "$still" ] && [ "$complete" = true ]; then
 			clean=$((clean + 1))
-			[ "$clean" = 2 ] && look_at_users
+			[ "$clean" = 2 ] && check_users
 			[ -z "$still" ] || clean=0
 			continue
 		fi

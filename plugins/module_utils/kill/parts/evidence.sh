@@ -212,7 +212,7 @@ find_held() {
 # What is left of what was ordered off, into $still, by names or ids. In a hurry: is anything left? Then
 # not all of it is searched for.
 hurry=false
-look() {
+search() {
 	still=
 	note=
 	complete=true
@@ -230,7 +230,7 @@ look() {
 		[ -z "$still" ] || return 0
 	fi
 	if [ "$witness" = descriptors ]; then
-		look_at_descriptors
+		check_descriptors
 		return
 	fi
 	list_kernel
@@ -238,7 +238,7 @@ look() {
 		tag=${one%%:*}
 		rest=${one#*:}
 		name=${rest%%:*}
-		if is_left; then
+		if is_counted; then
 			still="$still $name"
 			still_tags="$still_tags $tag"
 		fi
@@ -246,7 +246,7 @@ look() {
 	[ "$complete" = true ] || note="$note; the kernels programs could not be listed"
 }
 still_tags=
-# How many looks in a row found nothing.
+# How many searches in a row found nothing.
 clean=0
 
 # What our processes hold of what was ordered off, into $still, by the names that the lists have for it.
@@ -264,7 +264,7 @@ note_held() {
 }
 
 # Does $one, with $tag and $name, count as left?
-is_left() {
+is_counted() {
 	if [ "$whole" = true ]; then
 		case $name in ef_*) is_of_user && return 0 ;; esac
 		case " $held_tags " in *" $tag "*) return 0 ;; esac
@@ -306,7 +306,7 @@ is_in() {
 
 # Without a list of the kernel: what our processes hold, less what the list says is of other features, and
 # what anybody holds of what the list had.
-look_at_descriptors() {
+check_descriptors() {
 	for id in $held_ids; do
 		case "$others " in *" $id:"*) [ "$whole" = true ] || continue ;; esac
 		still="$still $id"
@@ -358,7 +358,7 @@ search_everywhere() {
 search_portion() {
 	[ -n "$portion" ] || return 0
 	elapsed
-	# One more look has its place before $soft.
+	# One more search has its place before $soft.
 	time_left=$(((soft - cs) / 100 - 1))
 	[ "$time_left" -ge 1 ] || return 1
 	# shellcheck disable=SC2086  # a list of folders without spaces
@@ -434,7 +434,7 @@ count() {
 	[ "$left" -le 20 ] || shown="$shown and $((left - 20)) more"
 }
 
-# After the order: the first looks. Processes of our user outside of the units are searched for later.
+# After the order: the first checks. Processes of our user outside of the units are searched for later.
 set_up_search() {
 	uid=
 	find_groups
@@ -445,11 +445,11 @@ set_up_search() {
 }
 
 # Is anything held by processes of our user that are outside of the units? Then $still says so.
-look_at_users() {
+check_users() {
 	if succeeds_within 10 grep -qs . "$root/etc/passwd"; then
 		find_uid
 	fi
 	find_user_pids
 	user_pids=$pids
-	[ -z "$user_pids" ] || look
+	[ -z "$user_pids" ] || search
 }

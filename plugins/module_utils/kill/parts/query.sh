@@ -3,8 +3,8 @@
 work() {
 	begin_work
 	set_up_search
-	look
-	[ -n "$still" ] || look_at_users
+	search
+	[ -n "$still" ] || check_users
 	find_orders
 	persisted=false
 	for order in $orders; do

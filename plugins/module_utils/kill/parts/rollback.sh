@@ -71,7 +71,7 @@ is_empty_within() {
 }
 
 # A service can ignore SIGTERM and ask systemd for ever more time: after $stop_seconds its cgroup is
-# killed. What it left in its folder is no word of the next loader.
+# killed. What it left in its folder says nothing of the next loader.
 stop_unit() {
 	within 5 systemctl stop --no-block "$unit" >/dev/null
 	code=$?

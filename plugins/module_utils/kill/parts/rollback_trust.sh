@@ -1,7 +1,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154,SC2317  # a part of a script: names and calls are in the others
 
 # The signers that a change of trust replaced (trust_host.py): back with the release that ran, where
-# nobody wrote them since. One rename(2), so that a full disk does not matter. A revocation stays.
+# no one wrote them since. One rename(2), so that a full disk does not matter. A revocation stays.
 signers=$root/etc/ebpf-fleet/trust/allowed_signers
 former=$root/etc/ebpf-fleet/trust-former
 trust_said=

@@ -50,7 +50,7 @@ begin_work() {
 	trap - USR2
 	read -r me _ </proc/self/stat
 	elapsed
-	# Some time before the deadline, so that what was found by then is told: a look can take a second
+	# Some time before the deadline, so that what was found by then is told: a check can take a second
 	# on a slow host.
 	soft=$((deadline * 80))
 }

@@ -129,7 +129,7 @@ def ratio_up(part: int, whole: int, scale: int) -> int:
 
 
 def expected_features(pair: Pair) -> Mapping[str, Expectation] | None:
-    """{feature: expectation} of this host; None if nobody said."""
+    """{feature: expectation} of this host; None if it was not given."""
     expected = pair.inputs.expected
     return expected.get(pair.host, expected.get("*"))
 

@@ -4,7 +4,7 @@
 """Counters that only grow, within one observation: one that went backwards says nothing of its window. Pure.
 
 A counter is compared only while the thing that counts is the same: one boot, one process, one program.
-What starts again from zero with another process is no step backwards.
+What starts again from zero with another process is not a step backwards.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _steps(start: Any, end: Any) -> Iterator[Step]:
     yield from _fields("", start, end, ("boottime_ns",))
     yield from _fields("host.", get(start, "host"), get(end, "host"), HOST)
     if _same(get(start, "witness", "loader", "main"), get(end, "witness", "loader", "main"), maybe=True):
-        # Systemd counts from zero again after an ordered restart, which is another process.
+        # Systemd counts from zero again after a planned restart, which is another process.
         yield from _fields("unit.", get(start, "unit"), get(end, "unit"), ("n_restarts",))
     yield from _status_steps(get(start, "status"), get(end, "status"))
     yield from _witness_steps(get(start, "witness"), get(end, "witness"))

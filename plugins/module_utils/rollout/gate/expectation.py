@@ -28,7 +28,7 @@ def judge_host(pair: Pair) -> Finding | None:
     """Did anyone say what must run here?"""
     expected = expected_features(pair)
     if expected is None:
-        said = "nobody said which features must run; pass expected"
+        said = "it is not said which features must run; pass expected"
         return Finding(INCONCLUSIVE, None, None, said)
     if get(pair.end, "status", "state") == "killed":
         scopes = ", ".join(str(get(one, "scope")) for one in get(pair.end, "status", "kills") or [])
@@ -69,7 +69,7 @@ def judge_profile(pair: Pair, feature: str) -> Finding:
         said = "the loader does not report it"
         return Finding(FAIL, profile, wanted, said)
     reached = profile if state == "attached" else "disabled"
-    # What a budget took off is no profile of this host, however little was predicted.
+    # What a budget took off does not count as a profile of this host, however little was predicted.
     enough = PROFILE_RANK[reached] >= PROFILE_RANK[wanted] and state != "shed"
     reason = why_of(pair, feature)
     said = f"{state}, profile {reached}, at least {wanted} expected ({reason})"

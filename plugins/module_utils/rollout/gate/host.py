@@ -50,12 +50,12 @@ def judge_active(pair: Pair) -> Finding:
 
 
 def judge_restarts(pair: Pair) -> Measured:
-    """Restarts that nobody ordered: systemd's count, and a loader that changed within the window."""
+    """Restarts that were not planned: systemd's count, and a loader that changed within the window."""
     return Measured(restarts(pair))
 
 
 def restarts(pair: Pair) -> int | None:
-    """Unordered restarts between the observations; systemd's count starts anew at an ordered one."""
+    """Unplanned restarts between the observations; systemd's count starts again at a planned one."""
     first, last = number(pair.start, "unit", "n_restarts"), number(pair.end, "unit", "n_restarts")
     if first is None or last is None:
         return None
@@ -64,8 +64,8 @@ def restarts(pair: Pair) -> int | None:
     before_life = loader_life(get(pair.before, "end") or {})
     if last < first and not changed_in_window:
         return None
-    ordered = before_life is None or before_life != lives[0]
-    base = 0 if ordered else number(pair.before, "end", "unit", "n_restarts") or 0
+    planned = before_life is None or before_life != lives[0]
+    base = 0 if planned else number(pair.before, "end", "unit", "n_restarts") or 0
     return max(last - base, last - first, int(changed_in_window))
 
 

@@ -74,5 +74,5 @@ def _evaluate(pair: Pair, expression: str, document: Json) -> tuple[Any, str | N
     except ValueError as error:
         return None, f"the expression could not be evaluated: {error}"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        return None, f"the expression gave {value!r}, which is no number"
+        return None, f"the expression gave {value!r}, which is not a number"
     return value, None

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "run/trail.h"
+#include "run/report.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -44,8 +44,8 @@ static bool begins(const char *code, const char *with) {
 	return !strncmp(code, with, strlen(with));
 }
 
-struct ef_who ef_trail_who(const struct ef_service *service, const struct ef_live *live,
-			   const char *code) {
+struct ef_who ef_report_who(const struct ef_service *service, const struct ef_live *live,
+			    const char *code) {
 	if (service->stopping)
 		return (struct ef_who){.source = "signal", .uid = -1};
 	if (begins(code, "EF_KILLED_"))
@@ -72,7 +72,7 @@ struct ef_who ef_trail_who(const struct ef_service *service, const struct ef_liv
 
 /* ---- the host ---- */
 
-void ef_trail_policy(struct ef_service *service) {
+void ef_report_policy(struct ef_service *service) {
 	const struct ef_who who = by_file("policy", service->inputs.policy_path);
 	struct ef_reason why;
 
@@ -87,13 +87,13 @@ void ef_trail_policy(struct ef_service *service) {
 	ef_audit_host(service->audit, "policy", &why, &who);
 }
 
-void ef_trail_start(struct ef_service *service) {
+void ef_report_start(struct ef_service *service) {
 	const struct ef_who who = {.source = "loader", .uid = -1};
 	struct ef_reason why;
 
 	ef_audit_bundle(service->audit, service->bundle ? ef_bundle_digest(service->bundle) : NULL);
 	ef_reason_set(&why, "EF_OK", "loader " EF_LOADER_VERSION " starts on %s%s%s",
-		      ef_kernel_release(&service->kernel), service->mark_said,
+		      ef_kernel_release(&service->kernel), service->mark_sentence,
 		      service->broad ? "; it keeps CAP_SYS_ADMIN: the kernel has no CAP_BPF" : "");
 	ef_audit_host(service->audit, "start", &why, &who);
 	if (service->bundle)
@@ -102,7 +102,7 @@ void ef_trail_start(struct ef_service *service) {
 	ef_audit_host(service->audit, "refuse", &why, &who);
 }
 
-void ef_trail_stop(struct ef_service *service, int err) {
+void ef_report_stop(struct ef_service *service, int err) {
 	const struct ef_who who = {.source = service->stopping ? "signal" : "loader", .uid = -1};
 	struct ef_reason why;
 
@@ -139,12 +139,12 @@ static void tell_orders(struct ef_service *service, const char *event, const str
 	}
 }
 
-void ef_trail_orders(struct ef_service *service, const struct ef_orders *before) {
+void ef_report_orders(struct ef_service *service, const struct ef_orders *before) {
 	tell_orders(service, "kill", &service->inputs.orders, before);
 	tell_orders(service, "unkill", before, &service->inputs.orders);
 }
 
-void ef_trail_lease(struct ef_service *service, const struct ef_lease *before) {
+void ef_report_lease(struct ef_service *service, const struct ef_lease *before) {
 	const struct ef_lease *now = &service->inputs.lease;
 	const struct ef_who who = {
 	    .source = "lease", .path = service->inputs.lease_path, .uid = now->uid};
@@ -161,16 +161,16 @@ void ef_trail_lease(struct ef_service *service, const struct ef_lease *before) {
 	ef_audit_host(service->audit, "lease", &why, &who);
 }
 
-void ef_trail_expiry(struct ef_service *service) {
+void ef_report_expiry(struct ef_service *service) {
 	struct ef_reason why;
 	struct ef_who who;
 
 	ef_lease_reason(&service->inputs.lease, &why);
-	who = ef_trail_who(service, NULL, ef_reason_code(&why));
+	who = ef_report_who(service, NULL, ef_reason_code(&why));
 	ef_audit_host(service->audit, "expire", &why, &who);
 }
 
-void ef_trail_standing(struct ef_service *service) {
+void ef_report_standing(struct ef_service *service) {
 	struct ef_reason why;
 	struct ef_who who;
 
@@ -208,7 +208,7 @@ static void list_wishes(const struct ef_desired *desired, char *text, size_t siz
 	}
 }
 
-void ef_trail_desired(struct ef_service *service, const struct ef_desired *before, bool changed) {
+void ef_report_desired(struct ef_service *service, const struct ef_desired *before, bool changed) {
 	struct ef_who who = by_file("desired", service->inputs.desired_path);
 	struct ef_reason why;
 	char wanted[400];
@@ -231,7 +231,7 @@ void ef_trail_desired(struct ef_service *service, const struct ef_desired *befor
 
 static const struct ef_who by_loader = {.source = "loader", .uid = -1};
 
-void ef_trail_loaded(void *data, const struct ef_live *live) {
+void ef_report_loaded(void *data, const struct ef_live *live) {
 	struct ef_service *service = data;
 	struct ef_reason why;
 
@@ -241,15 +241,15 @@ void ef_trail_loaded(void *data, const struct ef_live *live) {
 			 &by_loader);
 }
 
-void ef_trail_refused(void *data, const struct ef_live *live, const char *variant,
-		      const struct ef_reason *why) {
+void ef_report_refused(void *data, const struct ef_live *live, const char *variant,
+		       const struct ef_reason *why) {
 	struct ef_service *service = data;
 
 	ef_audit_feature(service->audit, "refuse", ef_live_name(live),
 			 json_pack("{s:s}", "variant", variant), why, &by_loader);
 }
 
-void ef_trail_attached(struct ef_service *service, struct ef_live *live) {
+void ef_report_attached(struct ef_service *service, struct ef_live *live) {
 	struct ef_who who = by_file("desired", service->inputs.desired_path);
 
 	ef_live_remember(live);
@@ -263,8 +263,8 @@ static const char *backpressure_code(const struct ef_live *live) {
 		   : "EF_BACKPRESSURE_AGGREGATE";
 }
 
-void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
-			   enum ef_backpressure_change change) {
+void ef_report_backpressure(struct ef_service *service, struct ef_live *live,
+			    enum ef_backpressure_change change) {
 	const struct ef_who who = {.source = "backpressure", .uid = -1};
 	const struct ef_strain *at = &live->counted.backpressure.at;
 	bool begun = change == EF_BACKPRESSURE_BEGUN;
@@ -276,7 +276,7 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 		ef_reason_set(&why, backpressure_code(live),
 			      "its reader is behind: %" PRIu64 " of %" PRIu64
 			      " bytes of its ring were full, %" PRIu64
-			      " events were dropped since the look before; its contract says %s",
+			      " events were dropped since the check before; its contract says %s",
 			      at->lag_bytes, at->ring_bytes, at->dropped,
 			      ef_backpressure_name(live->counted.backpressure.kind));
 	else
@@ -287,7 +287,7 @@ void ef_trail_backpressure(struct ef_service *service, struct ef_live *live,
 			 ef_live_what(live), &why, &who);
 }
 
-void ef_trail_unshipped(struct ef_service *service, const struct ef_sink_state *state) {
+void ef_report_unshipped(struct ef_service *service, const struct ef_sink_state *state) {
 	const struct ef_who who = {.source = "sink", .uid = -1};
 	struct ef_reason why;
 
@@ -301,8 +301,8 @@ void ef_trail_unshipped(struct ef_service *service, const struct ef_sink_state *
 	ef_audit_host(service->audit, "degrade", &why, &who);
 }
 
-void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
-		       enum ef_fairness_change change) {
+void ef_report_fairness(struct ef_service *service, struct ef_live *live,
+			enum ef_fairness_change change) {
 	const struct ef_who who = {.source = "fairness", .uid = -1};
 	bool begun = change == EF_FAIRNESS_BEGUN;
 	struct ef_reason why;
@@ -326,9 +326,9 @@ void ef_trail_fairness(struct ef_service *service, struct ef_live *live,
 			 ef_live_what(live), &why, &who);
 }
 
-void ef_trail_rest(struct ef_service *service, struct ef_live *live, const struct ef_reason *why,
+void ef_report_off(struct ef_service *service, struct ef_live *live, const struct ef_reason *why,
 		   bool was_attached, bool changed) {
-	struct ef_who who = ef_trail_who(service, live, ef_reason_code(why));
+	struct ef_who who = ef_report_who(service, live, ef_reason_code(why));
 
 	if (changed && !strcmp(ef_reason_code(why), "EF_EXPIRED"))
 		ef_audit_feature(service->audit, "expire", ef_live_name(live), ef_live_what(live),

@@ -13,7 +13,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import manifest as mf
 
 
-class Order(NamedTuple):
+class BuildRequest(NamedTuple):
     """What to build. ``source`` is the folder with the Makefile, ``build_dir`` where the loader is compiled.
 
     ``loaders`` maps an architecture to a loader; empty compiles this machine's. ``btf_dirs`` hold

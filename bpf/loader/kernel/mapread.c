@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -11,15 +11,15 @@
 #define MAX_KEY_BYTES 256
 #define BATCH_BYTES (256 * 1024) /* of values in one batch, unless a bucket holds more */
 
-/* One walk: where it is read from and what it is read into. */
-struct walk {
+/* One reading of a map: where it is read from, and what into. */
+struct reading {
 	const struct bpf_map *map;
 	int fd;
 	size_t key_size, value_bytes;
 	__u32 room; /* entries of the buffers */
 	uint8_t *keys;
 	uint64_t *values;
-	ef_walk_fn fn;
+	ef_mapread_fn fn;
 	void *ctx;
 };
 
@@ -34,7 +34,7 @@ static bool is_per_cpu(const struct bpf_map *map) {
 	       bpf_map__type(map) == BPF_MAP_TYPE_LRU_PERCPU_HASH;
 }
 
-size_t ef_walk_value_bytes(const struct bpf_map *map) {
+size_t ef_mapread_value_bytes(const struct bpf_map *map) {
 	size_t size = bpf_map__value_size(map);
 
 	if (!is_per_cpu(map))
@@ -42,7 +42,7 @@ size_t ef_walk_value_bytes(const struct bpf_map *map) {
 	return (size + 7) / 8 * 8 * (size_t)libbpf_num_possible_cpus();
 }
 
-bool ef_walk_can(const struct bpf_map *map) {
+bool ef_mapread_can(const struct bpf_map *map) {
 	enum bpf_map_type type = bpf_map__type(map);
 
 	return (is_array(map) || type == BPF_MAP_TYPE_HASH || type == BPF_MAP_TYPE_LRU_HASH ||
@@ -52,23 +52,23 @@ bool ef_walk_can(const struct bpf_map *map) {
 }
 
 /* Zeros: of a batch valgrind does not know that the kernel writes into it. */
-static void make_room(struct walk *walk, size_t room) {
-	free(walk->keys);
-	free(walk->values);
-	walk->room = (__u32)room;
-	walk->keys = ef_must(calloc(room, walk->key_size));
-	walk->values = ef_must(calloc(room, walk->value_bytes));
+static void make_room(struct reading *reading, size_t room) {
+	free(reading->keys);
+	free(reading->values);
+	reading->room = (__u32)room;
+	reading->keys = ef_must(calloc(room, reading->key_size));
+	reading->values = ef_must(calloc(room, reading->value_bytes));
 }
 
-static void hand_over(const struct walk *walk, __u32 n) {
-	size_t copies = walk->value_bytes / sizeof(uint64_t);
+static void hand_over(const struct reading *reading, __u32 n) {
+	size_t copies = reading->value_bytes / sizeof(uint64_t);
 
 	for (__u32 i = 0; i < n; i++) {
 		uint64_t sum = 0;
 
 		for (size_t cpu = 0; cpu < copies; cpu++)
-			sum += walk->values[i * copies + cpu];
-		walk->fn(walk->ctx, walk->keys + i * walk->key_size, sum);
+			sum += reading->values[i * copies + cpu];
+		reading->fn(reading->ctx, reading->keys + i * reading->key_size, sum);
 	}
 }
 
@@ -76,22 +76,22 @@ static void hand_over(const struct walk *walk, __u32 n) {
  * One batch from a position, which moves on; ENOSPC is a bucket that holds more
  * than there is room for. 0, -ENOENT after the last, or another -errno.
  */
-static int next_batch(struct walk *walk, void **from, void *position) {
+static int next_batch(struct reading *reading, void **from, void *position) {
 	for (;;) {
 		uint8_t next[MAX_KEY_BYTES] = {0};
-		__u32 n = walk->room;
-		int err =
-		    bpf_map_lookup_batch(walk->fd, *from, next, walk->keys, walk->values, &n, NULL)
-			? -errno
-			: 0;
+		__u32 n = reading->room;
+		int err = bpf_map_lookup_batch(reading->fd, *from, next, reading->keys,
+					       reading->values, &n, NULL)
+			      ? -errno
+			      : 0;
 
-		if (err == -ENOSPC && walk->room < bpf_map__max_entries(walk->map)) {
-			make_room(walk, (size_t)walk->room * 2);
+		if (err == -ENOSPC && reading->room < bpf_map__max_entries(reading->map)) {
+			make_room(reading, (size_t)reading->room * 2);
 			continue;
 		}
 		if (err && err != -ENOENT)
 			return err;
-		hand_over(walk, n);
+		hand_over(reading, n);
 		memcpy(position, next, sizeof(next));
 		*from = position;
 		return err;
@@ -99,31 +99,31 @@ static int next_batch(struct walk *walk, void **from, void *position) {
 }
 
 /* *begun: something was handed over, so it is too late for another way. */
-static int walk_batches(struct walk *walk, bool *begun) {
+static int read_batches(struct reading *reading, bool *begun) {
 	uint8_t position[MAX_KEY_BYTES];
 	void *from = NULL;
 	int err;
 
 	*begun = false;
 	do {
-		err = next_batch(walk, &from, position);
+		err = next_batch(reading, &from, position);
 		*begun |= !err;
 	} while (!err);
 	return err == -ENOENT ? 0 : err;
 }
 
-/* An entry that is gone meanwhile is none. */
-static int look_up(struct walk *walk, const void *key) {
-	if (bpf_map_lookup_elem(walk->fd, key, walk->values))
+/* An entry that is gone meanwhile is passed over. */
+static int read_entry(struct reading *reading, const void *key) {
+	if (bpf_map_lookup_elem(reading->fd, key, reading->values))
 		return errno == ENOENT ? 0 : -errno;
-	memcpy(walk->keys, key, walk->key_size);
-	hand_over(walk, 1);
+	memcpy(reading->keys, key, reading->key_size);
+	hand_over(reading, 1);
 	return 0;
 }
 
-static int walk_array(struct walk *walk) {
-	for (__u32 i = 0; i < bpf_map__max_entries(walk->map); i++) {
-		int err = look_up(walk, &i);
+static int read_array(struct reading *reading) {
+	for (__u32 i = 0; i < bpf_map__max_entries(reading->map); i++) {
+		int err = read_entry(reading, &i);
 
 		if (err)
 			return err;
@@ -132,48 +132,48 @@ static int walk_array(struct walk *walk) {
 }
 
 /* When a key is gone, the kernel starts from the first again: hence the bound. */
-static int walk_keys(struct walk *walk) {
+static int read_keys(struct reading *reading) {
 	uint8_t key[MAX_KEY_BYTES], next[MAX_KEY_BYTES];
-	uint64_t left = 2 * (uint64_t)bpf_map__max_entries(walk->map);
+	uint64_t left = 2 * (uint64_t)bpf_map__max_entries(reading->map);
 	const void *from = NULL;
 
 	while (left--) {
 		int err;
 
-		if (bpf_map_get_next_key(walk->fd, from, next))
+		if (bpf_map_get_next_key(reading->fd, from, next))
 			return errno == ENOENT ? 0 : -errno;
-		err = look_up(walk, next);
+		err = read_entry(reading, next);
 		if (err)
 			return err;
-		memcpy(key, next, walk->key_size);
+		memcpy(key, next, reading->key_size);
 		from = key;
 	}
 	return -EAGAIN;
 }
 
-static size_t first_room(const struct walk *walk) {
-	size_t room = BATCH_BYTES / walk->value_bytes, most = bpf_map__max_entries(walk->map);
+static size_t first_room(const struct reading *reading) {
+	size_t room = BATCH_BYTES / reading->value_bytes, most = bpf_map__max_entries(reading->map);
 
 	if (room < 16)
 		room = 16;
 	return room < most ? room : most;
 }
 
-int ef_walk(const struct bpf_map *map, ef_walk_fn fn, void *ctx) {
-	struct walk walk = {.map = map,
-			    .fd = bpf_map__fd(map),
-			    .key_size = bpf_map__key_size(map),
-			    .value_bytes = ef_walk_value_bytes(map),
-			    .fn = fn,
-			    .ctx = ctx};
+int ef_mapread(const struct bpf_map *map, ef_mapread_fn fn, void *ctx) {
+	struct reading reading = {.map = map,
+				  .fd = bpf_map__fd(map),
+				  .key_size = bpf_map__key_size(map),
+				  .value_bytes = ef_mapread_value_bytes(map),
+				  .fn = fn,
+				  .ctx = ctx};
 	bool begun;
 	int err;
 
-	make_room(&walk, first_room(&walk));
-	err = walk_batches(&walk, &begun);
+	make_room(&reading, first_room(&reading));
+	err = read_batches(&reading, &begun);
 	if (err && !begun)
-		err = is_array(map) ? walk_array(&walk) : walk_keys(&walk);
-	free(walk.keys);
-	free(walk.values);
+		err = is_array(map) ? read_array(&reading) : read_keys(&reading);
+	free(reading.keys);
+	free(reading.values);
 	return err;
 }
