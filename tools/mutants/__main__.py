@@ -82,7 +82,7 @@ class Results:
             file.write(json.dumps(one) + "\n")
 
 
-def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float]) -> tuple[str, str]:
+def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float], known: seen.Map) -> tuple[str, str]:
     """(outcome, the test that noticed): caught, hung, survived or invalid."""
     parsed = not fault.path.endswith(".sh") or copy.parses(fault.path)
     with copy.planted(fault):
@@ -92,10 +92,12 @@ def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float]) ->
             return "invalid", ""
         if not tests:
             return "survived", ""
-        limit = max(LEAST_LIMIT, PATIENCE * sum(tests.values()))
-        ran = copy.run(list(tests), limit, "-x")
-    outcome = {"passed": "survived", "failed": "caught", "hung": "hung"}[ran.ended]
-    return outcome, ran.by
+        for part in seen.nearest(fault, tests, known) if area.traced else [list(tests)]:
+            limit = max(LEAST_LIMIT, PATIENCE * sum(tests[test] for test in part))
+            ran = copy.run(part, limit, "-x") if part else None
+            if ran is not None and ran.ended != "passed":
+                return {"failed": "caught", "hung": "hung"}[ran.ended], ran.by
+    return "survived", ""
 
 
 def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, results: Results) -> list[dict[str, Any]]:
@@ -112,7 +114,7 @@ def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, res
         key = fault.key(text)
         one = results.find(key, digest)
         if one is None:
-            outcome, by = attempt(copy, fault, area, tests)
+            outcome, by = attempt(copy, fault, area, tests, known)
             one = {
                 "key": key, "area": area.name, "file": fault.path, "operator": fault.operator,
                 "before": fault.before(text), "after": fault.after(text),

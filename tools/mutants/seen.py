@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which tests can see a fault: those that ran its function once, when nothing was wrong."""
+"""Which tests can see a fault: those that ran its function, or opened its file, once, when nothing was wrong."""
 
 from __future__ import annotations
 
@@ -106,13 +106,37 @@ def tests_of(fault: Fault, area: Area, known: Map) -> dict[str, float]:
         ran = _who_ran(entry["seen"], fault)
         near.update({name: good[name] for name in ran if name in good})
         # What stands outside of functions is run by the import; whoever has imported it may see it.
-        if not fault.scope or "" in ran:
+        if (not fault.scope and area.language == "python") or "" in ran:
             far.update(good)
     by_time = dict(sorted(near.items(), key=lambda one: one[1]))
     return {
         **by_time,
         **{name: spent for name, spent in sorted(far.items(), key=lambda one: one[1]) if name not in near},
     }
+
+
+# So many files of tests are run before all others.
+NEAREST = 3
+
+
+def nearest(fault: Fault, tests: Mapping[str, float], known: Map) -> tuple[list[str], list[str]]:
+    """The tests in two parts, to be run one after the other: the first few files notice most faults by themselves.
+
+    First come files of tests that bear the name of the source, then those of which the largest share was chosen.
+    """
+    stem = Path(fault.path).stem.split(".")[0]
+    chosen: dict[str, int] = {}
+    for test in tests:
+        chosen[test.split("::")[0]] = chosen.get(test.split("::")[0], 0) + 1
+    ranks = {
+        file: (stem not in Path(file).stem, -count / max(1, len(passing(known[file]))))
+        for file, count in chosen.items()
+    }
+    first = sorted(ranks, key=lambda file: ranks[file])[:NEAREST]
+    return (
+        [test for test in tests if test.split("::")[0] in first],
+        [test for test in tests if test.split("::")[0] not in first],
+    )
 
 
 def _who_ran(seen: Sequence[Sequence[str]], fault: Fault) -> set[str]:
