@@ -493,7 +493,15 @@ def test_the_words_of_the_gate_that_refuses_limits(tmp_path: Path, bundle: Path)
     assert ended.status == 2 and ended.screen[-1] == f"{task}: FAILED w1" and len(ended.calls) == 1
 
 
-def test_the_second_play_alone_has_a_plan_to_ask_or_takes_one_host_after_the_other() -> None:
-    """`serial` is asked in a syntax check too, where no host was queued."""
+def test_without_a_plan_hosts_would_be_taken_one_by_one(tmp_path: Path) -> None:
+    """As in a syntax check, where no host was queued: the very text of the second play, rendered by Ansible."""
     play = yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text())[1]
-    assert play["any_errors_fatal"] is True and play["hosts"] == "ebpf_fleet_rollout"
+    task = {"ansible.builtin.debug": {"msg": "serial <{{ serial }}>"}, "vars": {"serial": play["serial"]}}
+    plays = [{"hosts": "all", "gather_facts": False, "tasks": [task]}]
+    (tmp_path / "own.yml").write_text(json.dumps(plays))
+    plan = {"serial": [1, 2]}
+    for groups, serial in (({}, "1"), ({"ebpf_fleet_rollout": {"hosts": {"w1": {}}}}, "[1, 2]")):
+        hosts = inventory(["w1"], ebpf_fleet_plan=plan)
+        hosts["all"]["children"] = groups
+        ended = played(tmp_path, "own.yml", hosts, {})
+        assert f"serial <{serial}>" in ended.said, ended.said

@@ -281,9 +281,10 @@ def test_the_files_that_bear_the_name_or_are_all_about_it_run_first() -> None:
     counts = {"tests/test_a.py": 1, "tests/test_b.py": 4, "tests/test_c.py": 2, "tests/test_d.py": 3}
     chosen = {f"{file}::t": 1.0 for file in counts}
     known = {file: {"ends": {f"{file}::t{n}": ["passed", 1] for n in range(count)}} for file, count in counts.items()}
-    first, rest = seen.nearest(Fault("plugins/b.py", 0, 1, "", "x"), chosen, known)
+    first, rest = seen.parts(Fault("plugins/b.py", 0, 1, "", "x"), chosen, known, {})
     assert (first, rest) == (["tests/test_a.py::t", "tests/test_b.py::t", "tests/test_c.py::t"], ["tests/test_d.py::t"])
-    assert seen.nearest(Fault("plugins/d.py", 0, 1, "", "x"), chosen, known)[1] == ["tests/test_b.py::t"]
+    first, rest = seen.parts(Fault("plugins/d.py", 0, 1, "", "x"), chosen, known, {"tests/test_c.py::t": 2})
+    assert (first[0], rest) == ("tests/test_c.py::t", ["tests/test_b.py::t"])
 
 
 def test_a_playbook_is_met_by_who_opened_it() -> None:
@@ -404,11 +405,12 @@ def test_tests_are_restricted_by_paths() -> None:
 def test_what_was_tried_is_kept_and_a_survivor_is_tried_again_with_other_tests(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     first = Results(path, False)
-    first.add({"key": "1", "outcome": "caught", "tests": "old"})
-    first.add({"key": "2", "outcome": "survived", "tests": "old"})
+    first.add({"key": "1", "outcome": "caught", "tests": "old", "file": "a", "by": "t::x"})
+    first.add({"key": "2", "outcome": "survived", "tests": "old", "file": "a", "by": ""})
     again = Results(path, False)
     assert again.find("1", "new") and again.find("2", "old")
     assert again.find("2", "new") is None and again.find("3", "old") is None
+    assert again.by("a") == {"t::x": 1} and again.by("b") == {}
     assert Results(path, True).find("1", "old") is None and not path.exists()
 
 

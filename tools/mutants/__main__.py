@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
@@ -76,14 +77,21 @@ class Results:
             return None
         return one
 
+    def by(self, path: str) -> Counter[str]:
+        """How many faults of a file each test noticed, by what was tried so far."""
+        return Counter(one["by"] for one in self.known.values() if one["file"] == path and one["by"])
+
     def add(self, one: dict[str, Any]) -> None:
         self.known[one["key"]] = one
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(one) + "\n")
 
 
-def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float], known: seen.Map) -> tuple[str, str]:
-    """(outcome, the test that noticed): caught, hung, survived or invalid."""
+def attempt(
+    copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float], parts: Iterable[list[str]]
+) -> tuple[str, str]:
+    """(outcome, the test that noticed): caught, hung, survived or invalid; the tests run in `parts`, as long as none
+    of them notices."""
     parsed = not fault.path.endswith(".sh") or copy.parses(fault.path)
     with copy.planted(fault):
         if area.built and not copy.builds():
@@ -92,7 +100,7 @@ def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float], kn
             return "invalid", ""
         if not tests:
             return "survived", ""
-        for part in seen.nearest(fault, tests, known) if area.traced else [list(tests)]:
+        for part in parts:
             limit = max(LEAST_LIMIT, PATIENCE * sum(tests[test] for test in part))
             ran = copy.run(part, limit, "-x") if part else None
             if ran is not None and ran.ended != "passed":
@@ -114,7 +122,8 @@ def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, res
         key = fault.key(text)
         one = results.find(key, digest)
         if one is None:
-            outcome, by = attempt(copy, fault, area, tests, known)
+            parts = seen.parts(fault, tests, known, results.by(fault.path)) if area.traced else [list(tests)]
+            outcome, by = attempt(copy, fault, area, tests, parts)
             one = {
                 "key": key, "area": area.name, "file": fault.path, "operator": fault.operator,
                 "before": fault.before(text), "after": fault.after(text),

@@ -119,10 +119,13 @@ def tests_of(fault: Fault, area: Area, known: Map) -> dict[str, float]:
 NEAREST = 3
 
 
-def nearest(fault: Fault, tests: Mapping[str, float], known: Map) -> tuple[list[str], list[str]]:
+def parts(
+    fault: Fault, tests: Mapping[str, float], known: Map, noticed: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
     """The tests in two parts, to be run one after the other: the first few files notice most faults by themselves.
 
-    First come files of tests that bear the name of the source, then those of which the largest share was chosen.
+    First come files of tests that bear the name of the source, then those of which the largest share was chosen;
+    within a part the tests that `noticed` the most faults of this file so far.
     """
     stem = Path(fault.path).stem.split(".")[0]
     chosen: dict[str, int] = {}
@@ -133,9 +136,10 @@ def nearest(fault: Fault, tests: Mapping[str, float], known: Map) -> tuple[list[
         for file, count in chosen.items()
     }
     first = sorted(ranks, key=lambda file: ranks[file])[:NEAREST]
+    ordered = sorted(tests, key=lambda test: -noticed.get(test, 0))
     return (
-        [test for test in tests if test.split("::")[0] in first],
-        [test for test in tests if test.split("::")[0] not in first],
+        [test for test in ordered if test.split("::")[0] in first],
+        [test for test in ordered if test.split("::")[0] not in first],
     )
 
 
