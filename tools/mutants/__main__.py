@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -200,4 +201,6 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # As an interrupt does: the tests that run are in a session of their own and would go on.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))
