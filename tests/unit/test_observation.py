@@ -77,6 +77,12 @@ class TestStatus:
         assert wrong is not None
         assert "larger than" in wrong
 
+    def test_a_status_of_four_mib_is_read_and_one_byte_more_is_not(self, tmp_path: Path) -> None:
+        data = json.dumps(status_of(5)).encode()
+        for more, good in ((0, True), (1, False)):
+            (tmp_path / "status.json").write_bytes(data.ljust((4 << 20) + more))
+            assert (obs.read_status(tmp_path)[0] is not None) is good
+
     @pytest.mark.parametrize(
         ("status", "age"),
         [
@@ -236,3 +242,31 @@ def test_a_dead_collectors_status_is_no_collector(tmp_path: Path) -> None:
 def test_a_status_without_a_process_is_not_fresh(status: Any) -> None:
     assert not obs.is_fresh(status, Path("/"))
     assert obs.is_fresh({"pid": os.getpid()}, Path("/"))
+
+
+class TestWitnessed:
+    """What root sees beside what is told."""
+
+    @pytest.mark.parametrize(("told", "pid"), [(None, None), ({}, None), ({"main_pid": 0, "control_group": "/c"}, None),
+                                               ({"main_pid": 7, "control_group": "/c"}, 7)])  # fmt: skip
+    def test_the_collectors_unit_where_it_runs(self, tmp_path: Path, told: Any, pid: int | None) -> None:
+        unit = obs.collector_unit(obs.Places(root=tmp_path), told)
+        assert (None if unit is None else unit.main_pid) == pid
+        if unit is not None:
+            assert (unit.name, unit.cgroup, unit.exe) == (obs.COLLECTOR_UNIT, "/c", tmp_path / obs.COLLECTOR_EXE)
+
+    @pytest.mark.parametrize(
+        ("told", "seen", "agrees"),
+        [
+            (None, {"main_pid": 7, "programs": []}, True),
+            ({"pid": 7}, None, True),
+            ({"pid": 7}, {"main_pid": 7, "programs": [{"id": 1}]}, True),
+            ({"pid": 8}, {"main_pid": 7, "programs": [{"id": 1}]}, False),
+            ({"pid": 7}, {"main_pid": 7, "programs": []}, False),
+            ({"pid": 7}, {"main_pid": 7, "programs": [{"id": 1}, {"id": 2}]}, False),
+            ({"pid": 7}, {"main_pid": 7, "programs": None}, False),
+        ],
+    )
+    def test_told_and_seen_agree_or_there_is_nothing_to_compare(self, told: Any, seen: Any, agrees: bool) -> None:
+        meeting = obs.Meeting(obs.Told(told, None, {1}, 0), None, {"loader": seen, "collector": None})
+        assert meeting.agrees is agrees
