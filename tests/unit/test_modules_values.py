@@ -126,9 +126,9 @@ def test_units_are_stopped_and_forgotten_before_their_files_go(tmp_path: Path, m
 
 def params(folder: Path, **changes: Any) -> dict[str, Any]:
     (folder / "Makefile").touch()
-    return {"name": "ebpf-fleet", "version": "1.0.0", "sequence": 1, "compatibility": None, "matrix": None, "btf_dirs": [],
-            "source": str(folder), "created": None, "features": None, "features_dirs": None, "loader": None,
-            "signing_key": "key", **changes}  # fmt: skip
+    return {"name": "ebpf-fleet", "version": "1.0.0", "sequence": 1, "compatibility": None, "matrix": None,
+            "btf_dirs": [], "source": str(folder), "created": None, "features": None, "features_dirs": None,
+            "loader": None, "signing_key": "key", **changes}  # fmt: skip
 
 
 @pytest.mark.parametrize(
