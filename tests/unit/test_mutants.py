@@ -511,7 +511,7 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
     said: list[str] = []
     with copied(small) as copy:
         stored = small / "map.json"
-        known = seen.complete(stored, copy, ["tests/test_small.py"], said.append)
+        known = seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert "test_bad" in said[0] and len(said) == 1
         other = ("tests/test_small.py::test_another_process", "plugins/small.py", "over")
         rows = set(map(tuple, known["tests/test_small.py"]["seen"]))
@@ -525,9 +525,17 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
         ended, by, _ran = planted(copy, "constant_plus", "return (7 + 1)", known)
         assert (ended, by) == ("failed", "test_the_second_that_asks")
         # Nothing is recorded twice, until a file that it ran is another.
-        seen.complete(stored, copy, ["tests/test_small.py"], said.append)
+        seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert len(said) == 1
         copy.write("plugins/small.py", PRODUCT.replace("5", "4"))
-        seen.complete(stored, copy, ["tests/test_small.py"], said.append)
+        seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert len(said) == 2
+        # Without calls it is known who opened what; that is not enough for Python.
+        stored.unlink()
+        for calls, times in ((False, 3), (False, 3), (True, 4), (False, 4)):
+            known = seen.complete(stored, copy, {"tests/test_small.py": calls}, said.append)
+            assert len(said) == times
+            named = {name for _test, path, name in known["tests/test_small.py"]["seen"] if path == "plugins/small.py"}
+            assert ("over" in named) is (times == 4)
+            assert any(path == "playbooks/a.yml" for _test, path, _name in known["tests/test_small.py"]["seen"])
     assert (small / "plugins/small.py").read_text() == PRODUCT

@@ -192,7 +192,9 @@ def main(words: list[str]) -> int:
     with copied(ROOT) as copy:
         if any(area.built for area in picked.values()) and not copy.builds():
             raise SystemExit("make mutants: the tree does not build as it is")
-        known = seen.complete(OUT / "map.json", copy, [test for area in picked.values() for test in area.tests], say)
+        calls = {test: False for area in picked.values() for test in area.tests}
+        calls.update({test: True for area in picked.values() if area.language == "python" for test in area.tests})
+        known = seen.complete(OUT / "map.json", copy, calls, say)
         for name, area in picked.items():
             tried += run_area(copy, area, quotas[name], given.seed, known, results)
             share = report.shares(tried, accepted, lambda one: one)[name]

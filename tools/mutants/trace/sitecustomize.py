@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Records what of the tree a process uses, for whom: every Python that a test starts loads this first.
 
-EBPF_FLEET_SEEN is a folder; each process appends to a file of its own there, a line for each function when it is
-first seen under a test: test, file below the tree, dotted name of the function. A playbook, or a file of a role, has a
-line without a name when it is opened. Lines are written at once: who forks or is killed says nothing at its end.
+EBPF_FLEET_SEEN is a folder; each process appends to a file of its own there, where EBPF_FLEET_SEEN_CALLS is not empty
+a line for each function when it is first seen under a test: test, file below the tree, dotted name of the function.
+A playbook, or a file of a role, has a line without a name when it is opened. Lines are written at once: who forks or is
+killed says nothing at its end.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Recorder:
 
 if FOLDER:
     recorder = Recorder()
-    sys.setprofile(recorder)
-    threading.setprofile(recorder)
+    if os.environ.get("EBPF_FLEET_SEEN_CALLS"):
+        sys.setprofile(recorder)
+        threading.setprofile(recorder)
     sys.addaudithook(recorder.opened)
