@@ -400,6 +400,15 @@ def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, b
     assert "It now: was not changed by this run, so it was not asked to go back." in said
 
 
+def test_a_host_that_answers_nonsense_goes_back_with_the_others(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    answers = {**GOOD, DEPLOY: {"w2": {"changed": "perhaps", "unreachable": "perhaps", "msg": "gone"}, "*": changed()},
+               BACK: {"*": {"hosts": {"w1": answered(detail="went back")}}}}  # fmt: skip
+    ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers, **given(bundle, **WHOLE))
+    assert ended.status != 0 and ended.screen[-1] == "Stop the rollout: FAILED w1, FAILED w2"
+    assert ended.asked(BACK)[0].arguments["hosts"] == ["w1", "w2"]
+    assert "It now: went back." in ended.part(STOP)
+
+
 def test_in_check_mode_no_host_goes_back(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     answers = {**GOOD, DEPLOY: {"w1": {"failed": True, "changed": True, "msg": "would not fit"}, "*": changed()},
               PREPARE: {"*": {"trust_changed": True}}}  # fmt: skip
