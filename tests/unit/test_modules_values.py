@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.filesteps import FileState, FileStep
 from ansible_collections.ebpf.fleet.plugins.modules import bundle_build, host_prepare
+
+from tests.integration.release_host import run_module
 
 # --- host_prepare --------------------------------------------------------------------------------
 
@@ -209,3 +212,69 @@ def test_a_time_that_is_none_is_refused(
 def test_what_a_diff_shows_of_a_bundle() -> None:
     assert bundle_build.describe(None) == {}
     assert bundle_build.describe(existing("1.2.3").manifest) == {"version": "1.2.3", "sequence": 3, "digest": "d" * 64}
+
+
+def test_the_module_with_its_own_defaults_says_what_is_missing(tmp_path: Path) -> None:
+    """In check mode, as ansible starts it; the name of a bundle has a default."""
+    asked = {
+        "source": str(tmp_path),
+        "output": str(tmp_path / "b.tar"),
+        "version": "1",
+        "sequence": 1,
+        "signing_key": "k",
+    }
+    result, done = run_module("bundle_build", asked, check=True)
+    assert result is not None and result["failed"], done.stderr
+    assert result["msg"] == f"EF_ARGUMENT: source: {tmp_path} has no Makefile; give the collection's bpf folder"
+
+
+def built(version: str) -> Any:
+    made = existing(version)
+    made.manifest.doc["compatibility"] = {}
+    made.manifest.features = {"probe": {"variants": [{"name": "full"}, {"name": "reduced"}]}}
+    return made
+
+
+@pytest.mark.parametrize("changed", [True, False])
+@pytest.mark.parametrize("before", ["0.9.0", None])
+def test_what_a_build_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool, before: str | None) -> None:
+    """With what is compiled and signed stood in for; test_bundle_build does all of it."""
+    there = None if before is None else existing(before)
+    monkeypatch.setattr(bundle_build, "existing_bundle", lambda _output: there)
+    monkeypatch.setattr(bundle_build.writer, "build", lambda _order: built("1.0.0"))
+    monkeypatch.setattr(bundle_build, "judge_output", lambda *_given: changed or there is None)
+    monkeypatch.setattr(bundle_build, "make_order", lambda *_given: None)
+    monkeypatch.setattr(bundle_build, "btf_entries", lambda _built: [])
+    given = params(tmp_path, output=str(tmp_path / "b.tar"), build_dir=None, force=False)
+    found = bundle_build.run(SimpleNamespace(params=given, check_mode=True))
+
+    def shown(version: str | None) -> dict[str, Any]:
+        return {} if version is None else {"version": version, "sequence": 3, "digest": "d" * 64}
+
+    assert found["changed"] is (changed or before is None) and not (tmp_path / "b.tar").exists()
+    assert found["diff"] == {"before": shown(before), "after": shown("1.0.0" if found["changed"] else before)}
+    assert found["features"] == {"probe": ["full", "reduced"]} and found["output"] == str(tmp_path / "b.tar")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control files belong to root")
+@pytest.mark.parametrize("check", [True, False])
+def test_what_a_preparation_tells_and_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
+    """On a machine that systemd seems to have booted; its commands are noted and not run."""
+    monkeypatch.setattr(host_prepare, "require_systemd", lambda: None)
+    monkeypatch.setattr(host_prepare, "UNITS", str(tmp_path))
+    (tmp_path / "old.service").write_text("old\n")
+    asked = module(
+        files=[{"path": str(tmp_path / "a"), "content": "new\n", "mode": "0600"}], remove_units=["old.service"],
+        trust_overrule=False,
+    )  # fmt: skip
+    asked.check_mode = check
+    found = host_prepare.run(asked)
+    commands = ["systemctl disable --now old.service", f"rm -- {tmp_path}/old.service", "systemctl daemon-reload"]
+    assert (found["changed"], found["trust_changed"], found["trust_overruled"]) == (True, False, [])
+    assert (found["files"], found["actions"]) == ([str(tmp_path / "a")], commands)
+    assert [(one["before"], one["after"]) for one in found["diff"]] == [("", "new\n"), ("old\n", "")]
+    assert getattr(asked, "ran", []) == ([] if check else commands) and (tmp_path / "a").exists() is not check
+    if not check:
+        (tmp_path / "old.service").unlink()
+        again = host_prepare.run(asked)
+        assert (again["changed"], again["files"], again["actions"], again["diff"]) == (False, [], [], [])
