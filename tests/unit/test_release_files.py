@@ -6,12 +6,17 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.filesteps import FileState, FileStep
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import apply, store, trust_host
+from ansible_collections.ebpf.fleet.plugins.modules import release
+
+from tests.unit.test_manifest import make as manifest
 
 
 @pytest.fixture
@@ -139,3 +144,34 @@ def test_a_release_is_called_by_its_name() -> None:
 def test_the_host_is_found_by_its_trust_file(path: str, root: str | None) -> None:
     found = trust_host.find_layout(["/other", path])
     assert (None if found is None else str(found.root)) == root
+
+
+# --- the signature in check mode ------------------------------------------------------------------
+
+
+def judged(layout: store.Layout, check_mode: bool, warned: list[str]) -> Any:
+    made = manifest()
+    params = {"manifest": made.data.decode(), "signature": "no signature", "digest": None, "bundle": "b.tar",
+              "features": {"runqlat": {"enabled": True, "sample_every": 1}}, "fallbacks": [], "archive": None}  # fmt: skip
+    return release.judge_bundle(SimpleNamespace(params=params, check_mode=check_mode, warn=warned.append), layout)
+
+
+@pytest.mark.parametrize(("prepared", "check_mode"), [(True, True), (True, False), (False, False)])
+def test_a_signature_is_verified_wherever_there_can_be_trust(
+    layout: store.Layout, prepared: bool, check_mode: bool
+) -> None:
+    if prepared:
+        layout.etc.mkdir(parents=True)
+    with pytest.raises(FleetError) as refused:
+        judged(layout, check_mode, [])
+    assert refused.value.code.startswith(("EF_SIG_", "EF_TRUST_"))
+
+
+def test_only_check_mode_on_a_host_that_was_never_prepared_goes_on_without_and_says_so(
+    layout: store.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release.platform, "machine", lambda: "x86_64")
+    warned: list[str] = []
+    incoming, signer = judged(layout, True, warned)
+    assert signer is None and incoming.manifest.digest == manifest().digest
+    assert warned == [f"{layout.etc} does not exist: the signature can be verified once the host is prepared"]
