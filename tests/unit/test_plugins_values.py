@@ -9,13 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.ebpf.fleet.plugins.action import capability_facts, fan_out
+from ansible_collections.ebpf.fleet.plugins.action import capability_facts, fan_out, gate
 from ansible_collections.ebpf.fleet.plugins.filter import names
+from ansible_collections.ebpf.fleet.plugins.lookup import bundle
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import as_tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts.fanout import Counts
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import host_connection
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import CONNECT_VARIABLE, Reach
+
+from tests.integration.release_host import make_bundle, make_key, public_key
 
 ALL = resource.RLIM_INFINITY
 
@@ -170,3 +176,155 @@ def test_the_features_asked_about_are_those_of_the_contracts() -> None:
 
 def test_the_filter_of_names_is_known_by_its_name() -> None:
     assert names.FilterModule().filters()["exact_pattern"]("a b") == r"~a\x20b\Z"
+
+
+# --- how a host is reached ------------------------------------------------------------------------
+
+
+class Connection:
+    """As much of an ssh connection plugin as the making of its arguments asks for."""
+
+    become = None
+
+    def __init__(self, **options: Any) -> None:
+        self.options = {
+            "ssh_executable": "/usr/bin/ssh",
+            "timeout": 10,
+            "use_tty": False,
+            "host": "h.example",
+            **options,
+        }
+        self._play_context = SimpleNamespace(remote_addr="h", password="")
+
+    def get_option(self, name: str) -> Any:
+        return self.options[name]
+
+    def _build_command(self, executable: str, _kind: str, *words: str) -> list[bytes]:
+        return [b"sshpass", executable.encode(), b"-C", b"-o", b"Own=yes", *(word.encode() for word in words)]
+
+
+def reached(monkeypatch: pytest.MonkeyPatch, kex: str, configured: bool, ours: bool, **options: Any) -> list[bytes]:
+    """The words of ssh that a host's launch starts."""
+    started: list[list[bytes]] = []
+    monkeypatch.setattr(host_connection, "configures_kex", lambda: configured)
+    monkeypatch.setattr(host_connection.fanout_process, "spawn", lambda argv: started.append(argv))
+    monkeypatch.setattr(host_connection.display, "vvv", lambda _text, host: None)
+    task = SimpleNamespace(
+        copy=lambda: task, delegate_to="localhost", get_play=lambda: None, get_variable_manager=lambda: None, timeout=0
+    )
+    action = SimpleNamespace(_loader=None, _task=task, _play_context=SimpleNamespace(password="", become_pass=""))
+    reach = Reach(action, {"hostvars": {}}, "true", 20, 60, kex)
+    launch = reach._ssh(Connection(**options), "true; false", 20.0)
+    assert (launch.connect_seconds, launch.run_seconds, launch.is_document, launch.escalation) == (
+        20.0,
+        60,
+        False,
+        None,
+    )
+    launch.start(ours)
+    return started[0]
+
+
+FIRST = [
+    b"-o",
+    b"ControlMaster=no",
+    b"-o",
+    b"ControlPath=none",
+    b"-o",
+    b"LogLevel=VERBOSE",
+    b"-o",
+    b"ConnectTimeout=10",
+]
+
+
+@pytest.mark.parametrize(
+    ("kex", "configured", "ours", "words"),
+    [
+        ("^x", False, True, [b"-o", b"KexAlgorithms=^x"]),
+        ("^x", False, False, []),
+        ("^x", True, True, []),
+        ("", False, True, []),
+    ],
+)
+def test_our_words_of_ssh_stand_before_the_inventorys_and_the_key_exchange_behind(
+    monkeypatch: pytest.MonkeyPatch, kex: str, configured: bool, ours: bool, words: list[bytes]
+) -> None:
+    found = reached(monkeypatch, kex, configured, ours)
+    assert found == [
+        b"sshpass",
+        b"/usr/bin/ssh",
+        *FIRST,
+        b"-C",
+        b"-o",
+        b"Own=yes",
+        *words,
+        b"h.example",
+        b"true; false",
+    ]
+
+
+@pytest.mark.parametrize(("timeout", "patience"), [(10, 10), (19, 19), (20, 19), (600, 19), (0, 19)])
+def test_sshs_own_patience_ends_just_before_ours(monkeypatch: pytest.MonkeyPatch, timeout: int, patience: int) -> None:
+    assert f"ConnectTimeout={patience}".encode() in reached(monkeypatch, "", False, True, timeout=timeout)
+
+
+def test_a_terminal_is_asked_for_before_the_hosts_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reached(monkeypatch, "^x", False, True, use_tty=True)[-5:] == [
+        b"-o", b"KexAlgorithms=^x", b"-tt", b"h.example", b"true; false"]  # fmt: skip
+
+
+class Asked(SimpleNamespace):
+    """A plugin that notes the options it is given."""
+
+    _load_name = "sudo"
+
+    def set_options(self, task_keys: Any = None, var_options: Any = None) -> None:
+        self.given = (dict(task_keys), var_options)
+
+    def _resolve_option_variables(self, variables: Any, _templar: Any) -> Any:
+        return variables
+
+
+@pytest.mark.parametrize("becomes", [True, False])
+def test_the_password_of_the_command_line_reaches_become_where_there_is_one(becomes: bool) -> None:
+    become = Asked() if becomes else None
+    connection = Asked(become=become, _shell=Asked(_load_name="sh"))
+    reach = Reach.__new__(Reach)
+    reach.task = SimpleNamespace(dump_attrs=lambda: {"retries": 3, "timeout": 0, "become": True})
+    context = SimpleNamespace(timeout=7, password="login", become_pass="secret")
+    reach._set_options(connection, context, {"x": 1}, Templar(loader=DataLoader(), variables={}))
+    keys = {"timeout": 7, "become": True, "password": "login"}
+    assert connection.given == (keys, {"x": 1}) and connection._shell.given[0] == keys
+    assert become is None or become.given[0] == {**keys, "become_pass": "secret"}
+
+
+# --- the lookup of a bundle and the gate's arguments ----------------------------------------------
+
+
+def test_what_a_plan_knows_of_a_bundle(tmp_path: Any) -> None:
+    path = tmp_path / "b.tar"
+    made = make_bundle("1.2.3", 7)
+    path.write_bytes(as_tar(made))
+    found = bundle.describe(str(path))
+    assert (found["path"], found["digest"]) == (str(path), made.manifest.digest)
+    assert {name: found["bundle"][name] for name in ("version", "sequence")} == {"version": "1.2.3", "sequence": 7}
+    assert [one["feature"] for one in found["contracts"]] == ["exec_events", "runqlat"] and found["btf_index"] == []
+    assert found["key"] == " ".join(public_key(make_key()).split()[:2])
+    with pytest.raises(FleetError, match="^bundle /none: ") as refused:
+        bundle.describe("/none")
+    assert refused.value.code == "EF_MANIFEST_MISSING"
+
+
+def test_the_gate_takes_what_the_rollout_gives_it() -> None:
+    given = {
+        "hosts": ["w1"], "before_var": "b", "after_var": "a", "expected_var": "e", "contracts": [{"feature": "f"}],
+        "digest": "d", "limits": {"x": 1}, "on_inconclusive": {"y": "pass"}, "extra_checks": [{"name": "z"}],
+    }  # fmt: skip
+    judged = ArgumentSpecValidator(gate.ARGUMENTS).validate(given)
+    assert judged.error_messages == []
+    kept = {name: judged.validated_parameters[name] for name in given}
+    assert kept == given
+    nothing = ArgumentSpecValidator(gate.ARGUMENTS).validate({"changed": {}}).validated_parameters
+    assert [nothing[name] for name in ("contracts", "limits", "on_inconclusive", "extra_checks")] == [[], {}, {}, []]
+    unknown = ArgumentSpecValidator(gate.ARGUMENTS).validate({"changed": {}, "contract": []})
+    assert len(unknown.error_messages) == 1

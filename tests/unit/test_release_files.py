@@ -151,8 +151,9 @@ def test_the_host_is_found_by_its_trust_file(path: str, root: str | None) -> Non
 
 def judged(layout: store.Layout, check_mode: bool, warned: list[str]) -> Any:
     made = manifest()
+    features = {"runqlat": {"enabled": True, "sample_every": 1}}
     params = {"manifest": made.data.decode(), "signature": "no signature", "digest": None, "bundle": "b.tar",
-              "features": {"runqlat": {"enabled": True, "sample_every": 1}}, "fallbacks": [], "archive": None}  # fmt: skip
+              "features": features, "fallbacks": [], "archive": None}  # fmt: skip
     return release.judge_bundle(SimpleNamespace(params=params, check_mode=check_mode, warn=warned.append), layout)
 
 
