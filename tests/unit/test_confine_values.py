@@ -7,9 +7,11 @@ That all of it holds against a hostile program is test_confined's.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,7 +155,7 @@ def collected(pipes: Any, stdout: bytes, stderr: bytes = b"", report: bytes = b"
 def test_each_pipe_is_read_up_to_its_bound(stdout: bytes, stderr: bytes, how: str) -> None:
     pipes = confined._Pipes()
     ended = collected(pipes, stdout, stderr)
-    assert (ended[0], ended.stdout, ended.stderr) == (how, stdout, stderr)
+    assert (ended.ended, ended.stdout, ended.stderr) == (how, stdout, stderr)
     pipes.close()
     assert pipes.open == set()
 
@@ -162,7 +164,7 @@ def test_a_program_that_does_not_end_is_given_up() -> None:
     pipes = confined._Pipes()
     ended = confined._collect(pipes, BOUNDS._replace(seconds=0.1))
     pipes.close()
-    assert (ended[0], ended.status) == ("killed, not done within 0.1 s", None)
+    assert (ended.ended, ended.status) == ("killed, not done within 0.1 s", None)
 
 
 STARTED_WITHOUT = """
@@ -185,3 +187,32 @@ def test_no_pipe_is_one_of_the_standard_three(closed: list[int]) -> None:
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, timeout=60)
     least, count = map(int, done.stdout.split())
     assert least > 2 and count == 9
+
+
+SHOWN = """
+import ctypes, json, os, sys
+sys.path[:0] = {path!r}
+from ansible_collections.ebpf.fleet.plugins.module_utils.confine import confinement
+assert ctypes.CDLL(None).unshare(confinement.CLONE_NEWNS) == 0
+confinement._mount("make it private", None, "/", None, confinement.MS_REC | confinement.MS_PRIVATE)
+found = {{}}
+for name in ("bundle", "program", "file"):
+    target = f"{{sys.argv[1]}}/deep/er/{{name}}"
+    confinement._bind(os.open(f"{{sys.argv[1]}}/{{name}}", os.O_RDONLY), target)
+    flags = os.statvfs(target).f_flag
+    found[name] = [word for word in ("RDONLY", "NOSUID", "NODEV", "NOEXEC") if flags & getattr(os, "ST_" + word)]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a mount namespace")
+def test_what_a_program_is_shown_is_sealed_and_only_itself_can_run(tmp_path: Path) -> None:
+    if os.statvfs(tmp_path).f_flag & os.ST_NOEXEC:
+        pytest.skip("the folder for temporary files forbids every execution")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "program").touch()
+    (tmp_path / "file").touch()
+    script = SHOWN.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, check=True, timeout=60)
+    sealed = ["RDONLY", "NOSUID", "NODEV"]
+    assert json.loads(done.stdout) == {"bundle": [*sealed, "NOEXEC"], "program": sealed, "file": [*sealed, "NOEXEC"]}
