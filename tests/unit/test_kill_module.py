@@ -168,7 +168,7 @@ def test_the_times_of_the_script_at_both_ends(grace: Any, deadline: Any, good: b
         assert caught.value.code == "EF_ARGUMENT"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="orders are root's")
+@pytest.mark.skipif(os.geteuid() != 0, reason="orders are root's; run as root")
 def test_check_mode_says_what_an_order_would_change_and_places_none(tmp_path: Path) -> None:
     """The module itself, with the defaults of what is not said."""
     folders = {name: str(tmp_path / name) for name in FOLDERS}

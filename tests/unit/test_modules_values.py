@@ -256,7 +256,7 @@ def test_what_a_build_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cha
     assert found["features"] == {"probe": ["full", "reduced"]} and found["output"] == str(tmp_path / "b.tar")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="control files belong to root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="control files belong to root; run as root")
 @pytest.mark.parametrize("check", [True, False])
 def test_what_a_preparation_tells_and_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
     """On a machine that systemd seems to have booted; its commands are noted and not run."""
