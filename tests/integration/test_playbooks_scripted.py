@@ -128,6 +128,7 @@ def test_a_release_of_which_everything_was_said(tmp_path: Path, as_text: bool) -
     assert "kernels: 6.1: full; 4.19: none" in ended.said and "BTF for: 6.1, 6.2" in ended.said
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("variables", "refused"), [
     ({"ebpf_fleet_release_version": ""}, True),
     ({"ebpf_fleet_release_version": None}, True),
@@ -200,6 +201,7 @@ def test_without_bundle_and_report_only_the_kernels_are_told(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("scripted", "hosts.json")] == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("variables", "expected"), [
     ({"ebpf_fleet_bcc_fallback": True}, {"fallbacks": ["bcc"]}),
     ({"ebpf_fleet_bcc_fallback": "no"}, {"fallbacks": []}),
@@ -235,6 +237,7 @@ def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path:
     assert "no route" in ended.part("Fail when a host did not answer") and "no python" in census["silence"]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("variables", "task", "sentence", "asked"), [
     ({"ebpf_fleet_bcc_fallback": "perhaps"}, "Refuse values that cannot be used", "EF_ARGUMENT: ", False),
     ({"ebpf_fleet_report": "nowhere/fleet"}, "Refuse a place for the report that is none", "nowhere is not a folder",
@@ -339,6 +342,7 @@ def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Pat
     assert record["failed"] == ["w2", "w3"] and record["seconds"] == {"w1": 1.5, "w2": 1.5, "w3": 10.1}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("given", "failed"), [({}, True), ({"allow_unconcerned": "true"}, False),
                                                ({"allow_unconcerned": "no"}, True)])  # fmt: skip
 def test_an_order_that_concerns_no_host_fails_unless_that_is_allowed(
@@ -365,6 +369,7 @@ def test_a_fan_out_that_fails_as_a_whole_fails_the_order(tmp_path: Path) -> None
     assert ended.status == 2 and ended.screen[-1] == f"{ORDER}: FAILED w1>localhost"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("variables", "sentence"), [
     ({}, "EF_ARGUMENT: Say what to turn off with -e scope=: write global, feature=NAME"),
     ({"scope": "globl"}, "EF_ARGUMENT: scope 'globl' is not one: did you mean global?"),

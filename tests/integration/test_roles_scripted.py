@@ -251,6 +251,7 @@ def state(ended: Ended, task: str) -> str:
     return line.rpartition(": ")[2]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("fallback", "packages", "installs"), [(True, True, True), (True, False, False), (False, True, False)]
 )

@@ -419,6 +419,7 @@ def test_in_check_mode_no_host_goes_back(tmp_path: Path, bundle: Path) -> None: 
     assert "Stop the rollout: FAILED w1, FAILED w2" in ended.screen
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("task", "asked"), [(CONFIRM, ["w1", "w2", "w3"]), (BEFORE, []), (AFTER, ["w1", "w2", "w3"])])
 def test_a_lost_host_stays_in_its_batch_and_sends_it_back(
     tmp_path: Path,
@@ -466,6 +467,7 @@ def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path
     assert "a kill order stands on w2 (global)" in ended.part("Say the plan")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("task", "variables", "sentence"), [
     ("Refuse a plan that cannot be", {"ebpf_fleet_until": "regoin"}, "until: unknown 'regoin'; did you mean region?"),
     ("Refuse a plan that cannot be", {"ebpf_fleet_last_census": "none.json"}, "none.json: No such file or directory"),
