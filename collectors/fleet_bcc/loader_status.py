@@ -15,7 +15,6 @@ from ansible_collections.ebpf.fleet.collectors.fleet_bcc.kernel import boot_id, 
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.orders import KILL_CODES
 
 # What runs goes on while the loader restarts; after that nothing vouches for it.
-# What runs goes on while the loader restarts; after that nothing vouches for it.
 LOADER_GRACE_SECONDS = 30
 
 

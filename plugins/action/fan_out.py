@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
         except FleetError as error:
             return {**result, **failed(error)}
         if self._task.check_mode:
-            asked = {host: {"skipped": True} for host in hosts}
+            asked = {host: {"skipped": True, "seconds": None} for host in hosts}
             result.update(changed=False, skipped=True, hosts=asked, seconds=0.0, msg="check mode asks no host")
             return result
         begun = time.monotonic()

@@ -125,7 +125,7 @@ hosts:
       description: Why, in one printable sentence with the last words of the host; empty if it did not fail.
       type: str
     seconds:
-      description: Seconds from the host's turn to its result.
+      description: Seconds from the host's turn to its result; null in check mode, which asks no host.
       type: float
     logged_in:
       description: Whether the login succeeded; null where the connection does not tell.

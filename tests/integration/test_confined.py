@@ -165,6 +165,17 @@ def none_left() -> bool:
     return confined_processes() == []
 
 
+def test_a_process_of_any_name_can_be_confined(hostile: Hostile, tmp_path: Path) -> None:
+    """A process's name may hold any byte, and stands in what the kernel is asked for."""
+    name = Path("/proc/self/comm")
+    before = name.read_bytes()
+    name.write_bytes(b"\xff\xe9 odd")
+    try:
+        assert confine(hostile.compile(), tmp_path).ended.startswith("exit status ")
+    finally:
+        name.write_bytes(before.strip())
+
+
 # What it tries
 
 

@@ -73,8 +73,9 @@ def test_an_order_goes_to_the_pattern_within_the_limit_and_no_further(tmp_path):
     assert json.loads((tmp_path / "record.json").read_text())["confirmed"] == ["w1"]
 
 
-def test_check_mode_of_the_kill_switch_is_not_a_yes_and_says_why(tmp_path):
-    status, said = run("rollback", tmp_path, "-e", "scope=global", "--check")
+@pytest.mark.parametrize("more", [(), ("-e", "ebpf_fleet_report=record.json")])
+def test_check_mode_of_the_kill_switch_is_not_a_yes_and_says_why(tmp_path, more):
+    status, said = run("rollback", tmp_path, "-e", "scope=global", "--check", *more)
     assert status != 0
     assert "run it without --check" in said
 

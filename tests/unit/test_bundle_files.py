@@ -174,6 +174,25 @@ def test_links_pipes_and_empty_folders_are_damage(tmp_path: Path) -> None:
     assert bd.find_damage(manifest(), str(tmp_path / "nowhere")).code == "EF_FILE_MISSING"
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "missing", "large"),
+    [
+        (mf.MANIFEST, mf.MAX_MANIFEST, "EF_MANIFEST_MISSING", "EF_MANIFEST_MALFORMED"),
+        (mf.SIGNATURE, mf.MAX_SIGNATURE, "EF_SIG_MISSING", "EF_SIG_MALFORMED"),
+    ],
+)
+def test_damage_of_what_is_not_listed_has_a_code_of_its_own(
+    tmp_path: Path, name: str, limit: int, missing: str, large: str
+) -> None:
+    base = folder(tmp_path)
+    (base / name).write_bytes(b" " * limit)
+    assert bd.find_damage(manifest(), str(base)) is None
+    (base / name).write_bytes(b" " * (limit + 1))
+    assert bd.find_damage(manifest(), str(base)).code == large
+    (base / name).unlink()
+    assert bd.find_damage(manifest(), str(base)).code == missing
+
+
 def test_a_contract_that_no_longer_fits_is_refused() -> None:
     assert code_of(lambda: bd.check_contract(manifest(), "f", b"{}\n")) == "EF_CONTRACT_MALFORMED"
     assert code_of(lambda: bd.check_contract(manifest(), "f", b"{} \n")) == "EF_CONTRACT_MALFORMED"

@@ -7,6 +7,7 @@ import copy
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.contract import rules
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import (
     MAX_SERIES,
     default_sample_every,
@@ -192,6 +193,7 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (GOOD, "variants.0.requires.2", "attach:uprobe:x", ["variants[0].requires[2]", "did you mean 'kprobe'?"]),
         (GOOD, "variants.0.requires.2", "btf:any", ["'btf:any' and 'btf:vmlinux'", "remove 'btf:any'"]),
         (GOOD, "variants.0.requires.2", "attach:lsm:file_open", ["on the metrics data path", "'data_path: policy'"]),
+        (EVENTS, "variants.0.requires.2", "attach:lsm:file_open", ["on the events data path", "'data_path: policy'"]),
         (GOOD, "bcc", {"programs": ["switch"], "requires": ["btf:any"]},
          ["bcc.programs[0]", "ef_", "bcc.requires", "'btf:any'", "remove it"]),
         (GOOD, "bcc", {"programs": ["ef_switch"]}, ["bcc.requires: is missing"]),
@@ -320,3 +322,10 @@ def test_two_alternatives_of_the_bcc_fallback_are_refused_too() -> None:
     assert validate_contract(good, "c") == []
     bad = changed(good, "bcc.requires", ["prog_type:kprobe", "attach:kprobe:oom", "attach:kprobe:oom"])
     assert "bcc.requires" in validate_contract(bad, "c")[0].message
+
+
+def test_a_number_of_a_contract_at_both_ends() -> None:
+    check = rules.integer(2, 4)
+    assert [check(value) for value in (2, 3, 4)] == [None] * 3
+    for value in (1, 5, -2, True, 3.0, "3", None):
+        assert check(value) == "give an integer from 2 to 4", value

@@ -601,6 +601,8 @@ class TestRankTest:
         assert effect == 1_000_000
 
     def test_equal_samples_show_nothing(self) -> None:
+        assert ranktest.rank_test([2], [1]) == (500_000, 1_000_000)
+        assert ranktest.rank_test([1], [2]) == (977_250, -1_000_000)
         p, effect = ranktest.rank_test([1, 1, 1, 1, 1], [1, 1, 1, 1, 1])
         assert (p, effect) == (1_000_000, 0)
 

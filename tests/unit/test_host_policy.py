@@ -61,3 +61,35 @@ def test_a_bad_value_is_named(policy: Any, named: str) -> None:
 def test_all_bad_values_are_named_at_once() -> None:
     with pytest.raises(FleetError, match="2 problems: host.rss_bytes.*sink.files"):
         check_policy({"host": {"rss_bytes": 0}, "sink": {"files": 0}})
+
+
+# As the loader has them (bpf/loader/control), and the documentation says.
+BOUNDS = {
+    "cpu_millicores": (1, 1_000_000), "rss_bytes": (1, 2**50), "map_memory_bytes": (1, 2**50),
+    "event_rate_per_second": (1, 10**9), "drop_ratio_ppm": (0, 1_000_000), "map_fill_ppm": (1, 1_000_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_each_limit_at_both_ends(name: str) -> None:
+    least, most = BOUNDS[name]
+    places = ["host", "features"] if name != "rss_bytes" else ["host"]
+    for place in places:
+        for value, good in ((least, True), (most, True), (least - 1, False), (most + 1, False)):
+            policy = {"host": {name: value}} if place == "host" else {"features": {"probe": {name: value}}}
+            if good:
+                assert check_policy(policy) == policy
+            else:
+                with pytest.raises(FleetError, match=f"{name}: is {value}; give an integer from {least} to {most}"):
+                    check_policy(policy)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("file_bytes", 65536, 2**32), ("files", 1, 16)])
+def test_the_numbers_of_a_file_sink_at_both_ends(name: str, least: int, most: int) -> None:
+    for value, good in ((least, True), (most, True), (least - 1, False), (most + 1, False)):
+        policy = {"sink": {"kind": "jsonl", name: value}}
+        if good:
+            assert check_policy(policy) == policy
+        else:
+            with pytest.raises(FleetError, match=f"sink.{name}: is {value}; give an integer from {least} to {most}"):
+                check_policy(policy)

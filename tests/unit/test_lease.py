@@ -37,6 +37,12 @@ def test_a_lease_is_read_as_it_was_written() -> None:
     assert json.loads(text)["schema"] == "ebpf.fleet/lease/v1"
 
 
+def test_a_lease_of_as_many_bytes_as_the_loader_reads_is_read_and_no_longer_one() -> None:
+    data = render_lease(LEASE).encode()
+    assert parse_lease(data.ljust(4096)) == LEASE
+    assert parse_lease(data.ljust(4097)) == UNUSABLE
+
+
 def test_a_grant_counts_from_now() -> None:
     assert grant_lease(Grant(2, "me"), DIGEST, "b", 5) == Lease(DIGEST, "b", 2_000_000_005, "me")
 

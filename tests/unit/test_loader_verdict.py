@@ -40,6 +40,12 @@ def test_only_a_document_is_a_verdict(data: bytes) -> None:
     assert message.isprintable()
 
 
+def test_an_answer_of_four_levels_is_read_and_one_of_five_is_not() -> None:
+    assert judge({**YES, "more": [[[]]]}) == ("", "")
+    code, message = judge({**YES, "more": [[[[]]]]})
+    assert code == "EF_UNKNOWN" and "gave no verdict" in message
+
+
 def test_a_refusal_keeps_its_code_and_sentence() -> None:
     code, message = judge({"ok": False, "reason_code": "EF_SIG_REVOKED", "reason": "the key\x1b[31m is revoked"}, 3)
     assert code == "EF_SIG_REVOKED" and "the key\\x1b[31m is revoked" in message

@@ -101,6 +101,19 @@ def test_a_manifest_beyond_its_limit_is_refused_unread() -> None:
     assert found.value.code == "EF_MANIFEST_MALFORMED"
 
 
+def test_a_manifest_names_as_many_files_as_are_allowed_and_not_one_more() -> None:
+    one = dict(make().doc["files"]["loader/x86_64/ebpf-loader"])
+    own = make().doc["files"]
+    for count in (mf.MAX_FILES, mf.MAX_FILES + 1):
+        more = {f"features/runqlat/f{number}.bpf.o": one for number in range(count - len(own))}
+        data = mf.canonical_json({**make().doc, "files": {**own, **more}}).encode()
+        if count == mf.MAX_FILES:
+            assert len(mf.load_manifest(data).files) == count
+        else:
+            with pytest.raises(FleetError, match=f"names {count} files; at most {mf.MAX_FILES} are allowed"):
+                mf.load_manifest(data)
+
+
 REMOVE = object()
 OBJECT = "features/runqlat/full.bpf.o"
 

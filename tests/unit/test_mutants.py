@@ -277,6 +277,28 @@ ENTRY = {
 }
 
 
+def test_the_files_that_bear_the_name_or_are_all_about_it_run_first() -> None:
+    counts = {"tests/test_a.py": 1, "tests/test_b.py": 4, "tests/test_c.py": 2, "tests/test_d.py": 3}
+    chosen = {f"{file}::t": 1.0 for file in counts}
+    known = {file: {"ends": {f"{file}::t{n}": ["passed", 1] for n in range(count)}} for file, count in counts.items()}
+    first, rest = seen.parts(Fault("plugins/b.py", 0, 1, "", "x"), chosen, known, {})
+    assert (first, rest) == (["tests/test_a.py::t", "tests/test_b.py::t", "tests/test_c.py::t"], ["tests/test_d.py::t"])
+    first, rest = seen.parts(Fault("plugins/d.py", 0, 1, "", "x"), chosen, known, {"tests/test_c.py::t": 2})
+    assert (first[0], rest) == ("tests/test_c.py::t", ["tests/test_b.py::t"])
+
+
+def test_a_playbook_is_met_by_who_opened_it() -> None:
+    area = Area("playbooks/x", ["playbooks/a.yml"], ["t"])
+    ends = {"t::one": ["passed", 2.0], "t::two": ["passed", 1.0]}
+    known = {"t": {"sha": "0", "files": {"playbooks/a.yml": "1"}, "ends": ends,
+                   "seen": [["t::one", "playbooks/a.yml", ""], ["t::two", "plugins/a.py", "f"]]}}  # fmt: skip
+    fault = Fault("playbooks/a.yml", 0, 1, "", "x")
+    assert list(seen.tests_of(fault, area, known)) == ["t::one"]
+    known["t"]["seen"].append(["", "playbooks/a.yml", ""])
+    assert list(seen.tests_of(fault, area, known)) == ["t::one", "t::two"]
+    assert seen.tests_of(Fault("playbooks/b.yml", 0, 1, "", "x"), area, known) == {}
+
+
 def test_who_sees_a_fault_is_who_ran_its_function_and_passed() -> None:
     area = Area("python/x", [], ["t"])
     known = {"t": ENTRY}
@@ -383,11 +405,12 @@ def test_tests_are_restricted_by_paths() -> None:
 def test_what_was_tried_is_kept_and_a_survivor_is_tried_again_with_other_tests(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     first = Results(path, False)
-    first.add({"key": "1", "outcome": "caught", "tests": "old"})
-    first.add({"key": "2", "outcome": "survived", "tests": "old"})
+    first.add({"key": "1", "outcome": "caught", "tests": "old", "file": "a", "by": "t::x"})
+    first.add({"key": "2", "outcome": "survived", "tests": "old", "file": "a", "by": ""})
     again = Results(path, False)
     assert again.find("1", "new") and again.find("2", "old")
     assert again.find("2", "new") is None and again.find("3", "old") is None
+    assert again.by("a") == {"t::x": 1} and again.by("b") == {}
     assert Results(path, True).find("1", "old") is None and not path.exists()
 
 
@@ -405,12 +428,17 @@ def wait(flag):
     while flag:
         flag = False
     return True
+
+
+def shared():
+    return 7
 """
 TESTS = """\
 import os
 import subprocess
 import sys
 sys.path.insert(0, os.getcwd())
+import pytest
 from plugins import small
 
 
@@ -429,13 +457,32 @@ def test_another_process():
 
 def test_bad():
     assert small.over(0)
+
+
+@pytest.fixture(scope="module")
+def seven():
+    return small.shared()
+
+
+def test_the_first_that_asks(seven):
+    assert open("playbooks/a.yml").read()
+
+
+def test_the_second_that_asks(seven):
+    assert seven == 7
 """
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     root = tmp_path / "source"
-    for name, text in {"plugins/__init__.py": "", "plugins/small.py": PRODUCT, "tests/test_small.py": TESTS}.items():
+    files = {
+        "plugins/__init__.py": "",
+        "plugins/small.py": PRODUCT,
+        "tests/test_small.py": TESTS,
+        "playbooks/a.yml": "a: 1\n",
+    }
+    for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     trace = root / "tools/mutants/trace"
@@ -443,7 +490,7 @@ def small(tmp_path: Path) -> Path:
     for path in (ROOT / "tools/mutants/trace").glob("*.py"):
         (trace / path.name).write_bytes(path.read_bytes())
     (root / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
-    for words in (["init", "-q"], ["add", "plugins", "tools", "pytest.ini"],
+    for words in (["init", "-q"], ["add", "plugins", "tools", "pytest.ini", "playbooks"],
                   ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "-m", "x"]):  # fmt: skip
         subprocess.run(["git", "-C", str(root), *words], check=True)
     return root
@@ -464,18 +511,31 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
     said: list[str] = []
     with copied(small) as copy:
         stored = small / "map.json"
-        known = seen.complete(stored, copy, ["tests/test_small.py"], said.append)
+        known = seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert "test_bad" in said[0] and len(said) == 1
         other = ("tests/test_small.py::test_another_process", "plugins/small.py", "over")
-        assert other in map(tuple, known["tests/test_small.py"]["seen"])
+        rows = set(map(tuple, known["tests/test_small.py"]["seen"]))
+        assert other in rows and ("", "plugins/small.py", "shared") in rows
+        opened = [test.split("::")[1] for test, path, _name in rows if path == "playbooks/a.yml"]
+        assert opened == ["test_the_first_that_asks"]
         assert planted(copy, "boundary", "return value >= LIMIT", known) == ("passed", "", 2)
         assert planted(copy, "constant_times", "LIMIT = (5 * 1000)", known)[0] == "failed"
         assert planted(copy, "swapped_boolean", "flag = True", known) == ("hung", "", 1)
         assert planted(copy, "swapped_boolean", "return False", known) == ("failed", "test_wait", 1)
+        ended, by, _ran = planted(copy, "constant_plus", "return (7 + 1)", known)
+        assert (ended, by) == ("failed", "test_the_second_that_asks")
         # Nothing is recorded twice, until a file that it ran is another.
-        seen.complete(stored, copy, ["tests/test_small.py"], said.append)
+        seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert len(said) == 1
         copy.write("plugins/small.py", PRODUCT.replace("5", "4"))
-        seen.complete(stored, copy, ["tests/test_small.py"], said.append)
+        seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert len(said) == 2
+        # Without calls it is known who opened what; that is not enough for Python.
+        stored.unlink()
+        for calls, times in ((False, 3), (False, 3), (True, 4), (False, 4)):
+            known = seen.complete(stored, copy, {"tests/test_small.py": calls}, said.append)
+            assert len(said) == times
+            named = {name for _test, path, name in known["tests/test_small.py"]["seen"] if path == "plugins/small.py"}
+            assert ("over" in named) is (times == 4)
+            assert any(path == "playbooks/a.yml" for _test, path, _name in known["tests/test_small.py"]["seen"])
     assert (small / "plugins/small.py").read_text() == PRODUCT

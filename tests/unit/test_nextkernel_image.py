@@ -178,6 +178,40 @@ def test_a_kernel_that_unpacks_beyond_the_bound_is_refused(tmp_path: Path, monke
             kernelimage.read_kernel(path)
 
 
+@pytest.mark.parametrize(
+    ("packing", "payload"),
+    [
+        ("gzip", b"\x1f\x8b" + b"\xff" * 20),
+        ("xz", b"\xfd7zXZ\0" + b"\xff" * 20),
+        ("lzma", b"]\0\0" + b"\xff" * 64),
+        ("bzip2", b"BZh" + b"\xff" * 20),
+        ("lz4", b"\x02\x21\x4c\x18" + b"\x01\0\0\0\xf0"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_told_with_its_packing(packing: str, payload: bytes) -> None:
+    with pytest.raises(kernelimage.ImageError, match=f"the image's {packing} payload cannot be unpacked"):
+        kernelimage.unpack(payload)
+
+
+def lz4_copy(literals: bytes, back: int, length: int) -> bytes:
+    """An LZ4 block of some literals and one copy of `length` bytes from `back` bytes before."""
+    more = length - 4 - 15
+    head = bytes([len(literals) << 4 | 15]) + literals + struct.pack("<H", back)
+    return head + b"\xff" * (more // 255) + bytes([more % 255])
+
+
+def test_an_lz4_block_copies_only_what_is_there_and_no_more_than_a_block_holds() -> None:
+    most = 8 << 20
+    assert kernelimage.lz4_block(lz4_copy(b"abc", 3, 21)) == b"abc" * 8
+    assert kernelimage.lz4_block(lz4_copy(b"abc", 1, 19)) == b"abc" + b"c" * 19
+    assert len(kernelimage.lz4_block(lz4_copy(b"a", 1, most - 1))) == most
+    for block in (lz4_copy(b"abc", 0, 20), lz4_copy(b"abc", 4, 20), lz4_copy(b"a", 1, most)):
+        with pytest.raises(ValueError, match="refers to what is not there"):
+            kernelimage.lz4_block(block)
+    with pytest.raises(ValueError, match="cut off"):
+        kernelimage.lz4_block(lz4_copy(b"abc", 3, 21)[:-1])
+
+
 def debian_kernels() -> list[Path]:
     return sorted((ROOT / ".cache/lab/kernels").glob("*/vmlinuz"))
 

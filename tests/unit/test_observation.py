@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as obs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import witness
 
 from tests.unit.test_gate import status as status_of
 from tests.unit.test_status_values import STATUS
@@ -76,6 +79,12 @@ class TestStatus:
         assert status is None
         assert wrong is not None
         assert "larger than" in wrong
+
+    def test_a_status_of_four_mib_is_read_and_one_byte_more_is_not(self, tmp_path: Path) -> None:
+        data = json.dumps(status_of(5)).encode()
+        for more, good in ((0, True), (1, False)):
+            (tmp_path / "status.json").write_bytes(data.ljust((4 << 20) + more))
+            assert (obs.read_status(tmp_path)[0] is not None) is good
 
     @pytest.mark.parametrize(
         ("status", "age"),
@@ -236,3 +245,61 @@ def test_a_dead_collectors_status_is_no_collector(tmp_path: Path) -> None:
 def test_a_status_without_a_process_is_not_fresh(status: Any) -> None:
     assert not obs.is_fresh(status, Path("/"))
     assert obs.is_fresh({"pid": os.getpid()}, Path("/"))
+
+
+class TestWitnessed:
+    """What root sees beside what is told."""
+
+    @pytest.mark.parametrize(("told", "pid"), [(None, None), ({}, None), ({"main_pid": 0, "control_group": "/c"}, None),
+                                               ({"main_pid": 7, "control_group": "/c"}, 7)])  # fmt: skip
+    def test_the_collectors_unit_where_it_runs(self, tmp_path: Path, told: Any, pid: int | None) -> None:
+        unit = obs.collector_unit(obs.Places(root=tmp_path), told)
+        assert (None if unit is None else unit.main_pid) == pid
+        if unit is not None:
+            assert (unit.name, unit.cgroup, unit.exe) == (obs.COLLECTOR_UNIT, "/c", tmp_path / obs.COLLECTOR_EXE)
+
+    @pytest.mark.parametrize(
+        ("told", "seen", "agrees"),
+        [
+            (None, {"main_pid": 7, "programs": []}, True),
+            ({"pid": 7}, None, True),
+            ({"pid": 7}, {"main_pid": 7, "programs": [{"id": 1}]}, True),
+            ({"pid": 8}, {"main_pid": 7, "programs": [{"id": 1}]}, False),
+            ({"pid": 7}, {"main_pid": 7, "programs": []}, False),
+            ({"pid": 7}, {"main_pid": 7, "programs": [{"id": 1}, {"id": 2}]}, False),
+            ({"pid": 7}, {"main_pid": 7, "programs": None}, False),
+        ],
+    )
+    def test_told_and_seen_agree_or_there_is_nothing_to_compare(self, told: Any, seen: Any, agrees: bool) -> None:
+        meeting = obs.Meeting(obs.Told(told, None, {1}, 0), None, {"loader": seen, "collector": None})
+        assert meeting.agrees is agrees
+
+    def test_a_program_is_described_by_what_the_kernel_says_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its bytes are those of struct bpf_prog_info; the real question needs a program in the kernel."""
+        info = bytearray(256)
+        struct.pack_into("=II8s", info, 0, 17, 42, bytes.fromhex("0102030405060708"))
+        info[64:80] = b"ef_exec".ljust(16, b"\0")
+        asked: list[int] = []
+        monkeypatch.setattr(
+            witness.bpfsys, "bpf", lambda _command, data: asked.append(data) or os.open("/", os.O_RDONLY)
+        )
+        monkeypatch.setattr(witness.bpfsys, "object_info", lambda _fd: bytes(info))
+        monkeypatch.setattr(witness.loaded, "run_statistics", lambda _info: (1000, 7))
+        found = witness.describe_program(42, {9, 3})
+        assert found == {"id": 42, "name": "ef_exec", "tag": "0102030405060708", "links": [3, 9], "run_cnt": 7,
+                         "type": "raw_tracepoint", "run_time_ns": 1000}  # fmt: skip
+        assert asked == [struct.pack("=I", 42)]
+
+    @pytest.mark.parametrize(("number", "gone"), [(errno.ENOENT, True), (errno.EPERM, False)])
+    def test_a_program_that_is_gone_is_none_and_one_that_may_not_be_seen_is_not(
+        self, monkeypatch: pytest.MonkeyPatch, number: int, gone: bool
+    ) -> None:
+        def refuse(_command: int, _data: bytes) -> int:
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(witness.bpfsys, "bpf", refuse)
+        if gone:
+            assert witness.describe_program(42, set()) is None
+        else:
+            with pytest.raises(witness.UnseenError, match="program 42: EPERM from BPF_PROG_GET_FD_BY_ID"):
+                witness.describe_program(42, set())

@@ -76,6 +76,11 @@ def test_drops_at_the_very_limit_are_within_it() -> None:
     assert policy.policy_ready(release({"runqlat": running(dropped=10)}), CONTRACTS)["ready"] is True
 
 
+def test_a_status_is_fresh_up_to_thirty_seconds() -> None:
+    for age, ready in ((0, True), (30_000_000_000, True), (30_000_000_001, False), (-1, False)):
+        assert policy.policy_ready(release(status_age_ns=age), CONTRACTS, None)["ready"] is ready
+
+
 def test_the_age_limit_can_be_set_and_a_mistyped_one_is_refused() -> None:
     old = release(status_age_ns=60_000_000_000)
     assert policy.policy_ready(old, CONTRACTS, {"status_age_ns": 90_000_000_000})["ready"] is True

@@ -12,6 +12,8 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import signature as sg
 
+from tests.unit.test_manifest import make as manifest
+
 DATA = b"the manifest\n"
 
 
@@ -143,3 +145,46 @@ def test_trust_files_are_read_with_suspicion(tmp_path: Path) -> None:
 
 def test_a_binary_krl_is_refused(key: Path) -> None:
     assert code(key, f"me@x {public(key)}", sg.KRL_MAGIC) == "EF_TRUST_MALFORMED"
+
+
+CREATED = 1795629600  # 2026-11-25T18:00:00Z
+
+
+def release(key: Path) -> tuple[bytes, bytes]:
+    """A manifest that was made at CREATED, and its signature."""
+    data = manifest(bundle={"name": "b", "version": "1", "sequence": 1, "created": "2026-11-25T18:00:00Z"}).data
+    command = ["ssh-keygen", "-Y", "sign", "-n", sg.NAMESPACE, "-f", str(key)]
+    return data, subprocess.run(command, input=data, check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("now", "seen", "known"),
+    [
+        (CREATED, 0, True),
+        (CREATED - sg.CLOCK_SLACK_SECONDS, 0, True),
+        (CREATED - sg.CLOCK_SLACK_SECONDS - 1, 0, False),
+        (CREATED + 5, CREATED + 5 + sg.CLOCK_SLACK_SECONDS, True),
+        (CREATED + 5, CREATED + 6 + sg.CLOCK_SLACK_SECONDS, False),
+    ],
+)
+def test_a_clock_before_what_has_happened_decides_nothing(key: Path, now: int, seen: int, known: bool) -> None:
+    """The release was made, or a deployment was seen: a key that is trusted for a time waits for a better clock."""
+    data, signature = release(key)
+    judged = sg.judge_release(data, signature, trust(f"me@x {public(key)}"), now, seen)
+    assert (judged.signer, judged.clock_known) == ("me@x", known)
+    limited = trust(f'me@x valid-after="20200101" {public(key)}')
+    if known:
+        assert sg.judge_release(data, signature, limited, now, seen).clock_known
+    else:
+        with pytest.raises(FleetError) as refused:
+            sg.judge_release(data, signature, limited, now, seen)
+        assert refused.value.code == "EF_CLOCK_UNKNOWN"
+
+
+def test_a_key_that_has_expired_is_told_so_only_where_the_clock_can_be_right(key: Path) -> None:
+    data, signature = release(key)
+    late = trust(f'me@x valid-before="20261101" {public(key)}')
+    for now, code_ in ((CREATED + 60, "EF_SIG_EXPIRED"), (CREATED - 10**8, "EF_CLOCK_UNKNOWN")):
+        with pytest.raises(FleetError) as refused:
+            sg.judge_release(data, signature, late, now)
+        assert refused.value.code == code_

@@ -146,6 +146,9 @@ def test_all_faults_are_told_at_once_with_the_hosts_that_have_them() -> None:
         "h1: ebpf_fleet_region: is False (a truth value); YAML takes yes, no, on and off for true and false: quote it",
     ]
     assert variables.faults([{"inventory_hostname": "h", "ebpf_fleet_cell": "c"}]) == []
+    assert variables.faults(hosts[:1]) == ["h0: ebpf_fleet_max_batch: is 'many' (text); give a whole number from 1 up"]
+    # What a playbook has put together from several places is of no host.
+    assert variables.faults([everyone]) == ["ebpf_fleet_max_batch: is 'many' (text); give a whole number from 1 up"]
 
 
 @pytest.mark.parametrize(("bad", "named", "more"), [(20, 20, ""), (21, 20, " and 1 more"), (25, 20, " and 5 more")])

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
@@ -76,14 +78,21 @@ class Results:
             return None
         return one
 
+    def by(self, path: str) -> Counter[str]:
+        """How many faults of a file each test noticed, by what was tried so far."""
+        return Counter(one["by"] for one in self.known.values() if one["file"] == path and one["by"])
+
     def add(self, one: dict[str, Any]) -> None:
         self.known[one["key"]] = one
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(one) + "\n")
 
 
-def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float]) -> tuple[str, str]:
-    """(outcome, the test that noticed): caught, hung, survived or invalid."""
+def attempt(
+    copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float], parts: Iterable[list[str]]
+) -> tuple[str, str]:
+    """(outcome, the test that noticed): caught, hung, survived or invalid; the tests run in `parts`, as long as none
+    of them notices."""
     parsed = not fault.path.endswith(".sh") or copy.parses(fault.path)
     with copy.planted(fault):
         if area.built and not copy.builds():
@@ -92,10 +101,12 @@ def attempt(copy: Copy, fault: Fault, area: Area, tests: Mapping[str, float]) ->
             return "invalid", ""
         if not tests:
             return "survived", ""
-        limit = max(LEAST_LIMIT, PATIENCE * sum(tests.values()))
-        ran = copy.run(list(tests), limit, "-x")
-    outcome = {"passed": "survived", "failed": "caught", "hung": "hung"}[ran.ended]
-    return outcome, ran.by
+        for part in parts:
+            limit = max(LEAST_LIMIT, PATIENCE * sum(tests[test] for test in part))
+            ran = copy.run(part, limit, "-x") if part else None
+            if ran is not None and ran.ended != "passed":
+                return {"failed": "caught", "hung": "hung"}[ran.ended], ran.by
+    return "survived", ""
 
 
 def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, results: Results) -> list[dict[str, Any]]:
@@ -112,7 +123,8 @@ def run_area(copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, res
         key = fault.key(text)
         one = results.find(key, digest)
         if one is None:
-            outcome, by = attempt(copy, fault, area, tests)
+            parts = seen.parts(fault, tests, known, results.by(fault.path)) if area.traced else [list(tests)]
+            outcome, by = attempt(copy, fault, area, tests, parts)
             one = {
                 "key": key, "area": area.name, "file": fault.path, "operator": fault.operator,
                 "before": fault.before(text), "after": fault.after(text),
@@ -180,7 +192,9 @@ def main(words: list[str]) -> int:
     with copied(ROOT) as copy:
         if any(area.built for area in picked.values()) and not copy.builds():
             raise SystemExit("make mutants: the tree does not build as it is")
-        known = seen.complete(OUT / "map.json", copy, [test for area in picked.values() for test in area.tests], say)
+        calls = {test: False for area in picked.values() for test in area.tests}
+        calls.update({test: True for area in picked.values() if area.language == "python" for test in area.tests})
+        known = seen.complete(OUT / "map.json", copy, calls, say)
         for name, area in picked.items():
             tried += run_area(copy, area, quotas[name], given.seed, known, results)
             share = report.shares(tried, accepted, lambda one: one)[name]
@@ -189,4 +203,6 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # As an interrupt does: the tests that run are in a session of their own and would go on.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

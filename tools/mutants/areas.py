@@ -29,8 +29,8 @@ class Area(NamedTuple):
 
     @property
     def traced(self) -> bool:
-        """Is it recorded which tests run its functions?"""
-        return self.language == "python"
+        """Is it recorded which tests run its functions, or open its file?"""
+        return self.language in ("python", "playbooks")
 
     @property
     def built(self) -> bool:

@@ -114,7 +114,7 @@ class Copy:
         if code == NOT_FOUND and any("::" in test for test in tests):
             # The fault changed how tests are called: a table of the product names the cases.
             return self.run(list(dict.fromkeys(test.split("::")[0] for test in tests)), limit, *options, **variables)
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.M)
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.M)
         return Ran("failed" if code else "passed", failed.group(1) if failed else "", time.monotonic() - began)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which tests can see a fault: those that ran its function once, when nothing was wrong."""
+"""Which tests can see a fault: those that ran its function, or opened its file, once, when nothing was wrong."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def record(copy: Copy, test: str, limit: float = 1800) -> dict[str, Any]:
-    """Run one test file: how each test of it ended, and who ran which function of which file."""
+def record(copy: Copy, test: str, calls: bool, limit: float = 1800) -> dict[str, Any]:
+    """Run one test file: how each test of it ended, who opened which file and, with `calls`, ran which function."""
     folder = copy.root.parent / "seen"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o1777)
@@ -33,7 +33,10 @@ def record(copy: Copy, test: str, limit: float = 1800) -> dict[str, Any]:
     for place in beside:
         shutil.copy(trace / "sitecustomize.py", place)
     try:
-        copy.run([test], limit, "-p", "seen_plugin", "-m", "not slow", PYTHONPATH=path, EBPF_FLEET_SEEN=str(folder))
+        copy.run(
+            [test], limit, "-p", "seen_plugin", "-m", "not slow", PYTHONPATH=path, EBPF_FLEET_SEEN=str(folder),
+            EBPF_FLEET_SEEN_CALLS="1" if calls else "",
+        )  # fmt: skip
     finally:
         for place in beside:
             place.unlink()
@@ -50,27 +53,31 @@ def record(copy: Copy, test: str, limit: float = 1800) -> dict[str, Any]:
     }
     return {
         "sha": sha((copy.root / test).read_bytes()),
+        "calls": calls,
         "files": dict(sorted(files.items())),
         "ends": ends,
         "seen": sorted(row for row in seen if row[1] in files),
     }
 
 
-def fresh(entry: Mapping[str, Any] | None, root: Path, test: str) -> bool:
-    """Does what was recorded still hold: the same test file, and the same files that it ran?"""
-    if entry is None or entry["sha"] != sha((root / test).read_bytes()):
+def fresh(entry: Mapping[str, Any] | None, root: Path, test: str, calls: bool) -> bool:
+    """Does what was recorded still hold, and is it enough: the same test file, and the same files that it ran?"""
+    if entry is None or entry["calls"] < calls or entry["sha"] != sha((root / test).read_bytes()):
         return False
     return all(
         (root / path).is_file() and sha((root / path).read_bytes()) == had for path, had in entry["files"].items()
     )
 
 
-def complete(stored: Path, copy: Copy, tests: Iterable[str], say: Callable[[str], None]) -> dict[str, Any]:
-    """The map of these test files, recorded where it does not hold; written after each."""
+def complete(stored: Path, copy: Copy, tests: Mapping[str, bool], say: Callable[[str], None]) -> dict[str, Any]:
+    """The map of these test files, recorded where it does not hold; written after each.
+
+    True stands for a file of which each call is to be known: to note them takes its runs several times as long.
+    """
     known: dict[str, Any] = json.loads(stored.read_bytes()) if stored.exists() else {}
-    for test in dict.fromkeys(tests):
-        if not fresh(known.get(test), copy.root, test):
-            known[test] = record(copy, test)
+    for test, calls in tests.items():
+        if not fresh(known.get(test), copy.root, test, calls):
+            known[test] = record(copy, test, calls)
             bad = sorted(name for name, (outcome, _) in known[test]["ends"].items() if outcome == "failed")
             say(
                 f"recorded {test}: {len(known[test]['ends'])} tests"
@@ -106,13 +113,41 @@ def tests_of(fault: Fault, area: Area, known: Map) -> dict[str, float]:
         ran = _who_ran(entry["seen"], fault)
         near.update({name: good[name] for name in ran if name in good})
         # What stands outside of functions is run by the import; whoever has imported it may see it.
-        if not fault.scope or "" in ran:
+        if (not fault.scope and area.language == "python") or "" in ran:
             far.update(good)
     by_time = dict(sorted(near.items(), key=lambda one: one[1]))
     return {
         **by_time,
         **{name: spent for name, spent in sorted(far.items(), key=lambda one: one[1]) if name not in near},
     }
+
+
+# So many files of tests are run before all others.
+NEAREST = 3
+
+
+def parts(
+    fault: Fault, tests: Mapping[str, float], known: Map, noticed: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
+    """The tests in two parts, to be run one after the other: the first few files notice most faults by themselves.
+
+    First come files of tests that bear the name of the source, then those of which the largest share was chosen;
+    within a part the tests that `noticed` the most faults of this file so far.
+    """
+    stem = Path(fault.path).stem.split(".")[0]
+    chosen: dict[str, int] = {}
+    for test in tests:
+        chosen[test.split("::")[0]] = chosen.get(test.split("::")[0], 0) + 1
+    ranks = {
+        file: (stem not in Path(file).stem, -count / max(1, len(passing(known[file]))))
+        for file, count in chosen.items()
+    }
+    first = sorted(ranks, key=lambda file: ranks[file])[:NEAREST]
+    ordered = sorted(tests, key=lambda test: -noticed.get(test, 0))
+    return (
+        [test for test in ordered if test.split("::")[0] in first],
+        [test for test in ordered if test.split("::")[0] not in first],
+    )
 
 
 def _who_ran(seen: Sequence[Sequence[str]], fault: Fault) -> set[str]:

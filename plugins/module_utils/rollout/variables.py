@@ -154,7 +154,8 @@ def read(name: str, value: Any) -> Any:
 def faults(hosts: Iterable[Mapping[str, Any]], known: Iterable[str] = tuple(VARIABLES)) -> list[str]:
     """One sentence for each value that its variable does not take, with the hosts that have it.
 
-    A host is its variables. What every host has alike, as with `-e`, is told without their names.
+    A host is its variables. What every host has alike, as with `-e`, is told without their names, and so is
+    what is of no host.
     """
     wrong: dict[str, list[str]] = {}
     readers = {name: VARIABLES[name] for name in known}
@@ -164,7 +165,7 @@ def faults(hosts: Iterable[Mapping[str, Any]], known: Iterable[str] = tuple(VARI
         for name, reader in readers.items():
             problem = _problem(reader, name, host)
             if problem is not None:
-                wrong.setdefault(problem, []).append(str(host.get("inventory_hostname")))
+                wrong.setdefault(problem, []).append(str(host.get("inventory_hostname", "")))
     return [_sentence(problem, at, count) for problem, at in wrong.items()]
 
 
@@ -179,7 +180,7 @@ def _problem(reader: Reader, name: str, host: Mapping[str, Any]) -> str | None:
 
 
 def _sentence(problem: str, hosts: list[str], count: int) -> str:
-    if len(hosts) == count and count > 1:
+    if (len(hosts) == count and count > 1) or hosts == [""]:
         return problem
     more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
     return f"{', '.join(hosts[:_NAMED])}{more}: {problem}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Iterator
+from typing import Any, Generator, Iterator
 
 import pytest
 import sitecustomize
@@ -19,6 +19,21 @@ def pytest_runtest_protocol(item: Any, nextitem: Any) -> Iterator[None]:
     result = yield
     sitecustomize.recorder.test = ""
     return result  # noqa: B901
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: Any) -> Generator[None, object, object]:
+    """What is set up once for several tests is of all in the file, not of the first alone."""
+    if fixturedef.scope == "function":
+        return (yield)  # noqa: B901
+    test, sitecustomize.recorder.test = sitecustomize.recorder.test, ""
+    said = os.environ.pop("PYTEST_CURRENT_TEST", None)
+    try:
+        return (yield)  # noqa: B901
+    finally:
+        sitecustomize.recorder.test = test
+        if said is not None:
+            os.environ["PYTEST_CURRENT_TEST"] = said
 
 
 def pytest_runtest_logreport(report: Any) -> None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Records which functions of the tree a process runs, for whom: every Python that a test starts loads this first.
+"""Records what of the tree a process uses, for whom: every Python that a test starts loads this first.
 
-EBPF_FLEET_SEEN is a folder; each process appends to a file of its own there, a line for each function when it is
-first seen under a test: test, file below the tree, dotted name of the function. Lines are written at once: who forks
-or is killed says nothing at its end.
+EBPF_FLEET_SEEN is a folder; each process appends to a file of its own there, where EBPF_FLEET_SEEN_CALLS is not empty
+a line for each function when it is first seen under a test: test, file below the tree, dotted name of the function.
+A playbook, or a file of a role, has a line without a name when it is opened. Lines are written at once: who forks or is
+killed says nothing at its end.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from types import FrameType
@@ -16,7 +18,8 @@ from types import FrameType
 FOLDER = os.environ.get("EBPF_FLEET_SEEN", "")
 # Installed on a host, in the zip of a module or in the tree itself, the path ends like this.
 MARKS = ("/plugins/", "/collectors/", "/tools/")
-TOP = {"plugins", "collectors", "tools"}
+# What Ansible reads.
+READ = re.compile(r"(?:.*/)?((?:playbooks|roles)/.+\.(?:yml|j2))", re.S)
 
 
 class Recorder:
@@ -52,6 +55,15 @@ class Recorder:
         name = getattr(code, "co_qualname", code.co_name).replace(".<locals>", "")
         self.write(f"{self.test}\t{path}\t{name}\n")
 
+    def opened(self, event: str, arguments: tuple[object, ...]) -> None:
+        """What `sys.addaudithook` calls."""
+        if event != "open" or not isinstance(arguments[0], str):
+            return
+        found = READ.fullmatch(arguments[0])
+        if found and (self.test, found[1]) not in self.seen:
+            self.seen.add((self.test, found[1]))
+            self.write(f"{self.test}\t{found[1]}\t\n")
+
     def write(self, line: str) -> None:
         if self.file is None or self.file[0] != os.getpid():
             path = os.path.join(FOLDER, f"{os.getpid()}.tsv")
@@ -68,5 +80,7 @@ class Recorder:
 
 if FOLDER:
     recorder = Recorder()
-    sys.setprofile(recorder)
-    threading.setprofile(recorder)
+    if os.environ.get("EBPF_FLEET_SEEN_CALLS"):
+        sys.setprofile(recorder)
+        threading.setprofile(recorder)
+    sys.addaudithook(recorder.opened)
