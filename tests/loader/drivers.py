@@ -15,12 +15,12 @@ LIBRARIES = ("-lbpf", "-lelf", "-lz", "-ljansson", "-lsodium")
 SECONDS, MOST_BYTES = 30, 8 << 20
 
 
-def build(folder: Path, name: str, needed: Iterable[str]) -> Path:
+def build(folder: Path, name: str, needed: Iterable[str], *options: str) -> Path:
     """tests/loader/NAME_driver.c with these sources of the loader; the linker leaves out what nobody calls."""
     sources = [ROOT / f"tests/loader/{name}_driver.c", *(path for one in needed for path in sorted(LOADER.glob(one)))]
     command = ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-iquote", str(LOADER)]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-format-truncation"]
-    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *map(str, sources)]
+    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *options, *map(str, sources)]
     subprocess.run([*command, "-o", str(folder / name), *LIBRARIES], check=True)
     return folder / name
 
