@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A loader that has nothing to run: how it waits, what it says and what it believes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from tests.loader.bundles import Trust, canonical
+from tests.loader.service import Service, feature_of, make_service, wait_for
+
+
+@pytest.fixture
+def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
+    """Its bundle has runqlat; nobody wants it. It looks by itself once an hour."""
+    made = make_service(loader, tmp_path, trust, {"runqlat": feature_of(feature_objects, "runqlat")})
+    made.interval = 3600
+    made.want()
+    yield made
+    if made.process is not None:
+        made.stop(signal.SIGKILL)
+
+
+def timers(service: Service) -> dict[str, tuple[int, int]]:
+    """{clock: interval in (seconds, nanoseconds)} of the timers that go off again and again."""
+    found = {}
+    for path in Path(f"/proc/{service.pid}/fdinfo").iterdir():
+        text = path.read_text(encoding="utf-8")
+        clock = re.search(r"^clockid: (\d+)$", text, re.M)
+        again = re.search(r"^it_interval: \((\d+), (\d+)\)$", text, re.M)
+        if clock and again and again.groups() != ("0", "0"):
+            found[clock[1]] = (int(again[1]), int(again[2]))
+    return found
+
+
+MONOTONIC = str(1)
+
+
+@pytest.mark.parametrize(
+    ("interval", "watchdog_s", "tick"),
+    [
+        (5, None, (5, 0)),
+        (5, 18, (5, 0)),
+        (5, 15, (5, 0)),
+        (5, 12, (4, 0)),
+        (3600, 1.5, (0, 500_000_000)),
+        (1, 60, (1, 0)),
+    ],
+)
+def test_it_wakes_as_often_as_asked_and_three_times_in_the_watchdogs_time(
+    service: Service, interval: int, watchdog_s: float | None, tick: tuple[int, int]
+) -> None:
+    service.interval = interval
+    if watchdog_s:
+        service.environment = {"WATCHDOG_USEC": str(int(watchdog_s * 1_000_000))}
+    service.start_settled()
+    # With a watch and no ring to read nothing else wakes it.
+    assert timers(service) == {MONOTONIC: tick}
+
+
+def test_its_second_thread_has_no_heap_of_its_own(service: Service) -> None:
+    """One would take 64 MiB of addresses."""
+    service.start_settled()
+    status = Path(f"/proc/{service.pid}/status").read_text(encoding="utf-8")
+    numbers = dict(re.findall(r"^(\w+):\s+(\d+)", status, re.M))
+    assert numbers["Threads"] == "2" and int(numbers["VmSize"]) < 64 * 1024
+
+
+def test_what_it_says_at_its_start_and_end(service: Service) -> None:
+    service.start_settled()
+    assert service.stop() == 0
+    records = [json.loads(line) for line in (service.log / "audit.jsonl").read_text(encoding="utf-8").splitlines()]
+    start, stop = records[0], records[-1]
+    release = os.uname().release
+    assert (start["event"], start["reason_code"]) == ("start", "EF_OK")
+    assert re.fullmatch(rf"loader [\w.-]+ starts on {re.escape(release)}.*", start["reason"])
+    assert stop["event"] == "stop"
+
+
+def test_a_wish_that_nobody_shipped_is_told_and_one_that_was_is_told_once(service: Service) -> None:
+    wishes = {"runqlat": {"enabled": False}, "none": {"enabled": True, "sample_every": 7}, "off": {"enabled": False}}
+    service.write_desired(canonical({"schema": "ebpf.fleet/desired/v1", "bundle_digest": None, "features": wishes}))
+    features = service.start_settled()["features"]
+    assert sorted(features) == ["none", "runqlat"]
+    assert (features["none"]["reason_code"], features["none"]["sample_every"]) == ("EF_NOT_IN_BUNDLE", 7)
+    assert (features["runqlat"]["reason_code"], features["runqlat"]["state"]) == ("EF_NOT_WANTED", "off")
+
+
+def reasons(status: dict[str, Any]) -> tuple[str, str, bool]:
+    return status["state"], status["reason_code"], status["desired_error"] is None
+
+
+def test_a_desired_state_that_is_bad_at_start_is_why_nothing_runs(service: Service) -> None:
+    service.write_desired(b"{")
+    assert reasons(service.start_settled()) == ("idle", "EF_DESIRED_MALFORMED", False)
+    service.want()
+    wait_for(lambda: reasons(service.now()) == ("idle", "EF_NOT_WANTED", True), "the good one is in force")
+
+
+def without_watch(service: Service) -> None:
+    """No inotify is left to its user."""
+    limit = Path("/proc/sys/user/max_inotify_instances")
+    probe = ["unshare", "--user", "--map-root-user", "true"]
+    if not limit.exists():
+        pytest.skip("this kernel has no limit of inotify instances per namespace to run out of")
+    if subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("no user namespace is to be had here (as in a chroot), so no limit can be spent without harm")
+    spoil = f'echo 0 > {limit} && exec "$@"'
+    service.prefix = ("unshare", "--user", "--map-root-user", "sh", "-c", spoil, "sh")
+    service.start_settled()
+
+
+def test_without_a_watch_it_looks_by_itself_and_says_so_once(service: Service) -> None:
+    without_watch(service)
+    order = service.order("global")
+    wait_for(lambda: service.now()["state"] == "killed", "the order is found")
+    order.unlink()
+    wait_for(lambda: service.now()["state"] == "idle", "its end is found")
+    assert service.journal().count("cannot be watched for") == 1
+
+
+def test_without_a_watch_a_bad_desired_state_later_leaves_in_force_what_was(service: Service) -> None:
+    without_watch(service)
+    service.write_desired(b"{")
+    wait_for(lambda: service.now()["desired_error"], "it is said")
+    assert reasons(service.now()) == ("idle", "EF_NOT_WANTED", False)
+
+
+def test_a_bad_desired_state_later_leaves_in_force_what_was(service: Service) -> None:
+    service.start_settled()
+    service.write_desired(b"{")
+    wait_for(lambda: service.now()["desired_error"], "it is said")
+    assert reasons(service.now()) == ("idle", "EF_NOT_WANTED", False)
+
+
+def test_each_reread_that_changes_nothing_says_nothing_again(service: Service) -> None:
+    service.start_settled()
+    before = service.journal()
+    for _ in range(3):
+        service.send(signal.SIGHUP)
+    service.order("x")
+    wait_for(lambda: service.now()["kill_unknown"], "the last change is seen")
+    assert [line for line in service.journal()[len(before) :].splitlines() if "kill.d/x" not in line] == []
