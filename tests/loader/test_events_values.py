@@ -68,6 +68,18 @@ def test_a_look_that_is_not_calm_begins_the_wait_anew(driver: Path) -> None:
     assert [at for at, line in enumerate(found) if line.startswith("ended")] == [60]
 
 
+def test_each_relapse_doubles_the_wait_and_what_lasts_ends_that(driver: Path) -> None:
+    """A step back after 30, 60, 120 and then always 240 calm looks; 30 looks later a strain is no relapse."""
+    steps, ends = [], []
+    for calm in (30, 60, 120, 240, 240):
+        steps += ["900/1000/0", *["0/1000/0"] * calm]
+        ends.append(len(steps) - 1)
+    steps += [*["0/1000/0"] * 30, "900/1000/0", *["0/1000/0"] * 30]
+    ends.append(len(steps) - 1)
+    found = looks(driver, 2, *steps)
+    assert [at for at, line in enumerate(found) if line.startswith("ended")] == ends
+
+
 # Groups.
 
 
