@@ -238,10 +238,11 @@ def test_errors_of_system_calls_are_counted_by_number_and_error(programs: Progra
     assert counters(programs("syscall_errors", variant, "full", "-2,1,0")) == [1, 0, 1, 0]
 
 
-@pytest.mark.skipif(ARCH != "x86", reason="only x86 has 32-bit system calls of other numbers")
 def test_a_32_bit_system_call_is_counted_apart(programs: Programs) -> None:
+    """Only x86 has such calls with other numbers."""
     lines = programs("syscall_errors", "full", "-2,5,0", "-2,5,2", "-2,5,1")
-    assert table(lines) == {le((5, 2), (2, 2), (0, 4)): 2, le((5, 2), (2, 2), (1, 4)): 1}
+    apart = {le((5, 2), (2, 2), (0, 4)): 2, le((5, 2), (2, 2), (1, 4)): 1}
+    assert table(lines) == (apart if ARCH == "x86" else {le((5, 2), (2, 2), (0, 4)): 3})
 
 
 @pytest.mark.parametrize("variant", ["full", "reduced"])
