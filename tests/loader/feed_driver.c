@@ -2,9 +2,9 @@
 /*
  * How the loader reads records, from a ring and from perf buffers that are made up here in libbpf's
  * place: ring FOLDER STEP...         put:SIZE:PID, read:LIMIT, lag, age, aggregate:0|1, tell,
- * broken (the positions cannot be mapped), third (the object is of others): what each says, and
- * then the lines perf FOLDER STEP...        put:CPU:SIZE:PID:AGE_MS, lost:CPU:N, read:LIMIT, lag,
- * age, bytes, next, online:LIST
+ * broken (the positions cannot be mapped), failing (there are no buffers), third (the object is of
+ * others): what each says, and then the lines perf FOLDER STEP...        put:CPU:SIZE:PID:AGE_MS,
+ * lost:CPU:N, read:LIMIT, lag, age, bytes, next, online:LIST
  */
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
@@ -35,6 +35,7 @@ struct event {
 
 static enum bpf_map_type type = BPF_MAP_TYPE_RINGBUF;
 static int ring_fd = -1;
+static bool failing;
 static char *ring_memory;
 
 int bpf_map__fd(const struct bpf_map *map) {
@@ -92,6 +93,10 @@ static void put(unsigned size, uint32_t pid) {
 struct ring_buffer *ring_buffer__new(int fd, ring_buffer_sample_fn fn, void *ctx,
 				     const struct ring_buffer_opts *opts) {
 	(void)fd, (void)opts;
+	if (failing) {
+		errno = ENOMEM;
+		return NULL;
+	}
 	on_record = fn;
 	record_ctx = ctx;
 	return (struct ring_buffer *)ring_memory;
@@ -138,6 +143,10 @@ struct perf_buffer *perf_buffer__new_raw(int fd, size_t pages, struct perf_event
 	(void)fd, (void)pages, (void)opts;
 	printf("attr %u %llu %llu %u\n", attr->type, attr->config, attr->sample_period,
 	       attr->watermark);
+	if (failing) {
+		errno = EPERM;
+		return NULL;
+	}
 	on_event = fn;
 	event_ctx = ctx;
 	for (int i = 0; i < CPUS; i++) {
@@ -308,6 +317,7 @@ int main(int argc, char **argv) {
 		type = BPF_MAP_TYPE_HASH;
 	if (among(argc, argv, "count"))
 		policy.kind = EF_SINK_COUNT;
+	failing = among(argc, argv, "failing");
 	make_ring(among(argc, argv, "broken"));
 	sink = ef_sink_new(argv[2], &policy);
 	feed = ef_feed_new(&source, sink, &tally);

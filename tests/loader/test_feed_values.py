@@ -107,6 +107,8 @@ def test_a_feed_that_cannot_be_opened_says_why(driver: Path, tmp_path: Path) -> 
     assert feed(driver, "ring", tmp_path, "hash")[0] == ["EPROTOTYPE", "0/0 0/0"]
     said = feed(driver, "ring", tmp_path, "broken")[0]
     assert len(said) == 2 and said[0].startswith("E"), said
+    assert feed(driver, "ring", tmp_path, "failing")[0] == ["ENOMEM", "0/0 0/0"]
+    assert feed(driver, "perf", tmp_path, "failing")[0][1:] == ["EPERM", "0/0 0/0"]
 
 
 # Perf buffers: of three CPUs, 4096 bytes each.
