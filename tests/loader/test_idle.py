@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -148,3 +149,24 @@ def test_each_reread_that_changes_nothing_says_nothing_again(service: Service) -
     service.order("x")
     wait_for(lambda: service.now()["kill_unknown"], "the last change is seen")
     assert [line for line in service.journal()[len(before) :].splitlines() if "kill.d/x" not in line] == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["epoll_create1", "signalfd4", "timerfd_create", "epoll_ctl", "timerfd_settime", "eventfd2", "inotify_init1"],
+)
+def test_what_it_cannot_wait_on_ends_it_with_the_kernels_word_or_is_said(service: Service, call: str) -> None:
+    """Without a guard and without a watch it goes on."""
+    under = Path(__file__).with_name("under_filter.py")
+    service.prefix = (sys.executable, str(under), f"!{call}")
+    service.start()
+    assert service.process is not None
+    if call in ("eventfd2", "inotify_init1"):
+        service.settled()
+        said = "no thread for the guard: " if call == "eventfd2" else "orders cannot be watched for: "
+        assert service.journal().count(f"{said}Operation not permitted; ") == 1
+    else:
+        assert service.process.wait(timeout=20) == 1
+        assert "the loader stops: Operation not permitted" in service.journal()
+        last = (service.log / "audit.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+        assert json.loads(last)["event"] == "stop"
