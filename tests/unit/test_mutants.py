@@ -536,7 +536,11 @@ def test_the_copy_builds_only_what_a_fault_changed(small: Path) -> None:
     for name, text in {"Makefile": MAKEFILE, "x.c": "x", "y.c": "y", "x.h": "h"}.items():
         (small / "bpf" / name).write_text(text)
     (small / ".gitignore").write_text("build/\n")
-    subprocess.run(["git", "-C", str(small), "add", "bpf"], check=True)
+    for words in (
+        ["add", "bpf", ".gitignore"],
+        ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "-m", "y"],
+    ):
+        subprocess.run(["git", "-C", str(small), *words], check=True)
     subprocess.run(["make", "-s", "-C", str(small / "bpf")], check=True)
     (objects / "x.d").write_text(f"{objects}/x.o: x.c x.h\nx.h:\n")
 
