@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -10,18 +11,20 @@ from typing import Iterable
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADER = ROOT / "bpf/loader"
-LIBRARIES = ("-lbpf", "-lelf", "-lz", "-ljansson", "-lsodium")
+OBJECTS = ROOT / "build/driver-obj"
 # One that goes on and on, or writes without an end, has failed.
 SECONDS, MOST_BYTES = 30, 8 << 20
 
 
 def build(folder: Path, name: str, needed: Iterable[str], *options: str) -> Path:
     """tests/loader/NAME_driver.c with these sources of the loader; the linker leaves out what nobody calls."""
-    sources = [ROOT / f"tests/loader/{name}_driver.c", *(path for one in needed for path in sorted(LOADER.glob(one)))]
-    command = ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-iquote", str(LOADER)]
-    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-format-truncation"]
-    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *options, *map(str, sources)]
-    subprocess.run([*command, "-o", str(folder / name), *LIBRARIES], check=True)
+    sources = dict.fromkeys(path.relative_to(LOADER).as_posix() for one in needed for path in sorted(LOADER.glob(one)))
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    command = ["make", "-s", "-j2", "-f", "tests/loader/drivers.mk", f"NAME={name}", f"OUT={folder / name}"]
+    command += [f"OBJ={OBJECTS}", f"SOURCES={' '.join(sources)}", f"LINK={' '.join(options)}"]
+    with (OBJECTS / ".lock").open("w") as lock:  # two builds would link each other's half-written objects
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, cwd=ROOT, check=True)
     return folder / name
 
 

@@ -49,15 +49,15 @@ class Copy:
 
     def _take_build(self) -> None:
         """What is built already, as old as there and beside sources as old as there: make builds only what it must."""
-        for name in ("loader", "loader-obj", "features"):
+        for name in ("loader", "loader-obj", "features", "driver-obj"):
             if (self.source / "build" / name).is_dir():
                 shutil.copytree(self.source / "build" / name, self.root / "build" / name)
-        for depends in (self.root / "build").glob("loader-obj/**/*.d"):
+        for depends in (self.root / "build").glob("*-obj/**/*.d"):
             had = depends.stat()
             text = depends.read_text(encoding="utf-8").replace(f"{self.source}/", f"{self.root}/")
             depends.write_text(text, encoding="utf-8")
             os.utime(depends, ns=(had.st_atime_ns, had.st_mtime_ns))
-        for name in _git("-C", str(self.root), "ls-files", "-z", "bpf").split("\0"):
+        for name in _git("-C", str(self.root), "ls-files", "-z", "bpf", "tests/loader").split("\0"):
             if name and (self.source / name).is_file():
                 shutil.copystat(self.source / name, self.root / name)
 
