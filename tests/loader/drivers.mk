@@ -3,7 +3,8 @@
 # that what several drivers have in common is compiled once, and again only where it changed.
 LOADER := bpf/loader
 CFLAGS := -std=gnu11 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -iquote $(LOADER) -Wno-format-truncation \
-	-fsanitize=address,undefined -fno-sanitize-recover=all -ffunction-sections -fdata-sections -MMD -MP
+	-fsanitize=address,undefined -fno-sanitize-recover=all -ffunction-sections -fdata-sections -MMD -MP \
+	-pthread -DEF_LIBBPF_VERSION='"$(shell pkg-config --modversion libbpf)"'
 LIBS := -lbpf -lelf -lz -ljansson -lsodium
 OBJECTS := $(OBJ)/$(NAME)_driver.o $(SOURCES:%.c=$(OBJ)/%.o)
 

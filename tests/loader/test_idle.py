@@ -15,6 +15,7 @@ from typing import Any, Iterator
 import pytest
 
 from tests.loader.bundles import Trust, canonical
+from tests.loader.drivers import build
 from tests.loader.service import Service, feature_of, make_service, wait_for
 
 
@@ -170,3 +171,31 @@ def test_what_it_cannot_wait_on_ends_it_with_the_kernels_word_or_is_said(service
         assert "the loader stops: Operation not permitted" in service.journal()
         last = (service.log / "audit.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         assert json.loads(last)["event"] == "stop"
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole loader under ASan, UBSan and LSan, without a filter of system calls."""
+    return build(tmp_path_factory.mktemp("whole"), "whole", ["*/*.c"])
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_no_byte_is_touched_that_is_not_its_own(service: Service, watched: Path, watch: bool) -> None:
+    """From the start over orders, wishes, rings that are looked for and odd files to the end."""
+    service.binary, service.interval = watched, 1
+    if watch:
+        service.start_settled()
+    else:
+        without_watch(service)
+    for name in ("global", "feature.runqlat", "x"):
+        service.order(name)
+    wait_for(lambda: service.now()["state"] == "killed" and service.now()["kill_unknown"], "the orders are found")
+    for name in ("global", "feature.runqlat", "x"):
+        (service.run / "kill.d" / name).unlink()
+    service.allow(b"{")
+    service.write_desired(b"[")
+    wait_for(lambda: service.now()["policy_error"] and service.now()["desired_error"], "both are said")
+    service.allow({"schema": "ebpf.fleet/policy/v1", "features": {"runqlat": {"cpu_millicores": 5}}})
+    service.want("none")
+    wait_for(lambda: "none" in service.now()["features"] and not service.now()["policy_error"], "both are in force")
+    assert service.stop() == 0, service.journal()
