@@ -95,6 +95,46 @@ def test_a_wish_that_nobody_shipped_is_told_and_one_that_was_is_told_once(servic
     assert (features["runqlat"]["reason_code"], features["runqlat"]["state"]) == ("EF_NOT_WANTED", "off")
 
 
+def records(service: Service, event: str) -> list[dict[str, Any]]:
+    lines = (service.log / "audit.jsonl").read_text(encoding="utf-8").splitlines()
+    return [one for one in map(json.loads, lines) if one["event"] == event]
+
+
+def test_who_took_the_trust_away_is_the_file_that_says_so(service: Service, other_key: Path) -> None:
+    service.start_settled()
+    service.trust.allow(other_key)
+    wait_for(lambda: service.now()["reason_code"] == "EF_TRUST_WITHDRAWN", "the trust is gone")
+    service.trust.allow(service.trust.key)
+    wait_for(lambda: service.now()["reason_code"] == "EF_NOT_WANTED", "the trust is there again")
+    service.trust.revoke(service.trust.key)
+    wait_for(lambda: service.now()["reason_code"] == "EF_TRUST_WITHDRAWN", "the key is revoked")
+    signers, revoked = str(service.trust.signers), str(service.trust.revoked)
+    found = [(one["reason_code"], one["who"]["source"], one["who"]["path"], one["who"]["uid"])
+             for one in records(service, "trust")]  # fmt: skip
+    assert found == [("EF_TRUST_WITHDRAWN", "trust", signers, 0), ("EF_OK", "trust", signers, 0),
+                     ("EF_TRUST_WITHDRAWN", "trust", revoked, 0)]  # fmt: skip
+
+
+def test_each_new_wish_is_recorded_once(service: Service) -> None:
+    def wish(**features: Any) -> None:
+        document = {"schema": "ebpf.fleet/desired/v1", "bundle_digest": None, "features": features}
+        service.write_desired(canonical(document))
+
+    off = {"enabled": False}
+    service.start_settled()
+    for number, features in enumerate(
+        ({"a": off}, {"a": off, "b": off}, {"a": off, "c": off}, {"a": off, "c": {"enabled": True}},
+         {"a": off, "c": {"enabled": True, "sample_every": 5}}, {"c": {"enabled": True, "sample_every": 5}}), 2,
+    ):  # fmt: skip
+        wish(**features)
+        wait_for(lambda number=number: len(records(service, "desired")) >= number, "the wish is recorded")
+        assert len(records(service, "desired")) == number
+    wish(c={"enabled": True, "sample_every": 5})
+    service.order("x")
+    wait_for(lambda: service.now()["kill_unknown"], "the last change is seen")
+    assert len(records(service, "desired")) == 7
+
+
 def reasons(status: dict[str, Any]) -> tuple[str, str, bool]:
     return status["state"], status["reason_code"], status["desired_error"] is None
 
