@@ -312,13 +312,26 @@ static void do_ask(int n, char **word) {
 	printf("%s %s %s\n", answers[said], why.code ? why.code : "-", why.text);
 }
 
+/* Bytes in hexadecimal, in a buffer that ends with them. */
+static void do_notes(int n, char **word) {
+	size_t size = strlen(word[0]) / 2;
+	_cleanup_free_ uint8_t *notes = malloc(size ? size : 1);
+	char hex[EF_BUILD_ID_HEX];
+
+	(void)n;
+	for (size_t i = 0; i < size; i++)
+		sscanf(word[0] + 2 * i, "%2hhx", &notes[i]);
+	printf("%d", ef_build_id_parse(notes, size, hex));
+	printf(" %s\n", hex);
+}
+
 static const struct {
 	const char *name;
 	int words; /* at least */
 	void (*run)(int n, char **word);
 } commands[] = {
     {"format", 1, do_format}, {"pick", 2, do_pick}, {"log", 0, do_log},
-    {"proof", 0, do_proof},   {"ask", 2, do_ask},
+    {"proof", 0, do_proof},   {"ask", 2, do_ask},   {"notes", 1, do_notes},
 };
 
 int main(int argc, char **argv) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import struct
 import subprocess
 from pathlib import Path
 
@@ -160,6 +161,43 @@ def test_a_program_is_proven_to_return_0_only_where_each_exit_follows_it(
 )  # fmt: skip
 def test_a_helper_that_reads_the_kernel_is_seen(driver: Path, program: list[str], reads: int) -> None:
     assert ask(driver, "proof", *program).split()[1] == str(reads)
+
+
+# The kernel's notes.
+
+
+def note(kind: int, name: bytes, data: bytes) -> bytes:
+    """As ELF has it: sizes of name and data, the kind, both filled up to a multiple of 4."""
+    return struct.pack("=III", len(name), len(data), kind) + b"".join(
+        part + bytes(-len(part) % 4) for part in (name, data)
+    )
+
+
+BUILD_ID = bytes(range(100, 120))
+GNU = note(3, b"GNU\0", BUILD_ID)
+
+
+@pytest.mark.parametrize(
+    ("notes", "found"),
+    [
+        (GNU, True),
+        (note(0x100, b"Linux\0", b"abcde") + GNU + GNU[:9], True),
+        (note(3, b"Linux\0", BUILD_ID) + GNU, True),
+        (b"", False),
+        (GNU[:-1], False),
+        (GNU[:11], False),
+        (note(2, b"GNU\0", BUILD_ID), False),
+        (note(3, b"GNUX", BUILD_ID), False),
+        (note(3, b"GNU\0\0", BUILD_ID), False),
+        (note(3, b"GNU", BUILD_ID), False),
+        (note(3, b"GNU\0", BUILD_ID[:19]), False),
+        (note(3, b"GNU\0", BUILD_ID + b"x"), False),
+        (struct.pack("=III", 2**32 - 1, 20, 3) + GNU, False),
+        (struct.pack("=III", 4, 2**32 - 1, 3) + b"GNU\0" + BUILD_ID, False),
+    ],
+)
+def test_the_build_id_among_the_kernels_notes(driver: Path, notes: bytes, found: bool) -> None:
+    assert ask(driver, "notes", notes).split() == (["1", BUILD_ID.hex()] if found else ["0"])
 
 
 # What is required.
