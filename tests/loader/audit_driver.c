@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
  * The loader's audit and its word to systemd, without a kernel and without a loader:
- *   audit DIR STEP...   host, feature: a record; bundle, none: with a bundle from here on, or
- * without; stdin: descriptor 0 is closed; !COMMAND is run. Then what is lost. The loader's log is
- * on stderr notify TEXT         0 or the error watchdog            microseconds
+ *   audit DIR STEP...   host, feature: a record; bundle, none: with a bundle from here on, or without;
+ *                       stdin: descriptor 0 is closed; !COMMAND is run. Then what is lost; the log is on stderr
+ *   notify TEXT         0 or the error
+ *   watchdog            microseconds
  */
+/* clang-format on */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

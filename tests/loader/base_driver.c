@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * The functions of bpf/loader/base on what is given here, which is bytes in hexadecimal where it
- * says HEX: plain HEX               may a bundle hold this path: 1 or 0 utf8 HEX bytes of the
- * sequence at its start string HEX SIZE         as JSON, at most SIZE bytes of it cut SIZE HEX...
- * pieces added to a buffer of SIZE bytes: what is used, and what stands there uint N, decimal N
- * DIGITS, head HELP, label HEX, refuse HEX, reason HEX canonical HEX           a JSON document as
- * it is signed; depth HEX its depth parse HEX               what is wrong with a document, or
- * "fine" read PATH LIMIT FOLLOW  a control file: its end, its owner, its bytes and the 0 behind
- * them whole PATH SIZE         a file of exactly SIZE bytes: its end beneath FOLDER PATH     a file
- * below a folder: its end folder PATH             may others write to it: the end and the sentence
+ * The functions of bpf/loader/base on what is given here, which is bytes in hexadecimal where it says HEX:
+ *   plain HEX               may a bundle hold this path: 1 or 0
+ *   utf8 HEX                bytes of the sequence at its start
+ *   string HEX SIZE         as JSON, at most SIZE bytes of it
+ *   cut SIZE HEX...         pieces added to a buffer of SIZE bytes: what stands there, and what is used
+ *   uint N, decimal N DIGITS, head HELP, label HEX, refuse HEX, reason HEX
+ *   canonical HEX           a JSON document as it is signed; depth HEX: its depth
+ *   parse HEX               what is wrong with a document, or "fine"
+ *   read PATH LIMIT FOLLOW  a control file: its end, its owner, its bytes and the 0 behind them
+ *   whole PATH SIZE         a file of exactly SIZE bytes: its end
+ *   beneath FOLDER PATH     a file below a folder: its end
+ *   folder PATH             may others write to it: the end and the sentence
  *   write FOLDER NAME MODE HEX
  *   sha PATH, hex HEX       the digest of a file; is this one: 0 or -1
- *   bag MAX N               N keys put into a bag of MAX, twice: how many it took, and how many it
- * finds with their value log LEVEL TEXT          one line on stderr; lost: of three that nobody
- * reads budgets                 every entry of the table, a line each
+ *   bag MAX N               N keys put into a bag of MAX, twice: how many it took, and finds with their value
+ *   log LEVEL TEXT          one line on stderr; lost: of lines that nobody reads
+ *   budgets                 every entry of the table, a line each
  */
+/* clang-format on */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

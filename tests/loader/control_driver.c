@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
  * What the loader makes of the files that control it, without a kernel and without a loader:
- *   orders ETC RUN FEATURE...     each order with its path; those that are unknown; what keeps
- * FEATURE off, and its code. The kernel is debian-6.1. FEATURE "-": no bundle same ETC RUN ETC RUN
- * are the orders of two places equal desired PATH DIGEST           the result, each wish, the error
+ *   orders ETC RUN FEATURE...     each order with its path; those that are unknown; what keeps FEATURE off, and
+ *                                 its code. The kernel is debian-6.1. FEATURE "-": no bundle
+ *   same ETC RUN ETC RUN          are the orders of two places equal
+ *   desired PATH DIGEST           the result, each wish, the error
  *   lease PATH DIGEST BOOT NOW    there, unusable, expired, owner, as the status has it; the reason
  *   leases PATH PATH              are they equal
- *   policy PATH FEATURE           the result, the host's limits, the feature's beside a contract's,
- * the error policies PATH PATH            are they equal sink JSON                     how events
- * are written, or what is wrong watch FILE... -- COMMAND      "seen" when a change was, once
- * COMMAND ran; of files that end in / the folders
+ *   policy PATH FEATURE           the result, the host's limits, the feature's beside a contract's, the error
+ *   policies PATH PATH            are they equal
+ *   sink JSON                     how events are written, or what is wrong
+ *   watch FILE... -- COMMAND      "seen" when a change was, once COMMAND ran; a FILE that ends in / is a folder
  */
+/* clang-format on */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
  * What becomes of events on their way out, without a kernel and without a loader:
- *   looks KIND LAG/RING/DROPPED...    each look: what changed, the level, the thinning. "forget" in
- * between cursor PATH                       the end, segment and offset aggregate BY RECORD...
- * records PID:COMM counted by fields; "tell" tells them quota RATE notice NOW:THINNED... what each
- * look says and whether thinning is active; "forget" sources ERROR CGROUP:UID:PRODUCED:THINNED...
- * the ranking of what the map is made to hold sink KIND PATH CURSOR BYTES FILES STEP... add:N:TEXT,
- * fill:N:BYTES, flush, settle, tell, wait, !COMMAND; PATH is the folder or the socket. What is
- * written/dropped after each step
+ *   looks KIND LAG/RING/DROPPED...    each look: what changed, the level, the thinning; "forget" in between
+ *   cursor PATH                       the end, segment and offset
+ *   aggregate BY RECORD...            records PID:COMM counted by fields; "tell" tells them
+ *   quota RATE
+ *   notice NOW:THINNED...             what each look says and whether thinning is active; "forget"
+ *   sources ERROR CGROUP:UID:PRODUCED:THINNED...   the ranking of what the map is made to hold
+ *   sink KIND PATH CURSOR BYTES FILES STEP...   add:N:TEXT, fill:N:BYTES, flush, settle, tell, wait, !COMMAND; PATH is
+ *                                     the folder or the socket. What is written/dropped after each step
  */
+/* clang-format on */
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <inttypes.h>
