@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * A feature that was about to be attached, or failed and waits, and is put to rest:
- *   rest STATE CODE       what of it is told to change, and what is left
+ * A feature that was about to be attached, after shortages, and is put to rest:
+ *   rest STATE CODE               is that a change, and what is left
  *   twice STATE CODE STATE CODE   whether the second time is a change
  */
+/* clang-format on */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

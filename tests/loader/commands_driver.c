@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
  * The commands `left` and `probe` on answers of a kernel that are made up here:
- *   left PROGRAM... -- left OPTION... ID:NAME:TAG each; "gone:ID", "denied:ID", "unlisted" as they
- * say; the command's own output, and its exit probe STATS                    0: the kernel counts
- * runs, else the error
+ *   left PROGRAM... -- left OPTION...   ID:NAME:TAG each; "gone:ID", "denied:ID", "unlisted" as they say; the
+ *                                       command's own output, and its exit
+ *   probe STATS                         0: the kernel counts runs, else the error
  */
+/* clang-format on */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * How a feature and the host are measured and held to their budgets, without a kernel and without a
- * loader: exceeded USED LIMITS     the budget's name, or "-"; six numbers by comma each calm AMOUNT
- * LIMIT amounts OF_HOST          {"name": {"measured", "limit"}} of 1..6 beside -1 fall STEP...
- * down1..3, up, bad, badnow, good, calm, forget: step, depth, thinning, patience after each choose
- * CANDIDATE...      ATTACHED,THIN,REDUCE,COST,ORDER,THINNING,REDUCED each: whom it falls on and the
- * step reason OF_HOST BUDGET STEP feature READING...
- * TIME,PRODUCED,SAMPLED,DROPPED,DELIVERED,RUN,MEMORY,ENTRIES,MAX,EVICTS,CONSUMER each, -1: not
- * known; its use after each. "none": no programs host READING...
- * TIME,CPU,ATTACHING,RSS,MEMORY,RUN,EVENTS each missing NAME EVERY       a feature that nobody
- * shipped
+ * How a feature and the host are measured and held to their budgets, without a kernel and without a loader:
+ *   exceeded USED LIMITS     the budget's name, or "-"; six numbers by comma each
+ *   calm AMOUNT LIMIT
+ *   amounts OF_HOST          {"name": {"measured", "limit"}} of 1..6 beside -1
+ *   fall STEP...             down1..3, up, bad, badnow, ok, good, calm, forget: step, depth, thinning, patience and
+ *                            verdict after each
+ *   choose CANDIDATE...      ATTACHED,THIN,REDUCE,COST,ORDER,THINNING,REDUCED each: whom it falls on and the step
+ *   reason OF_HOST BUDGET STEP
+ *   feature READING...       TIME,PRODUCED,SAMPLED,DROPPED,DELIVERED,RUN,MEMORY,ENTRIES,MAX,EVICTS,CONSUMER each, -1:
+ *                            not known; its use after each. "none": no programs
+ *   host READING...          TIME,CPU,ATTACHING,RSS,MEMORY,RUN,EVENTS each
+ *   missing NAME EVERY       a feature that nobody shipped
  */
+/* clang-format on */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

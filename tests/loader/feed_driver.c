@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * How the loader reads records, from a ring and from perf buffers that are made up here in libbpf's
- * place: ring FOLDER STEP...         put:SIZE:PID, read:LIMIT, lag, age, aggregate:0|1, tell,
- * broken (the positions cannot be mapped), failing (there are no buffers), third (the object is of
- * others): what each says, and then the lines perf FOLDER STEP...        put:CPU:SIZE:PID:AGE_MS,
- * lost:CPU:N, read:LIMIT, lag, age, bytes, next, online:LIST
+ * How the loader reads records, from a ring and from perf buffers that are made up here in libbpf's place:
+ *   ring FOLDER STEP...   put:SIZE:PID, read:LIMIT, lag, age (ms), aggregate:0|1, tell, what, !COMMAND; as words
+ *                         anywhere: broken (the positions cannot be mapped), failing (there are no buffers),
+ *                         hash (a map of another type), third (the object is of others), count (nobody needs lines)
+ *   perf FOLDER STEP...   put:CPU:SIZE:PID:AGE_MS, lost:CPU:N, and the same
  */
+/* clang-format on */
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>

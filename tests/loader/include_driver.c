@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * bpf/include as it stands, compiled for this machine: maps are arrays, kernel fields are members.
- * What the verifier and a kernel make of it is for the tests that load it; here is what it
- * computes. log2 V...                 floor(log2) sampled EVERY RANDOM...   0 or 1 each; "-": no
- * configuration produce EVERY RANDOM      what it says, and the four counters hist V... slots as
- * SLOT=N, the sum; then the same where interrupts are off submit WAITING:SIZE...    the flags of
- * each record, and how many were delivered reserve ROOM...           0: none is left; how many were
- * dropped table ENTRIES KEY...      the end of each, then the values by key state THREE OWN of prev
- * in sched_switch, where ctx has it, and where it has not compat STATUS             is it a 32-bit
- * system call ancestor DEPTH LEVEL      the number of the ancestor of a control group whose numbers
- * are 100, 101, ... owner LEVEL               of a user namespace that deep, whose owners are 500 +
- * its level; "uid" fair QUOTA EVENT...       WINDOW:DOMAIN:CGROUP:UID:TIMES; how many of each
- * passed; at the end what is thinned
+ * bpf/include as it stands, compiled for this machine: maps are arrays, kernel fields are members. What the
+ * verifier and a kernel make of it is for the tests that load it; here is what it computes.
+ *   log2 V...                 floor(log2)
+ *   sampled EVERY RANDOM...   0 or 1 each; "-": no configuration
+ *   produce EVERY RANDOM      what it says, and the four counters
+ *   hist V...                 slots as SLOT=N, the sum; then the same where interrupts are off
+ *   submit WAITING:SIZE...    the flags of each record, and how many were delivered
+ *   reserve ROOM...           0: none is left; how many were dropped
+ *   table ENTRIES KEY...      the end of each, then the values by key
+ *   state THREE OWN           of prev in sched_switch, where ctx has it, and where it has not
+ *   compat STATUS             is it a 32-bit system call
+ *   ancestor DEPTH LEVEL      the number of the ancestor of a control group whose numbers are 100, 101, ...
+ *   owner LEVEL               of a user namespace that deep, whose owners are 500 + its level
+ *   fair QUOTA EVENT...       WINDOW:DOMAIN:CGROUP:UID:TIMES; how many of each passed; then what is thinned
  */
+/* clang-format on */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * What the loader makes of types, instructions, messages and answers of the kernel, all of them
- * made up here: format STRUCT            its fields, whether it may be an event, and a record of it
- * as a line and as labels pick STRUCT FIELD...     those fields packed, or the error log MESSAGE...
- * each a warning of libbpf, "-" a reset: the first line and the end proof INSTRUCTION...
- * CODE:DST:SRC:OFF:IMM each, "throw": something throws, "nobtf", "none": no instructions; is it
- * proven to return 0, does it read the kernel ask REQUIREMENT BTF ERROR...   what is answered for a
- * kernel 6.1 with that BTF (vmlinux, bundled, missing), where perf_event_open ends with the first
- * error (0: none) and a program's load with the second; the event that was asked for, and the
- * reason
+ * What the loader makes of types, instructions, messages and answers of the kernel, all of them made up here:
+ *   format STRUCT            its fields, whether it may be an event, and a record of it as a line and as labels
+ *   pick STRUCT FIELD...     those fields packed, or the error
+ *   log MESSAGE...           each a warning of libbpf, "-" a reset: the first line and the end
+ *   proof INSTRUCTION...     CODE:DST:SRC:OFF:IMM each, "throw": something throws, "nobtf": it has no types;
+ *                            is it proven to return 0, does it read the kernel
+ *   notes HEX                is there a build id among the kernel's notes, and which
+ *   ask REQUIREMENT BTF ERROR...   what is answered for a kernel 6.1 with that BTF (vmlinux, bundled, missing),
+ *                            where perf_event_open ends with the first error (0: none) and a program's load with
+ *                            the second; what was asked of the kernel, and the reason
  */
+/* clang-format on */
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <inttypes.h>

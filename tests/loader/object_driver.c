@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * A feature around an object, its maps and its programs that are made up here in libbpf's place. A
- * map is NAME:TYPE:KEY:VALUE:MAX (a number of enum bpf_map_type, bytes, entries); its entries are I
- * = I + 1, I from 0 on. possible REQUIREMENT...        can a variant be, and why not; "asked"
- * stands before it where a program was loaded see MAP...                     each map and a
- * program, as the status has them; "unknown": the kernel tells nothing events MAP PERF_MAP MAP...
- * which of the maps a signal is read from prepare KIND MAP KEY MAP...    0: histogram, 2: counters:
- * whether it can be, and why not snapshot KIND MAP MAP...       what is seen of a feature with that
- * signal and those maps counts                         what an object counts that counts nothing
- *   walk BATCHES MAP...            all entries of the map; 0: the kernel knows no batches; N: a
- * batch of N, "nospace" attach GOOD WARNING            GOOD programs attach, the next does not,
- * after libbpf's warning
+ * A feature around an object, its maps and its programs that are made up here in libbpf's place. A map is
+ * NAME:TYPE:KEY:VALUE:MAX (a number of enum bpf_map_type, bytes, entries); its entries are I = I + 1, I from 0 on.
+ *   possible REQUIREMENT...        can a variant be, and why not; "asked" before it where a program was loaded
+ *   see MAP...                     each map and a program, as the status has them; "unknown": nothing is told
+ *   events MAP PERF_MAP MAP...     which of the maps a signal is read from
+ *   prepare KIND MAP KEY MAP...    0: histogram, 2: counters: whether it can be, and why not
+ *   snapshot KIND MAP MAP...       what is seen of a feature with that signal and those maps
+ *   counts                         what an object counts that counts nothing
+ *   walk BATCHES MAP...            all entries of the map; 0: the kernel knows no batches; N: of N; N,ROOM: a
+ *                                  bucket that needs that much room
+ *   can MAP                        can it be walked
+ *   attach GOOD WARNING            GOOD programs attach, the next does not, after libbpf's warning
  */
+/* clang-format on */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>

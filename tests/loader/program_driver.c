@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+/* clang-format off */
 /*
- * One variant of one feature's program as it stands, compiled for this machine and called as its
- * hook would. What the verifier and a kernel make of it is for the tests that load it; here is what
- * it counts and writes. PROGRAM is its source, IS_NAME which feature. Each word is one call, its
- * numbers by comma; "full" has no table take a new key, "full ring" no record. At the end: the
- * counters, tables by key (in hexadecimal), the histogram, the records.
+ * One variant of one feature's program as it stands, compiled for this machine and called as its hook would. What
+ * the verifier and a kernel make of it is for the tests that load it; here is what it counts and writes. PROGRAM
+ * is its source, IS_NAME which feature. Each word is one call, its numbers by comma; "full" has no table take a
+ * new key, "full ring" no record. At the end: the counters, tables by key (in hexadecimal), the histogram.
  */
+/* clang-format on */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
