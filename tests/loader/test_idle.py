@@ -67,14 +67,6 @@ def test_it_wakes_as_often_as_asked_and_three_times_in_the_watchdogs_time(
     assert timers(service) == {MONOTONIC: tick}
 
 
-def test_its_second_thread_has_no_heap_of_its_own(service: Service) -> None:
-    """One would take 64 MiB of addresses."""
-    service.start_settled()
-    status = Path(f"/proc/{service.pid}/status").read_text(encoding="utf-8")
-    numbers = dict(re.findall(r"^(\w+):\s+(\d+)", status, re.M))
-    assert numbers["Threads"] == "2" and int(numbers["VmSize"]) < 64 * 1024
-
-
 def test_what_it_says_at_its_start_and_end(service: Service) -> None:
     service.start_settled()
     assert service.stop() == 0
