@@ -219,8 +219,14 @@ int main(int argc, char **argv) {
 		text = ef_metrics_text(&snapshot, &size);
 	else if (!strcmp(argv[1], "programs"))
 		text = ef_status_programs(&snapshot, &size);
-	else
-		text = json_dumps(ef_status_json(&snapshot), 0);
+	else {
+		json_t *status = ef_status_json(&snapshot);
+
+		text = json_dumps(status, 0);
+		json_decref(status);
+	}
 	fputs(text, stdout);
+	free(text);
+	ef_bag_clear(&series.totals);
 	return 0;
 }

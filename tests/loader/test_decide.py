@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
+from tests.loader.drivers import LOADER, ask, build
+
 pytestmark = pytest.mark.apart
 
-ROOT = Path(__file__).resolve().parents[2]
-LOADER = ROOT / "bpf/loader"
 # What ef_decide() calls, and what that calls; the linker leaves out the rest of these files.
 NEEDED = ("base/*.c", "bundle/contract.c", "bundle/signal.c", "bundle/standing.c", "control/desired.c",
           "control/inputs.c", "control/lease.c", "control/orders.c", "feature/decide.c", "feature/degrade.c",
@@ -93,18 +92,12 @@ CASES = [
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ef_decide() by itself: no BPF object, no descriptor and no thread are linked in."""
-    binary = tmp_path_factory.mktemp("decide") / "decide"
-    sources = [ROOT / "tests/loader/decide_driver.c", *(path for name in NEEDED for path in sorted(LOADER.glob(name)))]
-    command = ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-iquote", str(LOADER)]
-    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *map(str, sources), "-o", str(binary)]
-    subprocess.run([*command, "-ljansson", "-lsodium"], check=True)
-    return binary
+    return build(tmp_path_factory.mktemp("decide"), "decide", NEEDED)
 
 
 def decide(driver: Path, case: str) -> list[str]:
     """[act, state, code, wanted, sentence…]"""
-    done = subprocess.run([str(driver), *case.split()], check=True, capture_output=True, text=True)
-    return done.stdout.split()
+    return ask(driver, *case.split()).split()
 
 
 @pytest.mark.parametrize(("case", "act", "state", "code"), CASES, ids=[case or "nothing" for case, *_ in CASES])

@@ -77,6 +77,8 @@ def test_an_order_is_obeyed_while_the_disk_hangs(service: Service, own_disk: Pat
     hold_up(service, own_disk)
     path = service.order("global")
     wait_detached(links, "the links go although the loader hangs")
+    # The guard did that, without a heap of its own: one takes 64 MiB of addresses.
+    assert int(Path(f"/proc/{service.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE") < 64 << 20
     subprocess.run(["fsfreeze", "-u", str(own_disk)], check=True)
     for name in BOTH:
         counters = service.wait_state(name, "killed")["counters"]

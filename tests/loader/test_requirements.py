@@ -23,6 +23,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.contract.requirements i
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import KERNEL_READERS
 
+from tests.loader.drivers import build
 from tests.loader.objects import contract, variant
 from tests.support.requirement_cases import ALTERNATIVES, CASES
 
@@ -37,14 +38,7 @@ EACH_CASE = pytest.mark.parametrize(("text", "code"), CASES.items(), ids=[ascii(
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The loader's own sources, with UBSan and ASan."""
-    binary = tmp_path_factory.mktemp("requirements") / "requirements"
-    sources = [ROOT / "tests/loader/requirement_driver.c"]
-    sources += [path for name in NEEDED for path in sorted(LOADER.glob(name))]
-    command = ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-iquote", str(LOADER)]
-    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-format-truncation"]
-    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *map(str, sources), "-o", str(binary)]
-    subprocess.run([*command, "-ljansson", "-lsodium"], check=True)
-    return binary
+    return build(tmp_path_factory.mktemp("requirement"), "requirement", NEEDED)
 
 
 def told(driver: Path, *arguments: str, given: str = "") -> str:

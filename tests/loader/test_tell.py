@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.loader.drivers import ask, build
+
 pytestmark = pytest.mark.apart
 
-ROOT = Path(__file__).resolve().parents[2]
-LOADER = ROOT / "bpf/loader"
 # What renders, and what that calls; the linker leaves out the rest of these files.
 NEEDED = ("base/*.c", "tell/metrics.c", "tell/labelled.c", "tell/signals.c", "tell/status.c", "bundle/contract.c",
           "bundle/signal.c", "bundle/standing.c", "bundle/bundle.c", "control/orders.c", "control/lease.c",
@@ -34,16 +33,7 @@ BARE = {"stats_enabled": 0, "clock_unknown": 1, "trust_withdrawn": 1, "desired_e
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    binary = tmp_path_factory.mktemp("tell") / "tell"
-    sources = [ROOT / "tests/loader/tell_driver.c", *(path for name in NEEDED for path in sorted(LOADER.glob(name)))]
-    command = ["gcc", "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-iquote", str(LOADER)]
-    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", *map(str, sources), "-o", str(binary)]
-    subprocess.run([*command, "-lbpf", "-lelf", "-lz", "-ljansson", "-lsodium"], check=True)
-    return binary
-
-
-def ask(driver: Path, *words: str) -> str:
-    return subprocess.run([str(driver), *words], check=True, capture_output=True, text=True).stdout
+    return build(tmp_path_factory.mktemp("tell"), "tell", NEEDED)
 
 
 def samples(driver: Path, *words: str) -> dict[str, str]:
@@ -254,4 +244,4 @@ def test_the_budget_in_the_status_has_what_was_used_beside_its_limit(driver: Pat
 
 
 def test_the_list_of_programs_has_only_those_that_the_kernel_knows(driver: Path) -> None:
-    assert ask(driver, "programs") == "71 0123456789abcdef one p\n"
+    assert ask(driver, "programs") == "71 0123456789abcdef one p"

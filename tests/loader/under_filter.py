@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""under_filter.py CALL,CALL… COMMAND…: run a command that has these system calls and no others, as a unit has it."""
+"""under_filter.py CALL,CALL… COMMAND…: run a command that has these system calls and no others, as a unit has it.
+
+!CALL,CALL…: all but these.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,12 @@ def main(calls: str, *command: str) -> None:
         ctypes.c_void_p,
     ]
     lib.seccomp_load.argtypes = [ctypes.c_void_p]
-    context = lib.seccomp_init(REFUSE)
-    for name in calls.split(","):
+    others, these = (ALLOW, REFUSE) if calls.startswith("!") else (REFUSE, ALLOW)
+    context = lib.seccomp_init(others)
+    for name in calls.removeprefix("!").split(","):
         number = lib.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0 and lib.seccomp_rule_add_array(context, ALLOW, number, 0, None):
-            sys.exit(f"under_filter: {name} cannot be allowed")
+        if number >= 0 and lib.seccomp_rule_add_array(context, these, number, 0, None):
+            sys.exit(f"under_filter: no rule can be made of {name}")
     if lib.seccomp_load(context):
         sys.exit("under_filter: the filter cannot be loaded")
     os.execv(command[0], command)

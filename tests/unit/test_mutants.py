@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ def test_the_rules_for_c(text: str, expected: set[tuple[str, str]]) -> None:
 )  # fmt: skip
 def test_the_rules_for_shell(text: str, expected: set[tuple[str, str]]) -> None:
     assert shell(text) == expected
+
+
+def test_a_condition_in_c_ends_on_its_line() -> None:
+    text = "\tif (a)\n\t\tf(b,\n\t\t  c);\n}\n\nint g(void) {\n"
+    negated = [after for operator, after in c(text) if operator == "negated_condition"]
+    assert negated == [text.replace("if (a)", "if (!(a))")]
 
 
 PLAY = """\
@@ -539,3 +546,72 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
             assert ("over" in named) is (times == 4)
             assert any(path == "playbooks/a.yml" for _test, path, _name in known["tests/test_small.py"]["seen"])
     assert (small / "plugins/small.py").read_text() == PRODUCT
+
+
+LEAVES = """\
+import pathlib
+import subprocess
+
+
+def test_leaves():
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    pathlib.Path("../left").write_text(str(process.pid))
+    if pathlib.Path("../hang").exists():
+        process.wait()
+"""
+RUNS = """\
+import pathlib, sys
+from tools.mutants.copy import adopt, copied
+adopt()
+with copied(pathlib.Path(sys.argv[1])) as copy:
+    for limit in (60, 3):
+        print(copy.run(["tests/test_small.py"], limit).ended, (copy.root.parent / "left").read_text(), flush=True)
+        (copy.root.parent / "hang").touch()
+"""
+
+
+def test_what_a_run_leaves_behind_is_ended_with_it(small: Path) -> None:
+    """In a session of its own, after a good end and after a hang."""
+    (small / "tests/test_small.py").write_text(LEAVES)
+    command = [sys.executable, "-c", RUNS, str(small)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    (passed, first), (hung, second) = (line.split() for line in done.stdout.splitlines())
+    assert (passed, hung) == ("passed", "hung")
+    assert not Path(f"/proc/{first}").exists() and not Path(f"/proc/{second}").exists()
+
+
+MAKEFILE = """\
+BUILD := $(abspath ../build)
+all: $(BUILD)/loader-obj/x.o $(BUILD)/loader-obj/y.o
+$(BUILD)/loader-obj/%.o: %.c
+\techo built >>$@
+-include $(BUILD)/loader-obj/x.d
+"""
+
+
+def test_the_copy_builds_only_what_a_fault_changed(small: Path) -> None:
+    objects = small / "build/loader-obj"
+    objects.mkdir(parents=True)
+    (small / "bpf").mkdir()
+    for name, text in {"Makefile": MAKEFILE, "x.c": "x", "y.c": "y", "x.h": "h"}.items():
+        (small / "bpf" / name).write_text(text)
+    (small / ".gitignore").write_text("build/\n")
+    for words in (
+        ["add", "bpf", ".gitignore"],
+        ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "-m", "y"],
+    ):
+        subprocess.run(["git", "-C", str(small), *words], check=True)
+    subprocess.run(["make", "-s", "-C", str(small / "bpf")], check=True)
+    (objects / "x.d").write_text(f"{objects}/x.o: x.c x.h\nx.h:\n")
+
+    def built(copy: Copy) -> list[int]:
+        assert copy.builds()
+        return [(copy.root / f"build/loader-obj/{name}.o").read_text().count("built") for name in "xy"]
+
+    with copied(small) as copy:
+        assert built(copy) == [1, 1]
+        copy.write("bpf/x.h", "other")
+        assert built(copy) == [2, 1]
+        copy.write("bpf/y.c", "other")
+        assert built(copy) == [2, 2]
+    assert (objects / "x.o").read_text() == "built\n"

@@ -60,6 +60,7 @@ def run(host: Path, from_digest: str | None = None, shell: str = "sh", lock_seco
     env = {**os.environ, "PATH": f"{host / 'bin'}:{os.environ['PATH']}", "HOST": str(host),
            "CALLS": str(host / "calls"), **more}  # fmt: skip
     done = subprocess.run([*shell.split(), "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if '"ok":true' in done.stdout else 1), done.stdout
     return kill_answer.parse_answer({"stdout": done.stdout, "stderr": done.stderr, "rc": done.returncode})
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from tools.mutants import areas, choose, report, seen
 from tools.mutants.areas import ROOT, Area
-from tools.mutants.copy import Copy, copied
+from tools.mutants.copy import Copy, adopt, copied
 from tools.mutants.fault import Fault
 
 OUT = ROOT / "build" / "mutants"
@@ -182,6 +182,9 @@ def close(tried: list[dict[str, Any]], accepted: list[dict[str, Any]], given: ar
 
 def main(words: list[str]) -> int:
     given = options(words)
+    adopt()
+    # Whoever stops the run by a signal gets the same end as by Ctrl-C: no test and no copy stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     picked = {name: restricted(area, given.tests) for name, area in chosen(areas.read(), given.area).items()}
     accepted = accepted_entries()
     OUT.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from tools.mutants.fault import Fault
 # A cached compilation is told from its source by whole seconds and size: a fault needs a second of its own.
 FIRST_TIME = 1_000_000_000
 NOT_FOUND = 4
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class Ran(NamedTuple):
@@ -41,11 +43,23 @@ class Copy:
                 shutil.copy2(source / name, self.root / name)
             elif name:
                 (self.root / name).unlink(missing_ok=True)
-        for name in ("loader", "features"):
-            if (source / "build" / name).is_dir():
-                shutil.copytree(source / "build" / name, self.root / "build" / name)
+        self._take_build()
         if not (self.root / ".cache").exists() and Path(sys.prefix).name == "venv":
             (self.root / ".cache").symlink_to(Path(sys.prefix).parent)
+
+    def _take_build(self) -> None:
+        """What is built already, as old as there and beside sources as old as there: make builds only what it must."""
+        for name in ("loader", "loader-obj", "features", "driver-obj"):
+            if (self.source / "build" / name).is_dir():
+                shutil.copytree(self.source / "build" / name, self.root / "build" / name)
+        for depends in (self.root / "build").glob("*-obj/**/*.d"):
+            had = depends.stat()
+            text = depends.read_text(encoding="utf-8").replace(f"{self.source}/", f"{self.root}/")
+            depends.write_text(text, encoding="utf-8")
+            os.utime(depends, ns=(had.st_atime_ns, had.st_mtime_ns))
+        for name in _git("-C", str(self.root), "ls-files", "-z", "bpf", "tests/loader").split("\0"):
+            if name and (self.source / name).is_file():
+                shutil.copystat(self.source / name, self.root / name)
 
     def text(self, path: str) -> str:
         return (self.root / path).read_text(encoding="utf-8")
@@ -95,6 +109,7 @@ class Copy:
         listed = self.root.parent / "tests.txt"
         listed.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
         began = time.monotonic()
+        others = _children()
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *options, f"@{listed}"]
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as out:
             process = subprocess.Popen(
@@ -106,9 +121,7 @@ class Copy:
             except subprocess.TimeoutExpired:
                 return Ran("hung", "", time.monotonic() - began)
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(process, others)
             out.seek(0)
             said = out.read()
         if code == NOT_FOUND and any("::" in test for test in tests):
@@ -116,6 +129,32 @@ class Copy:
             return self.run(list(dict.fromkeys(test.split("::")[0] for test in tests)), limit, *options, **variables)
         failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.M)
         return Ran("failed" if code else "passed", failed.group(1) if failed else "", time.monotonic() - began)
+
+
+def adopt() -> None:
+    """Make what a run's processes leave behind, whatever group they chose, children of this process."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _end(process: subprocess.Popen[bytes], others: list[int]) -> None:
+    """End a run and all that it started: a loader that stays would hold its programs under the next fault."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    while left := [pid for pid in _children() if pid not in others]:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    """Of this process; a child's own come here once that is gone."""
+    lists = [task / "children" for task in Path("/proc/self/task").iterdir()]
+    return [int(pid) for listed in lists for pid in listed.read_text(encoding="ascii").split()]
 
 
 @contextlib.contextmanager

@@ -43,7 +43,9 @@ C_RULES = [
     _rule("negated_condition", r"(?P<it>!)(?=[\w(*])", ""),
     # One line, so that its last bracket is the condition's.
     _rule(
-        "negated_condition", r"^\s*(?:else )?(?:if|while) \((?P<it>(?!!\w+\)$)[^!=]*)\)(?: \{)?$", lambda it: f"!({it})"
+        "negated_condition",
+        r"^\s*(?:else )?(?:if|while) \((?P<it>(?!!\w+\)$)[^!=\n]*)\)(?: \{)?$",
+        lambda it: f"!({it})",
     ),
     _rule("dropped_return", r"^\s*return (?P<it>(?!0;|false;|NULL;)[^;{}]+);$", "0"),
     _rule("dropped_statement", r"^\t+(?P<it>(?!return|break|goto|if|for|while|switch)\w+\([^;{}]*\);)$", ";"),

@@ -83,7 +83,9 @@ def complete(stored: Path, copy: Copy, tests: Mapping[str, bool], say: Callable[
                 f"recorded {test}: {len(known[test]['ends'])} tests"
                 + "".join(f"\n  fails without a fault, not used: {name}" for name in bad)
             )
-            stored.write_text(json.dumps(known), encoding="utf-8")
+            # Another run may have recorded others meanwhile.
+            there = json.loads(stored.read_bytes()) if stored.exists() else {}
+            stored.write_text(json.dumps({**there, test: known[test]}), encoding="utf-8")
     return known
 
 
