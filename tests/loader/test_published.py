@@ -65,8 +65,9 @@ def test_one_event_in_so_many_is_told_as_the_wish_or_else_the_contract_says(
     subprocess.run(["sh", "-c", f"i=0; while [ $i -lt {COUNT} ]; do /bin/true; i=$((i + 1)); done"], check=True)
 
     def done() -> dict[str, int] | None:
+        # Others execute meanwhile, so that something may be in flight in every account.
         now = service.feature(EXEC)["counters"]
-        return now if now["produced"] - before["produced"] >= COUNT and not now["in_flight"] else None
+        return now if now["produced"] - before["produced"] >= COUNT else None
 
     after: dict[str, int] = wait_for(done, "every exec is counted")
     assert total(after) == after["produced"]
