@@ -21,7 +21,7 @@ static int rest(struct ef_live *live, char **word) {
 	struct ef_reason why;
 
 	ef_reason_set(&why, word[1], "because");
-	return ef_apply_rest(&service, live, (enum ef_state)atoi(word[0]), &why);
+	return ef_apply_off(&service, live, (enum ef_state)atoi(word[0]), &why);
 }
 
 int main(int argc, char **argv) {

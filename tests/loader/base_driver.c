@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bag.h"
+#include "base/dict.h"
 #include "base/budgets.h"
 #include "base/digest.h"
 #include "base/json.h"
@@ -252,16 +252,16 @@ static void do_hex(char **word) {
 static void do_bag(char **word) {
 	size_t max = strtoul(word[0], NULL, 10), n = strtoul(word[1], NULL, 10), taken = 0,
 	       right = 0;
-	struct ef_bag bag;
+	struct ef_dict bag;
 
 	memset(&bag, 0xa5, sizeof(bag));
-	ef_bag_init(&bag, max);
+	ef_dict_init(&bag, max);
 	for (int turn = 0; turn < 2; turn++)
 		for (size_t i = 0; i < n; i++) {
 			char key[32];
 			/* One key is the beginning of another. */
 			size_t size = (size_t)snprintf(key, sizeof(key), "%zu", i);
-			uint64_t *value = ef_bag_need(&bag, key, size);
+			uint64_t *value = ef_dict_need(&bag, key, size);
 
 			if (value && !turn && !*value)
 				taken++;
@@ -271,13 +271,13 @@ static void do_bag(char **word) {
 	for (size_t i = 0; i < n; i++) {
 		char key[32];
 		uint64_t *value =
-		    ef_bag_find(&bag, key, (size_t)snprintf(key, sizeof(key), "%zu", i));
+		    ef_dict_find(&bag, key, (size_t)snprintf(key, sizeof(key), "%zu", i));
 
 		right += value && *value == 2 * (i + 1);
 	}
 	printf("%zu %zu %zu", taken, right, bag.n);
-	ef_bag_clear(&bag);
-	printf(" %zu %d\n", bag.n, ef_bag_find(&bag, "0", 1) != NULL);
+	ef_dict_clear(&bag);
+	printf(" %zu %d\n", bag.n, ef_dict_find(&bag, "0", 1) != NULL);
 }
 
 static void do_log(char **word) {

@@ -107,7 +107,7 @@ static void do_notice(int n, char **word) {
 			continue;
 		}
 		fairness.thinned = strtoull(colon + 1, NULL, 10);
-		printf("%s", said[ef_fairness_look(&fairness, now)]);
+		printf("%s", said[ef_fairness_check(&fairness, now)]);
 		printf(" %d\n", fairness.active);
 	}
 }
@@ -126,7 +126,7 @@ static void do_looks(int n, char **word) {
 			ef_backpressure_forget(&state);
 			continue;
 		}
-		printf("%s", said[ef_backpressure_look(&state, &strain)]);
+		printf("%s", said[ef_backpressure_check(&state, &strain)]);
 		printf(" %u %" PRIu32 " %" PRIu64 "\n", state.level,
 		       ef_backpressure_thinning(&state), state.at.dropped);
 	}

@@ -32,7 +32,7 @@
 #include "feature/snapshot.h"
 #include "kernel/bpflog.h"
 #include "kernel/hook.h"
-#include "kernel/walk.h"
+#include "kernel/mapread.h"
 
 #define CPUS 3
 
@@ -381,15 +381,15 @@ static void do_walk(int n, char **word) {
 	bucket = strchr(word[0], ',') ? atoi(strchr(word[0], ',') + 1) : 0;
 	batch = atoi(word[0]);
 	add_maps(n - 1, word + 1);
-	err = ef_walk((const struct bpf_map *)maps, on_entry, NULL);
+	err = ef_mapread((const struct bpf_map *)maps, on_entry, NULL);
 	printf("%s %d %" PRId64 "\n", err ? strerrorname_np(-err) : "0",
-	       ef_walk_can((const struct bpf_map *)maps),
+	       ef_mapread_can((const struct bpf_map *)maps),
 	       ef_map_entries((const struct bpf_map *)maps));
 }
 
 static void do_can(int n, char **word) {
 	add_maps(n, word);
-	printf("%d\n", ef_walk_can((const struct bpf_map *)maps));
+	printf("%d\n", ef_mapread_can((const struct bpf_map *)maps));
 }
 
 static void do_attach(int n, char **word) {

@@ -227,6 +227,6 @@ int main(int argc, char **argv) {
 	}
 	fputs(text, stdout);
 	free(text);
-	ef_bag_clear(&series.totals);
+	ef_dict_clear(&series.totals);
 	return 0;
 }

@@ -336,7 +336,7 @@ def test_a_line_of_the_log_for_people_and_for_the_journal(driver: Path) -> None:
 
 def test_what_nobody_reads_is_lost_counted_and_told_once(driver: Path) -> None:
     assert ask(driver, "lost").splitlines() == [
-        "ebpf-loader: 2 messages were lost: nobody read them", "ebpf-loader: three", "ebpf-loader: four"
+        "ebpf-loader: 2 messages were lost: no one read them", "ebpf-loader: three", "ebpf-loader: four"
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tests.loader.objects import bundle_of, compile_source, contract, variant
 
 NEEDED = ("base/*.c", "bundle/*.c", "cmd/check.c", "feature/*.c", "events/*.c", "control/*.c",
           *(f"kernel/{name}.c" for name in ("format", "labels", "bpflog", "proof", "hook", "require", "requirement",
-          "bpfnames", "kernel", "probe", "walk", "privilege")))  # fmt: skip
+          "bpfnames", "kernel", "probe", "mapread", "privilege")))  # fmt: skip
 SOURCE = """
 #include "ef_kernel.h"
 #include <bpf/bpf_helpers.h>

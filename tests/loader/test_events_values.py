@@ -503,7 +503,7 @@ def test_a_reader_that_is_not_there_is_asked_for_once_a_second(driver: Path, tmp
     make = f"!{sys.executable} -c 'import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).bind(\"{path}\")'"
     nobody = ["add:1:x", "flush"]
     assert said(driver, DATAGRAM, path, *nobody, *nobody, "wait", *nobody) == [
-        f"ebpf-loader: nobody takes events at {path}: No such file or directory; they are dropped and counted until "
+        f"ebpf-loader: no reader takes events at {path}: No such file or directory; they are dropped and counted until "
         "somebody does"
     ]
     assert sink(driver, DATAGRAM, path, *nobody, *nobody)[-1] == "0/2"
@@ -531,7 +531,7 @@ def test_a_reader_that_goes_is_said_and_what_it_did_not_take_dropped(driver: Pat
                    "flush", "add:1:z", "flush"]  # fmt: skip
         done = subprocess.run(command, check=True, capture_output=True, text=True, pass_fds=[made.fileno()], timeout=30)
     assert done.stdout.splitlines() == ["0/0", "1/0", "1/0", "1/0", "1/1", "1/1", "1/2", "1/2"]
-    assert done.stderr.count("nobody takes events") == 1
+    assert done.stderr.count("no reader takes events") == 1
 
 
 def test_the_journal_gets_fields_at_its_own_place(driver: Path, tmp_path: Path) -> None:

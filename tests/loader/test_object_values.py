@@ -14,7 +14,7 @@ from tests.loader.drivers import ask, build
 NEEDED = ("base/*.c", "feature/*.c", "events/*.c", "control/*.c", "bundle/contract.c", "bundle/signal.c",
           "bundle/standing.c", "bundle/variants.c", "bundle/bundle.c", "kernel/format.c", "kernel/labels.c",
           "kernel/bpflog.c", "kernel/proof.c", "kernel/hook.c", "kernel/require.c", "kernel/requirement.c",
-          "kernel/bpfnames.c", "kernel/kernel.c", "kernel/probe.c", "kernel/walk.c")  # fmt: skip
+          "kernel/bpfnames.c", "kernel/kernel.c", "kernel/probe.c", "kernel/mapread.c")  # fmt: skip
 HASH, ARRAY, PERF, PERCPU_HASH, PERCPU_ARRAY, LRU, LRU_PERCPU, RING = 1, 2, 4, 5, 6, 9, 10, 27
 HISTOGRAM, COUNTERS = "0", "2"
 
