@@ -9,6 +9,8 @@ import pytest
 
 from tests.loader.drivers import ask, build
 
+pytestmark = pytest.mark.apart
+
 NEEDED = [f"{folder}/*.c" for folder in ("base", "bundle", "control", "events", "feature", "kernel", "run", "tell")]
 OFF, ATTACHED, KILLED, DISABLED, SHED = "01234"
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.loader.drivers import ask, build, run
 
+pytestmark = pytest.mark.apart
+
 LIMIT = 4 << 20
 
 

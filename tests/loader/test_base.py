@@ -13,6 +13,8 @@ import pytest
 
 from tests.loader.drivers import ask, build, run
 
+pytestmark = pytest.mark.apart
+
 OTHER_USER = 12345
 
 

@@ -15,6 +15,8 @@ from tests.loader.bundles import Bundle, Trust
 from tests.loader.drivers import build
 from tests.loader.objects import bundle_of, compile_source, contract, variant
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "bundle/*.c", "cmd/check.c", "feature/*.c", "events/*.c", "control/*.c",
           *(f"kernel/{name}.c" for name in ("format", "labels", "bpflog", "proof", "hook", "require", "requirement",
           "bpfnames", "kernel", "probe", "mapread", "privilege")))  # fmt: skip

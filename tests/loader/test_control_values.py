@@ -15,6 +15,8 @@ from tests.loader.drivers import ask, build
 from tests.support.odd_documents import DESIRED, LEASE, Odd
 from tests.support.odd_orders import ORDERS, named
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "control/*.c", "bundle/bundle.c", "kernel/kernel.c")
 DIGEST, OTHER = "a" * 64, "b" * 64
 

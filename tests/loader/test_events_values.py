@@ -15,6 +15,8 @@ import pytest
 
 from tests.loader.drivers import ask, build, run
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "events/aggregate.c", "events/backpressure.c", "events/cursor.c", "events/fairness.c",
           "events/sink*.c", "kernel/format.c", "kernel/kernel.c")  # fmt: skip
 JSONL, JOURNAL, DATAGRAM, COUNT = "0123"

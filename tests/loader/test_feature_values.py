@@ -10,6 +10,8 @@ import pytest
 
 from tests.loader.drivers import ask, build
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "bundle/contract.c", "feature/budget.c", "feature/degrade.c", "feature/measure.c",
           "feature/snapshot.c")  # fmt: skip
 SECOND = 10**9

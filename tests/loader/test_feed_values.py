@@ -11,6 +11,8 @@ import pytest
 
 from tests.loader.drivers import build, run
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "events/aggregate.c", "events/feed.c", "events/perf.c", "events/cursor.c", "events/sink*.c",
           "kernel/format.c", "kernel/kernel.c")  # fmt: skip
 # A record of 16 bytes and what stands before it.

@@ -13,6 +13,8 @@ import pytest
 
 from tests.loader.drivers import ROOT, ask
 
+pytestmark = pytest.mark.apart
+
 ARCH = {"x86_64": "x86", "aarch64": "arm64"}[platform.machine()]
 
 

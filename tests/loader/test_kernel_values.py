@@ -13,6 +13,8 @@ import pytest
 
 from tests.loader.drivers import ask, build, run
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", *(f"kernel/{name}.c" for name in ("format", "labels", "bpflog", "proof", "hook", "require",
           "requirement", "bpfnames", "kernel", "probe")))  # fmt: skip
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.loader.drivers import ask, build
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "feature/*.c", "events/*.c", "control/*.c", "bundle/contract.c", "bundle/signal.c",
           "bundle/standing.c", "bundle/variants.c", "bundle/bundle.c", "kernel/format.c", "kernel/labels.c",
           "kernel/bpflog.c", "kernel/proof.c", "kernel/hook.c", "kernel/require.c", "kernel/requirement.c",

@@ -14,6 +14,8 @@ from tests.loader.bundles import Bundle, Trust, make_bundle
 from tests.loader.drivers import build
 from tests.loader.service import contract_of
 
+pytestmark = pytest.mark.apart
+
 NEEDED = ("base/*.c", "bundle/*.c", "cmd/verify.c", "kernel/kernel.c", "kernel/bpfnames.c", "kernel/requirement.c")
 
 
