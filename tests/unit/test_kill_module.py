@@ -132,7 +132,7 @@ def test_left_of_a_feature_is_what_it_had_or_what_no_other_is_known_to_have() ->
     every = [program(1, "ef_one"), program(2, "ef_two"), program(7, "ef_seven")]
 
     def left(names: set[str], has_list: bool) -> list[int]:
-        return [one.id for one in evidence.left_of(every, ["probe"], names, LISTED if has_list else [], has_list)]
+        return [one.id for one in evidence.remaining_of(every, ["probe"], names, LISTED if has_list else [], has_list)]
 
     assert left(set(), True) == [1, 7]
     assert left({"ef_seven"}, True) == [1, 7]

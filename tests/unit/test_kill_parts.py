@@ -191,7 +191,7 @@ def test_a_program_is_known_by_its_tag_and_name_which_the_kernel_may_have_cut(
 
 def test_without_a_list_it_is_said_that_all_programs_count(root: Path) -> None:
     told = "; the loader keeps no list of its programs, so all count"
-    body = "one=ab:ef_x:1:0 tag=ab name=ef_x uid= known=false; is_left; echo $note"
+    body = "one=ab:ef_x:1:0 tag=ab name=ef_x uid= known=false; is_counted; echo $note"
     assert sh(root, "evidence", body) == told
     assert sh(root, "evidence", body.replace("uid=", "uid= listed=true")) == ""
 

@@ -150,7 +150,7 @@ def params(folder: Path, **changes: Any) -> dict[str, Any]:
         ({"compatibility": {"summary": [], "known_disabled": []}}, None),
         ({"compatibility": {"summary": []}}, "compatibility: needs exactly"),
         ({"compatibility": {"summary": [], "known_disabled": []}, "matrix": "m"}, "compatibility: is given beside"),
-        ({"btf_dirs": ["/nowhere"]}, "btf_dirs: /nowhere is no folder"),
+        ({"btf_dirs": ["/nowhere"]}, "btf_dirs: /nowhere is not a folder"),
         ({"source": "/nowhere"}, "source: /nowhere has no Makefile"),
     ],
 )
@@ -243,7 +243,7 @@ def test_what_a_build_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cha
     monkeypatch.setattr(bundle_build, "existing_bundle", lambda _output: there)
     monkeypatch.setattr(bundle_build.writer, "build", lambda _order: built("1.0.0"))
     monkeypatch.setattr(bundle_build, "judge_output", lambda *_given: changed or there is None)
-    monkeypatch.setattr(bundle_build, "make_order", lambda *_given: None)
+    monkeypatch.setattr(bundle_build, "make_request", lambda *_given: None)
     monkeypatch.setattr(bundle_build, "btf_entries", lambda _built: [])
     given = params(tmp_path, output=str(tmp_path / "b.tar"), build_dir=None, force=False)
     found = bundle_build.run(SimpleNamespace(params=given, check_mode=True))
