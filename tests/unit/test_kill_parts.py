@@ -168,7 +168,7 @@ def test_a_thousand_programs_of_the_lists_are_noted_and_no_more(root: Path) -> N
     ],
 )
 def test_what_counts_as_left(root: Path, one: str, whole: str, more: str, left: bool) -> None:
-    body = f"uid=\n{more}\none={one} tag={one.split(':')[0]} name={one.split(':')[1]}\nis_left && echo left\n:"
+    body = f"uid=\n{more}\none={one} tag={one.split(':')[0]} name={one.split(':')[1]}\nis_counted && echo left\n:"
     assert sh(root, "evidence", body, whole=whole) == ("left" if left else "")
 
 
@@ -210,7 +210,7 @@ def test_what_bpftool_shows_is_read(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("n", "shown"), [(0, ""), (1, " w1"), (20, None), (21, "and 1 more"), (45, "and 25 more")])
-def test_at_most_twenty_of_what_is_left_are_shown(root: Path, n: int, shown: str | None) -> None:
+def test_at_most_twenty_of_what_is_counted_are_shown(root: Path, n: int, shown: str | None) -> None:
     words = [f"w{at}" for at in range(1, n + 1)]
     told, _, left = sh(root, "evidence", f'still=" {" ".join(words)}"; count; echo "$shown|$left"').partition("|")
     assert left == str(n)
@@ -428,7 +428,7 @@ def test_a_list_that_the_kernel_does_not_give_whole_is_a_failure(capsys: pytest.
         assert lines(Kernel({3: (TAGS[0], "ef_x", 0), 4: (word, "y", 0)}), capsys) == ([f"{TAGS[0]} ef_x 3 0"], 1)
 
 
-def test_a_program_that_went_meanwhile_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_that_went_meanwhile_is_counted_out(capsys: pytest.CaptureFixture[str]) -> None:
     kernel = Kernel({3: (TAGS[0], "ef_x", 0)})
     names = program(bpf=kernel.bpf)
     names["show"](5)
