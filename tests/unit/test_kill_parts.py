@@ -228,6 +228,45 @@ def test_names_of_a_features_programs_come_from_its_contracts_in_both_releases(r
     assert sh(root, "evidence", body, features="g") == "false"
 
 
+# The answer, and who gives it when the work does not.
+
+SUPERVISED = """\
+deadline=2 exit_yes=0 exit_no=1 escalated=false
+nap() { sleep 0.05; }
+elapsed() { cs=0; }
+answer() {
+	echo "$1: $2"
+	[ "$1" = true ] && exit "$exit_yes"
+	exit "$exit_no"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "said", "code"),
+    [
+        ("answer true done", "true: done", 0),
+        ("answer false no", "false: no", 1),
+        ("exit 3", "false: not confirmed: the search on this host ended by itself with status 3", 1),
+        ("exit 0", "false: not confirmed: the search on this host ended by itself with status 0", 1),
+        ("kill -9 $me", "false: not confirmed: the search on this host ended by itself with status 137", 1),
+        ("exec sleep 60", "false: not confirmed within @DEADLINE@ s: the search on this host did not end in time", 1),
+        # A signal does not end the wait, and is known where the work is.
+        ('kill -USR1 $me; sleep 0.2; answer true "$escalated"', "true: true", 0),
+    ],
+)
+def test_one_answer_is_given_whatever_the_work_does(work: str, said: str, code: int) -> None:
+    script = (
+        SUPERVISED
+        + (PARTS / "supervise.sh").read_text(encoding="utf-8")
+        + f"work() {{ begin_work; {work}; }}\nsupervise\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=20
+    )
+    assert (done.stdout.splitlines(), done.returncode) == ([said], code)
+
+
 # What this host has of the kind that was named.
 
 
