@@ -30,7 +30,9 @@ nap() { sleep 0.05; }
 
 def sh(root: Path, parts: str, body: str, whole: str = "false", features: str = "") -> str:
     """What the body prints, with the functions of these parts."""
-    texts = [(PARTS / f"{name}.sh").read_text(encoding="utf-8") for name in parts.split()]
+    # What a part does by itself, behind its functions, is left out.
+    texts = [(PARTS / f"{name}.sh").read_text(encoding="utf-8").partition("\n# The order comes first")[0] + "\n"
+             for name in parts.split()]  # fmt: skip
     given = f'root={root}\nwhole={whole}\nfeatures="{features}"\nfamilies=\n'
     script = given + BEGIN + "".join(texts) + body
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=20)
@@ -265,6 +267,34 @@ def test_one_answer_is_given_whatever_the_work_does(work: str, said: str, code: 
         ["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=20
     )
     assert (done.stdout.splitlines(), done.returncode) == ([said], code)
+
+
+# Orders on disk.
+
+
+def test_orders_are_placed_each_once(root: Path) -> None:
+    folder = root / "new/kill.d"
+    body = f'orders="global feature.x"; changed=false; place {folder}; echo "$? $changed"; '
+    assert sh(root, "engage", body) == "0 true"
+    assert sorted(path.name for path in folder.iterdir()) == ["feature.x", "global"]
+    assert sh(root, "engage", body) == "0 false"
+    (folder / "global").unlink()
+    assert sh(root, "engage", body) == "0 true"
+    (root / "file").touch()
+    assert sh(root, "engage", body.replace(str(folder), f"{root}/file/kill.d")) == "1 false"
+
+
+@pytest.mark.parametrize("persistent", ["true", "false"])
+def test_orders_are_on_disk_when_each_is(root: Path, persistent: str) -> None:
+    etc = root / "etc/ebpf-fleet/kill.d"
+    body = f'orders="global feature.x"; persistent={persistent}; are_on_disk; echo $?'
+    for name in ("global", "feature.x"):
+        (etc / name).touch()
+    assert sh(root, "engage", body) == "0"
+    (etc / "global").unlink()
+    # They may come a little later, where they are to come at all.
+    late = f"(sleep 0.3; touch {etc}/global) >/dev/null & "
+    assert sh(root, "engage", late + body) == ("0" if persistent == "true" else "1")
 
 
 # What this host has of the kind that was named.
