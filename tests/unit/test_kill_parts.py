@@ -30,7 +30,9 @@ nap() { sleep 0.05; }
 
 def sh(root: Path, parts: str, body: str, whole: str = "false", features: str = "") -> str:
     """What the body prints, with the functions of these parts."""
-    texts = [(PARTS / f"{name}.sh").read_text(encoding="utf-8") for name in parts.split()]
+    # What a part does by itself, behind its functions, is left out.
+    texts = [(PARTS / f"{name}.sh").read_text(encoding="utf-8").partition("\n# The order comes first")[0] + "\n"
+             for name in parts.split()]  # fmt: skip
     given = f'root={root}\nwhole={whole}\nfeatures="{features}"\nfamilies=\n'
     script = given + BEGIN + "".join(texts) + body
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=20)
@@ -226,6 +228,73 @@ def test_names_of_a_features_programs_come_from_its_contracts_in_both_releases(r
     body = 'succeeds_within() { shift; "$@"; }\nnote_contracts; echo "$known$names"'
     assert sh(root, "evidence", body, features="f") == "true ef_a ef_b ef_c"
     assert sh(root, "evidence", body, features="g") == "false"
+
+
+# The answer, and who gives it when the work does not.
+
+SUPERVISED = """\
+deadline=2 exit_yes=0 exit_no=1 escalated=false
+nap() { sleep 0.05; }
+elapsed() { cs=0; }
+answer() {
+	echo "$1: $2"
+	[ "$1" = true ] && exit "$exit_yes"
+	exit "$exit_no"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "said", "code"),
+    [
+        ("answer true done", "true: done", 0),
+        ("answer false no", "false: no", 1),
+        ("exit 3", "false: not confirmed: the search on this host ended by itself with status 3", 1),
+        ("exit 0", "false: not confirmed: the search on this host ended by itself with status 0", 1),
+        ("kill -9 $me", "false: not confirmed: the search on this host ended by itself with status 137", 1),
+        ("exec sleep 60", "false: not confirmed within @DEADLINE@ s: the search on this host did not end in time", 1),
+        # A signal does not end the wait, and is known where the work is.
+        ('kill -USR1 $me; sleep 0.2; answer true "$escalated"', "true: true", 0),
+    ],
+)
+def test_one_answer_is_given_whatever_the_work_does(work: str, said: str, code: int) -> None:
+    script = (
+        SUPERVISED
+        + (PARTS / "supervise.sh").read_text(encoding="utf-8")
+        + f"work() {{ begin_work; {work}; }}\nsupervise\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=20
+    )
+    assert (done.stdout.splitlines(), done.returncode) == ([said], code)
+
+
+# Orders on disk.
+
+
+def test_orders_are_placed_each_once(root: Path) -> None:
+    folder = root / "new/kill.d"
+    body = f'orders="global feature.x"; changed=false; place {folder}; echo "$? $changed"; '
+    assert sh(root, "engage", body) == "0 true"
+    assert sorted(path.name for path in folder.iterdir()) == ["feature.x", "global"]
+    assert sh(root, "engage", body) == "0 false"
+    (folder / "global").unlink()
+    assert sh(root, "engage", body) == "0 true"
+    (root / "file").touch()
+    assert sh(root, "engage", body.replace(str(folder), f"{root}/file/kill.d")) == "1 false"
+
+
+@pytest.mark.parametrize("persistent", ["true", "false"])
+def test_orders_are_on_disk_when_each_is(root: Path, persistent: str) -> None:
+    etc = root / "etc/ebpf-fleet/kill.d"
+    body = f'orders="global feature.x"; persistent={persistent}; are_on_disk; echo $?'
+    for name in ("global", "feature.x"):
+        (etc / name).touch()
+    assert sh(root, "engage", body) == "0"
+    (etc / "global").unlink()
+    # They may come a little later, where they are to come at all.
+    late = f"(sleep 0.3; touch {etc}/global) >/dev/null & "
+    assert sh(root, "engage", late + body) == ("0" if persistent == "true" else "1")
 
 
 # What this host has of the kind that was named.
