@@ -315,7 +315,7 @@ CODE = Addition(
     edits={
         "bpf/loader/feature/decide.c": swap("\telse if (fall->shed)", '''\
 \telse if (inputs->wall_s > 4102444800)
-\t\tef_reason_set(rest_in(verdict, EF_STATE_OFF), "EF_CLOCK_BEYOND",
+\t\tef_reason_set(off_in(verdict, EF_STATE_OFF), "EF_CLOCK_BEYOND",
 \t\t\t      "this host's clock stands after 2099; set the clock");
 \telse if (fall->shed)'''),
         "tests/loader/test_decide.py": put("    # Budgets.\n", '''\
