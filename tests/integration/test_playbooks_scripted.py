@@ -16,6 +16,8 @@ from tests.integration.scripted import ROOT, Ended, inventory, played
 from tests.integration.test_playbooks import bundle  # noqa: F401
 from tests.integration.test_rollout_scripted import CAPABILITY, PREPARE
 
+pytestmark = pytest.mark.apart
+
 HOSTS = inventory(["w1", "w2", "w3"])
 LEFT_OUT = {"ebpf_fleet_hosts": "w1,w2,nobody"}
 TOLD = "ebpf_fleet_hosts: 'nobody' matches no host and no group; choose one of: all, ungrouped, w1, w2"
@@ -39,7 +41,7 @@ Refuse names that mean no host, and a play that leaves one out: ok w1>localhost
 Refuse values that cannot be used: ok w1>localhost
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok w1, ok w2, ok w3
 ebpf.fleet.prepare : Refuse a host without trust: ok w1, ok w2, ok w3
-ebpf.fleet.prepare : Refuse a policy that cannot be: ok w1, ok w2, ok w3
+ebpf.fleet.prepare : Refuse host limits that cannot be used: ok w1, ok w2, ok w3
 ebpf.fleet.prepare : Ask for the running kernel: skipping w1, skipping w2, skipping w3
 ebpf.fleet.prepare : Install BCC and the kernel's headers: skipping w1, skipping w2, skipping w3
 ebpf.fleet.prepare : Prepare user, directories, trust and unit: changed w1, changed w2, changed w3
@@ -88,7 +90,7 @@ PLAY Build and sign a release
 Refuse values that cannot be used: ok localhost
 Refuse a release without a version, a sequence or a key: ok localhost
 Compile, check and sign: ok localhost
-Say where the bundle is: ok localhost
+Print where the bundle is: ok localhost
 """)
     (call,) = ended.calls
     places = {name: os.path.realpath(call.arguments.pop(name)) for name in ("source", "build_dir", "output")}
@@ -165,13 +167,13 @@ def test_the_fleet_is_asked_and_each_page_is_written_once(tmp_path: Path, bundle
     assert ended.screen == shown(f"""
 PLAY Ask every host what it can run
 Refuse values that cannot be used: ok w1>localhost
-Refuse a place for the report that is none: ok w1>localhost
+Refuse a report path that cannot be written: ok w1>localhost
 Read the bundle: ok w1>localhost
 Refuse a bundle that cannot be used: skipping w1
 Ask for capabilities: ok w1, ok w2, ok w3
-Count the fleet: ok w1>localhost
+Sum up what the fleet can run: ok w1>localhost
 Write the answers: {", ".join(sorted(f"ok w1>localhost ({name})" for name in names))}
-Say what the fleet can run: ok w1>localhost
+Print what the fleet can run: ok w1>localhost
 Fail when a host did not answer: ok w1>localhost
 Fail when a name means no host, or a host was left out: ok w1>localhost
 """)
@@ -187,7 +189,7 @@ Fail when a name means no host, or a host was left out: ok w1>localhost
     # In UTC, whatever the controller's zone is.
     when = time.strptime(census["time"], "%Y-%m-%dT%H:%M:%SZ")
     assert -1 <= time.mktime((*when[:8], 0)) - time.timezone - before <= 300
-    assert "3 of 3 hosts" in ended.part("Say what the fleet can run") or "3 hosts" in ended.said
+    assert "3 of 3 hosts" in ended.part("Print what the fleet can run") or "3 hosts" in ended.said
 
 
 def test_without_bundle_and_report_only_the_kernels_are_told(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_without_bundle_and_report_only_the_kernels_are_told(tmp_path: Path) -> 
     assert ended.status == 0, ended.said
     (call,) = ended.calls
     assert call.arguments == {"contracts": [], "fallbacks": []}
-    for line in ("Refuse a place for the report that is none: skipping w1", "Read the bundle: skipping w1",
+    for line in ("Refuse a report path that cannot be written: skipping w1", "Read the bundle: skipping w1",
                  "Refuse a bundle that cannot be used: skipping w1"):  # fmt: skip
         assert line in ended.screen
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("scripted", "hosts.json")] == []
@@ -240,7 +242,7 @@ def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path:
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(("variables", "task", "sentence", "asked"), [
     ({"ebpf_fleet_bcc_fallback": "perhaps"}, "Refuse values that cannot be used", "EF_ARGUMENT: ", False),
-    ({"ebpf_fleet_report": "nowhere/fleet"}, "Refuse a place for the report that is none", "nowhere is not a folder",
+    ({"ebpf_fleet_report": "nowhere/fleet"}, "Refuse a report path that cannot be written", "nowhere is not a folder",
      False),
     ({"bundle": "none.tar"}, "Refuse a bundle that cannot be used", "EF_MANIFEST_MISSING: bundle none.tar", False),
     (LEFT_OUT, "Fail when a name means no host, or a host was left out", TOLD, True),
@@ -255,7 +257,10 @@ def test_what_cannot_be_asked_is_refused(
 
 # --- rollback ------------------------------------------------------------------------------------
 
-ORDER, UNCONFIRMED = "Order and confirm", "Fail every host that has not confirmed"
+ORDER, UNCONFIRMED = (
+    "Engage or release the kill order, or go back, and confirm",
+    "Fail every host that has not confirmed",
+)
 
 
 def off(mark: str = script.MARK, **more: Any) -> dict[str, Any]:
@@ -274,12 +279,12 @@ def test_an_order_that_every_host_confirms(tmp_path: Path) -> None:
     assert ended.screen == shown("""
 PLAY Kill switch
 Refuse an order that is not clear: skipping w1
-Write the order: ok w1>localhost
-Order and confirm: changed w1>localhost
+Make the script that every host runs: ok w1>localhost
+Engage or release the kill order, or go back, and confirm: changed w1>localhost
 Judge what each host answered: ok w1>localhost
-Write the record: ok w1>localhost
-Keep what is said last and whom it concerns: ok w1>localhost
-Say the verdict: ok w1
+Write the record on the controller: ok w1>localhost
+Remember the verdict to print last and the hosts that fail: ok w1>localhost
+Print the verdict: ok w1
 Fail when a name means no host, or a host was left out: ok w1>localhost
 PLAY Hosts that have not confirmed
 """)
@@ -289,7 +294,7 @@ PLAY Hosts that have not confirmed
         "command": script.command(script.render(["global"], "engaged", True, 2, script.deadline_within(20))),
         "hosts": ["w1", "w2", "w3"], "timeout": 20, "logins": 0, "kex_algorithms": "^curve25519-sha256",
     }  # fmt: skip
-    assert "All 3 hosts confirmed: placed on 3, concerned 3, proved off 3" in ended.part("Say the verdict")
+    assert "All 3 hosts confirmed: placed on 3, concerned 3, proved off 3" in ended.part("Print the verdict")
     assert ended.said.endswith("Next: it stays off, also after a reboot, until the order is taken back with -e "
                                "state=released.")  # fmt: skip
     record = json.loads((tmp_path / "record.json").read_text())
@@ -309,8 +314,8 @@ def test_what_is_given_reaches_the_order(tmp_path: Path) -> None:
         "command": script.command(script.render(["feature=runqlat"], "released", True, 2, script.deadline_within(33))),
         "hosts": ["w1"], "timeout": "33", "logins": "4", "kex_algorithms": "+x",
     }  # fmt: skip
-    assert "Order and confirm: ok w1>localhost" in ended.screen
-    assert "Write the record: skipping w1" in ended.screen
+    assert "Engage or release the kill order, or go back, and confirm: ok w1>localhost" in ended.screen
+    assert "Write the record on the controller: skipping w1" in ended.screen
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 180), ({"ebpf_fleet_return_timeout": 99}, 99)])
@@ -321,7 +326,7 @@ def test_the_way_back_to_the_previous_release(tmp_path: Path, given: dict[str, A
     (call,) = ended.calls
     assert call.arguments["command"] == script.command(rollback.render_rollback(None, wait_seconds=30))
     assert call.arguments["timeout"] == seconds
-    assert "All 1 hosts confirmed; the slowest took 40 ms on the host." in ended.part("Say the verdict")
+    assert "All 1 hosts confirmed; the slowest took 40 ms on the host." in ended.part("Print the verdict")
 
 
 def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Path) -> None:

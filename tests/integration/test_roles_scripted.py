@@ -14,6 +14,8 @@ import pytest
 
 from tests.integration.scripted import Ended, inventory, played
 
+pytestmark = pytest.mark.apart
+
 PREPARE, DEPLOY = "Prepare user, directories, trust and unit", "Deploy the release"
 SIGNERS = {"ebpf_fleet_allowed_signers": "release@example.org ssh-ed25519 AAAA"}
 
@@ -286,7 +288,7 @@ def test_a_policy_that_cannot_be_is_refused_by_the_role_itself(tmp_path: Path) -
     wrong = {"host": {"cpu_millicors": 1}}
     ended = played(tmp_path, "own.yml", inventory(["w1"]), {}, **SIGNERS, ebpf_fleet_policy=wrong)
     assert ended.status == 2 and ended.calls == []
-    assert ended.screen[-1] == "ebpf.fleet.prepare : Refuse a policy that cannot be: FAILED w1"
+    assert ended.screen[-1] == "ebpf.fleet.prepare : Refuse host limits that cannot be used: FAILED w1"
     assert "did you mean 'cpu_millicores'?" in ended.said
 
 

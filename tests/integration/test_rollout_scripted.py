@@ -16,10 +16,20 @@ from tests.integration.release_host import make_key, public_key
 from tests.integration.scripted import ROOT, Call, Ended, inventory, played
 from tests.integration.test_playbooks import bundle  # noqa: F401
 
+pytestmark = pytest.mark.apart
+
 PREPARE = "Prepare user, directories, trust and unit"
 ASK, BEFORE, DEPLOY = "Ask every host what it can run", "Measure before", "Deploy the release"
-AFTER, JUDGE, CONFIRM = "Let it bake, then measure after", "Judge the batch", "End the probation"
-BACK, TRUST, STOP = "Go back", "Restore the signers where the release stays", "Stop the rollout"
+AFTER, JUDGE, CONFIRM = (
+    "Let it bake, then measure after",
+    "Judge the batch",
+    "Confirm the release and end its probation",
+)
+BACK, TRUST, STOP = (
+    "Return the host to the release that it ran before",
+    "Restore the signers where the release stays",
+    "Stop the rollout",
+)
 PROFILE = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fits"}
 CAPABILITY = {
     "capabilities": {"kernel": {"family": "6.1", "release": "6.1.0-1"}, "machine": "x86_64", "distro": {"id": "debian"},
@@ -62,30 +72,30 @@ PLAY Plan the rollout
 Refuse names that mean no host, and a play that leaves one out: ok w1>localhost
 Refuse a rollout that is not complete: ok w1>localhost
 Refuse values that cannot be used: ok w1>localhost
-Refuse a folder for records that is none: ok w1>localhost
+Refuse a folder for records that cannot be used: ok w1>localhost
 Read the bundle: ok w1>localhost
 Refuse a bundle that cannot be used: skipping w1
 Refuse trust that would not take this bundle: ok w1>localhost
 Refuse features that the bundle does not hold: ok w1>localhost
 Refuse limits and checks that the gate does not know: ok w1
 Refuse a lease that would run out while its batch is watched: ok w1>localhost
-Keep what the inventory says of judging and recording: ok w1, ok w2, ok w3
+Remember how to judge and where to record: ok w1, ok w2, ok w3
 Ask every host what it can run: ok w1, ok w2, ok w3
 Hold unless every host answered: ok w1>localhost
 Refuse policy features where no healthy release observes the host: ok w1>localhost
 Find kill orders that would keep the release off: ok w1>localhost
-Order hosts into stages and batches: ok w1>localhost
-Refuse a plan that cannot be: skipping w1
-Say the plan: ok w1>localhost
+Sort hosts into stages and batches: ok w1>localhost
+Refuse a plan that cannot be carried out: skipping w1
+Print the plan: ok w1>localhost
 Refuse a rollout that a kill order keeps off: ok w1>localhost
-Queue the hosts in order: ok w1 (w1), ok w1 (w2), ok w1 (w3)
+Queue the hosts batch by batch: ok w1 (w1), ok w1 (w2), ok w1 (w3)
 """.strip().splitlines()
 CHANGED = """
 PLAY Roll out
 Measure before: ok HOST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
-ebpf.fleet.prepare : Refuse a policy that cannot be: ok HOST
+ebpf.fleet.prepare : Refuse host limits that cannot be used: ok HOST
 ebpf.fleet.prepare : Ask for the running kernel: skipping HOST
 ebpf.fleet.prepare : Install BCC and the kernel's headers: skipping HOST
 ebpf.fleet.prepare : Prepare user, directories, trust and unit: ok HOST
@@ -98,7 +108,7 @@ Judge the batch: ok FIRST
 """.strip().splitlines()
 PROMOTED = """
 Promote only on a pass: ok HOST
-End the probation: ok HOST
+Confirm the release and end its probation: ok HOST
 Hold unless every host has confirmed: ok HOST
 """.strip().splitlines()
 RECORDED = """
@@ -107,12 +117,12 @@ Write the batch's record on the controller: ok FIRST>localhost
 """.strip().splitlines()
 RETURNED = """
 Promote only on a pass: FAILED HOST
-Say every check that stands in the way: ok FIRST
+Print every check that stands in the way: ok FIRST
 Choose the hosts that go back: ok HOST
-Go back: changed FIRST>localhost
+Return the host to the release that it ran before: changed FIRST>localhost
 Restore the signers where the release stays: skipping FIRST
-Keep what became of this host's trust: skipping HOST
-Keep what this host answered: ok HOST
+Remember what became of this host's trust: skipping HOST
+Remember what this host answered: ok HOST
 """.strip().splitlines()
 STOPPED = ["Stop the rollout: FAILED HOST"]
 
@@ -134,7 +144,7 @@ def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundl
     assert ended.status == 0, ended.said
     batch = [*CHANGED, *PROMOTED, *RECORDED]
     assert ended.screen == [*PLANNED, *lines(batch, "w1"), *lines(batch, "w2", "w3")]
-    assert ended.part("Say the plan").endswith(
+    assert ended.part("Print the plan").endswith(
         "ok: [w1 -> localhost] => msg: "
         "- 'canary: 1 hosts in batches of 1: w1' - 'cell: 2 hosts in batches of 2: w2, w3' "
         "- 'stage region is dropped: no host is left for it' - 'stage fleet is dropped: no host is left for it'"
@@ -234,7 +244,10 @@ def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -
     assert [call.task for call in ended.calls][1:] == [ASK, BEFORE, PREPARE, DEPLOY, AFTER, JUDGE]
     assert ended.asked(ASK)[0].arguments["fallbacks"] == ["bcc"]
     assert "lease" not in ended.asked(DEPLOY)[0].arguments
-    assert "Renew the lease: skipping w1" in ended.screen and "End the probation: skipping w1" in ended.screen
+    assert (
+        "Renew the lease: skipping w1" in ended.screen
+        and "Confirm the release and end its probation: skipping w1" in ended.screen
+    )
     assert not [line for line in ended.screen if line.startswith("Record the batch: includes")]
 
 
@@ -310,9 +323,10 @@ def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> 
     assert (back.arguments["timeout"], back.arguments["logins"], back.arguments["kex_algorithms"]) == (77, 3, "+x")
     at = ended.screen.index("Promote only on a pass: FAILED w1")
     assert ended.screen[at + 1 :] == [
-        "Say every check that stands in the way: skipping w1", "Choose the hosts that go back: ok w1",
-        "Go back: ok w1>localhost", "Restore the signers where the release stays: skipping w1",
-        "Keep what became of this host's trust: skipping w1", "Keep what this host answered: ok w1",
+        "Print every check that stands in the way: skipping w1", "Choose the hosts that go back: ok w1",
+        "Return the host to the release that it ran before: ok w1>localhost",
+        "Restore the signers where the release stays: skipping w1",
+        "Remember what became of this host's trust: skipping w1", "Remember what this host answered: ok w1",
         "Record the batch: skipping w1", "Stop the rollout: FAILED w1",
     ]  # fmt: skip
     said = ended.part(STOP)
@@ -358,10 +372,11 @@ def test_who_goes_back_is_who_was_changed_or_may_have_been(tmp_path: Path, bundl
     assert trust.arguments["kex_algorithms"] == "^curve25519-sha256"
     assert back.arguments["command"] == way_back(digest)
     assert trust.arguments["command"] == way_back(None, trust_only=True) != way_back(None)
-    for line in ("Go back: changed w1>localhost", f"{TRUST}: changed w1>localhost",
+    for line in ("Return the host to the release that it ran before: changed w1>localhost",
+              f"{TRUST}: changed w1>localhost",
                  "Choose the hosts that go back: ok w1, ok w2, ok w3, skipping w4, skipping w5, skipping w6",
-                 "Keep what this host answered: ok w1, ok w2, ok w3, skipping w4, skipping w5, skipping w6",
-                 "Say every check that stands in the way: skipping w1"):  # fmt: skip
+                 "Remember what this host answered: ok w1, ok w2, ok w3, skipping w4, skipping w5, skipping w6",
+                 "Print every check that stands in the way: skipping w1"):  # fmt: skip
         assert line in ended.screen, ended.screen
     said = ended.part(STOP)
     for now in ("went back", "unreachable: no route", "unreachable: was not asked to go back",
@@ -386,11 +401,11 @@ def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, b
         ebpf_fleet_return_timeout=66, ebpf_fleet_logins=2, ebpf_fleet_kex_algorithms="+y",
         **WHOLE))  # fmt: skip
     assert ended.status == 2
-    at = ended.screen.index("Go back: ok w1>localhost")
+    at = ended.screen.index("Return the host to the release that it ran before: ok w1>localhost")
     assert ended.screen[at:] == [
-        "Go back: ok w1>localhost", f"{TRUST}: ok w1>localhost",
-        "Keep what became of this host's trust: skipping w1, skipping w2",
-        "Keep what this host answered: ok w1, skipping w2", "Record the batch: skipping w1, skipping w2",
+        "Return the host to the release that it ran before: ok w1>localhost", f"{TRUST}: ok w1>localhost",
+        "Remember what became of this host's trust: skipping w1, skipping w2",
+        "Remember what this host answered: ok w1, skipping w2", "Record the batch: skipping w1, skipping w2",
         "Stop the rollout: FAILED w1, FAILED w2",
     ]  # fmt: skip
     (trust,) = ended.asked(TRUST)
@@ -433,7 +448,7 @@ def test_a_lost_host_stays_in_its_batch_and_sends_it_back(
     ended = played(tmp_path, "rollout", inventory(["w1", "w2", "w3"]), answers, **given(bundle, **WHOLE))
     assert ended.status != 0
     last = ended.screen.index(f"{task}: UNREACHABLE w2, ok w1, ok w3")
-    assert ended.screen[last + 1] == "Say every check that stands in the way: skipping w1"
+    assert ended.screen[last + 1] == "Print every check that stands in the way: skipping w1"
     assert ended.screen[-1] == "Stop the rollout: FAILED w1, FAILED w2, FAILED w3"
     assert [call.arguments["hosts"] for call in ended.asked(BACK)] == ([asked] if asked else [])
 
@@ -464,13 +479,15 @@ def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), {**GOOD, ASK: {"w2": standing, "*": CAPABILITY}},
                    **given(bundle))  # fmt: skip
     held(ended, "Refuse a rollout that a kill order keeps off", "EF_ORDER_STANDS: a kill order stands on w2 (global)")
-    assert "a kill order stands on w2 (global)" in ended.part("Say the plan")
+    assert "a kill order stands on w2 (global)" in ended.part("Print the plan")
 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize(("task", "variables", "sentence"), [
-    ("Refuse a plan that cannot be", {"ebpf_fleet_until": "regoin"}, "until: unknown 'regoin'; did you mean region?"),
-    ("Refuse a plan that cannot be", {"ebpf_fleet_last_census": "none.json"}, "none.json: No such file or directory"),
+    ("Refuse a plan that cannot be carried out",
+     {"ebpf_fleet_until": "regoin"}, "until: unknown 'regoin'; did you mean region?"),
+    ("Refuse a plan that cannot be carried out",
+     {"ebpf_fleet_last_census": "none.json"}, "none.json: No such file or directory"),
     ("Refuse a bundle that cannot be used", {"ebpf_fleet_bundle": "none.tar"}, "EF_MANIFEST_MISSING: bundle none.tar"),
     ("Refuse a rollout that is not complete", {"ebpf_fleet_bundle": ""}, "A rollout needs ebpf_fleet_bundle"),
     ("Refuse a rollout that is not complete", {"ebpf_fleet_allowed_signers": ""}, "A rollout needs ebpf_fleet_bundle"),
@@ -482,7 +499,7 @@ def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path
     ("Refuse a lease that would run out while its batch is watched", {"ebpf_fleet_rollout_lease_seconds": 1},
      "EF_ARGUMENT: ebpf_fleet_rollout_lease_seconds is 1: a host needs 90 s"),
     ("Refuse values that cannot be used", {"ebpf_fleet_bake": -1}, "EF_ARGUMENT: "),
-    ("Refuse a folder for records that is none", {"ebpf_fleet_report_dir": "nowhere"},
+    ("Refuse a folder for records that cannot be used", {"ebpf_fleet_report_dir": "nowhere"},
      "nowhere is not a folder on the controller; make it first."),
     ("Refuse names that mean no host, and a play that leaves one out", {"ebpf_fleet_hosts": "w1,nobody"}, "EF_HOSTS: "),
 ])  # fmt: skip
