@@ -53,7 +53,7 @@ def _row(name: str, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str,
 
 def _median(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
     known = [each[key] for each in rows if each.get(key) is not None]
-    return statistics.median(known) if known else None
+    return round(statistics.median(known), 4) if known else None
 
 
 def _ratio(new: float | None, old: float | None) -> float | None:
