@@ -15,6 +15,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def run_written(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """How play.yml of this folder ended on hosts.yml of it, with the settings of this checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *options],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1",
+             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PWD": str(folder)},
+        cwd=folder, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
 def run_tasks(
     folder: Path,
     tasks: list[dict[str, Any]],

@@ -160,6 +160,15 @@ def bare(text: str) -> str:
     return "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
 
 
+def with_changes(unit: str, *changes: tuple[str, str]) -> str:
+    """The unit with each text in the place of another, which stands there once."""
+    unit = unit.strip()
+    for old, new in changes:
+        assert unit.count(old) == 1
+        unit = unit.replace(old, new)
+    return unit
+
+
 def prepared(folder: Path, *options: str, **variables: Any) -> tuple[dict[str, str], dict[str, Any]]:
     """({path: content}, the other arguments) that the role gives its module on one host."""
     ended = played(folder, "prepare", inventory(["w1"]), {}, *options, **variables)
@@ -201,25 +210,9 @@ def test_what_a_host_gets_with_everything_given(tmp_path: Path, as_text: bool) -
     assert arguments == {"sysusers": "ebpf-fleet.conf", "tmpfiles": "ebpf-fleet.conf", "trust_overrule": True,
                          "enable": ["ebpf-fleet-loader.service", "ebpf-fleet-bcc.service"],
                          "remove_units": []}  # fmt: skip
-    loader = LOADER_UNIT.strip()
-    for old, new in (
-        ("CPUQuota=20%", "CPUQuota=33%"),
-        ("128M", "99M"),
-        ("64M", "44M"),
-        ("--interval 5", "--interval 9"),
-    ):
-        assert loader.count(old) == 1
-        loader = loader.replace(old, new)
+    loader = with_changes(LOADER_UNIT, ("CPUQuota=20%", "CPUQuota=33%"), ("128M", "99M"), *BOTH)
     assert bare(files[f"{UNITS}/ebpf-fleet-loader.service"]) == loader
-    bcc = BCC_UNIT.strip()
-    for old, new in (
-        ("CPUQuota=50%", "CPUQuota=66%"),
-        ("512M", "77M"),
-        ("64M", "44M"),
-        ("--interval 5", "--interval 9"),
-    ):
-        assert bcc.count(old) == 1
-        bcc = bcc.replace(old, new)
+    bcc = with_changes(BCC_UNIT, ("CPUQuota=50%", "CPUQuota=66%"), ("512M", "77M"), *BOTH)
     assert bare(files[f"{UNITS}/ebpf-fleet-bcc.service"]) == bcc
     assert bare(files["/etc/tmpfiles.d/ebpf-fleet.conf"]).splitlines() == [
         *FOLDERS.strip().splitlines(), "w /proc/sys/kernel/perf_event_paranoid - - - - 0",

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.integration.runner import ROOT, run_written
+
 pytestmark = pytest.mark.apart
 
-ROOT = Path(__file__).resolve().parents[2]
 PLAN, ROLL_OUT = yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8"))
 TASKS = {task["name"]: task for task in PLAN["tasks"]}
 REFUSALS = [name for name in TASKS if name.startswith(("Refuse ", "Hold unless "))]
@@ -57,12 +56,7 @@ def asked(folder: Path, name: str, everyone: dict[str, Any], others: Any = None,
     task = {**TASKS, **{task["name"]: task for task in ROLL_OUT["tasks"][0]["block"]}}[name]
     play = {"hosts": "all", "gather_facts": False, "vars": PLAN["vars"], "tasks": [task]}
     (folder / "play.yml").write_text(json.dumps([play]))
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *options], cwd=folder, text=True,
-        capture_output=True, check=False, timeout=300,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1",
-             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PWD": str(folder)},
-    )  # fmt: skip
+    done = run_written(folder, *options)
     said = " ".join((done.stdout + done.stderr).split())
     assert f"TASK [{name}]" in said, said
     assert (done.returncode != 0) == (" failed=1 " in said), said

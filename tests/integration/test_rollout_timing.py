@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.integration.runner import ROOT, run_written
+
 pytestmark = pytest.mark.apart
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
 SLICE = yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
 PLANNED = {"serial": [2, 1], "batch_of": {"w1": 1, "w2": 1, "w3": 2},
@@ -57,12 +56,7 @@ def rendered(folder: Path, variables: dict[str, Any], *options: str) -> dict[str
     (folder / "play.yml").write_text(
         f"{first}  tasks: {json.dumps([fault])}\n\n{second}  tasks: {json.dumps([keep])}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "hosts.yml", "play.yml", *options], cwd=folder, text=True,
-        capture_output=True, check=False, timeout=300,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1",
-             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PWD": str(folder)},
-    )  # fmt: skip
+    done = run_written(folder, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "fault <>" in done.stdout
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in hosts}

@@ -28,6 +28,8 @@
 #include "control/policy.h"
 #include "control/watch.h"
 
+#include "driver.h"
+
 static const struct ef_kernel kernel = {.family = "6.1", .distro_family = "debian-6.1"};
 
 static void do_orders(int n, char **word) {
@@ -193,21 +195,12 @@ static void do_watch(int n, char **word) {
 	close(watched.fd);
 }
 
-static const struct {
-	const char *name;
-	int words; /* at least */
-	void (*run)(int n, char **word);
-} commands[] = {
+static const struct command commands[] = {
     {"orders", 2, do_orders},	  {"same", 4, do_same},	    {"desired", 2, do_desired},
     {"lease", 4, do_lease},	  {"leases", 2, do_leases}, {"policy", 2, do_policy},
     {"policies", 2, do_policies}, {"sink", 1, do_sink},	    {"watch", 3, do_watch},
 };
 
 int main(int argc, char **argv) {
-	for (size_t i = 0; argc > 1 && i < EF_ARRAY_SIZE(commands); i++)
-		if (!strcmp(argv[1], commands[i].name) && argc - 2 >= commands[i].words) {
-			commands[i].run(argc - 2, argv + 2);
-			return 0;
-		}
-	return 2;
+	return run_command(commands, EF_ARRAY_SIZE(commands), argc, argv);
 }

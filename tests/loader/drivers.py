@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import subprocess
 from pathlib import Path
 from typing import Iterable
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADER = ROOT / "bpf/loader"
+# As libbpf's headers call it.
+ARCH = {"x86_64": "x86", "aarch64": "arm64"}[platform.machine()]
 OBJECTS = ROOT / "build/driver-obj"
 # One that goes on and on, or writes without an end, has failed.
 SECONDS, MOST_BYTES = 30, 8 << 20
@@ -26,6 +29,25 @@ def build(folder: Path, name: str, needed: Iterable[str], *options: str) -> Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(command, cwd=ROOT, check=True)
     return folder / name
+
+
+def build_for_here(name: str, binary: Path, *options: str) -> None:
+    """tests/loader/NAME_driver.c with headers and programs for the kernel, compiled for this machine's processor."""
+    command = [
+        "gcc",
+        "-std=gnu11",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-attributes",
+        "-Wno-unknown-pragmas",
+    ]
+    command += ["-Wno-unused-parameter", "-fno-strict-aliasing", "-fsanitize=address,undefined"]
+    command += ["-fno-sanitize-recover=all", f"-D__TARGET_ARCH_{ARCH}", f"-I{ROOT}/tests/loader/host_bpf"]
+    command += [f"-I{ROOT}/bpf/include", *options, f"{ROOT}/tests/loader/{name}_driver.c", "-o", str(binary)]
+    subprocess.run(command, check=True)
 
 
 def run(driver: Path, *words: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:

@@ -29,6 +29,8 @@
 #include "events/fairness.h"
 #include "events/sink.h"
 
+#include "driver.h"
+
 /* ---- the table of sources, as bpf/include/ef_fair.h has it, in the kernel's place ---- */
 
 struct key {
@@ -257,21 +259,12 @@ static void do_sink(int n, char **word) {
 	printf("%" PRIu64 "/%" PRIu64 "\n", tally.written, tally.dropped);
 }
 
-static const struct {
-	const char *name;
-	int words; /* at least */
-	void (*run)(int n, char **word);
-} commands[] = {
+static const struct command commands[] = {
     {"looks", 1, do_looks}, {"cursor", 1, do_cursor}, {"aggregate", 1, do_aggregate},
     {"quota", 1, do_quota}, {"notice", 0, do_notice}, {"sources", 1, do_sources},
     {"sink", 5, do_sink},
 };
 
 int main(int argc, char **argv) {
-	for (size_t i = 0; argc > 1 && i < EF_ARRAY_SIZE(commands); i++)
-		if (!strcmp(argv[1], commands[i].name) && argc - 2 >= commands[i].words) {
-			commands[i].run(argc - 2, argv + 2);
-			return 0;
-		}
-	return 2;
+	return run_command(commands, EF_ARRAY_SIZE(commands), argc, argv);
 }

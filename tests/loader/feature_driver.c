@@ -26,6 +26,8 @@
 #include "feature/measure.h"
 #include "feature/snapshot.h"
 
+#include "driver.h"
+
 static int read_numbers(const char *text, int64_t *numbers, int most) {
 	int n = 0;
 
@@ -196,21 +198,12 @@ static void do_missing(int n, char **word) {
 	ef_feature_snapshot_free(&one);
 }
 
-static const struct {
-	const char *name;
-	int words; /* at least */
-	void (*run)(int n, char **word);
-} commands[] = {
+static const struct command commands[] = {
     {"exceeded", 2, do_exceeded}, {"calm", 2, do_calm},	    {"amounts", 1, do_amounts},
     {"fall", 0, do_fall},	  {"choose", 0, do_choose}, {"reason", 3, do_reason},
     {"feature", 1, do_feature},	  {"host", 1, do_host},	    {"missing", 2, do_missing},
 };
 
 int main(int argc, char **argv) {
-	for (size_t i = 0; argc > 1 && i < EF_ARRAY_SIZE(commands); i++)
-		if (!strcmp(argv[1], commands[i].name) && argc - 2 >= commands[i].words) {
-			commands[i].run(argc - 2, argv + 2);
-			return 0;
-		}
-	return 2;
+	return run_command(commands, EF_ARRAY_SIZE(commands), argc, argv);
 }

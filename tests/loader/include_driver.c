@@ -28,6 +28,8 @@
 /* The stand-ins for libbpf's headers say what these are. */
 #include "ef.h"
 
+#include "driver.h"
+
 /* ---- the kernel ---- */
 
 static unsigned random_now;
@@ -314,11 +316,7 @@ static void do_fair(int n, char **word) {
 	print_counters();
 }
 
-static const struct {
-	const char *name;
-	int words; /* at least */
-	void (*run)(int n, char **word);
-} commands[] = {
+static const struct command commands[] = {
     {"log2", 1, do_log2},	  {"sampled", 2, do_sampled}, {"produce", 2, do_produce},
     {"hist", 1, do_hist},	  {"submit", 1, do_submit},   {"reserve", 1, do_reserve},
     {"table", 1, do_table},	  {"state", 2, do_state},     {"compat", 1, do_compat},
@@ -326,10 +324,5 @@ static const struct {
 };
 
 int main(int argc, char **argv) {
-	for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++)
-		if (!strcmp(argv[1], commands[i].name) && argc - 2 >= commands[i].words) {
-			commands[i].run(argc - 2, argv + 2);
-			return 0;
-		}
-	return 2;
+	return run_command(commands, sizeof(commands) / sizeof(*commands), argc, argv);
 }

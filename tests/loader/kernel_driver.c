@@ -32,6 +32,8 @@
 #include "kernel/proof.h"
 #include "kernel/require.h"
 
+#include "driver.h"
+
 /* ---- types ---- */
 
 static struct btf *make_types(void) {
@@ -328,20 +330,11 @@ static void do_notes(int n, char **word) {
 	printf(" %s\n", hex);
 }
 
-static const struct {
-	const char *name;
-	int words; /* at least */
-	void (*run)(int n, char **word);
-} commands[] = {
+static const struct command commands[] = {
     {"format", 1, do_format}, {"pick", 2, do_pick}, {"log", 0, do_log},
     {"proof", 0, do_proof},   {"ask", 2, do_ask},   {"notes", 1, do_notes},
 };
 
 int main(int argc, char **argv) {
-	for (size_t i = 0; argc > 1 && i < EF_ARRAY_SIZE(commands); i++)
-		if (!strcmp(argv[1], commands[i].name) && argc - 2 >= commands[i].words) {
-			commands[i].run(argc - 2, argv + 2);
-			return 0;
-		}
-	return 2;
+	return run_command(commands, EF_ARRAY_SIZE(commands), argc, argv);
 }

@@ -34,6 +34,8 @@
 #include "kernel/hook.h"
 #include "kernel/mapread.h"
 
+#include "driver.h"
+
 #define CPUS 3
 
 /* ---- libbpf ---- */
@@ -413,21 +415,12 @@ static void do_attach(int n, char **word) {
 	json_decref(variant.programs);
 }
 
-static const struct {
-	const char *name;
-	int words; /* at least */
-	void (*run)(int n, char **word);
-} commands[] = {
+static const struct command commands[] = {
     {"possible", 0, do_possible}, {"see", 0, do_see},	    {"events", 2, do_events},
     {"prepare", 3, do_prepare},	  {"counts", 0, do_counts}, {"snapshot", 2, do_snapshot},
     {"walk", 2, do_walk},	  {"attach", 2, do_attach}, {"can", 1, do_can},
 };
 
 int main(int argc, char **argv) {
-	for (size_t i = 0; argc > 1 && i < EF_ARRAY_SIZE(commands); i++)
-		if (!strcmp(argv[1], commands[i].name) && argc - 2 >= commands[i].words) {
-			commands[i].run(argc - 2, argv + 2);
-			return 0;
-		}
-	return 2;
+	return run_command(commands, EF_ARRAY_SIZE(commands), argc, argv);
 }

@@ -3,39 +3,21 @@
 
 from __future__ import annotations
 
-import platform
 import random
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.loader.drivers import ROOT, ask
+from tests.loader.drivers import ARCH, ask, build_for_here
 
 pytestmark = pytest.mark.apart
-
-ARCH = {"x86_64": "x86", "aarch64": "arm64"}[platform.machine()]
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     binary = tmp_path_factory.mktemp("include") / "include"
-    command = [
-        "gcc",
-        "-std=gnu11",
-        "-O1",
-        "-g",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-attributes",
-        "-Wno-unknown-pragmas",
-    ]
-    command += ["-Wno-unused-parameter", "-fno-strict-aliasing", "-fsanitize=address,undefined"]
-    command += ["-fno-sanitize-recover=all", f"-D__TARGET_ARCH_{ARCH}", f"-I{ROOT}/tests/loader/host_bpf"]
-    command += [f"-I{ROOT}/bpf/include", str(ROOT / "tests/loader/include_driver.c"), "-o", str(binary)]
-    subprocess.run(command, check=True)
+    build_for_here("include", binary)
     return binary
 
 

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from tests.loader.drivers import ROOT, ask
+from tests.loader.drivers import ARCH, ROOT, ask, build_for_here
 
-ARCH = {"x86_64": "x86", "aarch64": "arm64"}[platform.machine()]
 # Variants whose hook is a kprobe: the arguments are in registers.
 KPROBES = {("exec_policy", "kprobe"), ("tcp_connect_latency", "reduced"), ("tcp_retransmits", "reduced"),
            ("oom_kills", "reduced")}  # fmt: skip
@@ -34,23 +31,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 
 
 def compile_for_here(feature: str, variant: str, binary: Path) -> None:
-    command = [
-        "gcc",
-        "-std=gnu11",
-        "-O1",
-        "-g",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-Wno-attributes",
-        "-Wno-unknown-pragmas",
-    ]
-    command += ["-Wno-unused-parameter", "-Wno-unused-function", "-fno-strict-aliasing", "-fsanitize=address,undefined"]
-    command += ["-fno-sanitize-recover=all", f"-D__TARGET_ARCH_{ARCH}", f"-I{ROOT}/tests/loader/host_bpf"]
-    command += [f"-I{ROOT}/bpf/include", f"-I{ROOT}/bpf/features", f'-DPROGRAM="{feature}/{feature}.bpf.c"']
-    command += [f"-DIS_{feature.upper()}", f"-DEF_VARIANT_{variant.upper()}"]
-    command += ["-DBY_REGISTERS"] * ((feature, variant) in KPROBES)
-    subprocess.run([*command, str(ROOT / "tests/loader/program_driver.c"), "-o", str(binary)], check=True)
+    options = ["-Wno-unused-function", f"-I{ROOT}/bpf/features", f'-DPROGRAM="{feature}/{feature}.bpf.c"']
+    options += [f"-DIS_{feature.upper()}", f"-DEF_VARIANT_{variant.upper()}"]
+    options += ["-DBY_REGISTERS"] * ((feature, variant) in KPROBES)
+    build_for_here("program", binary, *options)
 
 
 def numbers(row: str) -> list[int]:
