@@ -38,3 +38,40 @@ def test_no_suite_is_named_twice_and_an_unknown_one_is_refused(capsys: pytest.Ca
     assert len(names) == len(set(names)) and run_tests.FIRST_WITH_GUESTS in run_tests.SUITES
     assert run_tests.main(["unti"]) == 2
     assert "no suite unti" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("apart", "kernel"), [(False, False), (False, True), (True, False), (True, True)])
+def test_every_test_is_of_one_lane_and_of_that_with_the_kernel_unless_it_says_otherwise(
+    apart: bool, kernel: bool
+) -> None:
+    marks = {"apart": apart, "kernel": kernel}
+    beside, shared = eval(run_tests.APART, {}, marks), eval(run_tests.SHARED, {}, marks)
+    assert (beside, shared) == (apart and not kernel, not apart or kernel)
+
+
+TABLE = """
+import pytest
+
+def test_plain(): pass
+
+@pytest.mark.apart
+def test_apart(): pass
+
+@pytest.mark.slow
+@pytest.mark.apart
+def test_slow(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "quick", "count"),
+    [("", "0", 3), ("", "1", 2), (run_tests.APART, "0", 2), (run_tests.APART, "1", 1), (run_tests.SHARED, "1", 1)],
+)
+def test_a_suite_runs_what_is_marked_and_leaves_out_what_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, quick: str, count: int
+) -> None:
+    (tmp_path / "test_table.py").write_text(TABLE)
+    monkeypatch.setattr(run_tests, "OUT", tmp_path)
+    monkeypatch.setenv("EBPF_FLEET_QUICK", quick)
+    options = ["-c", str(run_tests.ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
+    assert run_tests.run_pytest("table", *options, str(tmp_path / "test_table.py"), mark=mark) == (count, 0, 0)
