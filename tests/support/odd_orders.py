@@ -66,6 +66,7 @@ FAMILIES: dict[str, bool] = {
     "debian6.1": False,
     "debian- 6.1": False,
     "debian--6.1": False,
+    "-debian-6.1": False,
     "debian 12-6.1": False,
     "d\u00e9bian-6.1": False,
     "opensuse_leap.15-6.4": True,
