@@ -2,7 +2,7 @@
 """What `make test` runs and what it may leave out.
 
 Of a table of cases marked `sample(n)`: the first, the last, and those evenly between. A skip for what setup provides,
-or for a reason that is not in tests/holes.yml, is a failure.
+or for a reason that is not in tests/holes.yml, is a failure. What may run side by side: support/groups.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import holes
+from tests.support import groups, holes
 from tests.support.sampling import evenly
 
 
@@ -28,6 +28,14 @@ def pytest_runtest_makereport(
         if fault:
             report.outcome, report.longrepr = "failed", f"{item.nodeid}: {fault}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def open_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let other users pass to the tests' folders: loaders give up root, and pytest keeps what is above to itself."""
+    for folder in [(base := tmp_path_factory.getbasetemp()), *base.parents]:
+        if folder.name.startswith(("pytest-", "popen-")) and folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o011)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,3 +54,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker a group after the other."""
+    return groups.scheduler(config, log)

@@ -39,15 +39,18 @@ class Count(NamedTuple):
         return Count(*(mine + theirs for mine, theirs in zip(self, other)))
 
 
-def run_pytest(name: str, *paths: str, mark: str = "", **variables: str) -> Count:
+def run_pytest(name: str, *paths: str, mark: str = "", workers: int = 1, **variables: str) -> Count:
     """Run one pytest suite, of which only what is marked so; a run that ends without a report counts as one failure.
 
-    `variables` are more environment variables.
+    `workers` groups of tests run at once, a file's tests one after the other (tests/support/groups.py). `variables` are
+    more environment variables.
     """
     report = OUT / f"{name}.xml"
     report.unlink(missing_ok=True)
     marks = " and ".join(filter(None, [mark, "not slow" if is_quick() else ""]))
     chosen = ["-m", marks] if marks else []
+    if workers > 1:
+        chosen += ["-n", str(workers)]
     command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *chosen, *paths]
     # Each pytest takes others' access from the folder above its temporary ones, and the loader's user needs it.
     folders = Path(tempfile.mkdtemp(prefix=f"ebpf-fleet-{name}-"))
@@ -153,6 +156,12 @@ def run_flood() -> Count:
 APART = "(apart and not kernel)"
 SHARED = "(kernel or not apart)"
 
+# The loader's tests wait more than they compute: more of them at once than there are processors. One worker has those
+# that count what the whole machine does.
+WORKERS = 3
+# What loads programs and asks for all that are loaded is one group of tests; beside it is room for one that does not.
+GROUPS = 2
+
 # Every parser, and the service through attach, kill, detach and its files.
 SANITIZED = ("verify", "desired", "contract", "inspect", "control", "metrics")
 
@@ -174,6 +183,7 @@ def run_sanitized() -> Count:
             f"tests/loader/test_{name}.py"
             for name in ("verify", "desired", "contract", "inspect", "control", "metrics")
         ),
+        workers=WORKERS,
         EBPF_FLEET_LOADER=str(ROOT / "build" / "loader-asan" / "ebpf-loader"),
         ASAN_OPTIONS=where + "detect_leaks=1:strict_string_checks=1",
         UBSAN_OPTIONS=where + "print_stacktrace=1",
@@ -203,10 +213,10 @@ def run_oracle(hosts: str) -> Count:
 
 
 SUITES: dict[str, Callable[[], Count]] = {
-    "loader": lambda: run_pytest("loader", "tests/loader", mark=SHARED),
+    "loader": lambda: run_pytest("loader", "tests/loader", mark=SHARED, workers=WORKERS),
     "soak": lambda: run_pytest("soak", "tests/soak"),
     "sanitize": run_sanitized,
-    "integration": lambda: run_pytest("integration", "tests/integration", mark=SHARED),
+    "integration": lambda: run_pytest("integration", "tests/integration", mark=SHARED, workers=GROUPS),
     "host": lambda: run_pytest("host", "tests/host"),
     "oracle": lambda: run_oracle("here"),
     "fleet": run_lab,
@@ -215,15 +225,16 @@ SUITES: dict[str, Callable[[], Count]] = {
 }
 
 
-# What loads no program and ends no process of the unit: one after the other, beside the suites that do, from the start
-# until the first guest is booted. It waits for them where both want the CPU, and is told when it has ended.
+# What loads no program and ends no process of the unit: one after the other, beside the suites that do. It waits for
+# them where both want the CPU, and is told when all have ended. The images are first: guests boot from them later.
 BESIDE: dict[str, Callable[[], Count]] = {
-    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
     "images": run_images,
-    "apart": lambda: run_pytest("apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART),
+    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix", workers=GROUPS),
+    "apart": lambda: run_pytest(
+        "apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART, workers=GROUPS
+    ),
     "fuzz": lambda: run_pytest("fuzz", "tests/fuzz/test_fuzz.py"),
 }
-FIRST_WITH_GUESTS = "fleet"
 BESIDE_LOG = OUT / "beside.log"
 
 
@@ -243,7 +254,7 @@ SLOW: dict[str, Callable[[], Count]] = {
 
 def begin_beside() -> subprocess.Popen[bytes]:
     """Start what runs beside the others."""
-    print(f"=== beside the rest: {', '.join(BESIDE)}, told before the guests are booted ({BESIDE_LOG})", flush=True)
+    print(f"=== beside the rest: {', '.join(BESIDE)}, told at the end ({BESIDE_LOG})", flush=True)
     with BESIDE_LOG.open("wb") as log:
         command = ["nice", "-n", "10", sys.executable, "-m", "tools.run_tests", *BESIDE]
         return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -288,12 +299,10 @@ def run_all(names: list[str]) -> list[Row]:
     """Run these suites; where all are wanted, some of them beside the others."""
     if names:
         return [run_suite(name) for name in names]
-    rows, beside, started = [], begin_beside(), time.monotonic()
-    for name in [*SUITES, *([] if is_quick() else SLOW)]:
-        if name == FIRST_WITH_GUESTS:
-            rows.append(Row("+".join(BESIDE), end_beside(beside), time.monotonic() - started))
-        rows.append(run_suite(name))
-    return rows
+    beside, started = begin_beside(), time.monotonic()
+    rows = [run_suite(name) for name in SUITES]
+    rows.append(Row("+".join(BESIDE), end_beside(beside), time.monotonic() - started))
+    return rows + [run_suite(name) for name in ([] if is_quick() else SLOW)]
 
 
 def main(words: list[str]) -> int:

@@ -131,6 +131,7 @@ def test_the_order_takes_effect_within_a_tenth_of_a_second(fleet, take_back, hos
     assert min(took) < 100_000
 
 
+@pytest.mark.slow
 def test_a_vague_order_is_refused_before_any_host_is_asked(fleet):
     for scope in ("everything", "feature=", "feature=a/b", "kernel_family"):
         done = fleet.kill(scope)

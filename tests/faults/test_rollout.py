@@ -89,6 +89,7 @@ def test_the_next_release_reaches_the_whole_fleet_also_after_that_loss(fleet, se
     assert everywhere(running, fleet.hosts) == dict.fromkeys(fleet.hosts, second.version)
 
 
+@pytest.mark.slow
 def test_no_rollout_begins_while_a_host_is_silent(fleet, second):
     lab("unplug", "k612")
     try:

@@ -77,6 +77,7 @@ def check_truth(killed: Killed, programs: list[str]) -> None:
 
 
 @pytest.mark.parametrize("trick", TRICKS)
+@pytest.mark.sample(12)
 def test_trick(host: SysHost, evil: Path, trick: str) -> None:
     # Asked before: systemd reaps before it answers, so a storm of processes can keep it silent for minutes.
     framed = host.must("systemctl show -P MainPID systemd-journald.service").strip()

@@ -53,6 +53,7 @@ def rolled_out(syshost: SysHost, sysfleet: SysFleet, first: Release) -> SysHost:
     return syshost
 
 
+@pytest.mark.slow
 def test_values_as_text_reach_the_host_as_what_they_mean(rolled_out: SysHost, first: Release) -> None:
     found = status(rolled_out)
     assert found["bundle"]["digest"] == first.digest and found["state"] == "running"

@@ -59,6 +59,7 @@ def wait_state(host: SysHost, state: str, code: str, seconds: float = 20) -> dic
 
 @pytest.mark.parametrize("what", ["another signer's line in its place", "no line", "two lines in one"])
 @pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_rollout_whose_trust_would_not_take_the_bundle_changes_nothing(
     deployed: SysHost, sysfleet: SysFleet, second: Release, stranger: str, what: str
 ) -> None:

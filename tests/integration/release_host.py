@@ -30,7 +30,7 @@ FILES = (
     *(f"features/{name}/{file}" for name in ("exec_events", "runqlat") for file in (
         "bcc.c", "contract.json", "full.bpf.o", "reduced.bpf.o")),
     "features/exec_events/perf.bpf.o",
-    *collector_files(REPO),
+    *sorted(collector_files(REPO)),
     LOADER_FILE,
     "manifest.json",
     "manifest.json.sig",

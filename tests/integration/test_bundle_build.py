@@ -255,6 +255,7 @@ def play(*extra: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=REPO)
 
 
+@pytest.mark.slow
 def test_the_playbook_says_digest_and_place(tmp_path: Path) -> None:
     variables = {
         "ebpf_fleet_release_version": "1.2.3",

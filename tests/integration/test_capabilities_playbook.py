@@ -110,6 +110,7 @@ def test_the_kernel_that_boots_next_is_read_out_of_its_image(tmp_path: Path, bun
         assert "What changes at next boot" in (tmp_path / page).read_text()
 
 
+@pytest.mark.slow
 def test_a_next_kernel_that_is_not_installed_is_unknown_and_said(tmp_path: Path) -> None:
     status, said = run("capabilities", tmp_path, "-e", "ebpf_fleet_next_kernel=1.2.3", "-e", "ebpf_fleet_report=fleet")
     assert status == 0, said
@@ -156,6 +157,7 @@ def test_a_policy_feature_is_refused_before_any_host_is_touched(tmp_path: Path, 
     assert "Print the plan" not in said and "Measure before" not in said
 
 
+@pytest.mark.slow
 def test_a_release_that_loses_what_it_sees_does_not_vouch_for_a_host(tmp_path: Path, bundle: Path) -> None:
     need_root()
     within = running_release(tmp_path, bundle, counters={"produced": 1000, "dropped": 900, "sampled_out": 0})
@@ -170,6 +172,7 @@ def test_a_healthy_observability_release_lets_the_policy_feature_into_the_plan(t
     assert "EF_POLICY_NOT_READY" not in said and "Print the plan" in said
 
 
+@pytest.mark.slow
 def test_without_the_policy_feature_a_new_host_is_planned(tmp_path: Path, bundle: Path) -> None:
     need_root()
     _status, said = rollout(bundle, tmp_path, OWN_STATE)

@@ -31,12 +31,13 @@ PAGES = ROOT / "docs/contributing"
 ADDITIONS = [FEATURE, METRIC, CHECK, KIND, CODE, KERNEL]
 STEP = re.compile(r"^\| (\d+) \| `([^`]+)` \| (.+) \|$", re.M)
 WHERE = re.compile(r"^\| ([^|`]+) \| `([^`]+)` \| (.+) \|$", re.M)
+COMPILED = (FEATURE, KIND, METRIC, CODE)
 LONGEST = "dns_queries_of_every_user_by_uid"
 FORMS = pytest.mark.parametrize("addition", ADDITIONS, ids=lambda one: one.page)
-# Two of them compile what they make at each step that is taken away.
+# Four of them compile what they make at each step that is taken away.
 LONG = pytest.mark.parametrize(
     "addition",
-    [pytest.param(one, marks=pytest.mark.slow) if one in (FEATURE, KIND) else one for one in ADDITIONS],
+    [pytest.param(one, marks=pytest.mark.slow) if one in COMPILED else one for one in ADDITIONS],
     ids=lambda one: one.page,
 )
 

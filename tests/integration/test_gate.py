@@ -116,6 +116,7 @@ class TestHostVariables:
             None,
         ],
     )
+    @pytest.mark.sample(1)
     def test_a_host_that_could_not_be_observed_holds(self, tmp_path: Path, after: Any) -> None:
         variables = {**self.VARIABLES, "after": after}
         result = collect(tmp_path, variables, hosts=["localhost"], expected=EXPECTED, contracts=CONTRACTS)
@@ -127,6 +128,7 @@ class TestHostVariables:
         assert "ghost" in result["sentence"]
 
     @pytest.mark.parametrize("wanted", [{"exec_events": {"profile": [1]}}, ["exec_events"], {"\x1b[2J": "full"}])
+    @pytest.mark.sample(1)
     def test_predictions_that_are_none_are_said_of_their_host(self, tmp_path: Path, wanted: Any) -> None:
         variables = {**self.VARIABLES, "wanted": wanted}
         result = collect(tmp_path, variables, hosts=["localhost"], expected_var="wanted", contracts=CONTRACTS)
@@ -156,6 +158,7 @@ class TestHostVariables:
         ),
     ],
 )
+@pytest.mark.sample(1)
 def test_bad_arguments_fail_with_one_message(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     result = run_one(tmp_path, "gate", **arguments)
     assert result["failed"] is True

@@ -198,6 +198,7 @@ def names(call: Call) -> list[str]:
 
 
 @pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.sample(1)
 def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bundle: Path, as_text: bool) -> None:  # noqa: F811
     check = {"name": "mine", "expression": "a", "max": 1}
     values = {

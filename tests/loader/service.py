@@ -65,16 +65,42 @@ def feature_of(objects: Path, name: str, variants: tuple[str, ...] | None = None
     return contract, {each: (objects / name / f"{each}.bpf.o").read_bytes() for each in chosen}
 
 
+def shown(kind: str) -> list[dict[str, Any]]:
+    """bpftool's list of programs, maps or links; asked again where something went while it was listed."""
+    command = ["bpftool", "-j", kind, "show"]
+    for _ in range(20):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            return list(json.loads(done.stdout or "[]"))
+    raise AssertionError(f"{' '.join(command)} fails again and again: {done.stdout}{done.stderr}")
+
+
+def is_of_another_worker(entry: Mapping[str, Any]) -> bool:
+    """Is it held by processes that run beside these tests alone? What no process holds is never another's."""
+    mine = os.environ.get("PYTEST_XDIST_WORKER", "")
+    holders = [worker_of(each["pid"]) for each in entry.get("pids", [])]
+    return bool(mine and holders) and all(worker and worker != mine for worker in holders)
+
+
+def worker_of(pid: int) -> str:
+    """The worker of pytest-xdist that a process belongs to, by its environment; empty where it has none."""
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    key = b"PYTEST_XDIST_WORKER="
+    return next((word[len(key) :].decode() for word in words if word.startswith(key)), "")
+
+
 def ours_in_kernel(kind: str) -> list[dict[str, Any]]:
     """bpftool's list of the programs or maps whose name begins with ef_: the independent oracle."""
-    done = subprocess.run(["bpftool", "-j", kind, "show"], check=True, capture_output=True, text=True)
-    return [each for each in json.loads(done.stdout) if str(each.get("name", "")).startswith("ef_")]
+    named = [each for each in shown(kind) if str(each.get("name", "")).startswith("ef_")]
+    return [each for each in named if not is_of_another_worker(each)]
 
 
 def links_in_kernel() -> list[dict[str, Any]]:
     """bpftool's list of BPF links."""
-    done = subprocess.run(["bpftool", "-j", "link", "show"], check=True, capture_output=True, text=True)
-    return list(json.loads(done.stdout or "[]"))
+    return shown("link")
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:

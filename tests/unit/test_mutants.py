@@ -514,6 +514,7 @@ def planted(copy: Copy, operator: str, after: str, known: seen.Map) -> tuple[str
     return ran.ended, ran.by.rpartition("::")[2], len(tests)
 
 
+@pytest.mark.slow
 def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function(small: Path) -> None:
     said: list[str] = []
     with copied(small) as copy:
