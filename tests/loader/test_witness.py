@@ -107,8 +107,7 @@ def test_an_honest_loader_agrees_with_the_kernel_in_every_check(host: Witnessed)
     after = host.observe(5)
     verdict = host.judge(after)
     # What runqlat costs is what this machine switches, which is busy with other tests.
-    stand = [one for one in verdict["checks"] if one["verdict"] not in ("pass", "not_exercised")]
-    assert [one["sentence"] for one in stand if one["check"] not in ("feature_cpu", "bpf_cpu", "total_cpu")] == []
+    assert failures(verdict).keys() <= {"feature_cpu", "bpf_cpu", "total_cpu"}, verdict["sentence"]
     passed = {one["check"] for one in verdict["checks"] if one["verdict"] == "pass"}
     assert passed >= {
         "witness_boot", "witness_process", "witness_pid", "witness_user", "witness_exe", "witness_release",
