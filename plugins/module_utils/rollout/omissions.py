@@ -14,7 +14,6 @@ import re
 from typing import Any, Collection, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import did_you_mean
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.census import deployable
@@ -44,7 +43,7 @@ def read_leave_out(name: str, value: Any) -> list[str]:
     found = values.names(name, value)
     for word in found:
         if word not in REASONS:
-            raise values.refuse(name, word, did_you_mean(word, REASONS))
+            raise values.refuse(name, word, "give some of " + ", ".join(REASONS))
     return found
 
 
