@@ -606,6 +606,12 @@ def test_the_same_hosts_are_held_from_one_rollout_to_the_next() -> None:
     assert held != {one["name"] for one in MANY[:9]}, "which have nothing to do with the sequence of names"
 
 
+def test_a_host_that_is_to_go_early_is_not_held() -> None:
+    held = plan(MANY, holdback=HELD)["holdback"]["hosts"]
+    early = [{**one, "priority": 1} if one["name"] in held else one for one in MANY]
+    assert not set(held) & set(plan(early, holdback=HELD)["holdback"]["hosts"])
+
+
 @pytest.mark.parametrize(
     ("today", "over"), [("2027-01-30", False), ("2027-01-31", False), ("2027-02-01", True), ("2028-01-01", True)]
 )

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Hosts that stay on the release that they have until a date: a standing control, of every stratum its share. Pure.
 
-Who is held back depends on the host's name and on how many its stratum has, so the same hosts are held from one
-rollout to the next. A stratum of one host is never held: no canary would be there for it.
+Who is held back depends on the host's priority and name and on how many its stratum has, so the same hosts are held
+from one rollout to the next. A stratum of one host is never held: no canary would be there for it.
 """
 
 from __future__ import annotations
@@ -77,6 +77,6 @@ def held_back(groups: Sequence[Sequence[Host]], holdback: Holdback | None) -> li
     return sorted(host for group, count in zip(groups, held) for host in sorted(group, key=_rank)[:count])
 
 
-def _rank(host: Host) -> tuple[str, str]:
-    """A sequence that has nothing to do with how hosts are named or placed, and never changes."""
-    return hashlib.sha256(host.name.encode(errors="surrogatepass")).hexdigest(), host.name
+def _rank(host: Host) -> tuple[int, str, str]:
+    """Who would go last is held first; beside that nothing counts of how hosts are named or placed."""
+    return -host.priority, hashlib.sha256(host.name.encode(errors="surrogatepass")).hexdigest(), host.name
