@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import PlanError, Wishes
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import plan as plan_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_holdback import Holdback, read_holdback
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def host(name: str, cell: str = "c1", region: str = "r1", stratum: str = "k6", **more: Any) -> dict[str, Any]:
@@ -201,10 +207,13 @@ class Counted(str):
         return str.__lt__(self, other)
 
 
-def work_of(count: int, stratum: str) -> int:
+def work_of(count: int, stratum: str, cells: int = 20) -> int:
     fleet = [
         host(
-            Counted(f"h{i:05}"), f"c{i % 20}", f"r{i % 4}", Counted(stratum.format(i % 5 if "shared" in stratum else i))
+            Counted(f"h{i:05}"),
+            Counted(f"c{i % cells}"),
+            f"r{i % 4}",
+            Counted(stratum.format(i % 5 if "shared" in stratum else i)),
         )
         for i in range(count)
     ]
@@ -214,8 +223,9 @@ def work_of(count: int, stratum: str) -> int:
 
 
 @pytest.mark.parametrize("stratum", ["shared{}", "own{}"])
-def test_the_work_of_a_plan_grows_with_the_fleet_and_not_with_its_square(stratum: str) -> None:
-    small, large = work_of(400, stratum), work_of(3_200, stratum)
+@pytest.mark.parametrize("cells", [1, 20, 100_000])
+def test_the_work_of_a_plan_grows_with_the_fleet_and_not_with_its_square(stratum: str, cells: int) -> None:
+    small, large = work_of(400, stratum, cells), work_of(3_200, stratum, cells)
     # Eight times the hosts: sorting has a logarithm more, a square would be sixty-four times the work.
     assert small > 400 and large < 14 * small
 
@@ -436,6 +446,16 @@ def test_the_same_hosts_in_any_sequence_give_the_same_plan(seed: int) -> None:
     held = Holdback(20, "2027-01-01", "2026-12-01")
     mixed = random.Random(seed + 1).sample(fleet, len(fleet))
     assert json.dumps(plan(mixed, holdback=held)) == json.dumps(plan(fleet, holdback=held))
+
+
+def test_another_process_with_other_hashes_makes_the_same_plan() -> None:
+    script = "import sys; sys.path[:0] = ['.', 'collections']\nfrom tests.unit import test_plan as t\n" \
+             "print(t.json.dumps(t.plan(t.random_fleet(7), holdback=t.HELD)))"  # fmt: skip
+    made = {
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True,
+                       env={**os.environ, "PYTHONHASHSEED": seed}).stdout for seed in ("0", "1")
+    }  # fmt: skip
+    assert len(made) == 1 and json.loads(made.pop()) == plan(random_fleet(7), holdback=HELD)
 
 
 @pytest.mark.parametrize(("hosts", "size"), [(1, 1), (9, 1), (10, 1), (19, 1), (20, 2), (29, 2), (30, 3)])
