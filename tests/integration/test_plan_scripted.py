@@ -52,9 +52,9 @@ def window(start: int, end: int) -> dict[str, str]:
 def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     stages = [{"stage": "canary", "bake": 2}, {"stage": "cell", "bake": 1}, {"stage": "fleet"}]
     hosts = hosts_of(["w1", "w2", "w3"], ebpf_fleet_fleet_percent=None, ebpf_fleet_cell_percent=None)
-    ended = played(
-        tmp_path, "rollout", hosts, GOOD, **{**given(bundle, ebpf_fleet_stages=stages), "ebpf_fleet_bake": None}
-    )
+    variables = given(bundle, ebpf_fleet_stages=stages)
+    del variables["ebpf_fleet_bake"]
+    ended = played(tmp_path, "rollout", hosts, GOOD, **variables)
     assert ended.status == 0, ended.said
     assert [call.arguments["hosts"] for call in ended.asked(JUDGE)] == [["w1"], ["w2"], ["w3"]]
     assert {call.host: call.arguments["bake"] for call in ended.asked(AFTER)} == {"w1": 2, "w2": 1, "w3": 1}
@@ -86,13 +86,14 @@ def test_an_overruled_freeze_is_told_and_does_not_hold(tmp_path: Path, bundle: P
 
 
 def test_a_rollout_that_runs_into_a_freeze_stops_before_its_next_batch(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
-    # In force as soon as the second batch is there.
-    late = "{{ [%s] if (ebpf_fleet_batch | default({})).number | default(0) == 2 else [] }}" % json.dumps(window(-1, 1))
+    # In force as soon as the first batch has confirmed.
+    calls = f"query('ansible.builtin.file', '{tmp_path}/scripted/calls.jsonl', errors='ignore') | select | join"
+    late = "{{ [%s] if 'Confirm the release' in %s else [] }}" % (json.dumps(window(-1, 1)), calls)
     hosts = hosts_of(["w1", "w2", "w3", "w4"], ebpf_fleet_freezes=late)
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle, ebpf_fleet_max_batch=1))
     assert ended.status == 2, ended.said
     assert ended.screen[-1] == f"{BATCH}: FAILED w2>localhost", ended.screen
-    assert "EF_FROZEN: Batch 2 (stage cell) and all after it were not started: " in ended.part(BATCH)
+    assert "EF_FROZEN: Batch 2 (stage cell) and all after it were not started: frozen until " in ended.said
     assert {call.host for call in ended.asked(DEPLOY)} == {"w1"}, (
         "what was promoted stays, and nothing later is changed"
     )
