@@ -626,6 +626,13 @@ def test_the_same_hosts_are_held_from_one_rollout_to_the_next() -> None:
     assert held != {one["name"] for one in MANY[:9]}, "which have nothing to do with the sequence of names"
 
 
+def test_a_cell_of_which_all_hosts_are_held_back_is_there_and_has_no_host_to_change() -> None:
+    fleet = [host(f"h{index}", f"c{index}") for index in range(10)]
+    (held,) = plan(fleet, holdback=HELD)["holdback"]["hosts"]
+    found = plan(fleet, [{"stage": "cell", "cell": f"c{held[1:]}"}, {"stage": "fleet"}], holdback=HELD)
+    assert list(stages_of(found)) == ["fleet"] and "stage cell is dropped: no host is left for it" in found["notes"]
+
+
 def test_a_host_that_is_to_go_early_is_not_held() -> None:
     held = plan(MANY, holdback=HELD)["holdback"]["hosts"]
     early = [{**one, "priority": 1} if one["name"] in held else one for one in MANY]

@@ -53,7 +53,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
                                  ["a", "{}", {"a": 1}, [3], [{**HOURS, "zone": ""}], [{**HOURS, "from": 1320}]]),
     "ebpf_fleet_overrule_freeze": ([("CVE", "CVE"), (None, None), ("", None)], [True, 1, []]),
     "ebpf_fleet_maintenance": ([(True, "set in the inventory"), ("no", ""), (False, ""), ("new disks", "new disks"),
-                                (" ", ""), ("1", "set in the inventory")], [2, 1.5, None, []]),
+                                (" ", ""), ("1", "set in the inventory"), (None, "")], [2, 1.5, []]),
     "ebpf_fleet_leave_out": ([("killed,disabled", ["killed", "disabled"]), ("", []), (["killed"], ["killed"])],
                              ["killd", ["x"], 3, True, {"killed": 1}]),
     "ebpf_fleet_unreachable_limit": ([(3, "3"), ("3", "3"), ("2%", "2%"), ("100%", "100%"), (0, "0")],

@@ -32,6 +32,8 @@ _WHY = 300
 
 def read_maintenance(name: str, value: Any) -> str:
     """Why a host is in maintenance: the text that is given, or that it is where that is just true; empty: it is not."""
+    if value is None:
+        return ""
     try:
         return "set in the inventory" if values.truth(name, value) else ""
     except values.RefusedValueError:
@@ -102,7 +104,7 @@ def omissions(hosts: Sequence[Json], contracts: Sequence[Json], wishes: Wishes) 
 
 def _omission(host: Json, asked: Sequence[str], contracts: Sequence[Json], wishes: Wishes) -> Omission | None:
     name = str(host["inventory_hostname"])
-    resting = read_maintenance("ebpf_fleet_maintenance", host.get("ebpf_fleet_maintenance") or False)
+    resting = read_maintenance("ebpf_fleet_maintenance", host.get("ebpf_fleet_maintenance"))
     if resting:
         return Omission(name, MAINTENANCE, printable(resting, _WHY))
     answer = host.get("ebpf_fleet_capability") or {}

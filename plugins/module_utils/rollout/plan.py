@@ -94,7 +94,7 @@ def plan(hosts: Sequence[Json], wishes: Wishes | None = None) -> dict[str, Any]:
     defaults = _defaults(wishes)
     wanted = read_stages(DEFAULT_STAGES if wishes.stages is None else wishes.stages, defaults, wishes.partial)
     wanted = with_alone(wanted, aside, defaults)
-    chosen, notes = _assign(kept, wanted, aside)
+    chosen, notes = _assign(kept, wanted, aside, everyone)
     chosen = _cut(chosen, wanted, wishes.until)
     if not chosen:
         raise PlanError(_empty(wishes.until, found))
@@ -121,11 +121,12 @@ def _empty(until: str | None, found: Sequence[Doubt]) -> str:
 
 
 def _assign(
-    hosts: Sequence[Host], stages: Sequence[Stage], aside: Collection[Host]
+    hosts: Sequence[Host], stages: Sequence[Stage], aside: Collection[Host], everyone: Sequence[Host]
 ) -> tuple[list[tuple[Stage, list[Host]]], list[str]]:
     """Each stage with its hosts, each host in the first stage that takes it; and notes.
 
-    Hosts that were set aside are for the stage `alone` only.
+    Hosts that were set aside are for the stage `alone` only. Cells and regions are those of `everyone`: one of which
+    all hosts are held back is there, and has no host to change.
     """
     left = [host for host in hosts if host not in aside]
     alone = [host for host in hosts if host in aside]
@@ -133,7 +134,7 @@ def _assign(
     notes = []
     first: Host | None = None
     for stage in stages:
-        taken = alone if stage.type == ALONE else _CHOOSERS[stage.type](stage, left, hosts, first)
+        taken = alone if stage.type == ALONE else _CHOOSERS[stage.type](stage, left, everyone, first)
         if not taken:
             notes.append(f"stage {stage.name} is dropped: no host is left for it")
             continue
