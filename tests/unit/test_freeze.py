@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import datetime
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.filter import rollout
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError
@@ -111,6 +114,14 @@ def test_both_kinds_are_told() -> None:
 def test_the_clock_must_be_a_moment() -> None:
     with pytest.raises(AnsibleFilterError, match="^EF_ARGUMENT: now: is 'now'"):
         told("now", host())
+
+
+def test_the_pages_example_is_taken() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/rollout.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(ebpf_fleet_freezes:.*?)^```", page, re.M | re.S)
+    given = yaml.safe_load(example)
+    assert [one["why"] for one in freeze.read_freezes("x", given[freeze.FREEZES])] == ["holidays"]
+    assert [one["days"] for one in freeze.read_blocked_hours("x", given[freeze.BLOCKED])] == [["fri", "sat", "sun"]]
 
 
 @pytest.mark.parametrize("given", ["2026-12-20T00:00:00+01:00", "2026-12-20T00:00:00Z", "2026-12-20T00:00:00-11:30"])

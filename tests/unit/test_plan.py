@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import PlanError, Wishes
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import plan as plan_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_holdback import Holdback, read_holdback
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.timing import BAKES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -470,6 +473,26 @@ def test_a_share_is_rounded_down_and_one_host_at_least(hosts: int, size: int) ->
 def test_a_cell_is_changed_a_quarter_at_a_time(hosts: int, size: int) -> None:
     fleet = [host(f"h{index:02}") for index in range(hosts)]
     assert max(plan(fleet, fleet_percent=100)["serial"]) == size
+
+
+PAGE = (ROOT / "docs/rollout.md").read_text(encoding="utf-8")
+
+
+def test_the_pages_example_of_stages_and_its_figures_are_so() -> None:
+    (example,) = re.findall(r"^```yaml\n(ebpf_fleet_stages:.*?)^```", PAGE, re.M | re.S)
+    assert [stage["bake"] for stage in plan(MANY, yaml.safe_load(example)["ebpf_fleet_stages"])["stages"]] == [
+        3600, 900, 30]  # fmt: skip
+    fleet = [host(f"h{i:05}", f"c{i % 100}", f"r{i % 10}", f"k{i % 40}") for i in range(50_000)]
+    told = {one["name"]: [len(batch) for batch in one["batches"]] for one in plan(fleet)["stages"]}
+    assert told.pop("canary") == [5] * 8 and told["fleet"][:4] == [2000, 4000, 5000, 5000]
+    flat = " ".join(PAGE.split())
+    assert "canaries 8 times 5" in flat and "the fleet 2000, 4000, then 5000 at a time" in flat
+    assert f"their cell {', '.join(map(str, told['cell']))}; the region {', '.join(map(str, told['region']))};" in flat
+
+
+def test_the_page_has_the_bakes_of_the_stages() -> None:
+    assert dict(re.findall(r"^\| `(\w+)` \| .* \| (\d+) s \|$", PAGE, re.M)) == {
+        name: str(seconds) for name, seconds in BAKES.items()}  # fmt: skip
 
 
 def test_strata_with_most_hosts_behind_them_meet_a_canary_first() -> None:
