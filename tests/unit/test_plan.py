@@ -174,6 +174,8 @@ def test_partial_leaves_hosts_out_on_purpose() -> None:
         (FLEET, [{"stage": "canary"}], {}, "the last is not fleet"),
         (FLEET, [{"stage": "fleet"}, {"stage": "alone", "count": 1}], {}, "unknown 'count'"),
         (FLEET, [{"stage": "alone"}, {"stage": "fleet"}], {}, "fleet after alone"),
+        (FLEET, [{"stage": "fleet", "name": 5}], {}, r"stages\[0\].name: 5 must be of letters"),
+        (FLEET, [{"stage": "fleet", "name": "a b"}], {}, r"stages\[0\].name: 'a b' must be of letters"),
         (FLEET, [{"stage": "cell", "name": "alone"}, {"stage": "fleet"}], {}, "alone is the stage of hosts that"),
         ([host("a", expected=7)], None, {}, "host a: expected is not text"),
         (FLEET, None, {"max_batch": 0}, "max_batch: is 0"),
@@ -638,6 +640,16 @@ def test_a_holdback_keeps_a_share_of_every_stratum_and_is_named() -> None:
     sentence = f"held back until 2027-01-31 on the release that they have, 10 % of the hosts: 9 hosts ({named})"
     assert sentence in found["sentences"]
     assert max(found["serial"]) == 8, "a share is of the hosts that may change"
+
+
+def test_what_rounding_takes_from_strata_is_held_of_those_that_lost_most() -> None:
+    sizes = {"five": 5, "seven": 7, "eight": 8}
+    fleet = [host(f"{stratum}{index}", stratum=stratum) for stratum, count in sizes.items() for index in range(count)]
+    held = plan(fleet, holdback=HELD)["holdback"]["hosts"]
+    # 10 % of 20 are two, and of each stratum less than one.
+    assert sorted(name[:-1] for name in held) == ["eight", "seven"]
+    assert sorted(name[:-1] for name in plan(fleet, holdback=HELD._replace(percent=50))["holdback"]["hosts"]) == [
+        *["eight"] * 4, *["five"] * 3, *["seven"] * 3]  # fmt: skip
 
 
 def test_the_same_hosts_are_held_from_one_rollout_to_the_next() -> None:
