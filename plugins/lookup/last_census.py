@@ -35,40 +35,18 @@ _raw:
   elements: dict
 """
 
-import json
-import os
-from pathlib import Path
-
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import refuse_irregular
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.json_file import Kind, read_object
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
+
+CENSUS = Kind(
+    "the last census", "census", "EF_CENSUS", "write it with capabilities.yml", "write it again with capabilities.yml"
+)
 
 
 class LookupModule(LookupBase):
     """Returns one document for each path."""
 
     def run(self, terms, variables=None, told=False, **kwargs):
-        return [attempt(AnsibleLookupError, lambda term=term: read(term), told) for term in terms]
-
-
-def read(path):
-    """Return the document at ``path``; FleetError names the file and the remedy."""
-    if not path:
-        return {}
-    full = os.path.join(os.environ.get("PWD", os.getcwd()), os.path.expanduser(path))
-    try:
-        refuse_irregular(Path(full))
-        with open(full, encoding="utf-8") as file:
-            found = json.load(file)
-    except OSError as error:
-        problem = f"the last census {full}: {error.strerror}; write it with capabilities.yml"
-        raise FleetError("EF_CENSUS", problem, full) from error
-    except (ValueError, RecursionError) as error:
-        problem = f"the last census {full}: is not JSON; write it again with capabilities.yml"
-        raise FleetError("EF_CENSUS", problem, full) from error
-    if not isinstance(found, dict):
-        problem = f"the last census {full}: is not a census; write it again with capabilities.yml"
-        raise FleetError("EF_CENSUS", problem, full)
-    return found
+        return [attempt(AnsibleLookupError, lambda term=term: read_object(term, CENSUS), told) for term in terms]

@@ -31,6 +31,8 @@ HOSTS: dict[str, tuple[str, str, str]] = {
 VARIABLES = {
     "ebpf_fleet_cell": "c1", "ebpf_fleet_region": "r1", "ebpf_fleet_bake": 0, "ebpf_fleet_window_before": 1,
     "ebpf_fleet_window_after": 4, "ebpf_fleet_stages": [{"stage": "fleet", "max_batch": len(HOSTS)}],
+    # All in one batch.
+    "ebpf_fleet_fleet_percent": 100, "ebpf_fleet_cell_percent": 100, "ebpf_fleet_growth": 9,
     # This machine is shared with other tests: what it does beside the rollout is not judged here.
     "ebpf_fleet_gate_limits": {"host_cpu_delta_ppm": 1_000_000, "host_memory_delta_bytes": 9_000_000_000},
 }  # fmt: skip

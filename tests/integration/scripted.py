@@ -106,9 +106,10 @@ def collection(folder: Path) -> Path:
 
 
 def inventory(hosts: Sequence[str], **variables: Any) -> dict[str, Any]:
-    """Hosts of one cell that are this machine, each with the variables."""
+    """Hosts of one cell that are this machine, each with the variables; so few that a batch may have all of them."""
     base = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ebpf_fleet_cell": "c",
-            "ebpf_fleet_region": "r", **variables}  # fmt: skip
+            "ebpf_fleet_region": "r", "ebpf_fleet_fleet_percent": 100, "ebpf_fleet_cell_percent": 100,
+            **variables}  # fmt: skip
     return {"all": {"hosts": {host: base for host in hosts}}}
 
 

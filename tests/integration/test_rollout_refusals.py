@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from pathlib import Path
@@ -17,12 +18,17 @@ pytestmark = pytest.mark.apart
 
 PLAN, ROLL_OUT = yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8"))
 TASKS = {task["name"]: task for task in PLAN["tasks"]}
+BEGIN, CHANGE = ROLL_OUT["tasks"]
+LATER = {task["name"]: task for task in [BEGIN, *CHANGE["block"]]}
 REFUSALS = [name for name in TASKS if name.startswith(("Refuse ", "Hold unless "))]
 # When a refusal is skipped, and why that opens nothing.
 SKIPPED = {
     "Refuse a folder for records that cannot be used": "ebpf_fleet_report_dir | default('') | length > 0",
     "Refuse a bundle that cannot be used": "ebpf_fleet_target.fault is defined",
     "Refuse a plan that cannot be carried out": "ebpf_fleet_plan.fault is defined",
+    "Refuse a quarantine that cannot be used": "ebpf_fleet_taking_part.kept is not defined",
+    # Check mode changes nothing, and shows the plan at any time.
+    "Refuse a rollout in a freeze window or in blocked hours": "not ansible_check_mode",
 }
 LEASE = "Refuse a lease that would run out while its batch is watched"
 POLICY = "Refuse policy features where no healthy release observes the host"
@@ -30,6 +36,7 @@ FEATURES = "Refuse features that the bundle does not hold"
 GATE = "Refuse limits and checks that the gate does not know"
 VALUES = "Refuse values that cannot be used"
 CONFIRMED = "Hold unless every host has confirmed"
+HELD = "Hold the batch in a freeze window or in blocked hours"
 RECORDS = "Refuse a folder for records that cannot be used"
 
 
@@ -53,7 +60,7 @@ def asked(folder: Path, name: str, everyone: dict[str, Any], others: Any = None,
     base = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {"w1": {**base, **everyone}, "w2": {**base, **everyone, **(others or {})}}
     (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
-    task = {**TASKS, **{task["name"]: task for task in ROLL_OUT["tasks"][0]["block"]}}[name]
+    task = {**TASKS, **LATER}[name]
     play = {"hosts": "all", "gather_facts": False, "vars": PLAN["vars"], "tasks": [task]}
     (folder / "play.yml").write_text(json.dumps([play]))
     done = run_written(folder, *options)
@@ -75,7 +82,7 @@ def test_a_refusal_stands_before_any_change_is_for_every_host_and_cannot_be_igno
 
 
 def test_no_refusal_has_gone() -> None:
-    assert len(REFUSALS) == 13 and {LEASE, POLICY, FEATURES, GATE, VALUES, RECORDS, *SKIPPED} <= set(REFUSALS)
+    assert len(REFUSALS) == 15 and {LEASE, POLICY, FEATURES, GATE, VALUES, RECORDS, *SKIPPED} <= set(REFUSALS)
 
 
 # --- leases --------------------------------------------------------------------------------------
@@ -105,7 +112,8 @@ def test_a_lease_shorter_than_its_batch_is_watched_is_refused(
 # --- policy features -----------------------------------------------------------------------------
 
 UNSEEN = {"ebpf_fleet_capability": {"capabilities": {**FACTS, "release": None}}}
-WANTED = {"ebpf_fleet_target": TARGET, "ebpf_fleet_features": {"runqlat": {}, "exec_policy": {}}}
+WANTED = {"ebpf_fleet_target": TARGET, "ebpf_fleet_features": {"runqlat": {}, "exec_policy": {}},
+          "ebpf_fleet_taking_part": {"kept": ["w1", "w2"]}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -128,6 +136,44 @@ def test_a_policy_feature_is_refused_where_no_healthy_release_observes(
     assert refused is (sentence is not None), said
     assert sentence is None or f"w2: exec_policy: EF_POLICY_NOT_READY: {sentence}" in said
     assert "w1: exec_policy" not in said
+
+
+def test_a_host_that_is_left_out_is_not_asked_whether_it_is_observed(tmp_path: Path) -> None:
+    given = {**WANTED, "ebpf_fleet_capability": answer(), "ebpf_fleet_taking_part": {"kept": ["w1"]}}
+    refused, said = asked(tmp_path, POLICY, given, UNSEEN)
+    assert not refused, said
+
+
+# --- freeze windows -------------------------------------------------------------------------------
+
+
+def a_freeze(start: int, end: int) -> dict[str, str]:
+    """A window from so many hours from now until so many."""
+    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+    moments = [(now + datetime.timedelta(hours=hours)).isoformat() for hours in (start, end)]
+    return {"from": moments[0], "to": moments[1], "why": "holidays"}
+
+
+BATCH = {"number": 3, "stage": "cell", "hosts": ["w1", "w2"], "bake": 0}
+
+
+@pytest.mark.parametrize(
+    ("windows", "overrule", "check", "held"),
+    [
+        ([], None, False, False), ([a_freeze(-2, -1), a_freeze(1, 2)], None, False, False),
+        ([a_freeze(-1, 1)], None, False, True), ([a_freeze(-1, 1)], None, True, False),
+        ([a_freeze(-1, 1)], "CVE", False, False),
+    ],
+)  # fmt: skip
+def test_a_batch_does_not_start_in_a_freeze_of_one_of_its_hosts(
+    tmp_path: Path, windows: list[Any], overrule: str | None, check: bool, held: bool
+) -> None:
+    given = {"ebpf_fleet_batch": BATCH, "ebpf_fleet_overrule_freeze": overrule}
+    refused, said = asked(tmp_path, HELD, given, {"ebpf_fleet_freezes": windows}, *(["--check"] if check else []))
+    assert refused is held, said
+    if held:
+        assert "EF_FROZEN: Batch 3 (stage cell) and all after it were not started: w2: frozen until " in said
+        assert "The batches before it keep the release. Run the same rollout again when that is over" in said
 
 
 # --- what would only be found out once a host was changed -----------------------------------------

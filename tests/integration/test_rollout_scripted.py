@@ -81,17 +81,22 @@ Refuse limits and checks that the gate does not know: ok w1
 Refuse a lease that would run out while its batch is watched: ok w1>localhost
 Remember how to judge and where to record: ok w1, ok w2, ok w3
 Ask every host what it can run: ok w1, ok w2, ok w3
+Find the hosts that take part, and why the others do not: ok w1>localhost
+Refuse a quarantine that cannot be used: skipping w1
 Hold unless every host answered: ok w1>localhost
 Refuse policy features where no healthy release observes the host: ok w1>localhost
 Find kill orders that would keep the release off: ok w1>localhost
 Sort hosts into stages and batches: ok w1>localhost
 Refuse a plan that cannot be carried out: skipping w1
+Ask whether a batch may start now: ok w1>localhost
 Print the plan: ok w1>localhost
 Refuse a rollout that a kill order keeps off: ok w1>localhost
+Refuse a rollout in a freeze window or in blocked hours: ok w1>localhost
 Queue the hosts batch by batch: ok w1 (w1), ok w1 (w2), ok w1 (w3)
 """.strip().splitlines()
 CHANGED = """
 PLAY Roll out
+Hold the batch in a freeze window or in blocked hours: ok FIRST>localhost
 Measure before: ok HOST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
@@ -146,7 +151,8 @@ def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundl
     assert ended.screen == [*PLANNED, *lines(batch, "w1"), *lines(batch, "w2", "w3")]
     assert ended.part("Print the plan").endswith(
         "ok: [w1 -> localhost] => msg: "
-        "- 'canary: 1 hosts in batches of 1: w1' - 'cell: 2 hosts in batches of 2: w2, w3' "
+        "- '3 hosts in 2 batches, 2 at once at most; shares: 100 % of the fleet and 100 % of each cell' "
+        "- 'canary: 1 hosts in batches of 1: w1; 0 s of bake' - 'cell: 2 hosts in batches of 2: w2, w3; 0 s of bake' "
         "- 'stage region is dropped: no host is left for it' - 'stage fleet is dropped: no host is left for it'"
     )
     assert "msg: 'Stage canary: all well'" in ended.said and ended.said.count("msg: 'Stage cell: all well'") == 2
@@ -336,7 +342,7 @@ def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> 
     assert list(tmp_path.glob("**/batch-*")) == []
 
 
-WHOLE = {"ebpf_fleet_stages": [{"stage": "fleet"}], "ebpf_fleet_max_batch": 9}
+WHOLE = {"ebpf_fleet_stages": [{"stage": "fleet", "growth": 2}], "ebpf_fleet_max_batch": 9}
 
 
 def observed(digest: str) -> dict[str, Any]:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.apart
 TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
 SLICE = yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
 PLANNED = {"serial": [2, 1], "batch_of": {"w1": 1, "w2": 1, "w3": 2},
-           "batches": [{"hosts": ["w1", "w2"], "stage": "canary"}, {"hosts": ["w3"], "stage": "fleet"}]}  # fmt: skip
+           "batches": [{"hosts": ["w1", "w2"], "stage": "canary", "bake": 120},
+                       {"hosts": ["w3"], "stage": "fleet", "bake": 30}]}  # fmt: skip
 
 
 def heads() -> list[str]:
@@ -30,7 +31,7 @@ def heads() -> list[str]:
 def arguments() -> dict[str, Any]:
     """What the second play's tasks take of the times."""
     (play,) = [play for play in yaml.safe_load(TEXT) if play["name"] == "Roll out"]
-    tasks = {task["name"]: task for task in play["tasks"][0]["block"]}
+    tasks = {task["name"]: task for task in play["tasks"][-1]["block"]}
     renew, bake = SLICE
     return {
         "lease": tasks["Deploy the release"]["vars"]["ebpf_fleet_deploy_lease"],
@@ -68,11 +69,11 @@ def lease(seconds: int) -> dict[str, Any]:
 
 def test_without_any_variable(tmp_path: Path) -> None:
     found = rendered(tmp_path, {})
-    one = {"lease": lease(440), "slices": [], "bake": 30, "window": 30, "renewed": 440, "slice": 300,
+    one = {"lease": lease(530), "slices": [], "bake": 120, "window": 30, "renewed": 530, "slice": 300,
            "folder": f"{tmp_path}/"}  # fmt: skip
     assert found["w1"] == one
     assert found["w2"] == {**one, "bake": 0}, "the release is not new there: nothing bakes"
-    assert found["w3"] == {**one, "lease": lease(430), "renewed": 430}, "a batch of one host"
+    assert found["w3"] == {**one, "lease": lease(430), "renewed": 430, "bake": 30}, "one host, of a later stage"
 
 
 @pytest.mark.parametrize("as_text", [False, True])

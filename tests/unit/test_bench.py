@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.errors import LabError
-from tools.bench import bcc, page
+from tools.bench import bcc, page, plan
 from tools.bench import run as bench
 from tools.bench.against import compared
 from tools.bench.cost import Cost
@@ -240,3 +240,11 @@ def test_an_old_commit_and_a_new_one_are_compared_row_by_row() -> None:
         {"name": "fresh", "unit": "ms", "old": None, "new": 7, "ratio": None, "against_peer": None},
         {"name": "gone", "unit": "ms", "old": 1, "new": None, "ratio": None, "against_peer": None},
     ]
+
+
+def test_the_plan_of_a_fleet_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "HOSTS", 200)
+    monkeypatch.setattr(plan, "ROUNDS", 1)
+    seconds, memory = plan.plan()
+    assert (seconds["unit"], seconds["peer_value"], memory["unit"], memory["peer_value"]) == ("s", 5, "MB", 500)
+    assert seconds["ours"] > 0 and 5 < memory["ours"] < 500

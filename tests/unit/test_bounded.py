@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.lookup import last_census
+from ansible_collections.ebpf.fleet.plugins.lookup.last_census import CENSUS
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import BoundedReadError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import matrix, minimal_btf
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.json_file import read_object
+
+
+def census_of(path: Path) -> object:
+    return read_object(path, CENSUS)
 
 
 class TestFiles:
@@ -61,7 +66,7 @@ class TestFiles:
     @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "link to a fifo"])
     @pytest.mark.parametrize(
         ("reader", "code"),
-        [(last_census.read, "EF_CENSUS"), (matrix.read_matrix, "EF_ARGUMENT"), (minimal_btf.read_full, "EF_ARGUMENT")],
+        [(census_of, "EF_CENSUS"), (matrix.read_matrix, "EF_ARGUMENT"), (minimal_btf.read_full, "EF_ARGUMENT")],
     )
     def test_a_file_that_a_person_named_is_regular_or_refused_at_once(
         self, tmp_path: Path, kind: str, reader: Callable[[Path], object], code: str
@@ -81,7 +86,7 @@ class TestFiles:
     def test_a_link_to_a_file_that_a_person_named_is_followed(self, tmp_path: Path) -> None:
         (tmp_path / "census.json").write_text("{}")
         (tmp_path / "last").symlink_to("census.json")
-        assert last_census.read(tmp_path / "last") == {}
+        assert census_of(tmp_path / "last") == {}
 
 
 class TestJson:

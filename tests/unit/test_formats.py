@@ -35,7 +35,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.release import desired,
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import status_schema
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments, judge
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import plan
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import Wishes, plan
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_holdback import Holdback
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.quarantine import KEYS, quarantined
 
 from tests.load.shipper import Shipper
 from tests.loader import exposition
@@ -337,7 +339,15 @@ def the_matrix(page: Page) -> None:
 
 def the_plan(page: Page) -> None:
     hosts, planned = (json.loads(one) for one in examples(page, "json"))
-    assert plan(hosts) == planned
+    holdback = Holdback(planned["holdback"]["percent"], planned["holdback"]["until"], "2026-12-01")
+    assert plan(hosts, Wishes(holdback=holdback, left_out=planned["left_out"])) == planned
+
+
+def the_quarantine(page: Page) -> None:
+    document = the_json(page)
+    first, second = document["entries"]
+    assert first["digest"] != second["digest"] and set(first) == set(second) == set(KEYS)
+    assert list(quarantined(document, first["digest"])) == [first["stratum"]]
 
 
 def observation(page: Page) -> None:
@@ -392,6 +402,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "observation": observation,
     "plan": the_plan,
     "policy": host_limits,
+    "quarantine": the_quarantine,
     "records": records,
     "requirements": requirements,
     "status": the_status,
@@ -444,6 +455,7 @@ FAULTS = {
     "observation": ('"window_ns"', '"window_s"'),
     "plan": ('"number": 1', '"number": 0'),
     "policy": ('"cpu_millicores": 20', '"cpu_millicores": 0'),
+    "quarantine": ('"since"', '"from"'),
     "records": ('"ktime_ns"', '"time_ns"'),
     "requirements": ("attach:lsm:bprm", "attach:lsms:bprm"),
     "status": ('"state": "running"', '"state": "fine"'),

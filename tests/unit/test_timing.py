@@ -14,9 +14,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import Refu
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.timing import (
     ACTIVATION,
     BAKE,
+    BAKES,
     DEFAULTS,
     LEASE,
     RENEW,
+    STAGES,
     WINDOW,
     report_folder,
     timing,
@@ -26,20 +28,22 @@ from tests.support.collection_variables import role_options
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOK = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
+# As a batch of the last stage has it, and as an operator's word for all stages.
+SHORT = {BAKE: 30}
 # What -e key=value makes of a number.
 FORMS = (int, str, lambda value: f" {value} ")
 
 
 def test_without_any_variable_the_times_are_the_pages() -> None:
-    """60 s of activation, 30 of bake and 30 of measurement; for twenty hosts 300 s and 10 for each more."""
+    """60 s of activation, 120 of bake and 30 of measurement; for twenty hosts 300 s and 10 for each more."""
     assert timing({}, hosts=20) == {
-        "window_seconds": 30, "needed_seconds": 120, "lease_seconds": 620, "renew_seconds": 300,
-        "bake_slices": 0, "bake_rest_seconds": 30, "fault": "",
+        "window_seconds": 30, "needed_seconds": 210, "lease_seconds": 710, "renew_seconds": 300,
+        "bake_slices": 0, "bake_rest_seconds": 120, "fault": "",
     }  # fmt: skip
 
 
 def test_a_variable_that_is_null_is_not_set() -> None:
-    assert timing(dict.fromkeys([*DEFAULTS, LEASE]), 3) == timing({}, 3)
+    assert timing(dict.fromkeys([*DEFAULTS, BAKE, STAGES, LEASE]), 3) == timing({}, 3)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -47,7 +51,7 @@ def test_a_variable_that_is_null_is_not_set() -> None:
     ("asked", "short"), [(0, False), (1, True), (118, True), (119, True), (120, False), (121, False), (90000, False)]
 )
 def test_a_lease_is_refused_below_what_a_host_waits_for_and_zero_is_none(form: Any, asked: int, short: bool) -> None:
-    found = timing({LEASE: form(asked)}, hosts=5)
+    found = timing({LEASE: form(asked), **SHORT}, hosts=5)
     assert (found["lease_seconds"], found["needed_seconds"]) == (asked, 120)
     if not short:
         assert found["fault"] == ""
@@ -70,10 +74,10 @@ def test_a_lease_is_refused_below_what_a_host_waits_for_and_zero_is_none(form: A
 def test_each_part_counts_and_a_bake_only_until_its_lease_is_renewed(
     form: Any, name: str, value: int, needed: int
 ) -> None:
-    found = timing({name: form(value)}, hosts=2)
+    found = timing({**SHORT, name: form(value)}, hosts=2)
     assert (found["needed_seconds"], found["lease_seconds"]) == (needed, needed + 320)
-    assert timing({name: form(value), LEASE: needed - 1})["fault"] != ""
-    assert timing({name: form(value), LEASE: needed})["fault"] == ""
+    assert timing({**SHORT, name: form(value), LEASE: needed - 1})["fault"] != ""
+    assert timing({**SHORT, name: form(value), LEASE: needed})["fault"] == ""
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_each_part_counts_and_a_bake_only_until_its_lease_is_renewed(
     [(29.0, 119), (29.001, 120), ("29.5", 120), ("30.0", 120), (30, 120), (30.001, 121), ("0.1", 91)],
 )
 def test_a_part_of_a_second_counts_as_a_whole_one(window: Any, needed: int) -> None:
-    assert timing({WINDOW: window})["needed_seconds"] == needed
+    assert timing({WINDOW: window, **SHORT})["needed_seconds"] == needed
 
 
 def test_the_window_is_measured_as_it_was_given() -> None:
@@ -111,7 +115,47 @@ def test_where_the_release_is_not_new_nothing_bakes_and_the_lease_stays() -> Non
 @pytest.mark.parametrize("hosts", [0, 1, 100])
 def test_a_lease_that_is_asked_for_does_not_grow_with_the_batch(hosts: int) -> None:
     assert timing({LEASE: "500"}, hosts)["lease_seconds"] == 500
-    assert timing({}, hosts)["lease_seconds"] == 420 + 10 * hosts
+    assert timing(SHORT, hosts)["lease_seconds"] == 420 + 10 * hosts
+
+
+# --- the bake of a stage -------------------------------------------------------------------------
+
+
+def test_the_early_stages_bake_longer() -> None:
+    assert BAKES == {"canary": 120, "cell": 60, "region": 60, "fleet": 30, "alone": 120}
+
+
+@pytest.mark.parametrize(
+    ("bake", "slices", "end"), [(0, 0, 0), (30, 0, 30), (300, 0, 300), (301, 1, 1), (3600, 11, 300)]
+)
+def test_a_batch_bakes_as_its_plan_says(bake: int, slices: int, end: int) -> None:
+    found = timing({}, hosts=2, bake=bake)
+    assert (found["bake_slices"], found["bake_rest_seconds"]) == (slices, end)
+    assert found["needed_seconds"] == 90 + min(bake, 300) and found["lease_seconds"] == found["needed_seconds"] + 320
+
+
+@pytest.mark.parametrize("given", [0, "7", 9])
+def test_the_word_for_all_stages_outranks_the_plan(given: Any) -> None:
+    assert timing({BAKE: given}, bake=600) == timing({BAKE: given}) == timing({BAKE: given}, bake=int(given))
+
+
+@pytest.mark.parametrize(
+    ("stages", "longest"),
+    [
+        (None, 120), ("", 120), ([], 120),
+        ([{"stage": "fleet"}], 120),
+        ([{"stage": "fleet", "bake": 121}], 121), ([{"stage": "fleet", "bake": 120}], 120),
+        ('[{"stage":"canary","bake":"3600"},{"stage":"fleet"}]', 3600),
+        # What cannot be read is for the plan to refuse, with its place.
+        ([{"stage": "canary", "bake": "long"}, {"stage": "fleet", "bake": 200}, 3, {"stage": "moon"}], 200),
+        ("canary", 120),
+    ],
+)  # fmt: skip
+def test_before_there_is_a_plan_a_lease_must_cover_the_longest_bake(stages: Any, longest: int) -> None:
+    assert timing({STAGES: stages, RENEW: 86400})["needed_seconds"] == 90 + longest
+    assert timing({STAGES: stages, LEASE: 90 + longest, RENEW: 86400})["fault"] == ""
+    assert timing({STAGES: stages, LEASE: 89 + longest, RENEW: 86400})["fault"] != ""
+    assert timing({STAGES: stages}, bake=3)["needed_seconds"] == 93
 
 
 @pytest.mark.parametrize(
@@ -130,6 +174,7 @@ def test_the_filters_are_the_functions() -> None:
     filters = rollout.FilterModule().filters()
     assert filters["rollout_timing"]({BAKE: "301"}, hosts=7, changed=True) == timing({BAKE: 301}, 7)
     assert filters["rollout_timing"]({BAKE: "301"}, 7, False) == timing({BAKE: 301}, 7, changed=False)
+    assert filters["rollout_timing"]({}, 7, True, 44) == timing({}, 7, bake=44)
 
 
 def test_the_timeout_of_a_rollout_is_the_roles() -> None:
@@ -137,10 +182,13 @@ def test_the_timeout_of_a_rollout_is_the_roles() -> None:
 
 
 def test_the_playbook_hands_every_variable_over_and_computes_no_time_itself() -> None:
-    for name in (*DEFAULTS, LEASE):
+    for name in (*DEFAULTS, BAKE, LEASE, STAGES):
         assert PLAYBOOK.count(f"'{name}': {name} | default(none)") == 1, name
+    for name in (*DEFAULTS, LEASE):
         # The head of the playbook speaks of none of them; nothing else reads them.
         assert len(re.findall(rf"\b{name}\b", PLAYBOOK)) == 2, name
+    # The plan, too, says how long each stage bakes.
+    assert PLAYBOOK.count(f"bake={BAKE} | default(none)") == 1 and len(re.findall(rf"\b{BAKE}\b", PLAYBOOK)) == 3
     assert PLAYBOOK.count("ebpf.fleet.rollout_timing(") == 1 == PLAYBOOK.count("ebpf.fleet.report_folder(")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from pathlib import Path
@@ -34,11 +35,32 @@ SECONDS = [*NUMBER[0], ("1.5", 1.5), (2.5, 2.5)], [*NUMBER[1], -1, "-1", float("
 SAID = [("auto", "auto"), ("6.1.0-40-amd64", "6.1.0-40-amd64"), ("false", ""), (False, ""), ("no", ""),
         ("true", "auto"), (None, None), ("", None)], [6.1, 7, []]  # fmt: skip
 
+FREEZE = {"from": "2026-12-20T00:00:00+01:00", "to": "2027-01-04T06:00:00Z", "why": "holidays"}
+HOURS = {"days": ["fri"], "from": "22:00", "to": "06:00", "zone": "Europe/Berlin", "why": "no one is on call"}
+
 TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     **dict.fromkeys(("ebpf_fleet_cell", "ebpf_fleet_region"), PLACE),
     "ebpf_fleet_until": PLACE,
     "ebpf_fleet_stages": ([*LIST[0][:2], (None, None), ("", None)], LIST[1]),
     "ebpf_fleet_gate_checks": LIST,
+    "ebpf_fleet_growth": ([("2", 2), (1.5, 1.5), ("1.5", 1.5), (1, 1), (None, None), ("", None)],
+                          [True, 0, 0.9, 1001, "x", []]),
+    **dict.fromkeys(("ebpf_fleet_fleet_percent", "ebpf_fleet_cell_percent"),
+                    ([("10", 10), (1, 1), (100, 100), (None, None), ("", None)], [True, 0, 101, 1.5, "10%", []])),
+    "ebpf_fleet_freezes": ([(json.dumps([FREEZE]), [FREEZE]), ([FREEZE], [FREEZE]), ([], []), ("", [])],
+                           ["a", "{}", {"a": 1}, [3], [{**FREEZE, "why": ""}], [{**FREEZE, "to": FREEZE["from"]}]]),
+    "ebpf_fleet_blocked_hours": ([(json.dumps([HOURS]), [HOURS]), ([{**HOURS, "days": "fri"}], [HOURS]), ("", [])],
+                                 ["a", "{}", {"a": 1}, [3], [{**HOURS, "zone": ""}], [{**HOURS, "from": 1320}]]),
+    "ebpf_fleet_overrule_freeze": ([("CVE", "CVE"), (None, None), ("", None)], [True, 1, []]),
+    "ebpf_fleet_maintenance": ([(True, "set in the inventory"), ("no", ""), (False, ""), ("new disks", "new disks"),
+                                (" ", ""), ("1", "set in the inventory"), (None, "")], [2, 1.5, []]),
+    "ebpf_fleet_leave_out": ([("killed,disabled", ["killed", "disabled"]), ("", []), (["killed"], ["killed"])],
+                             ["killd", ["x"], 3, True, {"killed": 1}]),
+    "ebpf_fleet_unreachable_limit": ([(3, "3"), ("3", "3"), ("2%", "2%"), ("100%", "100%"), (0, "0")],
+                                     [True, "101%", -1, 1.5, "few", None, []]),
+    "ebpf_fleet_holdback": ([("5", 5), (0, 0), (50, 50), (None, None), ("", None)], [True, 51, -1, "5%", 1.5, []]),
+    "ebpf_fleet_holdback_until": ([("2027-01-31", "2027-01-31"), (datetime.date(2027, 1, 31), "2027-01-31"),
+                                   (None, None), ("", None)], ["2027-02-30", "soon", 20270131, True, []]),
     "ebpf_fleet_max_batch": ([*NUMBER[0], (None, None), ("", None)], [True, "two", 0, "0", -1, "2.5"]),
     **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after"), SECONDS),
     **dict.fromkeys(("ebpf_fleet_kill_timeout", "ebpf_fleet_return_timeout", "ebpf_fleet_connect_timeout"), SECONDS),
@@ -65,7 +87,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "ebpf_fleet_expected_stratum": ([("6.1/*/*", "6.1/*/*"), (None, None)], [6.1, True]),
     **dict.fromkeys(
         ("ebpf_fleet_bundle", "ebpf_fleet_last_census", "ebpf_fleet_application_file", "ebpf_fleet_report_dir",
-         "ebpf_fleet_textfile_directory",
+         "ebpf_fleet_textfile_directory", "ebpf_fleet_quarantine_file",
          "ebpf_fleet_deploy_digest", "ebpf_fleet_kex_algorithms", "ebpf_fleet_report", "ebpf_fleet_release_version",
          "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output"), PLAIN),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 from tests.oracle.witnesses import lab_ports
 from tests.support.play import ROOT, environment
-from tools.bench import bcc, idle, page
+from tools.bench import bcc, idle, page, plan
 from tools.bench.events import CURVES, execs, saturation
 from tools.bench.machine import machine, make_ready, say, statistics_on
 from tools.bench.report import Result, result, rows
@@ -122,6 +122,7 @@ BENCHES: dict[str, Callable[[], Iterator[Result]]] = {
     "execs": execs,
     "runqlat": runqlat,
     "idle": idle.idle,
+    "plan": plan.plan,
     "facts": facts_alone,
     "ansible": facts_by_ansible,
     "bcc": bcc.bcc,

@@ -10,6 +10,7 @@ others with a sentence that names the variable, what was given and the remedy.
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import re
@@ -36,7 +37,8 @@ class RefusedValueError(OneCodeError, ValueError):
 
 def told(value: Any) -> str:
     """What was given, with its kind, as a sentence can say it."""
-    kinds = ((bool, "a truth value"), (int, "a number"), (float, "a number"), (str, "text"), (Mapping, "a mapping"))
+    kinds = ((bool, "a truth value"), (int, "a number"), (float, "a number"), (str, "text"), (Mapping, "a mapping"),
+             (datetime.date, "a date"))  # fmt: skip
     if value is None:
         return "nothing"
     kind = next((name for one, name in kinds if isinstance(value, one)), "a list")

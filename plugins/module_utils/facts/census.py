@@ -59,21 +59,21 @@ def capability_census(
 
 def _host(answer: capability_document.Answer, contracts: Sequence[Json], features: Json | None) -> dict[str, Any]:
     capabilities = answer.capabilities or {}
-    deployable = _deployable(capabilities)
+    can = deployable(capabilities)
     return {
         "kernel": _only(capabilities["kernel"], _KERNEL_FIELDS),
         "btf": capabilities["btf"]["state"],
         "privileged": capabilities.get("privileged"),
         "stratum": stratum_of(capabilities),
-        "deployable": deployable,
-        "profiles": _reachable(answer.profiles, deployable),
+        "deployable": can,
+        "profiles": _reachable(answer.profiles, can),
         "policy": policy_ready.policy_answers(capabilities, contracts, features),
         "next_kernel": _only(capabilities.get("next_kernel"), _NEXT_FIELDS),
         "trust": _only(capabilities.get("trust"), _TRUST_FIELDS),
     }
 
 
-def _deployable(capabilities: Json) -> dict[str, str]:
+def deployable(capabilities: Json) -> dict[str, str]:
     """Can a release be deployed to the host at all? yes, no or unknown, with the reason."""
     found = (capabilities.get("systemd") or {}).get("pid1") or {}
     answer = str(found.get("answer", "unknown"))

@@ -90,7 +90,7 @@ def _refuse_without_place(hosts: Sequence[Any]) -> None:
             if problem:
                 wrong.setdefault(problem, []).append(printable(one["name"], 300))
     if wrong:
-        raise PlanError("; ".join(f"{_hosts_named(names)}: {problem}" for problem, names in wrong.items()))
+        raise PlanError("; ".join(f"{hosts_named(names)}: {problem}" for problem, names in wrong.items()))
 
 
 def _place_problem(field: str, value: Any) -> str | None:
@@ -103,7 +103,8 @@ def _place_problem(field: str, value: Any) -> str | None:
     return None
 
 
-def _hosts_named(names: Sequence[str]) -> str:
+def hosts_named(names: Sequence[str]) -> str:
+    """`host a`, or how many there are with the first of them."""
     if len(names) == 1:
         return f"host {names[0]}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

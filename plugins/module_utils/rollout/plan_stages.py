@@ -1,7 +1,7 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The stages of a plan as they are asked for: read, checked, and in an order from narrow to wide. Pure."""
+"""The stages of a plan as they are asked for: read, checked, and in a sequence from narrow to wide. Pure."""
 
 from __future__ import annotations
 
@@ -18,46 +18,59 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_hosts impo
     PlanError,
     read_value,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_waves import (
+    SMALL_BATCH,
+    Size,
+    Waves,
+    read_waves,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.timing import BAKES, READ_BAKE
 
 STAGE_ORDER = ("canary", "cell", "region", "fleet", ALONE)
 STAGE_KEYS = {
     "canary": ("count", "per_stratum", "cell"),
-    "cell": ("cell",),
-    "region": ("region", "percent"),
-    "fleet": (),
+    "cell": ("cell", "growth"),
+    "region": ("region", "percent", "growth"),
+    "fleet": ("growth",),
     ALONE: (),
 }
-COMMON_KEYS = ("stage", "name", "max_batch")
+COMMON_KEYS = ("stage", "name", "max_batch", "bake", "fleet_percent", "cell_percent")
 DEFAULT_STAGES = ({"stage": "canary"}, {"stage": "cell"}, {"stage": "region"}, {"stage": "fleet"})
-# Most hosts that meet a release at once where nothing is known of how their kind takes it.
-DEFAULT_SMALL_BATCH = 5
 _SMALL_STAGES = ("canary", ALONE)
 _POSITIVE = values.whole(1)
 _PERCENT = values.whole(1, 100)
 
 
 class Stage(NamedTuple):
-    """One checked stage; `options` are those of its type."""
+    """One checked stage; `bake` is in seconds, `options` are those of its type."""
 
     type: str
     name: str
-    max_batch: int | None
+    size: Size
+    bake: int
     options: Json
 
 
-def read_stages(stages: Sequence[Json], max_batch: int | None, partial: bool) -> list[Stage]:
+class Defaults(NamedTuple):
+    """What a stage has that says nothing else; `bake` is for every stage, whatever it says."""
+
+    max_batch: int | None
+    waves: Waves
+    bake: int | None = None
+
+
+def read_stages(stages: Sequence[Json], defaults: Defaults, partial: bool) -> list[Stage]:
     """Checked stages, or PlanError."""
     if not isinstance(stages, (list, tuple)) or not stages:
         raise PlanError("stages: the list is empty; leave it out for canary, cell, region, fleet")
-    max_batch = positive("max_batch", max_batch)
-    found = [_read_stage(index, one, max_batch) for index, one in enumerate(stages)]
+    found = [_read_stage(index, one, defaults) for index, one in enumerate(stages)]
     _refuse_bad_order(found)
     if not partial and all(stage.type != "fleet" for stage in found):
         raise PlanError("stages: the last is not fleet, so hosts are left out; add it or say partial: true")
     return found
 
 
-def _read_stage(index: int, one: Any, max_batch: int | None) -> Stage:
+def _read_stage(index: int, one: Any, defaults: Defaults) -> Stage:
     where = f"stages[{index}]"
     if not isinstance(one, Mapping) or "stage" not in one:
         raise PlanError(f"{where}: has no `stage`; it is one of {', '.join(STAGE_ORDER)}")
@@ -65,28 +78,38 @@ def _read_stage(index: int, one: Any, max_batch: int | None) -> Stage:
     refuse_unknown(where + ".stage", kind, STAGE_ORDER)
     for key in one:
         refuse_unknown(f"{where} ({kind})", key, COMMON_KEYS + STAGE_KEYS[kind])
-    options = _read_options(where, {key: one[key] for key in STAGE_KEYS[kind] if one.get(key) is not None})
+    options = _read_options(where, {key: one[key] for key in _OPTIONS if one.get(key) is not None})
     name = one.get("name") or kind
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise PlanError(f"{where}.name: {name!r} must be of letters, digits, dot, dash and underscore")
     if name == ALONE and kind != ALONE:
         raise PlanError(f"{where}.name: {ALONE} is the stage of hosts that stand alone; choose another name")
     own = positive(where + ".max_batch", one.get("max_batch"))
-    return Stage(kind, name, _batch_size(kind, max_batch) if own is None else own, options)
+    size = _size(kind, own, defaults.max_batch, read_waves(where + ".", one, defaults.waves))
+    bake = None if one.get("bake") is None else read_value(READ_BAKE, where + ".bake", one["bake"])
+    return Stage(kind, name, size, _bake(kind, bake, defaults), options)
 
 
-def _batch_size(kind: str, max_batch: int | None) -> int | None:
-    if kind not in _SMALL_STAGES:
-        return max_batch
-    return DEFAULT_SMALL_BATCH if max_batch is None else min(max_batch, DEFAULT_SMALL_BATCH)
+def _size(kind: str, own: int | None, max_batch: int | None, waves: Waves) -> Size:
+    small = kind in _SMALL_STAGES
+    if own is not None or not small:
+        return Size(max_batch if own is None else own, not small, waves)
+    return Size(SMALL_BATCH if max_batch is None else min(max_batch, SMALL_BATCH), False, waves)
 
 
-def with_alone(stages: list[Stage], aside: Collection[Host], max_batch: int | None) -> list[Stage]:
+def _bake(kind: str, own: int | None, defaults: Defaults) -> int:
+    if defaults.bake is not None:
+        return defaults.bake
+    return BAKES[kind] if own is None else own
+
+
+def with_alone(stages: list[Stage], aside: Collection[Host], defaults: Defaults) -> list[Stage]:
     """The stages, with one for the hosts that were set aside where the plan is for the whole fleet."""
     kinds = {stage.type for stage in stages}
     if not aside or ALONE in kinds or "fleet" not in kinds:
         return stages
-    return [*stages, Stage(ALONE, ALONE, _batch_size(ALONE, max_batch), {})]
+    size = _size(ALONE, None, defaults.max_batch, defaults.waves)
+    return [*stages, Stage(ALONE, ALONE, size, _bake(ALONE, None, defaults), {})]
 
 
 _OPTIONS = {

@@ -49,8 +49,8 @@ def _orders_on(host: Json, contracts: Sequence[Json]) -> list[str]:
         return [UNREADABLE]
     kernel = facts["kernel"]
     families = (kernel.get("family"), kernel.get("distro_family"))
-    wanted = _wanted(host.get("ebpf_fleet_features"), contracts)
-    return [order for order in orders if _concerns(order, families, wanted)]
+    brought = wanted(host.get("ebpf_fleet_features"), contracts)
+    return [order for order in orders if _concerns(order, families, brought)]
 
 
 def _concerns(order: str, families: Sequence[str | None], wanted: Sequence[str]) -> bool:
@@ -60,7 +60,7 @@ def _concerns(order: str, families: Sequence[str | None], wanted: Sequence[str])
     return order == "global" or (kind == "family" and name in families)
 
 
-def _wanted(given: Any, contracts: Sequence[Json]) -> list[str]:
+def wanted(given: Any, contracts: Sequence[Json]) -> list[str]:
     """Features that the rollout brings to a host; every one where that cannot be read."""
     by_name = {one["feature"]: dict(one) for one in contracts}
     try:

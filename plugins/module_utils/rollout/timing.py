@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import posixpath
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError, whole
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.variables import read
 
 ACTIVATION = "ebpf_fleet_activation_timeout"
@@ -21,17 +22,24 @@ BAKE = "ebpf_fleet_bake"
 RENEW = "ebpf_fleet_rollout_renew_seconds"
 LEASE = "ebpf_fleet_rollout_lease_seconds"
 
-# Seconds, where the variable is not set. Without LEASE the lease is computed.
-DEFAULTS = {ACTIVATION: 60, WINDOW: 30, BAKE: 30, RENEW: 300}
+STAGES = "ebpf_fleet_stages"
+
+# Seconds, where the variable is not set. Without LEASE the lease is computed, without BAKE each stage has its own.
+DEFAULTS = {ACTIVATION: 60, WINDOW: 30, RENEW: 300}
+# Seconds that a batch of a stage bakes: longest where least is known, as most faults show in the first minutes.
+BAKES = {"canary": 120, "cell": 60, "region": 60, "fleet": 30, "alone": 120}
+READ_BAKE = whole(0, 86400)
 # What a batch takes beyond its own waiting.
 BATCH_SECONDS = 300
 HOST_SECONDS = 10
 
 
-def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True) -> dict[str, Any]:
+def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True, bake: int | None = None) -> dict[str, Any]:
     """The times of a batch of `hosts`, all in seconds; `changed` is whether the release is new to this host.
 
-    `given` has the variables above, in any form that they take; None is not set. The result has
+    `given` has the variables above, in any form that they take; None is not set. `bake` is what the plan has for
+    the batch; without it, before there is a plan, the longest bake of all stages is taken. BAKE, where it is set,
+    outranks both. The result has
     ``window_seconds``, ``needed_seconds`` (what a lease must cover), ``lease_seconds`` (0: no lease),
     ``renew_seconds`` (a longer bake goes in slices of this length), ``bake_slices`` (how many are baked before the
     last, shorter or equal one), ``bake_rest_seconds`` (the last one), and ``fault``, a sentence, where the lease that
@@ -39,9 +47,10 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True) -> di
     """
     found = {name: _read(given, name, default) for name, default in DEFAULTS.items()}
     window, renew = found[WINDOW], found[RENEW]
-    needed = found[ACTIVATION] + math.ceil(window) + min(found[BAKE], renew)
+    planned = _read(given, BAKE, longest_bake(given.get(STAGES)) if bake is None else bake)
+    needed = found[ACTIVATION] + math.ceil(window) + min(planned, renew)
     asked = _read(given, LEASE, None)
-    bake = found[BAKE] if changed else 0
+    bake = planned if changed else 0
     slices = (bake - 1) // renew if bake > 0 else 0
     return {
         "window_seconds": window,
@@ -52,6 +61,29 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True) -> di
         "bake_rest_seconds": bake - slices * renew,
         "fault": fault_of(asked, needed),
     }
+
+
+def longest_bake(stages: Any) -> int:
+    """Seconds of the longest bake of these stages, of the default ones where they are not given.
+
+    What cannot be read of a stage is left to the plan, which refuses it with its place.
+    """
+    try:
+        listed = read(STAGES, stages)
+    except RefusedValueError:
+        listed = None
+    # Hosts that stand alone may come behind any list.
+    return max([BAKES["alone"], *_bakes(listed or [])] if listed else BAKES.values())
+
+
+def _bakes(stages: list[Any]) -> Iterator[int]:
+    for one in stages:
+        if not isinstance(one, Mapping):
+            continue
+        try:
+            yield READ_BAKE("bake", one["bake"]) if one.get("bake") is not None else BAKES.get(str(one.get("stage")), 0)
+        except RefusedValueError:
+            continue
 
 
 def _read(given: Mapping[str, Any], name: str, default: int | None) -> Any:

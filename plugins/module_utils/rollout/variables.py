@@ -28,6 +28,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import (
     truth,
     whole,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import freeze, omissions, plan_holdback, plan_waves
 
 _PERCENT = re.compile(r"[1-9][0-9]{0,4}%", re.ASCII)
 _SIZE = re.compile(r"infinity|[1-9][0-9]{0,17}([KMGT]|%)?", re.ASCII)
@@ -84,6 +85,16 @@ ROLLOUT: dict[str, Reader] = {
     "ebpf_fleet_last_census": _path,
     "ebpf_fleet_until": maybe(label),
     "ebpf_fleet_max_batch": maybe(whole(1)),
+    **{f"ebpf_fleet_{name}": maybe(reader) for name, reader in plan_waves.READERS.items()},
+    freeze.FREEZES: freeze.read_freezes,
+    freeze.BLOCKED: freeze.read_blocked_hours,
+    freeze.OVERRULE: maybe(text),
+    "ebpf_fleet_maintenance": omissions.read_maintenance,
+    "ebpf_fleet_leave_out": omissions.read_leave_out,
+    omissions.LIMIT: omissions.read_limit,
+    "ebpf_fleet_quarantine_file": _path,
+    plan_holdback.PERCENT: maybe(plan_holdback.READ_PERCENT),
+    plan_holdback.UNTIL: maybe(plan_holdback.read_date),
     "ebpf_fleet_window_before": decimal(0, 3600),
     "ebpf_fleet_window_after": decimal(0, 3600),
     "ebpf_fleet_bake": whole(0, 86400),

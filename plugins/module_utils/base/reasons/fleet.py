@@ -187,6 +187,12 @@ SECTIONS: tuple[Section, ...] = (
                 "take the order back with `-e state=released` when its cause is gone, then roll out",
                 (PLAYBOOKS,),
             ),
+            "EF_FROZEN": Reason(
+                "a freeze window or blocked hours keep the rollout, or its next batch, from starting",
+                "run the same rollout again when that is over, or overrule it by name: `ebpf_fleet_overrule_freeze`",
+                (PLAYBOOKS,),
+                see="rollout.md",
+            ),
             "EF_GATE_FAILED": Reason(
                 "a check of the gate failed, and the batch goes back",
                 "do what the verdict names next, then run the same rollout again",
