@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.expressions import
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import base as gate_base
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import spending
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
@@ -33,7 +34,14 @@ ARGUMENTS = {
     "limits": {"type": "dict", "default": {}},
     "on_inconclusive": {"type": "dict", "default": {}},
     "extra_checks": {"type": "list", "elements": "dict", "default": []},
+    "dry_run": {"type": "list", "elements": "str", "default": []},
+    "error_rate": {"type": "raw", "default": spending.DEFAULT_ERROR_RATE},
+    "batches": {"type": "raw", "default": spending.DEFAULT_BATCHES},
+    "readings": {"type": "raw", "default": spending.DEFAULT_READINGS},
+    "reading": {"type": "raw", "default": 1},
 }
+
+BUDGET = ("error_rate", "batches", "readings", "reading")
 
 # Deeper than any observation, far less than Python's stack.
 DEPTH_LIMIT = 64
@@ -93,6 +101,8 @@ def inputs_from(arguments, hostvars, expressions, evaluator):
         on_inconclusive=gate_arguments.check_policies(plain(arguments["on_inconclusive"]), names),
         expressions=expressions,
         search=None if evaluator is None else evaluator.search,
+        budget=gate_arguments.check_budget(*(arguments[one] for one in BUDGET)),
+        dry_run=gate_arguments.check_dry_run(arguments["dry_run"], names),
     )
 
 

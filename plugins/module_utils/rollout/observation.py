@@ -119,8 +119,8 @@ def read_host(root: Path) -> dict[str, int | None]:
     proc = root / "proc"
     host = parse_cpu(read_text(proc / "stat") or "", os.sysconf("SC_CLK_TCK"))
     host.update(parse_memory(read_text(proc / "meminfo") or ""))
-    host["psi_cpu_some_us"] = parse_pressure(read_text(proc / "pressure/cpu") or "")
-    host["psi_memory_some_us"] = parse_pressure(read_text(proc / "pressure/memory") or "")
+    for kind in ("cpu", "memory", "io"):
+        host[f"psi_{kind}_some_us"] = parse_pressure(read_text(proc / "pressure" / kind) or "")
     host["load1_milli"] = parse_load(read_text(proc / "loadavg") or "")
     return host
 

@@ -57,6 +57,35 @@ def _application(percentile: str) -> Check:
     )
 
 
+# What a shift must be at least, and what to do about one. One percent of a host's CPUs or of its time, 32 MiB, and a
+# twentieth of the application's latency: less is not worth a way back, whatever the ranks say.
+_SHIFTS: dict[str, tuple[int, str]] = {
+    "host_cpu_shift": (10_000, "many hosts got busier by a little: compare with their loader_cpu and bpf_cpu"),
+    "host_memory_shift": (33_554_432, "many hosts got fuller: compare with their map_memory and the loader's memory"),
+    "pressure_cpu_shift": (10_000, "tasks wait longer for a CPU: compare with bpf_cpu and feature_cpu"),
+    "pressure_memory_shift": (10_000, "tasks wait longer for memory: compare with map_memory"),
+    "pressure_io_shift": (10_000, "tasks wait longer for disks: compare with the features that write events"),
+    "application_p95_shift": (50_000, "the release slows the application: do not promote it"),
+    "application_p99_shift": (50_000, "the release slows the application: do not promote it"),
+}
+
+
+def _shift(metric: shift.Metric) -> Check:
+    least, step = _SHIFTS[metric.check]
+    return Check(
+        name=metric.check,
+        scope=FLEET,
+        judge=shift.judge_shift(metric),
+        what=f"growth of {metric.words} on all changed hosts against controls that were not changed: a rank test, and "
+        "at least the limit",
+        step=f"{step}; a shift that is meant is allowed with {metric.limit}",
+        sentence=f"shift of {metric.words}",
+        unit=metric.unit,
+        limit=metric.limit,
+        default=least,
+    )
+
+
 def _witness(name: str, scope: str, judge: Any, what: str, unit: str | None = None) -> Check:
     return Check(name=name, scope=scope, judge=judge, what=what, step=WITNESS, unit=unit)
 
@@ -327,15 +356,7 @@ CHECKS: tuple[Check, ...] = (
         limit="consumer_lag_ppm",
         default=800_000,
     ),
-    Check(
-        name="host_cpu_shift",
-        scope=FLEET,
-        judge=shift.judge_shift,
-        what=f"whether all changed hosts, {shift.HOSTS} at least, got busier than as many controls: a rank test, and "
-        f"{shift.SHIFT_PPM:,} ppm",
-        step="many hosts got busier by a little: compare with their loader_cpu and bpf_cpu, which are ours",
-        unit="ppm",
-    ),
+    *map(_shift, shift.METRICS),
 )
 
 BY_NAME = {check.name: check for check in CHECKS}

@@ -23,7 +23,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
 
 _TOLD = 5
 
-HOST = ("cpu_busy_ns", "cpu_total_ns", "psi_cpu_some_us", "psi_memory_some_us")
+HOST = ("cpu_busy_ns", "cpu_total_ns", "psi_cpu_some_us", "psi_memory_some_us", "psi_io_some_us")
 COUNTERS = ("produced", "delivered", "dropped", "sampled_out")
 CONSUMER = ("lost", "unwritten")
 PROGRAM = ("run_cnt", "run_time_ns")

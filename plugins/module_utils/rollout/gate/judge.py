@@ -56,17 +56,31 @@ def judge(inputs: Inputs) -> dict[str, Any]:
     checks = [check for host in sorted(inputs.changed) for check in host_checks(host, inputs)]
     checks += unusable + [one for check in of_scope(FLEET) for one in of_fleet(check, inputs)]
     checks = [safe(check) for check in checks]
-    verdict, sentence = summarize(inputs, checks)
-    found = reasons_of(checks, held_checks(inputs, checks))
+    counted = [check for check in checks if check.check not in inputs.dry_run]
+    verdict, sentence = summarize(inputs, counted)
+    found = reasons_of(counted, held_checks(inputs, counted))
+    dry = [check for check in checks if check.check in inputs.dry_run]
+    dry_found = reasons_of(dry, held_checks(inputs, dry))
+    if dry_found:
+        sentence += f"; in dry run, which stops nothing: {dry_found.sentence}"
     return {
         "schema": SCHEMA,
         "verdict": verdict,
         "sentence": sentence,
-        "reasons": [check._asdict() for check in found.checks] if found else [],
+        "reasons": [row(check) for check in found.checks] if found else [],
         "next": list(found.steps) if found else [],
-        "checks": [check._asdict() for check in checks],
+        "dry_run": [row(check) for check in dry_found.checks] if dry_found else [],
+        "checks": [row(check) for check in checks],
         "hosts": sorted(inputs.changed),
     }
+
+
+def row(check: Judgement) -> dict[str, Any]:
+    """A judgement as the document has it; only a rank test has statistics."""
+    told = check._asdict()
+    if check.statistics is None:
+        del told["statistics"]
+    return told
 
 
 def summarize(inputs: Inputs, checks: Sequence[Judgement]) -> tuple[str, str]:

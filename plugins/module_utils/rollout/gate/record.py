@@ -121,5 +121,5 @@ def of_fleet(check: Check, inputs: Inputs) -> list[Judgement]:
     found = check.judge(inputs)
     if found is None:
         return []
-    row = (found.verdict, found.measured, found.limit, check.unit, found.sentence)
+    row = (found.verdict, found.measured, found.limit, check.unit, found.sentence, found.statistics)
     return [Judgement(None, None, check.name, *row)]
