@@ -34,6 +34,8 @@ ARGUMENTS = {
     "limits": {"type": "dict", "default": {}},
     "on_inconclusive": {"type": "dict", "default": {}},
     "extra_checks": {"type": "list", "elements": "dict", "default": []},
+    "before_applications": {"type": "dict", "default": {}},
+    "after_applications": {"type": "dict", "default": {}},
     "dry_run": {"type": "list", "elements": "str", "default": []},
     "error_rate": {"type": "raw", "default": spending.DEFAULT_ERROR_RATE},
     "batches": {"type": "raw", "default": spending.DEFAULT_BATCHES},
@@ -115,7 +117,25 @@ def observations(arguments, hostvars, given, hosts):
             host: dict(zip(("before", "after"), [variable(hostvars, host, arguments[one]) for one in names]))
             for host in arguments[hosts]
         }
-    return {host: {end: bare(gate_base.get(pair, end)) for end in ("before", "after")} for host, pair in pairs.items()}
+    told = {end: plain_answer(arguments[f"{end}_applications"]) for end in ("before", "after")}
+    return {
+        host: {
+            end: with_application(bare(gate_base.get(pair, end)), gate_base.get(told[end], host))
+            for end in ("before", "after")
+        }
+        for host, pair in pairs.items()
+    }
+
+
+def with_application(observation, told):
+    """The observation with the latency that latency_info has of its host; that is then the application's own word."""
+    end = gate_base.get(observation, "end")
+    if not isinstance(told, dict) or not isinstance(end, dict):
+        return observation
+    latency = {name: told.get(name) for name in ("application", "application_error")}
+    if latency == {"application": None, "application_error": None}:
+        latency["application_error"] = "latency_info gave neither a latency nor a reason"
+    return {**observation, "end": {**end, **latency}}
 
 
 def given_pairs(given):

@@ -98,6 +98,16 @@ options:
     type: list
     elements: dict
     default: []
+  before_applications:
+    description:
+      - What M(ebpf.fleet.latency_info) returned as C(hosts) before the change. It takes the place of what the
+        observations say of these hosts' applications.
+    type: dict
+    default: {}
+  after_applications:
+    description: As O(before_applications), after the change.
+    type: dict
+    default: {}
   dry_run:
     description:
       - Names of checks, also of O(extra_checks), that are judged and told and stop nothing.

@@ -48,7 +48,8 @@ def test_the_defaults_are_these() -> None:
         "status_age_ns": 30_000_000_000, "loader_restarts": 0, "loader_cpu_millicores": 50,
         "host_cpu_delta_ppm": 50_000, "host_memory_delta_bytes": 134_217_728, "degradation_steps": 0,
         "accounting_error_events": 0, "map_fill_ppm": 900_000, "consumer_lag_ppm": 800_000, "require_events": False,
-        "host_cpu_shift_ppm": 10_000, "host_memory_shift_bytes": 33_554_432, "pressure_cpu_shift_ppm": 10_000,
+        "host_outliers_ppm": 50_000, "host_cpu_shift_ppm": 10_000,
+        "host_memory_shift_bytes": 33_554_432, "pressure_cpu_shift_ppm": 10_000,
         "pressure_memory_shift_ppm": 10_000, "pressure_io_shift_ppm": 10_000, "application_p95_shift_ppm": 50_000,
         "application_p99_shift_ppm": 50_000,
     }  # fmt: skip

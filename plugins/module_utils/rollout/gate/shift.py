@@ -169,9 +169,8 @@ def too_few(changed: int, controls: int, most: float) -> str | None:
 
 def compare(metric: Metric, changed: Sequence[int], controls: Sequence[int], most: float, limit: int) -> Finding:
     """The test itself: fails where p is within `most` and the shift at least `limit`."""
-    found, own = ranktest.rank_sum(changed, controls), ranktest.signed_rank(changed)
+    (bad, found), own = decide(changed, controls, most, limit), ranktest.signed_rank(changed)
     shift = round(found.shift)
-    bad = found.p <= most and shift >= limit
     between = "" if found.low is None or found.high is None else f", 95 % from {found.low:.0f} to {found.high:.0f}"
     sentence = (
         f"{metric.words} of {len(changed)} changed hosts shifted by {shift} {metric.unit}{between}, against "
@@ -183,6 +182,14 @@ def compare(metric: Metric, changed: Sequence[int], controls: Sequence[int], mos
         **_told("", found), **_told("own_", own),
     }  # fmt: skip
     return Finding(FAIL if bad else PASS, shift, limit, sentence, statistics)
+
+
+def decide(
+    changed: Sequence[float], controls: Sequence[float], most: float, limit: int
+) -> tuple[bool, ranktest.RankTest]:
+    """(whether it is a difference that counts, the test): what tools/simulate_gate.py asks many thousand times."""
+    found = ranktest.rank_sum(changed, controls)
+    return found.p <= most and round(found.shift) >= limit, found
 
 
 def _told(prefix: str, found: ranktest.RankTest) -> dict[str, Any]:
