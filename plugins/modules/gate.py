@@ -70,10 +70,10 @@ options:
       - Upper limits that differ from the defaults. An unknown name is refused.
       - C(status_age_ns) 30000000000, C(loader_restarts) 0, C(loader_cpu_millicores) 50, C(host_cpu_delta_ppm)
         50000, C(host_memory_delta_bytes) 134217728, C(degradation_steps) 0, C(accounting_error_events) 0,
-        C(map_fill_ppm) 900000, C(consumer_lag_ppm) 800000, C(host_cpu_shift_ppm) 10000,
-        C(host_memory_shift_bytes) 33554432, C(pressure_cpu_shift_ppm) 10000, C(pressure_memory_shift_ppm)
-        10000, C(pressure_io_shift_ppm) 10000, C(application_p95_shift_ppm) 50000, C(application_p99_shift_ppm)
-        50000.
+        C(map_fill_ppm) 900000, C(consumer_lag_ppm) 800000, C(host_outliers_ppm) 50000, C(host_cpu_shift_ppm)
+        10000, C(host_memory_shift_bytes) 33554432, C(pressure_cpu_shift_ppm) 10000,
+        C(pressure_memory_shift_ppm) 10000, C(pressure_io_shift_ppm) 10000, C(application_p95_shift_ppm) 50000,
+        C(application_p99_shift_ppm) 50000.
       - C(bpf_cpu_millicores), C(total_cpu_millicores), C(drop_ratio_ppm), C(event_rate_per_second) and
         C(map_memory_bytes) are null and then taken from the contracts' budgets.
       - C(application_p95_growth_ppm) and C(application_p99_growth_ppm) are null and then not judged.

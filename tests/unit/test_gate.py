@@ -535,6 +535,15 @@ class TestApplication:
         found = check(judge_all({"h1": pair}, limits=limits), "application_p95")
         assert found["verdict"] == "inconclusive" and "/run/a.json: p95_ns: is 'x'" in found["sentence"]
 
+    @pytest.mark.parametrize(("before", "after", "when"), [(None, 100, "before"), (100, None, "after")])
+    def test_an_application_that_came_or_went_holds_without_any_limit(
+        self, before: int | None, after: int | None, when: str
+    ) -> None:
+        verdict = judge_all({"h1": self.with_latency(before, after)})
+        found = check(verdict, "application_p99")
+        assert (found["verdict"], verdict["verdict"]) == ("inconclusive", "inconclusive")
+        assert found["sentence"] == f"h1: the application's p99 was not measured {when} the change"
+
     def test_not_judged_without_a_limit(self) -> None:
         verdict = judge_all({"h1": self.with_latency(100, 1000)})
         assert verdict["verdict"] == "pass"

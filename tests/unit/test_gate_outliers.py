@@ -70,8 +70,10 @@ def test_two_of_twenty_are_too_many_and_a_host_counts_once() -> None:
     assert batch(20, busy(60_000), busy(60_000), limits={"host_outliers_ppm": 100_000})["verdict"] == PASSED
 
 
-@pytest.mark.parametrize(("loader_ns", "cpus", "expected"), [(250_000_000, 1, PASSED), (250_000_001, 1, FAILED),
-                                                             (250_000_001, 2, PASSED), (510_000_001, 2, FAILED)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loader_ns", "cpus", "expected"),
+    [(250_000_000, 1, PASSED), (250_000_001, 1, FAILED), (250_000_001, 2, PASSED), (510_000_001, 2, FAILED)],
+)
 def test_what_is_ours_is_not_another_load(loader_ns: int, cpus: int, expected: str) -> None:
     """25 millicores of loader and, rounded up, 1 of programs are 26 of one CPU: half of 52,000 ppm."""
     bad = busy(60_000, loader_ns)

@@ -164,7 +164,7 @@ def _application(found: Mapping[str, str], max_age_s: float) -> tuple[dict[str, 
 
 def observe(start: Any, end: Any, max_age_s: float = latency.DEFAULT_MAX_AGE_SECONDS) -> dict[str, Any] | None:
     """An observation of a control, of fan_out's two answers; None where one of them is not usable."""
-    ends = [snapshot(said, max_age_s) for said in map(_said, (start, end)) if said is not None]
+    ends = [snapshot(said, max_age_s) for said in map(_printed, (start, end)) if said is not None]
     if len(ends) != 2 or None in ends:
         return None
     first, last = (one or {} for one in ends)
@@ -176,7 +176,7 @@ def observe(start: Any, end: Any, max_age_s: float = latency.DEFAULT_MAX_AGE_SEC
     return found if status_schema.observation_fault(found) is None else None
 
 
-def _said(answer: Any) -> str | None:
+def _printed(answer: Any) -> str | None:
     if not isinstance(answer, Mapping) or answer.get("rc") != 0 or answer.get("unreachable"):
         return None
     said = answer.get("stdout")
