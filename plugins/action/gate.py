@@ -36,6 +36,7 @@ ARGUMENTS = {
     "extra_checks": {"type": "list", "elements": "dict", "default": []},
     "before_applications": {"type": "dict", "default": {}},
     "after_applications": {"type": "dict", "default": {}},
+    "early": {"type": "bool", "default": False},
     "dry_run": {"type": "list", "elements": "str", "default": []},
     "error_rate": {"type": "raw", "default": spending.DEFAULT_ERROR_RATE},
     "batches": {"type": "raw", "default": spending.DEFAULT_BATCHES},
@@ -105,6 +106,7 @@ def inputs_from(arguments, hostvars, expressions, evaluator):
         search=None if evaluator is None else evaluator.search,
         budget=gate_arguments.check_budget(*(arguments[one] for one in BUDGET)),
         dry_run=gate_arguments.check_dry_run(arguments["dry_run"], names),
+        early=arguments["early"],
     )
 
 

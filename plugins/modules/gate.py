@@ -108,6 +108,12 @@ options:
     description: As O(before_applications), after the change.
     type: dict
     default: {}
+  early:
+    description:
+      - Whether the batch still bakes. Only failures that are plain are judged then, of budgets and of the loader
+        itself, and nothing holds; C(checks) has nothing else. It spends nothing of O(error_rate).
+    type: bool
+    default: false
   dry_run:
     description:
       - Names of checks, also of O(extra_checks), that are judged and told and stop nothing.

@@ -53,7 +53,8 @@ def changed(seconds: int = 400) -> dict[str, Any]:
     return {"changed": True, "lease": {"holder": "rollout of 1.0.0", "seconds": seconds}}
 
 
-GOOD: dict[str, Any] = {ASK: {"*": CAPABILITY}, DEPLOY: {"*": changed()}, JUDGE: {"*": PASS}}
+GOOD: dict[str, Any] = {ASK: {"*": CAPABILITY}, DEPLOY: {"*": changed()}, JUDGE: {"*": PASS},
+                        "Judge what fails plainly": {"*": PASS}}  # fmt: skip
 
 
 def given(bundle: Path, **more: Any) -> dict[str, Any]:  # noqa: F811
@@ -234,7 +235,8 @@ def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bund
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers, **given(bundle, **values))
     assert ended.status == 0, ended.said
     # Two slices of the bake, with a lease anew in each, and the third second with the measurement.
-    one = [BEFORE, PREPARE, DEPLOY, "Renew the lease", "Renew the lease", AFTER, JUDGE, CONFIRM]
+    slices = ["Renew the lease", "Measure while it bakes", "Judge what fails plainly"] * 2
+    one = [BEFORE, PREPARE, DEPLOY, *slices, AFTER, JUDGE, CONFIRM]
     assert [call.task for call in ended.calls if call.host == "w2"] == [ASK, *one]
     assert [line for line in ended.screen if line.startswith("Let it bake: ")] == [
         "Let it bake: ok w1", "Let it bake: ok w1", "Let it bake: ok w2", "Let it bake: ok w2"]  # fmt: skip
@@ -262,7 +264,8 @@ def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -
     ended = played(tmp_path, "rollout", inventory(["w1"], ebpf_fleet_fallbacks=["bcc"]), answers, **given(
         bundle, ebpf_fleet_bake=2, ebpf_fleet_rollout_renew_seconds=1, ebpf_fleet_rollout_lease_seconds=0))  # fmt: skip
     assert ended.status == 0, ended.said
-    assert [call.task for call in ended.calls][1:] == [ASK, BEFORE, PREPARE, DEPLOY, AFTER, JUDGE]
+    assert [call.task for call in ended.calls][1:] == [ASK, BEFORE, PREPARE, DEPLOY, "Measure while it bakes",
+                                                       "Judge what fails plainly", AFTER, JUDGE]  # fmt: skip
     assert ended.asked(ASK)[0].arguments["fallbacks"] == ["bcc"]
     assert "lease" not in ended.asked(DEPLOY)[0].arguments
     assert (
@@ -624,3 +627,17 @@ def test_a_source_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: P
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle))
     assert ended.status == 2 and ended.calls == []
     assert "EF_ARGUMENT: ebpf_fleet_application_latency.path: is 'latency.json' (text); give an absolute" in ended.said
+
+
+def test_a_batch_that_is_plainly_bad_goes_back_while_it_bakes(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    answers = {**GOOD, "Judge what fails plainly": {"*": [PASS, FAIL]},
+               BACK: {"*": {"hosts": {"w1": answered(detail="runs 0.9.0 again")}}}}  # fmt: skip
+    ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers,
+                   **given(bundle, ebpf_fleet_bake=9, ebpf_fleet_rollout_renew_seconds=1))  # fmt: skip
+    assert ended.status == 2, ended.said
+    early = ended.asked("Judge what fails plainly")
+    assert len(early) == 2 and early[0].arguments["early"] is True and early[0].arguments["hosts"] == ["w1"]
+    assert ended.asked("Measure while it bakes")[0].arguments == {"window": 10}
+    assert ended.asked(AFTER) == ended.asked(JUDGE) == [] and len(ended.asked(BACK)) == 1
+    assert "EF_GATE_FAILED: Stage canary, while it baked: 2 checks fail" in ended.said
+    assert not [call for call in ended.calls if call.host == "w2" and call.task != ASK], "a later batch"

@@ -146,6 +146,7 @@ def judge_all(changed: dict[str, Any], **more: Any) -> dict[str, Any]:
             search=more.get("search"),
             budget=gate_arguments.check_budget(*more.get("budget", (0.05, 1, 1, 1))),
             dry_run=gate_arguments.check_dry_run(more.get("dry_run")),
+            early=more.get("early", False),
         )
     )
 

@@ -43,7 +43,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "ebpf_fleet_control_hosts": ([*NUMBER[0], (0, 0), (1000, 1000)], [*WHOLE_SECONDS[1], 1001]),
     "ebpf_fleet_application_latency": (
         [({}, {}), ("", {}), ('{"source": "file", "path": "/a"}', {"source": "file", "path": "/a"})],
-        ["/a", 3, None, {"source": "graphite"}, {"source": "file", "path": "a"}]),
+        ["/a", 3, None, [], "[1]"]),
     "ebpf_fleet_max_batch": ([*NUMBER[0], (None, None), ("", None)], [True, "two", 0, "0", -1, "2.5"]),
     **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after"), SECONDS),
     **dict.fromkeys(("ebpf_fleet_kill_timeout", "ebpf_fleet_return_timeout", "ebpf_fleet_connect_timeout"), SECONDS),
@@ -58,7 +58,8 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
                     YES_NO),
     **dict.fromkeys(("ebpf_fleet_features", "ebpf_fleet_policy", "ebpf_fleet_gate_limits", "ebpf_fleet_on_inconclusive",
                      "ebpf_fleet_deploy_lease"), DOCUMENT),
-    **dict.fromkeys(("ebpf_fleet_fallbacks", "ebpf_fleet_gate_dry_run", "ebpf_fleet_release_features", "ebpf_fleet_release_features_dirs",
+    **dict.fromkeys(("ebpf_fleet_fallbacks", "ebpf_fleet_gate_dry_run", "ebpf_fleet_release_features",
+                     "ebpf_fleet_release_features_dirs",
                      "ebpf_fleet_release_btf_dirs"), NAMES),
     **dict.fromkeys(("ebpf_fleet_loader_cpu_quota", "ebpf_fleet_bcc_cpu_quota"), QUOTA),
     **dict.fromkeys(("ebpf_fleet_loader_memory_max", "ebpf_fleet_loader_memlock", "ebpf_fleet_bcc_memory_max"), SIZE),

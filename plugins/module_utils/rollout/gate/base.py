@@ -42,6 +42,8 @@ class Inputs(NamedTuple):
     budget: Budget = Budget()
     # Names of checks that are judged and told, and stop nothing.
     dry_run: frozenset[str] = frozenset()
+    # Whether the batch still bakes: only what fails plainly is judged, and nothing holds.
+    early: bool = False
 
 
 class Judgement(NamedTuple):

@@ -125,6 +125,7 @@ CHECKS: tuple[Check, ...] = (
         what="the host runs the very bundle that the rollout brings",
         step="the host runs another bundle: look at journalctl -u ebpf-fleet-loader there",
         unit="sha256",
+        early=True,
     ),
     Check(
         name="loader_active",
@@ -132,6 +133,7 @@ CHECKS: tuple[Check, ...] = (
         judge=host.judge_active,
         what="the loader is active at both ends of the window",
         step="the loader ended: look at journalctl -u ebpf-fleet-loader on the host",
+        early=True,
     ),
     Check(
         name="loader_restarts",
@@ -143,6 +145,7 @@ CHECKS: tuple[Check, ...] = (
         unit="restarts",
         limit="loader_restarts",
         default=0,
+        early=True,
     ),
     Check(
         name="loader_cpu",
@@ -154,6 +157,7 @@ CHECKS: tuple[Check, ...] = (
         unit="millicores",
         limit="loader_cpu_millicores",
         default=50,
+        early=True,
     ),
     Check(
         name="bpf_cpu",
@@ -165,6 +169,7 @@ CHECKS: tuple[Check, ...] = (
         unit="millicores",
         limit="bpf_cpu_millicores",
         fallback=Fallback(load.attached_budget, "the sum of the contracts' `cpu_millicores`"),
+        early=True,
     ),
     Check(
         name="total_cpu",
@@ -176,6 +181,7 @@ CHECKS: tuple[Check, ...] = (
         unit="millicores",
         limit="total_cpu_millicores",
         fallback=Fallback(load.total_budget, "that sum and `loader_cpu_millicores`"),
+        early=True,
     ),
     Check(
         name="host_cpu_delta",
@@ -209,6 +215,7 @@ CHECKS: tuple[Check, ...] = (
         what="every wanted feature reached its predicted profile",
         step="the sentence has the loader's reason: fix the host, or turn the feature off on it",
         unit="profile",
+        early=True,
     ),
     _witness("witness", HOST, witness_process.judge_witness, "never: it holds where root's own view was not taken"),
     _witness("witness_boot", HOST, witness_process.judge_boot, "the status is of another boot"),
@@ -278,6 +285,7 @@ CHECKS: tuple[Check, ...] = (
         unit="steps",
         limit="degradation_steps",
         default=0,
+        early=True,
     ),
     Check(
         name="feature_cpu",
@@ -288,6 +296,7 @@ CHECKS: tuple[Check, ...] = (
         sentence="CPU of its programs",
         unit="millicores",
         fallback=budget("cpu_millicores"),
+        early=True,
     ),
     Check(
         name="drop_ratio",
@@ -300,6 +309,7 @@ CHECKS: tuple[Check, ...] = (
         limit="drop_ratio_ppm",
         fallback=budget("drop_ratio_ppm"),
         switch="require_events",
+        early=True,
     ),
     Check(
         name="event_rate",
@@ -345,6 +355,7 @@ CHECKS: tuple[Check, ...] = (
         unit="bytes",
         limit="map_memory_bytes",
         fallback=budget("map_memory_bytes"),
+        early=True,
     ),
     Check(
         name="consumer_lag",
@@ -356,6 +367,7 @@ CHECKS: tuple[Check, ...] = (
         unit="ppm",
         limit="consumer_lag_ppm",
         default=800_000,
+        early=True,
     ),
     Check(
         name="host_outliers",
