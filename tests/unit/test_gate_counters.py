@@ -67,7 +67,8 @@ def full() -> dict[str, Any]:
         one = found[end]
         one["time_unix_ns"] = at * SECOND
         one["host"].update(cpus=4, memory_total_bytes=2 * 10**9, load1_milli=10)
-        one["host"].update(psi_cpu_some_us=at * 1000, psi_memory_some_us=at * 1000)
+        pressures = ("psi_cpu_some_us", "psi_memory_some_us", "psi_io_some_us")
+        one["host"].update(dict.fromkeys(pressures, at * 1000))
         one["unit"]["n_restarts"] = 3
         one["application"] = {"p95_ns": 100, "p99_ns": 200}
         one["status"].update(time_unix_ns=at * SECOND, audit_lost=at)
