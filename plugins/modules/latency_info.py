@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 ---
 module: latency_info
 short_description: Ask for the p95 and p99 of applications, as the gate judges them
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Asks a Prometheus, an HTTP endpoint, a file or a command for an application's p95 and p99, for one host or many at
     once.
