@@ -178,7 +178,7 @@ def compare(metric: Metric, changed: Sequence[int], controls: Sequence[int], mos
         f"against their own before {round(own.shift)} {metric.unit}, p {own.p:.1e})"
     )
     statistics = {
-        "changed": sorted(changed), "controls": sorted(controls), "alpha": figure(most), "exact": found.exact,
+        "changed": ranktest.quantiles(changed), "controls": ranktest.quantiles(controls), "alpha": figure(most), "exact": found.exact,
         **_told("", found), **_told("own_", own),
     }  # fmt: skip
     return Finding(FAIL if bad else PASS, shift, limit, sentence, statistics)
