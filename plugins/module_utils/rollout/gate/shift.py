@@ -178,9 +178,13 @@ def compare(metric: Metric, changed: Sequence[int], controls: Sequence[int], mos
         f"against their own before {round(own.shift)} {metric.unit}, p {own.p:.1e})"
     )
     statistics = {
-        "changed": ranktest.quantiles(changed), "controls": ranktest.quantiles(controls), "alpha": figure(most), "exact": found.exact,
-        **_told("", found), **_told("own_", own),
-    }  # fmt: skip
+        "changed": ranktest.quantiles(changed),
+        "controls": ranktest.quantiles(controls),
+        "alpha": figure(most),
+        "exact": found.exact,
+        **_told("", found),
+        **_told("own_", own),
+    }
     return Finding(FAIL if bad else PASS, shift, limit, sentence, statistics)
 
 
