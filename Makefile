@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: feature contract bench bench-against checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host mutants
+.PHONY: simulate-gate feature contract bench bench-against checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host mutants
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ soak: build ## 30 minutes of changing load and faults, clock jumps in a guest, 1
 	@$(SUDO) $(PYTHON) -m tests.lab up k612
 	@$(SUDO) env EBPF_FLEET_CLOCK_ROUNDS=20 $(PYTHON) -m pytest -q tests/lab/test_clock.py
 	@$(SUDO) env EBPF_FLEET_DEATHS=1000 $(PYTHON) -m pytest -q tests/loader/test_sudden_death.py
+
+simulate-gate: setup ## false alarms and misses of the gate's rank tests by simulation, some minutes: ROLLOUTS=2000 SEED=13
+	@$(PYTHON) -m tools.simulate_gate $(if $(ROLLOUTS),--rollouts $(ROLLOUTS)) $(if $(SEED),--seed $(SEED))
 
 checks: setup ## the tables of checks and limits in docs/rollout.md, from the gate's records
 	@$(PYTHON) -m tools.gate_page

@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.expressions import
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import base as gate_base
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import spending
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
@@ -33,7 +34,17 @@ ARGUMENTS = {
     "limits": {"type": "dict", "default": {}},
     "on_inconclusive": {"type": "dict", "default": {}},
     "extra_checks": {"type": "list", "elements": "dict", "default": []},
+    "before_applications": {"type": "dict", "default": {}},
+    "after_applications": {"type": "dict", "default": {}},
+    "early": {"type": "bool", "default": False},
+    "dry_run": {"type": "list", "elements": "str", "default": []},
+    "error_rate": {"type": "raw", "default": spending.DEFAULT_ERROR_RATE},
+    "batches": {"type": "raw", "default": spending.DEFAULT_BATCHES},
+    "readings": {"type": "raw", "default": spending.DEFAULT_READINGS},
+    "reading": {"type": "raw", "default": 1},
 }
+
+BUDGET = ("error_rate", "batches", "readings", "reading")
 
 # Deeper than any observation, far less than Python's stack.
 DEPTH_LIMIT = 64
@@ -93,6 +104,9 @@ def inputs_from(arguments, hostvars, expressions, evaluator):
         on_inconclusive=gate_arguments.check_policies(plain(arguments["on_inconclusive"]), names),
         expressions=expressions,
         search=None if evaluator is None else evaluator.search,
+        budget=gate_arguments.check_budget(*(arguments[one] for one in BUDGET)),
+        dry_run=gate_arguments.check_dry_run(arguments["dry_run"], names),
+        early=arguments["early"],
     )
 
 
@@ -105,7 +119,25 @@ def observations(arguments, hostvars, given, hosts):
             host: dict(zip(("before", "after"), [variable(hostvars, host, arguments[one]) for one in names]))
             for host in arguments[hosts]
         }
-    return {host: {end: bare(gate_base.get(pair, end)) for end in ("before", "after")} for host, pair in pairs.items()}
+    told = {end: plain_answer(arguments[f"{end}_applications"]) for end in ("before", "after")}
+    return {
+        host: {
+            end: with_application(bare(gate_base.get(pair, end)), gate_base.get(told[end], host))
+            for end in ("before", "after")
+        }
+        for host, pair in pairs.items()
+    }
+
+
+def with_application(observation, told):
+    """The observation with the latency that latency_info has of its host; that is then the application's own word."""
+    end = gate_base.get(observation, "end")
+    if not isinstance(told, dict) or not isinstance(end, dict):
+        return observation
+    latency = {name: told.get(name) for name in ("application", "application_error")}
+    if latency == {"application": None, "application_error": None}:
+        latency["application_error"] = "latency_info gave neither a latency nor a reason"
+    return {**observation, "end": {**end, **latency}}
 
 
 def given_pairs(given):

@@ -70,7 +70,10 @@ options:
       - Upper limits that differ from the defaults. An unknown name is refused.
       - C(status_age_ns) 30000000000, C(loader_restarts) 0, C(loader_cpu_millicores) 50, C(host_cpu_delta_ppm)
         50000, C(host_memory_delta_bytes) 134217728, C(degradation_steps) 0, C(accounting_error_events) 0,
-        C(map_fill_ppm) 900000, C(consumer_lag_ppm) 800000.
+        C(map_fill_ppm) 900000, C(consumer_lag_ppm) 800000, C(host_outliers_ppm) 50000, C(host_cpu_shift_ppm)
+        10000, C(host_memory_shift_bytes) 33554432, C(pressure_cpu_shift_ppm) 10000,
+        C(pressure_memory_shift_ppm) 10000, C(pressure_io_shift_ppm) 10000, C(application_p95_shift_ppm) 50000,
+        C(application_p99_shift_ppm) 50000.
       - C(bpf_cpu_millicores), C(total_cpu_millicores), C(drop_ratio_ppm), C(event_rate_per_second) and
         C(map_memory_bytes) are null and then taken from the contracts' budgets.
       - C(application_p95_growth_ppm) and C(application_p99_growth_ppm) are null and then not judged.
@@ -95,6 +98,47 @@ options:
     type: list
     elements: dict
     default: []
+  before_applications:
+    description:
+      - What M(ebpf.fleet.latency_info) returned as C(hosts) before the change. It takes the place of what the
+        observations say of these hosts' applications.
+    type: dict
+    default: {}
+  after_applications:
+    description: As O(before_applications), after the change.
+    type: dict
+    default: {}
+  early:
+    description:
+      - Whether the batch still bakes. Only failures that are plain are judged then, of budgets and of the loader
+        itself, and nothing holds; C(checks) has nothing else. It spends nothing of O(error_rate).
+    type: bool
+    default: false
+  dry_run:
+    description:
+      - Names of checks, also of O(extra_checks), that are judged and told and stop nothing.
+        A dry run spends nothing of O(error_rate).
+    type: list
+    elements: str
+    default: []
+  error_rate:
+    description:
+      - Probability, above 0 and at most 0.5, with which the rank tests of a whole rollout may stop one
+        in which nothing differs. It is divided over O(batches), the rank tests and O(readings).
+    type: float
+    default: 0.05
+  batches:
+    description: Batches of the whole rollout that are tested by ranks, those of five hosts and more.
+    type: int
+    default: 50
+  readings:
+    description: How often a batch is judged at most.
+    type: int
+    default: 1
+  reading:
+    description: Which of O(readings) this one is, from 1.
+    type: int
+    default: 1
 attributes:
   check_mode:
     description: Judges the same in check mode.
@@ -108,8 +152,8 @@ attributes:
 seealso:
   - module: ebpf.fleet.observation_info
 notes:
-  - The rank test over the hosts' CPU growth (C(host_cpu_shift)) is made only with at least five changed
-    hosts and five controls; fixed limits are always judged.
+  - The rank tests (C(*_shift)) are made only with at least five changed hosts and five controls, and where so many
+    hosts can show a difference at the share of O(error_rate) that is theirs; fixed limits are always judged.
 """
 
 EXAMPLES = r"""

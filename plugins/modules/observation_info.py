@@ -34,10 +34,17 @@ options:
     default: 0
   application_file:
     description:
-      - A JSON file in which an application on the host keeps its own latency, C({"p95_ns":…, "p99_ns":…}).
-      - Absent, the observation's C(application) is null. A fraction of a nanosecond is rounded up.
+      - A JSON file in which an application on the host keeps its own latency, C({"p95_ns":…, "p99_ns":…}); the names
+        may end in C(us), C(ms) or C(s) as well. A fraction of a nanosecond is rounded up.
+      - Absent, the observation's C(application) is null. One that was not written within a minute is stale.
       - Where it cannot be used, C(application) is null, C(application_error) names file and field, and the gate holds.
     type: path
+  latency:
+    description:
+      - Where the application's latency is had on this host, in the place of O(application_file); the fields are those
+        of M(ebpf.fleet.latency_info). It is asked once, at the end of the window.
+      - A source that is asked from the controller (C(prometheus)) is left to M(ebpf.fleet.latency_info).
+    type: dict
   state_dir:
     description: The loader's state directory.
     type: path
@@ -114,6 +121,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import latency
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.observation import Places, observe
 
 LONGEST_SECONDS = {"window": 3600, "bake": 86400}
@@ -128,17 +136,28 @@ def refuse_bad_times(module):
             module.fail_json(**error.as_result())
 
 
+def latency_of(module):
+    """The source that is asked here; what is asked from the controller is not this module's."""
+    try:
+        source = latency.read_source("latency", module.params["latency"] or {})
+    except FleetError as error:
+        module.fail_json(**error.as_result())
+    return source if source is not None and source.asked_from == latency.HOST else None
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "window": {"type": "float", "default": 10},
             "bake": {"type": "float", "default": 0},
             "application_file": {"type": "path"},
+            "latency": {"type": "dict"},
             "state_dir": {"type": "path", "default": "/run/ebpf-fleet-loader"},
             "collector_state_dir": {"type": "path", "default": "/run/ebpf-fleet-bcc"},
             "unit": {"type": "str", "default": "ebpf-fleet-loader.service"},
             "collector_unit": {"type": "str", "default": "ebpf-fleet-bcc.service"},
         },
+        mutually_exclusive=[("application_file", "latency")],
         supports_check_mode=True,
     )
     if platform.system() != "Linux":
@@ -150,6 +169,7 @@ def main():
         state_dir=Path(module.params["state_dir"]),
         collector_dir=Path(module.params["collector_state_dir"]),
         application_file=Path(application) if application else None,
+        latency=latency_of(module),
         unit=module.params["unit"],
         collector_unit=module.params["collector_unit"],
     )

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback, script
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import controls
 
 from tests.integration.release_host import make_key, public_key
 from tests.integration.scripted import ROOT, Call, Ended, inventory, played
@@ -36,6 +37,10 @@ CAPABILITY = {
                      "btf": {"state": "vmlinux"}},
     "profiles": {"exec_events": PROFILE, "runqlat": PROFILE},
 }  # fmt: skip
+# Each is of two halves, as each batch's measurement has a beginning and an end.
+CONTROLS = [("Begin to measure", " before"), ("End", "' measurement before"), ("Begin to measure", " after"),
+            ("End", "' measurement after")]  # fmt: skip
+BUDGET = {"dry_run": [], "error_rate": 0.05}
 PASS = {"verdict": "pass", "sentence": "all well", "checks": [], "reasons": [], "next": []}
 FAIL = {
     "verdict": "fail", "sentence": "2 checks fail", "checks": [{"name": "one"}, {"name": "two"}, {"name": "three"}],
@@ -48,7 +53,8 @@ def changed(seconds: int = 400) -> dict[str, Any]:
     return {"changed": True, "lease": {"holder": "rollout of 1.0.0", "seconds": seconds}}
 
 
-GOOD: dict[str, Any] = {ASK: {"*": CAPABILITY}, DEPLOY: {"*": changed()}, JUDGE: {"*": PASS}}
+GOOD: dict[str, Any] = {ASK: {"*": CAPABILITY}, DEPLOY: {"*": changed()}, JUDGE: {"*": PASS},
+                        "Judge what fails plainly": {"*": PASS}}  # fmt: skip
 
 
 def given(bundle: Path, **more: Any) -> dict[str, Any]:  # noqa: F811
@@ -89,6 +95,7 @@ Find kill orders that would keep the release off: ok w1>localhost
 Sort hosts into stages and batches: ok w1>localhost
 Refuse a plan that cannot be carried out: skipping w1
 Ask whether a batch may start now: ok w1>localhost
+Choose the hosts that each batch is compared with: ok w1>localhost
 Print the plan: ok w1>localhost
 Refuse a rollout that a kill order keeps off: ok w1>localhost
 Refuse a rollout in a freeze window or in blocked hours: ok w1>localhost
@@ -97,7 +104,10 @@ Queue the hosts batch by batch: ok w1 (w1), ok w1 (w2), ok w1 (w3)
 CHANGED = """
 PLAY Roll out
 Hold the batch in a freeze window or in blocked hours: ok FIRST>localhost
+Begin to measure the controls before: COMPARED
 Measure before: ok HOST
+Ask for the applications' latency before: skipping FIRST
+End the controls' measurement before: COMPARED
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
 ebpf.fleet.prepare : Refuse host limits that cannot be used: ok HOST
@@ -108,7 +118,11 @@ ebpf.fleet.deploy : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.deploy : Refuse a deployment without a bundle: ok HOST
 ebpf.fleet.deploy : Deploy the release: changed HOST
 Bake in slices where it takes long: skipping HOST
+Let it bake before the controls are measured: skipping FIRST
+Begin to measure the controls after: COMPARED
 Let it bake, then measure after: ok HOST
+Ask for the applications' latency after: skipping FIRST
+End the controls' measurement after: COMPARED
 Judge the batch: ok FIRST
 """.strip().splitlines()
 PROMOTED = """
@@ -132,10 +146,11 @@ Remember what this host answered: ok HOST
 STOPPED = ["Stop the rollout: FAILED HOST"]
 
 
-def lines(part: list[str], *hosts: str) -> list[str]:
-    """The lines of a batch's tasks: HOST is each of them, FIRST the first."""
+def lines(part: list[str], *hosts: str, compared: bool = False) -> list[str]:
+    """The lines of a batch's tasks: HOST is each of them, FIRST the first; `compared` is whether it has controls."""
     found = []
     for line in part:
+        line = line.replace("COMPARED", "ok FIRST>localhost" if compared else "skipping FIRST")
         line = line.replace("HOSTS", " ".join(hosts)).replace("FIRST", hosts[0])
         name, _colon, state = line.rpartition(": ")
         found.append(f"{name}: {', '.join(state.replace('HOST', host) for host in hosts)}" if "HOST" in state else line)
@@ -148,7 +163,7 @@ def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundl
                    **given(bundle, ebpf_fleet_report_dir="records"))  # fmt: skip
     assert ended.status == 0, ended.said
     batch = [*CHANGED, *PROMOTED, *RECORDED]
-    assert ended.screen == [*PLANNED, *lines(batch, "w1"), *lines(batch, "w2", "w3")]
+    assert ended.screen == [*PLANNED, *lines(batch, "w1", compared=True), *lines(batch, "w2", "w3")]
     assert ended.part("Print the plan").endswith(
         "ok: [w1 -> localhost] => msg: "
         "- '3 hosts in 2 batches, 2 at once at most; shares: 100 % of the fleet and 100 % of each cell' "
@@ -187,15 +202,19 @@ def expected_values(ended: Ended, path: Path) -> None:
         lease = {"seconds": 400 if call.host == "w1" else 410, "holder": "rollout of 1.0.0"}
         assert call.arguments == {"allow_downgrade": False, "bundle": str(path), "digest": digest, "fallbacks": [],
                                   "keep": 3, "lease": lease, "wait": 60}  # fmt: skip
+    asked = [ended.asked(f"{when} the controls{what}") for when, what in CONTROLS]
+    assert [[sorted(call.arguments["hosts"]) for call in calls] for calls in asked] == [[["w2", "w3"]]] * 4
+    assert all("@psi_io" in calls[0].arguments["command"] for calls in asked)
     first, second = ended.asked(JUDGE)
     assert (first.arguments["hosts"], second.arguments["hosts"], names(first)) == (["w1"], ["w2", "w3"], features)
     rest = {name: value for name, value in second.arguments.items() if name not in ("hosts", "contracts")}
     assert rest == {"before_var": "ebpf_fleet_before", "after_var": "ebpf_fleet_after", "digest": digest,
                     "expected_var": "ebpf_fleet_capability.profiles", "limits": {}, "on_inconclusive": {},
-                    "extra_checks": []}  # fmt: skip
+                    "extra_checks": [], **BUDGET, "controls": {}, "before_applications": {},
+                    "after_applications": {}, "batches": 1}  # fmt: skip
     (checked,) = ended.asked("Refuse limits and checks that the gate does not know")
     assert checked.arguments.pop("contracts") == first.arguments["contracts"]
-    assert checked.arguments == {"changed": {}, "limits": {}, "on_inconclusive": {}, "extra_checks": []}
+    assert checked.arguments == {"changed": {}, "limits": {}, "on_inconclusive": {}, "extra_checks": [], **BUDGET}
     assert not any(call.check for call in ended.calls)
 
 
@@ -214,7 +233,8 @@ def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bund
         "ebpf_fleet_rollout_lease_seconds": 300, "ebpf_fleet_gate_limits": {"loader_cpu_millicores": 80},
         "ebpf_fleet_on_inconclusive": {"application_p99": "pass"}, "ebpf_fleet_gate_checks": [check],
         "ebpf_fleet_features": {"runqlat": {"enabled": True}}, "ebpf_fleet_stages": [{"stage": "fleet"}],
-        "ebpf_fleet_application_file": "/run/app.json",
+        "ebpf_fleet_application_file": "/run/app.json", "ebpf_fleet_control_hosts": 0,
+        "ebpf_fleet_gate_dry_run": ["mine", "host_cpu_shift"], "ebpf_fleet_gate_error_rate": 0.01,
     }  # fmt: skip
     if as_text:
         values = {name: one if isinstance(one, str) else json.dumps(one) for name, one in values.items()}
@@ -222,12 +242,15 @@ def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bund
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers, **given(bundle, **values))
     assert ended.status == 0, ended.said
     # Two slices of the bake, with a lease anew in each, and the third second with the measurement.
-    one = [BEFORE, PREPARE, DEPLOY, "Renew the lease", "Renew the lease", AFTER, JUDGE, CONFIRM]
+    slices = ["Renew the lease", "Measure while it bakes", "Judge what fails plainly"] * 2
+    one = [BEFORE, PREPARE, DEPLOY, *slices, AFTER, JUDGE, CONFIRM]
     assert [call.task for call in ended.calls if call.host == "w2"] == [ASK, *one]
     assert [line for line in ended.screen if line.startswith("Let it bake: ")] == [
         "Let it bake: ok w1", "Let it bake: ok w1", "Let it bake: ok w2", "Let it bake: ok w2"]  # fmt: skip
     assert "Pausing for 1 second" in ended.said
     digest = ended.asked(CONFIRM)[0].arguments["digest"]
+    # The names of checks of one's own mean nothing while it bakes.
+    assert all(call.arguments["dry_run"] == ["host_cpu_shift"] for call in ended.asked("Judge what fails plainly"))
     for call in ended.asked("Renew the lease"):
         assert call.arguments == {"seconds": 300, "holder": "rollout of 1.0.0", "digest": digest}
     assert ended.asked(ASK)[0].arguments["fallbacks"] == ["bcc"]
@@ -240,6 +263,8 @@ def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bund
     for call in (ended.asked("Refuse limits and checks that the gate does not know")[0], ended.asked(JUDGE)[0]):
         judged = [call.arguments[name] for name in ("limits", "on_inconclusive", "extra_checks")]
         assert judged == [{"loader_cpu_millicores": 80}, {"application_p99": "pass"}, [check]]
+        assert (call.arguments["dry_run"], call.arguments["error_rate"]) == (["mine", "host_cpu_shift"], 0.01)
+    assert not [call for call in ended.calls if call.module == "fan_out"], "no controls were wanted"
 
 
 def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
@@ -248,7 +273,8 @@ def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -
     ended = played(tmp_path, "rollout", inventory(["w1"], ebpf_fleet_fallbacks=["bcc"]), answers, **given(
         bundle, ebpf_fleet_bake=2, ebpf_fleet_rollout_renew_seconds=1, ebpf_fleet_rollout_lease_seconds=0))  # fmt: skip
     assert ended.status == 0, ended.said
-    assert [call.task for call in ended.calls][1:] == [ASK, BEFORE, PREPARE, DEPLOY, AFTER, JUDGE]
+    assert [call.task for call in ended.calls][1:] == [ASK, BEFORE, PREPARE, DEPLOY, "Measure while it bakes",
+                                                       "Judge what fails plainly", AFTER, JUDGE]  # fmt: skip
     assert ended.asked(ASK)[0].arguments["fallbacks"] == ["bcc"]
     assert "lease" not in ended.asked(DEPLOY)[0].arguments
     assert (
@@ -296,8 +322,8 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
                    **given(bundle, ebpf_fleet_report_dir=".", ebpf_fleet_stages=stages))  # fmt: skip
     assert ended.status == 2, ended.said
     at = ended.screen.index("PLAY Roll out")
-    assert ended.screen[at:] == [*lines([*CHANGED, *PROMOTED, *RECORDED], "w1"),
-                                 *lines([*CHANGED, *RETURNED, *RECORDED, *STOPPED], "w2", "w3")]  # fmt: skip
+    good, bad = [*CHANGED, *PROMOTED, *RECORDED], [*CHANGED, *RETURNED, *RECORDED, *STOPPED]
+    assert ended.screen[at:] == [*lines(good, "w1", compared=True), *lines(bad, "w2", "w3", compared=True)]
     assert not [call for call in ended.calls if call.host == "w4" and call.task != ASK], "a later batch"
     assert "EF_GATE_FAILED: Stage cell: 2 checks fail" in ended.said
     assert "ok: [w2] => msg: - w2 is slow - all are slow - raise the limit - or wait" in ended.said
@@ -540,3 +566,87 @@ def test_without_a_plan_hosts_would_be_taken_one_by_one(tmp_path: Path) -> None:
         hosts["all"]["children"] = groups
         ended = played(tmp_path, "own.yml", hosts, {})
         assert f"serial <{serial}>" in ended.said, ended.said
+
+
+# --- what a batch is compared with -----------------------------------------------------------------
+
+
+def control(at: int, busy: int) -> dict[str, Any]:
+    """What fan_out has of a control at a moment, in seconds since its boot."""
+    text = f"""{controls.MARK}
+@uptime
+{at}.00 1.00
+@stat
+cpu  {busy} 0 0 {at * 100 - busy} 0 0 0 0 0 0
+@meminfo
+MemTotal:       4000000 kB
+MemAvailable:   2000000 kB
+@psi_cpu
+some avg10=0.00 avg60=0.00 avg300=0.00 total={at}
+@psi_memory
+@psi_io
+@end
+"""
+    return {"rc": 0, "stdout": text}
+
+
+def test_controls_are_measured_beside_the_batch_and_a_lost_one_is_one_less(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    hosts = [f"w{at}" for at in range(1, 5)]
+    moments = [(100, 1000), (110, 1100), (200, 2000), (230, 2600)]
+    tasks = [f"{when} the controls{what}" for when, what in CONTROLS]
+    script: dict[str, Any] = {}
+    for task, (at, busy) in zip(tasks, moments):
+        lost = {"w4": {"unreachable": True, "msg": "no route"}} if task == tasks[3] else {"w4": control(at, busy)}
+        script[task] = {"*": {"hosts": {"w2": control(at, busy), "w3": {"rc": 0, "stdout": "nonsense"}, **lost}}}
+    ended = played(tmp_path, "rollout", inventory(hosts), {**GOOD, **script},
+                   **given(bundle, ebpf_fleet_bake=1, ebpf_fleet_application_file="/run/app.json"))  # fmt: skip
+    assert ended.status == 0, ended.said
+    found = ended.asked(JUDGE)[0].arguments["controls"]
+    assert list(found) == ["w2"] and found["w2"]["before"]["window_ns"] == 10 * 10**9
+    assert found["w2"]["after"]["start"]["host"]["cpu_busy_ns"] == 20 * 10**9
+    assert ended.asked(JUDGE)[1].arguments["controls"] == {}
+    # The bake is over before the controls' second measurement begins, and the module does not bake again.
+    order = [line.split(":")[0] for line in ended.screen]
+    assert order.index("Let it bake before the controls are measured") < order.index(tasks[2]) < order.index(AFTER)
+    assert [call.arguments["bake"] for call in ended.asked(AFTER)] == [0, 1, 1, 1]
+    (first,) = ended.asked(tasks[0])
+    assert sorted(first.arguments["hosts"]) == ["w2", "w3", "w4"] and "/run/app.json" in first.arguments["command"]
+
+
+def test_prometheus_is_asked_once_for_all_hosts_from_the_controller(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    queries = {one: f'{one}{{instance="{{{{ inventory_hostname }}}}"}}' for one in ("p95", "p99")}
+    shop = {"source": "prometheus", "url": "http://p:9090", "unit": "s", "queries": queries}
+    hosts = inventory(["w1", "w2"], ebpf_fleet_application_latency=shop)
+    seen = {"hosts": {"w1": {"application": {"p95_ns": 1, "p99_ns": 2}, "application_error": None}}}
+    tasks = ["Ask for the applications' latency before", "Ask for the applications' latency after"]
+    ended = played(tmp_path, "rollout", hosts, {**GOOD, **{task: {"*": seen} for task in tasks}}, **given(bundle))
+    assert ended.status == 0, ended.said
+    for task in tasks:
+        first, second = ended.asked(task)
+        # The canary's, with its control's; then that of the last batch alone.
+        assert (sorted(first.arguments["sources"]), sorted(second.arguments["sources"])) == (["w1", "w2"], ["w2"])
+        assert first.arguments["sources"]["w2"]["queries"]["p99"] == 'p99{instance="w2"}'
+    judged = ended.asked(JUDGE)[0].arguments
+    assert judged["before_applications"] == judged["after_applications"] == seen["hosts"]
+    assert ended.asked(BEFORE)[0].arguments["latency"]["source"] == "prometheus"
+
+
+def test_a_source_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    hosts = inventory(["w1", "w2"], ebpf_fleet_application_latency={"source": "file", "path": "latency.json"})
+    ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle))
+    assert ended.status == 2 and ended.calls == []
+    assert "EF_ARGUMENT: ebpf_fleet_application_latency.path: is 'latency.json' (text); give an absolute" in ended.said
+
+
+def test_a_batch_that_is_plainly_bad_goes_back_while_it_bakes(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+    answers = {**GOOD, "Judge what fails plainly": {"*": [PASS, FAIL]},
+               BACK: {"*": {"hosts": {"w1": answered(detail="runs 0.9.0 again")}}}}  # fmt: skip
+    ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers,
+                   **given(bundle, ebpf_fleet_bake=9, ebpf_fleet_rollout_renew_seconds=1))  # fmt: skip
+    assert ended.status == 2, ended.said
+    early = ended.asked("Judge what fails plainly")
+    assert len(early) == 2 and early[0].arguments["early"] is True and early[0].arguments["hosts"] == ["w1"]
+    assert ended.asked("Measure while it bakes")[0].arguments == {"window": 10}
+    assert ended.asked(AFTER) == ended.asked(JUDGE) == [] and len(ended.asked(BACK)) == 1
+    assert "EF_GATE_FAILED: Stage canary, while it baked: 2 checks fail" in ended.said
+    assert not [call for call in ended.calls if call.host == "w2" and call.task != ASK], "a later batch"

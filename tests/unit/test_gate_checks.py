@@ -16,10 +16,10 @@ import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import policy_ready
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import CHECKS, DEFAULT_LIMITS, NAMES
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.record import SCOPES
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.record import FLEET, SCOPES
 
 from tests.unit import test_gate_witness
-from tests.unit.test_gate import CONTRACTS, EXEC, SECOND, check, judge, judge_all, observation, spend, spoil
+from tests.unit.test_gate import CONTRACTS, EXEC, SECOND, check, judge, observation, spend, spoil
 from tests.unit.test_gate_witness import SEEN, both_ends
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,10 @@ def test_the_defaults_are_these() -> None:
         "status_age_ns": 30_000_000_000, "loader_restarts": 0, "loader_cpu_millicores": 50,
         "host_cpu_delta_ppm": 50_000, "host_memory_delta_bytes": 134_217_728, "degradation_steps": 0,
         "accounting_error_events": 0, "map_fill_ppm": 900_000, "consumer_lag_ppm": 800_000, "require_events": False,
+        "host_outliers_ppm": 50_000, "host_cpu_shift_ppm": 10_000,
+        "host_memory_shift_bytes": 33_554_432, "pressure_cpu_shift_ppm": 10_000,
+        "pressure_memory_shift_ppm": 10_000, "pressure_io_shift_ppm": 10_000, "application_p95_shift_ppm": 50_000,
+        "application_p99_shift_ppm": 50_000,
     }  # fmt: skip
 
 
@@ -214,8 +218,10 @@ def test_a_value_is_judged_for_what_it_is(name: str, seen: Observation, measured
 
 
 def test_every_check_with_a_limit_has_values_on_both_sides_of_it() -> None:
-    """A new check needs its cases; the application's have a test of their own (test_gate.py)."""
-    limited = {one.name for one in CHECKS if one.sentence} - {"application_p95", "application_p99"}
+    """A new check needs its cases; those of all hosts (test_gate_shift.py) and the application's (test_gate.py) have
+    tests of their own."""
+    limited = {one.name for one in CHECKS if one.sentence and one.scope != FLEET}
+    limited -= {"application_p95", "application_p99"}
     assert set(CASES) == limited
     for name, cases in CASES.items():
         verdicts = [verdict for _seen, _measured, verdict in cases]
@@ -461,47 +467,6 @@ def test_what_a_frozen_account_hides_is_judged_once_it_is_older_than_a_status_ma
     for window, verdict in ((30 * SECOND, HELD), (30 * SECOND + 1, FAILED)):
         found["end"]["witness"]["boottime_ns"] = found["start"]["witness"]["boottime_ns"] + window
         assert check(judge(found), "witness_advance")["verdict"] == verdict
-
-
-# --- all hosts together --------------------------------------------------------------------------
-
-
-def shifted(hosts: int, ppm: int, controls: int = 5) -> dict[str, Any]:
-    pairs = {f"h{at}": {"before": observation(50 * SECOND), "after": busy(ppm + at)} for at in range(hosts)}
-    others = {f"c{at}": {"before": observation(50 * SECOND), "after": busy(at)} for at in range(controls)}
-    return judge_all(pairs, controls=others)
-
-
-@pytest.mark.parametrize(("ppm", "verdict"), [(9_999, PASSED), (10_000, FAILED), (-20_000, PASSED)])
-def test_a_shift_of_all_is_judged_from_its_limit_on(ppm: int, verdict: str) -> None:
-    found = check(shifted(5, ppm), "host_cpu_shift")
-    assert (found["measured"], found["limit"], found["verdict"]) == (ppm, 10_000, verdict)
-
-
-@pytest.mark.parametrize(("hosts", "controls"), [(4, 5), (5, 4), (4, 4)])
-def test_below_five_hosts_on_a_side_nothing_is_said_of_all(hosts: int, controls: int) -> None:
-    judged = {one["check"] for one in shifted(hosts, 20_000, controls)["checks"]}
-    assert "host_cpu_shift" not in judged and "host_cpu_delta" in judged
-
-
-@pytest.mark.parametrize(
-    ("changed", "controls", "verdict"),
-    [
-        # Every changed host above every control: by chance 6,000 of a million times.
-        ([20_000] * 5, range(5), FAILED),
-        # One of five below the controls: the median moved, and it may be chance.
-        ([20_000] * 4 + [-1], range(5), PASSED),
-        # Many hosts, so no chance; three of four above all controls is half of all that could be, seven of ten is less.
-        ([20_000] * 45 + [-1] * 15, range(60), FAILED),
-        ([20_000] * 42 + [-1] * 18, range(60), PASSED),
-    ],
-)
-def test_a_shift_must_be_no_chance_and_of_most_hosts(changed: list[int], controls: range, verdict: str) -> None:
-    before = observation(50 * SECOND)
-    pairs = {f"h{at}": {"before": before, "after": busy(ppm)} for at, ppm in enumerate(changed)}
-    others = {f"c{at}": {"before": before, "after": busy(ppm)} for at, ppm in enumerate(controls)}
-    found = check(judge_all(pairs, controls=others), "host_cpu_shift")
-    assert found["measured"] > 10_000 and found["verdict"] == verdict, found["sentence"]
 
 
 # --- a new check ---------------------------------------------------------------------------------

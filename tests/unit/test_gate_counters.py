@@ -21,6 +21,7 @@ CUMULATIVE: dict[str, tuple[str, ...]] = {
     "host/cpu_total_ns": ("host_cpu_delta",),
     "host/psi_cpu_some_us": (),
     "host/psi_memory_some_us": (),
+    "host/psi_io_some_us": (),
     "unit/n_restarts": ("loader_restarts",),
     "status/boottime_ns": ("loader_cpu", "bpf_cpu", "total_cpu", "drop_ratio", "event_rate"),
     "status/audit_lost": (),
@@ -66,7 +67,8 @@ def full() -> dict[str, Any]:
         one = found[end]
         one["time_unix_ns"] = at * SECOND
         one["host"].update(cpus=4, memory_total_bytes=2 * 10**9, load1_milli=10)
-        one["host"].update(psi_cpu_some_us=at * 1000, psi_memory_some_us=at * 1000)
+        pressures = ("psi_cpu_some_us", "psi_memory_some_us", "psi_io_some_us")
+        one["host"].update(dict.fromkeys(pressures, at * 1000))
         one["unit"]["n_restarts"] = 3
         one["application"] = {"p95_ns": 100, "p99_ns": 200}
         one["status"].update(time_unix_ns=at * SECOND, audit_lost=at)
@@ -205,3 +207,23 @@ def test_many_are_counted_and_the_first_told() -> None:
     after["start"] = start
     found = check(judge(after, full()), "counters_advance")
     assert " more" in found["sentence"] and found["sentence"].count(" from ") == 5
+
+
+@pytest.mark.parametrize("field", ["boottime_ns", "host/cpu_busy_ns", "host/cpu_total_ns"])
+@pytest.mark.parametrize("boot", ["one", "two"])
+def test_a_counter_that_went_backwards_between_the_windows_holds_unless_the_host_was_started_again(
+    field: str, boot: str
+) -> None:
+    before, after = {**observation(50 * SECOND), "boot_id": "one"}, {**observation(), "boot_id": boot}
+    place = after["start"]
+    *path, name = field.split("/")
+    for key in path:
+        place = place[key]
+    for less, expected in ((0, []), (1, [f"since before: {field.replace('/', '.')}"])):
+        end = before["end"]
+        for key in path:
+            end = end[key]
+        place[name] = end[name] - less
+        found = [one for one in judge(after, before)["checks"] if one["check"] == "counters_advance"]
+        assert len(found) == (len(expected) if boot == "one" else 0)
+        assert all(expected[0] in one["sentence"] and one["verdict"] == "inconclusive" for one in found)

@@ -8,7 +8,6 @@ What was not measured is None. Nothing here judges; that is the gate's work.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import subprocess
@@ -16,10 +15,15 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded, values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.hostfiles import read_text
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import status_schema, witness
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
+    latency,
+    latency_sources,
+    status_schema,
+    witness,
+)
 
 SCHEMA = status_schema.OBSERVATION_SCHEMA
 STATUS_SCHEMA = status_schema.STATUS_SCHEMA
@@ -29,13 +33,11 @@ INSTALLED_LOADER = "var/lib/ebpf-fleet/current/ebpf-loader"
 COLLECTOR_EXE = "usr/bin/python3"
 
 STATUS_LIMIT_BYTES = 4 << 20
-APPLICATION_LIMIT_BYTES = 64 << 10
 SYSTEMCTL_TIMEOUT_SECONDS = 10
 # A loader publishes each change; within these its word and the kernel's lists meet, or they disagree.
 MEETINGS = 5
 SECONDS_BETWEEN_MEETINGS = 0.4
 
-_LATENCY = values.decimal(0, 10**18)
 _PSI_TOTAL = re.compile(r"^some .*total=([0-9]+)", re.MULTILINE)
 
 
@@ -50,6 +52,7 @@ class Places(NamedTuple):
     state_dir: Path = Path("/run/ebpf-fleet-loader")
     collector_dir: Path = Path("/run/ebpf-fleet-bcc")
     application_file: Path | None = None
+    latency: latency.Source | None = None
     unit: str = UNIT
     collector_unit: str = COLLECTOR_UNIT
     loader_cgroup: Path | None = None
@@ -119,8 +122,8 @@ def read_host(root: Path) -> dict[str, int | None]:
     proc = root / "proc"
     host = parse_cpu(read_text(proc / "stat") or "", os.sysconf("SC_CLK_TCK"))
     host.update(parse_memory(read_text(proc / "meminfo") or ""))
-    host["psi_cpu_some_us"] = parse_pressure(read_text(proc / "pressure/cpu") or "")
-    host["psi_memory_some_us"] = parse_pressure(read_text(proc / "pressure/memory") or "")
+    for kind in ("cpu", "memory", "io"):
+        host[f"psi_{kind}_some_us"] = parse_pressure(read_text(proc / "pressure" / kind) or "")
     host["load1_milli"] = parse_load(read_text(proc / "loadavg") or "")
     return host
 
@@ -226,7 +229,7 @@ def read_collector(places: Places) -> dict[str, Any] | None:
     return collector if is_fresh(collector, places.root) else None
 
 
-def read_application(path: Path | None) -> tuple[dict[str, int | None] | None, str | None]:
+def read_application(path: Path | None) -> tuple[dict[str, int] | None, str | None]:
     """({"p95_ns", "p99_ns"} of the application's own measurement or None, why it cannot be used or None).
 
     A file that is not there is an application that has not measured yet, and no fault.
@@ -234,21 +237,19 @@ def read_application(path: Path | None) -> tuple[dict[str, int | None] | None, s
     if path is None:
         return None, None
     try:
-        data = bounded.read_bytes(path, APPLICATION_LIMIT_BYTES)
+        found = latency_sources.read_file(path, latency.DEFAULT_MAX_AGE_SECONDS)
+        return (None if found is None else dict(found)), None
     except bounded.BoundedReadError as error:
         return None, printable(error)
-    try:
-        return (None if data is None else parse_application(bounded.parse_json(data))), None
     except ValueError as error:
         return None, printable(f"{path}: {error}")
 
 
-def parse_application(document: Any) -> dict[str, int | None]:
-    """Both latencies in whole ns, a fraction rounded up; what is not there is None. Raises RefusedValueError."""
-    if not isinstance(document, dict):
-        raise values.refuse("the document", document, 'give {"p95_ns": 1000, "p99_ns": 2000}')
-    given = {key: document.get(key) for key in ("p95_ns", "p99_ns")}
-    return {key: None if one is None else math.ceil(_LATENCY(key, one)) for key, one in given.items()}
+def application_of(places: Places, last: bool) -> tuple[dict[str, int] | None, str | None]:
+    """The application's latency by what the places say; a source is asked once, at the end of a window."""
+    if places.latency is None:
+        return read_application(places.application_file)
+    return latency_sources.ask(places.latency) if last else (None, None)
 
 
 def _whole(value: Any) -> int | None:
@@ -365,12 +366,12 @@ def meet(places: Places) -> Meeting:
     return meet_once(places)
 
 
-def snapshot(places: Places) -> dict[str, Any]:
-    """One SNAPSHOT of docs/formats/observation.md."""
+def snapshot(places: Places, last: bool = True) -> dict[str, Any]:
+    """One SNAPSHOT of docs/formats/observation.md; `last` is whether it is that of the window's end."""
     at, wall = boottime_ns(), time.time_ns()
     host = read_host(places.root)
     found = meet(places)
-    application, wrong = read_application(places.application_file)
+    application, wrong = application_of(places, last)
     return {
         "time_unix_ns": wall,
         "boottime_ns": at,
@@ -387,7 +388,7 @@ def snapshot(places: Places) -> dict[str, Any]:
 
 def observe(places: Places, host: str, window_seconds: float, sleep: Callable[[float], None]) -> dict[str, Any]:
     """Two snapshots `window_seconds` apart; with 0 one, that stands for both ends."""
-    start = snapshot(places)
+    start = snapshot(places, last=window_seconds <= 0)
     end = start
     if window_seconds > 0:
         sleep(window_seconds)

@@ -148,6 +148,7 @@ HOST = having({}, dict.fromkeys(
         "memory_available_bytes",
         "psi_cpu_some_us",
         "psi_memory_some_us",
+        "psi_io_some_us",
         "load1_milli",
     ),
     MEASURED,

@@ -29,6 +29,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import (
     whole,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import freeze, omissions, plan_holdback, plan_waves
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.latency import read_source
 
 _PERCENT = re.compile(r"[1-9][0-9]{0,4}%", re.ASCII)
 _SIZE = re.compile(r"infinity|[1-9][0-9]{0,17}([KMGT]|%)?", re.ASCII)
@@ -71,6 +72,12 @@ def _path(name: str, value: Any) -> str:
     return found
 
 
+def _latency(name: str, value: Any) -> Any:
+    """Where an application's latency comes from, as it was given once it can be used."""
+    read_source(name, value)
+    return mapping(name, value)
+
+
 _SECONDS = decimal(1, 3600)
 
 # What a rollout takes.
@@ -104,6 +111,10 @@ ROLLOUT: dict[str, Reader] = {
     "ebpf_fleet_gate_limits": mapping,
     "ebpf_fleet_on_inconclusive": mapping,
     "ebpf_fleet_gate_checks": listing,
+    "ebpf_fleet_gate_dry_run": names,
+    "ebpf_fleet_gate_error_rate": decimal(0.000001, 0.5),
+    "ebpf_fleet_control_hosts": whole(0, 1000),
+    "ebpf_fleet_application_latency": _latency,
     "ebpf_fleet_report_dir": _path,
 }
 # What the roles take, and with them a rollout and prepare.yml.

@@ -19,9 +19,12 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks imp
     NAMES,
     SWITCHES,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.spending import Budget
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.status_schema import FEATURE_NAME, FEATURES_LIMIT
 
 _COUNT = values.whole()
+_RATE = values.decimal(0.000001, 0.5)
+_NUMBER = values.whole(1, 1_000_000)
 _BOUND = values.decimal(-(10**15))
 
 # What a limit's unit means, for whoever gave a value that cannot be used.
@@ -78,6 +81,30 @@ def check_policies(given: Json | None, extra: Sequence[str] = ()) -> dict[str, s
             raise GateInputError(f"on_inconclusive.{name}: {policy!r}; say hold or pass")
         policies[name] = policy
     return policies
+
+
+def check_dry_run(given: Sequence[Any] | None, extra: Sequence[str] = ()) -> frozenset[str]:
+    """Names of checks that stop nothing; `extra` names the user's own checks."""
+    for name in given or []:
+        refuse_unknown("dry_run", name, NAMES + tuple(extra))
+    return frozenset(given or [])
+
+
+def check_budget(error_rate: Any, batches: Any, readings: Any, reading: Any) -> Budget:
+    """What the rank tests may spend, or GateInputError."""
+    try:
+        found = Budget(
+            error_rate=_RATE("error_rate", error_rate),
+            batches=_NUMBER("batches", batches),
+            readings=_NUMBER("readings", readings),
+            reading=_NUMBER("reading", reading),
+        )
+    except values.RefusedValueError as error:
+        raise GateInputError(str(error)) from error
+    if found.reading > found.readings:
+        many = f"{found.reading} of {found.readings}"
+        raise GateInputError(f"reading: is {many}; give at most as many as are planned")
+    return found
 
 
 def check_expected(given: Json | None) -> dict[str, dict[str, Expectation]]:

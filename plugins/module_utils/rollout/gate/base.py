@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable, Mapping, NamedTuple, Sequence, Union
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.spending import Budget
 
 Json = Mapping[str, Any]
 # Evaluates a user's expression over the document of one host; raises ValueError if it cannot.
@@ -37,6 +38,12 @@ class Inputs(NamedTuple):
     on_inconclusive: Mapping[str, str]
     expressions: Sequence[Json]
     search: Search | None
+    # What the rank tests of this judgement may spend of the rollout's error rate.
+    budget: Budget = Budget()
+    # Names of checks that are judged and told, and stop nothing.
+    dry_run: frozenset[str] = frozenset()
+    # Whether the batch still bakes: only what fails plainly is judged, and nothing holds.
+    early: bool = False
 
 
 class Judgement(NamedTuple):
@@ -50,6 +57,8 @@ class Judgement(NamedTuple):
     limit: Any
     unit: str | None
     sentence: str
+    # Of a rank test: the samples, and what it found.
+    statistics: Json | None = None
 
 
 class Measured(NamedTuple):
@@ -76,6 +85,7 @@ class Finding(NamedTuple):
     measured: Any
     limit: Any
     sentence: str
+    statistics: Json | None = None
 
 
 Answer = Union[Measured, Unmeasured, Finding]

@@ -18,6 +18,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import (
     features,
     host,
     load,
+    outliers,
     shift,
     witness_cost,
     witness_process,
@@ -54,6 +55,35 @@ def _application(percentile: str) -> Check:
         unit="ppm",
         limit=f"application_{percentile}_growth_ppm",
         optional=True,
+    )
+
+
+# What a shift must be at least, and what to do about one. One percent of a host's CPUs or of its time, 32 MiB, and a
+# twentieth of the application's latency: less is not worth a way back, whatever the ranks say.
+_SHIFTS: dict[str, tuple[int, str]] = {
+    "host_cpu_shift": (10_000, "many hosts got busier by a little: compare with their loader_cpu and bpf_cpu"),
+    "host_memory_shift": (33_554_432, "many hosts got fuller: compare with their map_memory and the loader's memory"),
+    "pressure_cpu_shift": (10_000, "tasks wait longer for a CPU: compare with bpf_cpu and feature_cpu"),
+    "pressure_memory_shift": (10_000, "tasks wait longer for memory: compare with map_memory"),
+    "pressure_io_shift": (10_000, "tasks wait longer for disks: compare with the features that write events"),
+    "application_p95_shift": (50_000, "the release slows the application: do not promote it"),
+    "application_p99_shift": (50_000, "the release slows the application: do not promote it"),
+}
+
+
+def _shift(metric: shift.Metric) -> Check:
+    least, step = _SHIFTS[metric.check]
+    return Check(
+        name=metric.check,
+        scope=FLEET,
+        judge=shift.judge_shift(metric),
+        what=f"growth of {metric.words} on all changed hosts against controls that were not changed: a rank test, and "
+        "at least the limit",
+        step=f"{step}; a shift that is meant is allowed with {metric.limit}",
+        sentence=f"shift of {metric.words}",
+        unit=metric.unit,
+        limit=metric.limit,
+        default=least,
     )
 
 
@@ -95,6 +125,7 @@ CHECKS: tuple[Check, ...] = (
         what="the host runs the very bundle that the rollout brings",
         step="the host runs another bundle: look at journalctl -u ebpf-fleet-loader there",
         unit="sha256",
+        early=True,
     ),
     Check(
         name="loader_active",
@@ -102,6 +133,7 @@ CHECKS: tuple[Check, ...] = (
         judge=host.judge_active,
         what="the loader is active at both ends of the window",
         step="the loader ended: look at journalctl -u ebpf-fleet-loader on the host",
+        early=True,
     ),
     Check(
         name="loader_restarts",
@@ -113,6 +145,7 @@ CHECKS: tuple[Check, ...] = (
         unit="restarts",
         limit="loader_restarts",
         default=0,
+        early=True,
     ),
     Check(
         name="loader_cpu",
@@ -124,6 +157,7 @@ CHECKS: tuple[Check, ...] = (
         unit="millicores",
         limit="loader_cpu_millicores",
         default=50,
+        early=True,
     ),
     Check(
         name="bpf_cpu",
@@ -135,6 +169,7 @@ CHECKS: tuple[Check, ...] = (
         unit="millicores",
         limit="bpf_cpu_millicores",
         fallback=Fallback(load.attached_budget, "the sum of the contracts' `cpu_millicores`"),
+        early=True,
     ),
     Check(
         name="total_cpu",
@@ -146,12 +181,13 @@ CHECKS: tuple[Check, ...] = (
         unit="millicores",
         limit="total_cpu_millicores",
         fallback=Fallback(load.total_budget, "that sum and `loader_cpu_millicores`"),
+        early=True,
     ),
     Check(
         name="host_cpu_delta",
         scope=HOST,
         judge=load.judge_host_cpu,
-        what="growth of host CPU, of all cores, less that of the controls",
+        what="growth of host CPU, of all cores, less that of the controls; see `host_outliers`",
         step="the sentence has what of it is ours: if another load grew meanwhile, wait until it is over, or raise "
         "host_cpu_delta_ppm",
         sentence="host CPU growth ({how}; {ours})",
@@ -163,7 +199,7 @@ CHECKS: tuple[Check, ...] = (
         name="host_memory_delta",
         scope=HOST,
         judge=load.judge_host_memory,
-        what="growth of host memory, less that of the controls",
+        what="growth of host memory, less that of the controls; see `host_outliers`",
         step="look at what else grew on the host; wait until it is over, or raise host_memory_delta_bytes",
         sentence="host memory growth ({how})",
         unit="bytes",
@@ -179,6 +215,7 @@ CHECKS: tuple[Check, ...] = (
         what="every wanted feature reached its predicted profile",
         step="the sentence has the loader's reason: fix the host, or turn the feature off on it",
         unit="profile",
+        early=True,
     ),
     _witness("witness", HOST, witness_process.judge_witness, "never: it holds where root's own view was not taken"),
     _witness("witness_boot", HOST, witness_process.judge_boot, "the status is of another boot"),
@@ -248,6 +285,7 @@ CHECKS: tuple[Check, ...] = (
         unit="steps",
         limit="degradation_steps",
         default=0,
+        early=True,
     ),
     Check(
         name="feature_cpu",
@@ -258,6 +296,7 @@ CHECKS: tuple[Check, ...] = (
         sentence="CPU of its programs",
         unit="millicores",
         fallback=budget("cpu_millicores"),
+        early=True,
     ),
     Check(
         name="drop_ratio",
@@ -270,6 +309,7 @@ CHECKS: tuple[Check, ...] = (
         limit="drop_ratio_ppm",
         fallback=budget("drop_ratio_ppm"),
         switch="require_events",
+        early=True,
     ),
     Check(
         name="event_rate",
@@ -315,6 +355,7 @@ CHECKS: tuple[Check, ...] = (
         unit="bytes",
         limit="map_memory_bytes",
         fallback=budget("map_memory_bytes"),
+        early=True,
     ),
     Check(
         name="consumer_lag",
@@ -326,16 +367,20 @@ CHECKS: tuple[Check, ...] = (
         unit="ppm",
         limit="consumer_lag_ppm",
         default=800_000,
+        early=True,
     ),
     Check(
-        name="host_cpu_shift",
+        name="host_outliers",
         scope=FLEET,
-        judge=shift.judge_shift,
-        what=f"whether all changed hosts, {shift.HOSTS} at least, got busier than as many controls: a rank test, and "
-        f"{shift.SHIFT_PPM:,} ppm",
-        step="many hosts got busier by a little: compare with their loader_cpu and bpf_cpu, which are ours",
+        judge=outliers.judge_outliers,
+        what="share of a batch's hosts whose CPU or memory grew over the limit of a host, of 20 hosts and more",
+        step="many hosts grew over their limit: compare with total_cpu and map_memory, or raise host_outliers_ppm",
+        sentence="hosts over a limit of their growth",
         unit="ppm",
+        limit=outliers.LIMIT,
+        default=50_000,
     ),
+    *map(_shift, shift.METRICS),
 )
 
 BY_NAME = {check.name: check for check in CHECKS}

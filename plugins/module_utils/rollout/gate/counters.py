@@ -23,7 +23,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
 
 _TOLD = 5
 
-HOST = ("cpu_busy_ns", "cpu_total_ns", "psi_cpu_some_us", "psi_memory_some_us")
+HOST = ("cpu_busy_ns", "cpu_total_ns", "psi_cpu_some_us", "psi_memory_some_us", "psi_io_some_us")
 COUNTERS = ("produced", "delivered", "dropped", "sampled_out")
 CONSUMER = ("lost", "unwritten")
 PROGRAM = ("run_cnt", "run_time_ns")
@@ -44,9 +44,20 @@ def backwards(observation: Any) -> list[Step]:
     return [step for step in _steps(start, end) if step.last < step.first]
 
 
+def between(before: Any, after: Any) -> list[Step]:
+    """The host's own counters that are less at the start of `after` than at the end of `before`, within one boot."""
+    boots = [get(one, "boot_id") for one in (before, after)]
+    if boots[0] is None or boots[0] != boots[1]:
+        return []
+    ends = get(before, "end"), get(after, "start")
+    steps = [*_fields("", *ends, ("boottime_ns",)), *_fields("host.", get(ends[0], "host"), get(ends[1], "host"), HOST)]
+    return [step for step in steps if step.last < step.first]
+
+
 def judge_counters(pair: Pair) -> Finding | None:
     """None where every counter grew; else what holds, with those that did not by name."""
     found = [("before: ", one) for one in backwards(pair.before)] + [("", one) for one in backwards(pair.after)]
+    found += [("since before: ", one) for one in between(pair.before, pair.after)]
     if not found:
         return None
     told = [f"{when}{printable(one.field, 100)} from {one.first} to {one.last}" for when, one in found[:_TOLD]]

@@ -96,8 +96,13 @@ def application(percentile: str) -> Callable[[Pair], Measured | Unmeasured]:
         if wrong is not None:
             return Unmeasured(INCONCLUSIVE, f"the application's {percentile} cannot be read: {wrong}")
         before = number(pair.before, "end", "application", percentile + "_ns")
-        more = grown(before, number(pair.end, "application", percentile + "_ns"))
-        if more is None or before is None or before <= 0:
+        after = number(pair.end, "application", percentile + "_ns")
+        more = grown(before, after)
+        if before != after and more is None:
+            # An application that came or went within the batch, or a part of its measurement: not nothing to judge.
+            end = "before" if before is None else "after"
+            return Unmeasured(INCONCLUSIVE, f"the application's {percentile} was not measured {end} the change")
+        if more is None or before is None or before <= 0 or after == 0:
             return Measured(None)
         return Measured(ratio_up(more, before, 1_000_000))
 

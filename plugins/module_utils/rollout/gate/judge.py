@@ -56,23 +56,51 @@ def judge(inputs: Inputs) -> dict[str, Any]:
     checks = [check for host in sorted(inputs.changed) for check in host_checks(host, inputs)]
     checks += unusable + [one for check in of_scope(FLEET) for one in of_fleet(check, inputs)]
     checks = [safe(check) for check in checks]
-    verdict, sentence = summarize(inputs, checks)
-    found = reasons_of(checks, held_checks(inputs, checks))
+    if inputs.early:
+        checks = plain_failures(checks)
+    counted = [check for check in checks if check.check not in inputs.dry_run]
+    dry = reasons_of(*_standing(inputs, [check for check in checks if check.check in inputs.dry_run]))
+    found = reasons_of(*_standing(inputs, counted))
+    verdict, sentence = summarize(inputs, counted)
+    if dry:
+        sentence += f"; in dry run, which stops nothing: {dry.sentence}"
     return {
         "schema": SCHEMA,
         "verdict": verdict,
         "sentence": sentence,
-        "reasons": [check._asdict() for check in found.checks] if found else [],
+        "reasons": [row(check) for check in found.checks] if found else [],
         "next": list(found.steps) if found else [],
-        "checks": [check._asdict() for check in checks],
+        "dry_run": [row(check) for check in dry.checks] if dry else [],
+        "checks": [row(check) for check in checks],
         "hosts": sorted(inputs.changed),
     }
+
+
+def _standing(inputs: Inputs, checks: Sequence[Judgement]) -> tuple[Sequence[Judgement], list[Judgement]]:
+    return checks, held_checks(inputs, checks)
+
+
+def plain_failures(checks: Sequence[Judgement]) -> list[Judgement]:
+    """What ends a bake before its time: the failures of checks that are plain."""
+    return [
+        check for check in checks if check.verdict == FAIL and check.check in BY_NAME and BY_NAME[check.check].early
+    ]
+
+
+def row(check: Judgement) -> dict[str, Any]:
+    """A judgement as the document has it; only a rank test has statistics."""
+    told = check._asdict()
+    if check.statistics is None:
+        del told["statistics"]
+    return told
 
 
 def summarize(inputs: Inputs, checks: Sequence[Judgement]) -> tuple[str, str]:
     """(verdict, sentence) of all checks together; the sentence names every check that stands in the way."""
     if not inputs.changed:
         return INCONCLUSIVE, "no host was observed, so nothing was judged"
+    if inputs.early and not checks:
+        return PASS, f"nothing failed plainly on {len(inputs.changed)} hosts so far; the batch bakes on"
     found = reasons_of(checks, held_checks(inputs, checks))
     if found is not None:
         return FAIL if any(check.verdict == FAIL for check in checks) else INCONCLUSIVE, found.sentence

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import ranktest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
+    PASS,
+    Finding,
     Inputs,
     Measured,
     Pair,
@@ -19,6 +21,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     grown,
     millicores,
     number,
+    ratio_up,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.features import feature_run_ns
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_cost import units_millicores
@@ -27,6 +30,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_pr
     kernel_run_ns,
     larger,
 )
+
+# Hosts in a batch from which single ones may be over the limit of their growth by another load (outliers.py).
+LARGE_BATCH = 20
 
 
 def judge_loader(pair: Pair) -> Measured:
@@ -107,23 +113,74 @@ def memory_delta(record: Any) -> int | None:
     return None if before is None or after is None else before - after
 
 
+def excused_growth(inputs: Inputs, delta: Callable[[Any], int | None]) -> int | None:
+    """What the controls grew by their median, at least 0; None where none of them was measured."""
+    others = [value for value in map(delta, inputs.controls.values()) if value is not None]
+    return max(0, ranktest.median(others)) if others else None
+
+
 def net_of_controls(own: int | None, inputs: Inputs, delta: Callable[[Any], int | None]) -> tuple[int | None, str]:
-    """(own delta less the controls' median, how it was reckoned)."""
+    """(own delta less what the controls grew by their median, how it was reckoned).
+
+    Controls excuse, they do not accuse: that a few of them got less busy says nothing of this host. What many of them
+    say against many hosts is the rank test's (shift.py).
+    """
     if own is None or not inputs.controls:
         return own, "against its own before"
-    others = [value for value in map(delta, inputs.controls.values()) if value is not None]
-    if not others:
+    excused = excused_growth(inputs, delta)
+    if excused is None:
         return None, "less the controls, of which none was measured"
-    return own - ranktest.median(others), f"less the median of {len(others)} controls"
+    count = sum(delta(one) is not None for one in inputs.controls.values())
+    return own - excused, f"less the median of {count} controls"
 
 
-def judge_host_cpu(pair: Pair) -> Measured:
+def judge_host_cpu(pair: Pair) -> Measured | Finding:
     """Did the host itself get busier, beyond what unchanged hosts did?"""
     growth, how = net_of_controls(cpu_delta(pair.inputs.changed[pair.host]), pair.inputs, cpu_delta)
-    return Measured(growth, {"how": how, "ours": ours(pair)})
+    found = by_another_load(pair, growth, pair.limit("host_cpu_delta_ppm"), ours_ppm(pair))
+    said = f"host CPU grew by {growth} ppm ({how}; {ours(pair)})"
+    return found.told(said) if found else Measured(growth, {"how": how, "ours": ours(pair)})
 
 
-def judge_host_memory(pair: Pair) -> Measured:
+def judge_host_memory(pair: Pair) -> Measured | Finding:
     """Did the host itself get fuller, beyond what unchanged hosts did?"""
     growth, how = net_of_controls(memory_delta(pair.inputs.changed[pair.host]), pair.inputs, memory_delta)
-    return Measured(growth, {"how": how})
+    found = by_another_load(pair, growth, pair.limit("host_memory_delta_bytes"), ours_bytes(pair))
+    return found.told(f"host memory grew by {growth} bytes ({how})") if found else Measured(growth, {"how": how})
+
+
+class OtherLoad(NamedTuple):
+    """A host that grew over its limit while what is ours on it is small."""
+
+    growth: int
+    limit: int
+
+    def told(self, said: str) -> Finding:
+        """It passes, and it is counted: outliers.py."""
+        sentence = f"{said}, over the limit of {self.limit}, by something else than ours; counted by host_outliers"
+        return Finding(PASS, self.growth, self.limit, sentence)
+
+
+def by_another_load(pair: Pair, growth: int | None, limit: int, own: int | None) -> OtherLoad | None:
+    """Whether a host of a large batch is over its limit by what is surely not ours; None where it must be judged.
+
+    Ours must be measured, and at most half of the limit. In a small batch each host is held to its limit.
+    """
+    over = growth is not None and growth > limit
+    if growth is None or not over or own is None or 2 * own > limit or len(pair.inputs.changed) < LARGE_BATCH:
+        return None
+    return OtherLoad(growth, limit)
+
+
+def ours_ppm(pair: Pair) -> int | None:
+    """What loader and programs take of all of the host's CPUs; None where it was not measured."""
+    loader, programs, cpus = loader_millicores(pair), bpf_millicores(pair), number(pair.end, "host", "cpus")
+    if loader is None or programs is None or cpus is None or cpus <= 0:
+        return None
+    return ratio_up(loader + programs, cpus, 1_000)
+
+
+def ours_bytes(pair: Pair) -> int | None:
+    """What loader and maps take of the host's memory; None where it was not measured."""
+    parts = [number(pair.end, "status", "loader", name) for name in ("rss_bytes", "map_memory_bytes")]
+    return None if None in parts else sum(part for part in parts if part is not None)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
@@ -73,6 +74,6 @@ def _evaluate(pair: Pair, expression: str, document: Json) -> tuple[Any, str | N
         value = pair.inputs.search(expression, document)
     except ValueError as error:
         return None, f"the expression could not be evaluated: {error}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None, f"the expression gave {value!r}, which is not a number"
     return value, None

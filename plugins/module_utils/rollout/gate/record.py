@@ -68,6 +68,9 @@ class Check(NamedTuple):
     over: str = FAIL
     # A name in ebpf_fleet_gate_limits that is true or false (the default).
     switch: str | None = None
+    # Whether a failure is plain enough to end a bake before its time: a budget, a loader that is dead; nothing that
+    # varies by itself.
+    early: bool = False
 
 
 def limit_of(check: Check, pair: Pair, *about: Any) -> int | None:
@@ -121,5 +124,5 @@ def of_fleet(check: Check, inputs: Inputs) -> list[Judgement]:
     found = check.judge(inputs)
     if found is None:
         return []
-    row = (found.verdict, found.measured, found.limit, check.unit, found.sentence)
+    row = (found.verdict, found.measured, found.limit, check.unit, found.sentence, found.statistics)
     return [Judgement(None, None, check.name, *row)]
