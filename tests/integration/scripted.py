@@ -134,7 +134,7 @@ def played(
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
              "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "PWD": str(folder),
              "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),
-             "EBPF_FLEET_SCRIPT": str(place), **(environment or {})},
+             "EBPF_FLEET_SCRIPT": str(place), "XDG_STATE_HOME": str(folder / "state"), **(environment or {})},
     )  # fmt: skip
     lines = (place / "calls.jsonl").read_text().splitlines() if (place / "calls.jsonl").exists() else []
     calls = [Call(**json.loads(line)) for line in lines]
