@@ -67,10 +67,14 @@ def ticks_of(pid):
 
 
 class Folder:
-    """Everything in the folder, while nothing else writes there. Use it as a context; FleetError says what is wrong."""
+    """Everything in the folder, while nothing else writes there. Use it as a context; FleetError says what is wrong.
 
-    def __init__(self, path):
+    With `writes` false nothing is made there and no one is waited for: what is read may be a line behind.
+    """
+
+    def __init__(self, path, writes=True):
         self.path = Path(path)
+        self.writes = writes
         self.ledger = self.path / "ledger.jsonl"
         self.head = self.path / "head.json"
         self.torn = self.path / "torn.log"
@@ -80,6 +84,8 @@ class Folder:
         self._guard = None
 
     def __enter__(self):
+        if not self.writes:
+            return self
         with refused(self.path):
             for folder in (self.path, self.requests):
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -88,7 +94,8 @@ class Folder:
         return self
 
     def __exit__(self, *_error):
-        os.close(self._guard)
+        if self.writes:
+            os.close(self._guard)
 
     # --- the ledger ---
 
@@ -164,8 +171,10 @@ class Folder:
     def read(self):
         """The whole ledger, verified; a broken one is not an error here."""
         with refused(self.ledger):
+            # First the head: a line that is written meanwhile is one more, not one too few.
+            head = self._head()
             data = self.ledger.read_bytes() if self.ledger.exists() else b""
-            return ledger.verify(data, self._head())
+        return ledger.verify(data, head)
 
     def entries(self):
         """Every entry; EF_LEDGER_BROKEN where the chain is."""
@@ -191,6 +200,11 @@ class Folder:
         """(the owner or None, MINE, HELD, STALE or an empty text where the lock is free)."""
         found = self.owner()
         return (None, "") if found is None else (found, ledger_lock.judge(found, here, ticks_of(found.pid)))
+
+    def runs(self, here, rollout):
+        """Whether the process that holds the lock for this rollout lives, as far as can be known here."""
+        found, state = self.held_by(here)
+        return found is not None and state != ledger_lock.STALE and found.rollout == rollout
 
     def take(self, here):
         """Take the lock for a process; returns the owner whose lock was stale, or None.
