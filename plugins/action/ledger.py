@@ -46,6 +46,8 @@ ARGUMENTS = {
     "returned_all": {"type": "dict", "default": {}},
     "strata": {"type": "list", "elements": "dict", "default": []},
 }
+# What is read by itself; everything else is for a document.
+OWN = ("hooks", "seconds")
 # Steps after which a ledger that cannot be written changes nothing: what was done is done, and is told.
 AFTERWARDS = ("promoted", "changed", "rolled_back")
 
@@ -63,7 +65,7 @@ class ActionModule(ActionBase):
         _spec, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         if self._task.check_mode:
             return {**result, "skipped": True, "changed": False, "msg": "check mode writes no ledger"}
-        arguments = {name: ledger_steps.whole(value) if name != "hooks" else value for name, value in arguments.items()}
+        arguments = {name: value if name in OWN else ledger_steps.whole(value) for name, value in arguments.items()}
         step = arguments["step"]
         try:
             told = hooks.read("hooks", arguments["hooks"])

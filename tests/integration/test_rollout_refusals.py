@@ -53,7 +53,7 @@ def asked(folder: Path, name: str, everyone: dict[str, Any], others: Any = None,
     base = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {"w1": {**base, **everyone}, "w2": {**base, **everyone, **(others or {})}}
     (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
-    task = {**TASKS, **{task["name"]: task for task in ROLL_OUT["tasks"][0]["block"]}}[name]
+    task = {**TASKS, **{task["name"]: task for one in ROLL_OUT["tasks"] for task in one.get("block", [])}}[name]
     play = {"hosts": "all", "gather_facts": False, "vars": PLAN["vars"], "tasks": [task]}
     (folder / "play.yml").write_text(json.dumps([play]))
     done = run_written(folder, *options)

@@ -80,19 +80,24 @@ Refuse features that the bundle does not hold: ok w1>localhost
 Refuse limits and checks that the gate does not know: ok w1
 Refuse a lease that would run out while its batch is watched: ok w1>localhost
 Remember how to judge and where to record: ok w1, ok w2, ok w3
+Take the fleet's lock: ok w1
 Ask every host what it can run: ok w1, ok w2, ok w3
 Hold unless every host answered: ok w1>localhost
 Refuse policy features where no healthy release observes the host: ok w1>localhost
 Find kill orders that would keep the release off: ok w1>localhost
 Sort hosts into stages and batches: ok w1>localhost
 Refuse a plan that cannot be carried out: skipping w1
+Go on with a rollout that was begun: skipping w1, skipping w2, skipping w3
 Print the plan: ok w1>localhost
 Refuse a rollout that a kill order keeps off: ok w1>localhost
+Begin the rollout in the ledger: ok w1
 Queue the hosts batch by batch: ok w1 (w1), ok w1 (w2), ok w1 (w3)
 """.strip().splitlines()
 CHANGED = """
 PLAY Roll out
+Begin the batch in the ledger: ok FIRST
 Measure before: ok HOST
+Record in the ledger what ran before: ok FIRST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
 ebpf.fleet.prepare : Refuse host limits that cannot be used: ok HOST
@@ -105,11 +110,14 @@ ebpf.fleet.deploy : Deploy the release: changed HOST
 Bake in slices where it takes long: skipping HOST
 Let it bake, then measure after: ok HOST
 Judge the batch: ok FIRST
+Record the verdict in the ledger: ok FIRST
+Watch longer, or hold for a person, what could not be judged: skipping HOST
 """.strip().splitlines()
 PROMOTED = """
 Promote only on a pass: ok HOST
 Confirm the release and end its probation: ok HOST
 Hold unless every host has confirmed: ok HOST
+Record the promotion in the ledger: ok FIRST
 """.strip().splitlines()
 RECORDED = """
 Record the batch: includes record_batch.yml for HOSTS
@@ -123,6 +131,8 @@ Return the host to the release that it ran before: changed FIRST>localhost
 Restore the signers where the release stays: skipping FIRST
 Remember what became of this host's trust: skipping HOST
 Remember what this host answered: ok HOST
+Return everything that this rollout changed: skipping HOST
+Record the way back in the ledger: ok FIRST
 """.strip().splitlines()
 STOPPED = ["Stop the rollout: FAILED HOST"]
 
@@ -314,7 +324,8 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
 def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     """Nor is anything recorded where no folder was named; values of the way back are taken as they are given."""
     verdict = {**FAIL, "verdict": "inconclusive", "sentence": "not measured", "reasons": [], "next": []}
-    answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}}}
+    answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}},
+               "Judge the batch again": {"*": verdict}}  # fmt: skip
     ended = played(tmp_path, "rollout", inventory(["w1"]), answers, **given(
         bundle, ebpf_fleet_return_timeout=77, ebpf_fleet_logins=3, ebpf_fleet_kex_algorithms="+x"))  # fmt: skip
     assert ended.status == 2
@@ -327,6 +338,7 @@ def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> 
         "Return the host to the release that it ran before: ok w1>localhost",
         "Restore the signers where the release stays: skipping w1",
         "Remember what became of this host's trust: skipping w1", "Remember what this host answered: ok w1",
+        "Return everything that this rollout changed: skipping w1", "Record the way back in the ledger: ok w1",
         "Record the batch: skipping w1", "Stop the rollout: FAILED w1",
     ]  # fmt: skip
     said = ended.part(STOP)
@@ -405,7 +417,9 @@ def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, b
     assert ended.screen[at:] == [
         "Return the host to the release that it ran before: ok w1>localhost", f"{TRUST}: ok w1>localhost",
         "Remember what became of this host's trust: skipping w1, skipping w2",
-        "Remember what this host answered: ok w1, skipping w2", "Record the batch: skipping w1, skipping w2",
+        "Remember what this host answered: ok w1, skipping w2",
+        "Return everything that this rollout changed: skipping w1, skipping w2",
+        "Record the way back in the ledger: ok w1", "Record the batch: skipping w1, skipping w2",
         "Stop the rollout: FAILED w1, FAILED w2",
     ]  # fmt: skip
     (trust,) = ended.asked(TRUST)

@@ -256,7 +256,7 @@ SECTIONS: tuple[Section, ...] = (
             "EF_LEDGER_BROKEN": Reason(
                 "the ledger is not what was written: its chain breaks at the line that the sentence names",
                 "find out who wrote there, and keep the file; a new ledger begins where it is put elsewhere",
-                (MODULES,),
+                (MODULES, PLAYBOOKS),
                 see="formats/ledger.md",
             ),
         },
