@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
@@ -106,11 +107,17 @@ class ActionModule(ActionBase):
         return {**answer, "promote": True, "who": who}
 
     def tell(self, folder, written, told):
-        """Give each entry to the hooks that want it. What they do wrong is said and written, and changes nothing."""
+        """Give each entry to the hooks that want it. What they do wrong is said and written, and changes nothing.
+
+        All of a step together have MOST_SECONDS: meanwhile leases run.
+        """
+        until = time.monotonic() + hooks.MOST_SECONDS
         for entry in written:
             for hook in told:
                 if hook.wants(entry.kind, str(entry.data.get("action", ""))):
-                    why = ledger_hooks.tell(hook, entry)
+                    seconds = min(hook.timeout, until - time.monotonic())
+                    late = "was not told: the hooks before it took too long"
+                    why = ledger_hooks.tell(hook._replace(timeout=seconds), entry) if seconds > 0 else late
                     if why:
                         self.hook_failed(folder, hook, entry, why)
 

@@ -13,7 +13,7 @@ import os
 import time
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable, printable_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
     ledger,
     ledger_history,
@@ -26,8 +26,6 @@ from ansible_collections.ebpf.fleet.plugins.plugin_utils.ledger_folder import TE
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 POLL_SECONDS = 0.5
-# As many hosts as a plan may have.
-ITEMS_LIMIT = 1_000_000
 
 
 class Steps:
@@ -43,9 +41,8 @@ class Steps:
         return getattr(self, step)()
 
     def write(self, kind, rollout, **data):
-        """Append an entry; what came from hosts is made printable, fractions become text."""
-        plain = printable_document(whole(data), TEXT_LIMIT, items=ITEMS_LIMIT)
-        self.written.append(self.folder.append(rollout, kind, plain))
+        """Append an entry; what came from hosts is made printable, names of hosts stay what they are."""
+        self.written.append(self.folder.append(rollout, kind, whole(data)))
 
     def own(self):
         """The id of the rollout that this process runs; FleetError where the lock is not its own any more."""
@@ -333,13 +330,11 @@ def value_at(value, *names):
 
 
 def whole(value):
-    """A copy of plain kinds, in which fractions are text: documents of ours hold whole numbers only."""
+    """A copy of plain kinds, in which texts are printable and fractions are text: our documents hold whole numbers."""
     if isinstance(value, dict):
         return {str(key): whole(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [whole(one) for one in value]
     if isinstance(value, float):
         return repr(float(value))
-    if isinstance(value, str):
-        return str(value)
-    return value if value is None or isinstance(value, (bool, int)) else str(value)
+    return value if value is None or isinstance(value, (bool, int)) else printable(value, TEXT_LIMIT)

@@ -209,6 +209,7 @@ OWNER = ledger_lock.Owner("jane", "ctl", "boot-1", "pid:[1]", 77, 5000, TIME, ID
     ("here", "ticks", "state"),
     [
         ({}, 5000, "mine"),
+        ({}, None, "stale"),  # a worker asks, whose play is gone
         ({"pid": 78, "start_ticks": 9}, 5000, "held"),
         ({"pid": 78}, 5001, "stale"),  # the number is another process's by now
         ({"pid": 78}, None, "stale"),
@@ -499,7 +500,7 @@ def test_hooks_are_read_in_every_form_that_they_may_have() -> None:
     assert hooks.read("x", "[]") == [] == hooks.read("x", [])
     assert two.wants("ended") and two.wants("action", "held")
     assert not two.wants("action", "promoted") and not one.wants("hook_failed")
-    for edge in (0.1, 60):
+    for edge in (0.1, 30):
         assert hooks.read("x", [{"url": "http://h", "timeout": edge}])[0].timeout == edge
 
 
@@ -518,8 +519,8 @@ def test_hooks_are_read_in_every_form_that_they_may_have() -> None:
         ([{"url": "http://h:x"}], "is not an http or https address"),
         ([{"url": "http://h", "on": ["end"]}], "end is not a kind of entry; did you mean 'ended'"),
         ([{"url": "http://h", "on": []}], "is empty"),
-        ([{"url": "http://h", "timeout": 0}], "give a number from 0.1 to 60"),
-        ([{"url": "http://h", "timeout": 61}], "give a number from 0.1 to 60"),
+        ([{"url": "http://h", "timeout": 0}], "give a number from 0.1 to 30"),
+        ([{"url": "http://h", "timeout": 31}], "give a number from 0.1 to 30"),
         ([{"url": "http://h", "when": 1}], "when is not known"),
     ],
 )

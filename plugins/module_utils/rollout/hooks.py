@@ -15,7 +15,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import Refu
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 
 DEFAULT_SECONDS = 10
-MOST_SECONDS = 60
+# Less, for all hooks of a step together, than what a lease leaves beyond a batch's own waiting.
+MOST_SECONDS = 30
 
 
 class Hook(NamedTuple):

@@ -47,8 +47,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     REPAIRED: ("bytes", "digest"),
 }
 ACTIONS = (PROMOTED, ROLLED_BACK, HELD, CONFIRMED, QUARANTINED, LIFTED)
-# What hooks may ask for: a kind, or one kind of action.
-TOLD = (*KINDS, *ACTIONS)
+# What hooks may ask for: a kind, or one kind of action. The others are of the ledger itself.
+TOLD = tuple(one for one in (*KINDS, *ACTIONS) if one not in (HOOK_FAILED, REPAIRED, LIFTED))
 
 _FIELDS = {"schema", "sequence", "previous", "time", "rollout", "kind", "data"}
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)

@@ -69,7 +69,8 @@ def judge(lock: Owner, here: Owner, ticks_of_pid: int | None) -> str:
     Of another machine, or another world of process numbers, it cannot be known here: then it is HELD.
     """
     if lock.is_process(here):
-        return MINE
+        # A worker that outlives its play has no say any more.
+        return MINE if ticks_of_pid == lock.start_ticks else STALE
     if lock.host != here.host:
         return HELD
     if lock.boot_id != here.boot_id:
