@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -66,6 +67,8 @@ def _sent(hook, body):
             status = answer.status
     except urllib.error.HTTPError as error:
         status = error.code
+    except http.client.HTTPException:
+        return "answered with what is not HTTP"
     except (OSError, ValueError) as error:
         # The address may hold a key; what is wrong with it is told without it.
         return printable(f"cannot be reached: {getattr(error, 'reason', None) or type(error).__name__}", _WORDS)
