@@ -77,7 +77,8 @@ def abort(folder, here, given):
         raise FleetError("EF_ROLLOUT_STATE", f"rollout {rollout} is {state}: it has ended")
     folder.take(here)
     folder.name(here, rollout)
-    batch = ledger_history.in_hand(own)
+    # Where a later rollout went over the same hosts, what they run is its word, and nothing is in hand here.
+    batch = None if ledger_history.later_than(folder.entries(), rollout) else ledger_history.in_hand(own)
     changed = ledger_history.changed_hosts(own)
     hosts = [] if batch is None else [host for host in batch["hosts"] if host in changed]
     return {"rollout": rollout, "state": state, "live": False, "hosts": hosts, "batch": batch,

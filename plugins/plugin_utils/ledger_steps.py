@@ -63,7 +63,7 @@ class Steps:
             raise ledger.LedgerBrokenError(ledger_folder.broken(self.folder.ledger, found), str(self.folder.ledger))
         if found.torn:
             self.notes.append(f"{self.folder.ledger}: {ledger.sentence_of(found)}; it is kept in {self.folder.torn}")
-        if stale is not None:
+        if stale is not None and stale.rollout:
             self.notes.append(f"the lock of {ledger_lock.who(stale)} is taken over: that process has ended")
         unfinished = stale.rollout if stale else ""
         if (
@@ -119,7 +119,7 @@ class Steps:
             )  # fmt: skip
         self.notes.append(f"rollout {rollout} {'goes on' if resumed else 'begins'}; ledger {self.folder.path}")
         if not plan["hosts"]:
-            self.end(rollout, ledger_history.COMPLETE, "every host was done")
+            self.finish(rollout, "every host was done")
         return {"rollout": rollout}
 
     def end(self, rollout, outcome, sentence):
@@ -227,8 +227,17 @@ class Steps:
         )  # fmt: skip
         self.folder.forget(rollout, "promote")
         if self.arguments["last"]:
-            self.end(rollout, ledger_history.COMPLETE, "every batch was promoted")
+            self.finish(rollout, "every batch was promoted")
         return {"rollout": rollout}
+
+    def finish(self, rollout, sentence):
+        """Write the end of a rollout that has no more to do in this run: complete, unless its plan has more hosts."""
+        missing = ledger_history.missing_hosts(list(ledger.of_rollout(self.folder.entries(), rollout)))
+        if missing:
+            some = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            self.end(rollout, ledger_history.STOPPED, f"hosts of its plan were not to be changed by this run: {some}")
+        else:
+            self.end(rollout, ledger_history.COMPLETE, sentence)
 
     # --- the way back ---
 

@@ -343,6 +343,20 @@ def test_a_confirmed_host_that_the_ledger_does_not_know_is_done_and_one_that_was
     assert fleet.runs() == dict.fromkeys(HOSTS, DONE)
 
 
+def test_a_rollout_of_which_nothing_remains_ends_without_a_batch(fleet: Fleet) -> None:
+    process = fleet.begin(fleet.script(**{CONFIRM: {"w2": {"hold": "here"}}}))
+    fleet.reach("here")
+    kill(process)
+    fake = FakeHosts(fleet.folder / "scripted", fleet.digest)
+    for host in HOSTS:
+        fake.put(host, current=fleet.digest, lease=False)
+    ended = fleet.play(fleet.script(), ebpf_fleet_resume=fleet.id())
+    assert ended.status == 0, ended.said
+    assert not ended.asked(DEPLOY) and fleet.kinds()[-2:] == ["resumed", "ended"]
+    assert fleet.entries()[-1].data == {"outcome": "complete", "sentence": "every host was done"}
+    assert not fleet.lock.exists()
+
+
 @pytest.mark.parametrize(
     ("wanted", "sentence"),
     [

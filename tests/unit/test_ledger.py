@@ -307,6 +307,14 @@ def test_what_a_rollout_changed_is_what_ran_another_release_and_did_not_go_back(
     assert ledger_history.changed_hosts(told("started", *some)) == hosts
 
 
+def test_which_hosts_of_the_plan_are_missing() -> None:
+    assert ledger_history.missing_hosts(told("started", "action")) == ["w2", "w3"]
+    assert ledger_history.missing_hosts(told("started", "action", PROMOTED_2)) == []
+    assert ledger_history.missing_hosts(told("started", "action", RETURNED_1, PROMOTED_2)) == ["w1"]
+    found_done = ("resumed", {**DATA["resumed"], "done": ["w1", "w3"]})
+    assert ledger_history.missing_hosts(told("started", found_done)) == ["w2"]
+
+
 def test_a_person_is_told_the_whole_story() -> None:
     entries = told(
         "started",

@@ -103,6 +103,15 @@ def promoted_hosts(entries: Sequence[Entry]) -> set[str]:
     return found
 
 
+def missing_hosts(entries: Sequence[Entry]) -> list[str]:
+    """Hosts of the plan that were neither promoted nor found done."""
+    done = promoted_hosts(entries)
+    for one in entries:
+        if one.kind == ledger.RESUMED:
+            done = done | set(one.data["done"])
+    return [host for host in entries[0].data["plan"]["hosts"] if host not in done]
+
+
 def later_than(entries: Sequence[Entry], rollout: str) -> list[str]:
     """Rollouts that began a batch after this one's last entry."""
     last = max(one.sequence for one in entries if one.rollout == rollout)
