@@ -38,15 +38,21 @@ def parse(data: bytes) -> list[Quarantined]:
     """The entries of a document; FleetError for one that cannot be used: then no one knows what is quarantined."""
     try:
         document = strictjson.parse(data)
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise ValueError(f"is not of schema {SCHEMA}")
         found = [Quarantined(**one) for one in document["entries"]]
-        for one in found:
-            if not all(isinstance(value, str) for value in one) or not _DIGEST.fullmatch(one.digest):
-                raise ValueError("an entry is not what it must be")
+        good = set(document) == {"schema", "entries"} and document["schema"] == SCHEMA
     except (ValueError, TypeError, KeyError) as error:
-        raise FleetError("EF_LEDGER", f"the quarantine: {printable(error)}; correct the file or remove it") from error
+        raise _unusable(printable(error)) from error
+    if not good or not all(_is_entry(one) for one in found):
+        raise _unusable(f"is not of schema {SCHEMA}")
     return found
+
+
+def _is_entry(one: Quarantined) -> bool:
+    return all(isinstance(value, str) for value in one) and bool(_DIGEST.fullmatch(one.digest))
+
+
+def _unusable(why: str) -> FleetError:
+    return FleetError("EF_LEDGER", f"the quarantine: {why}; correct the file or remove it")
 
 
 def strata_of(verdict: Mapping[str, Any], strata: Mapping[str, str], hosts: Sequence[str]) -> list[str]:
