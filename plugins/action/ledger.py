@@ -65,7 +65,9 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         _spec, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
         if self._task.check_mode:
-            return {**result, "skipped": True, "changed": False, "msg": "check mode writes no ledger"}
+            folder = ledger_folder.Folder(ledger_folder.folder_of(arguments["folder"], os.environ), writes=False)
+            where = {"folder": str(folder.path), "quarantine_file": str(folder.quarantine)}
+            return {**result, "skipped": True, "changed": False, "msg": "check mode writes no ledger", **where}
         arguments = {name: value if name in OWN else ledger_steps.whole(value) for name, value in arguments.items()}
         step = arguments["step"]
         try:
@@ -122,8 +124,9 @@ class ActionModule(ActionBase):
                         self.hook_failed(folder, hook, entry, why)
 
     def hook_failed(self, folder, hook, entry, why):
-        self._display.warning(f"hook {hook.name} failed on {entry.kind} {entry.sequence}: {why}")
-        data = {"hook": hook.name, "kind": entry.data.get("action", entry.kind), "sequence": entry.sequence, "why": why}
+        kind = entry.data.get("action", entry.kind)
+        self._display.warning(f"hook {hook.name} failed on {kind} {entry.sequence}: {why}")
+        data = {"hook": hook.name, "kind": kind, "sequence": entry.sequence, "why": why}
         try:
             with folder:
                 folder.append(entry.rollout, ledger.HOOK_FAILED, data)

@@ -125,7 +125,7 @@ EXAMPLES = r"""
 RETURN = r"""
 folder:
   description: The folder.
-  returned: success
+  returned: success, and in check mode
   type: str
 rollout:
   description: Id of the rollout.
@@ -155,7 +155,7 @@ aborted:
   type: bool
 quarantine_file:
   description: Path of the quarantine.
-  returned: O(step=lock)
+  returned: O(step=lock), and in check mode
   type: str
 stale:
   description: Whose lock was taken over, as that process has ended; or null.
