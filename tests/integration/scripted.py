@@ -114,13 +114,14 @@ def inventory(hosts: Sequence[str], **variables: Any) -> dict[str, Any]:
     return {"all": {"hosts": {host: base for host in hosts}}}
 
 
-def played(
-    folder: Path, playbook: str, hosts: Mapping[str, Any], script: Script, *options: str,
+def begun(
+    folder: Path, playbook: str, hosts: Mapping[str, Any], script: Mapping[str, Any], *options: str,
     environment: Mapping[str, str] | None = None, **variables: Any,
-) -> Ended:  # fmt: skip
-    """Run a playbook, started in `folder`; `hosts` is an inventory, `variables` go in with -e.
+) -> subprocess.Popen[str]:  # fmt: skip
+    """Start a playbook in `folder`; `hosts` is an inventory, `variables` go in with -e.
 
-    `playbook` is the name of one of the collection's, or a path that ends in .yml.
+    `playbook` is the name of one of the collection's, or a path that ends in .yml. What it prints goes to a file, so
+    that no one who lives longer holds a pipe.
     """
     place = folder / "scripted"
     if not place.exists():
@@ -131,14 +132,33 @@ def played(
     named = playbook if playbook.endswith(".yml") else f"ebpf.fleet.{playbook}"
     command = [sys.executable, "-m", "ansible", "playbook", named, "-i", "hosts.json",
                "-e", json.dumps(variables), *options]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=folder, text=True, capture_output=True, check=False, timeout=300,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-             "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "PWD": str(folder),
-             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),
-             "EBPF_FLEET_SCRIPT": str(place), **(environment or {})},
-    )  # fmt: skip
+    with (place / "stdout").open("w") as stdout, (place / "stderr").open("w") as stderr:
+        return subprocess.Popen(
+            command, cwd=folder, text=True, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL,
+            env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                 "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "PWD": str(folder),
+                 "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),
+                 "EBPF_FLEET_SCRIPT": str(place), "XDG_STATE_HOME": str(folder / "state"), **(environment or {})},
+        )  # fmt: skip
+
+
+def outcome(folder: Path, process: subprocess.Popen[str]) -> Ended:
+    """How a playbook that was begun there ended; it is waited for."""
+    place = folder / "scripted"
+    try:
+        status = process.wait(300)
+    finally:
+        process.kill()
     lines = (place / "calls.jsonl").read_text().splitlines() if (place / "calls.jsonl").exists() else []
     calls = [Call(**json.loads(line)) for line in lines]
-    said = " ".join((done.stdout + done.stderr).split())
-    return Ended(done.returncode, said, screen(done.stdout), calls)
+    stdout = (place / "stdout").read_text()
+    said = " ".join((stdout + (place / "stderr").read_text()).split())
+    return Ended(status, said, screen(stdout), calls)
+
+
+def played(
+    folder: Path, playbook: str, hosts: Mapping[str, Any], script: Mapping[str, Any], *options: str,
+    environment: Mapping[str, str] | None = None, **variables: Any,
+) -> Ended:  # fmt: skip
+    """Run a playbook to its end, as `begun` does it."""
+    return outcome(folder, begun(folder, playbook, hosts, script, *options, environment=environment, **variables))

@@ -2,17 +2,22 @@
 """The action of every module that `scripted.py` replaces: notes what it was asked, answers what was written before.
 
 EBPF_FLEET_SCRIPT is a folder with script.json, {task: {host: answer}}, where "*" means any host and a list gives
-one answer after the other; calls.jsonl gets a line for each call.
+one answer after the other; calls.jsonl gets a line for each call. "hold" in an answer makes the call say that it is
+reached (a file at-NAME) and wait until it may go on (go-NAME). With "fake_hosts", a digest, the hosts have a state
+that modules change: fake_hosts.py.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
+from tests.integration.fake_hosts import FakeHosts
 
 
 def plain(value: Any) -> Any:
@@ -32,6 +37,13 @@ def answer_of(folder: Path, task: str, host: str) -> dict[str, Any]:
     return dict(given[min(asked, len(given) - 1)])
 
 
+def hold(folder: Path, name: str) -> None:
+    (folder / f"at-{name}").touch()
+    until = time.monotonic() + 120
+    while not (folder / f"go-{name}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -46,6 +58,12 @@ class ActionModule(ActionBase):
                 "check": self._task.check_mode, "arguments": plain(self._task.args)}  # fmt: skip
         with (folder / "calls.jsonl").open("a") as file:
             file.write(json.dumps(call) + "\n")
+        held = answer.pop("hold", None)
+        if held:
+            hold(folder, held)
+        digest = json.loads((folder / "script.json").read_text()).get("fake_hosts")
+        if digest:
+            result.update(FakeHosts(folder, digest).answer(call))
         result.update(answer)
         return dict(result)
 

@@ -86,6 +86,7 @@ Refuse features that the bundle does not hold: ok w1>localhost
 Refuse limits and checks that the gate does not know: ok w1
 Refuse a lease that would run out while its batch is watched: ok w1>localhost
 Remember how to judge and where to record: ok w1, ok w2, ok w3
+Take the fleet's lock: ok w1
 Ask every host what it can run: ok w1, ok w2, ok w3
 Find the hosts that take part, and why the others do not: ok w1>localhost
 Refuse a quarantine that cannot be used: skipping w1
@@ -96,18 +97,22 @@ Sort hosts into stages and batches: ok w1>localhost
 Refuse a plan that cannot be carried out: skipping w1
 Ask whether a batch may start now: ok w1>localhost
 Choose the hosts that each batch is compared with: ok w1>localhost
+Go on with a rollout that was begun: skipping w1, skipping w2, skipping w3
 Print the plan: ok w1>localhost
 Refuse a rollout that a kill order keeps off: ok w1>localhost
 Refuse a rollout in a freeze window or in blocked hours: ok w1>localhost
+Begin the rollout in the ledger: ok w1
 Queue the hosts batch by batch: ok w1 (w1), ok w1 (w2), ok w1 (w3)
 """.strip().splitlines()
 CHANGED = """
 PLAY Roll out
 Hold the batch in a freeze window or in blocked hours: ok FIRST>localhost
+Begin the batch in the ledger: ok FIRST
 Begin to measure the controls before: COMPARED
 Measure before: ok HOST
 Ask for the applications' latency before: skipping FIRST
 End the controls' measurement before: COMPARED
+Record in the ledger what ran before: ok FIRST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
 ebpf.fleet.prepare : Refuse host limits that cannot be used: ok HOST
@@ -124,11 +129,14 @@ Let it bake, then measure after: ok HOST
 Ask for the applications' latency after: skipping FIRST
 End the controls' measurement after: COMPARED
 Judge the batch: ok FIRST
+Record the verdict in the ledger: ok FIRST
+Watch longer, or hold for a person, what could not be judged: skipping HOST
 """.strip().splitlines()
 PROMOTED = """
 Promote only on a pass: ok HOST
 Confirm the release and end its probation: ok HOST
 Hold unless every host has confirmed: ok HOST
+Record the promotion in the ledger: ok FIRST
 """.strip().splitlines()
 RECORDED = """
 Record the batch: includes record_batch.yml for HOSTS
@@ -142,6 +150,8 @@ Return the host to the release that it ran before: changed FIRST>localhost
 Restore the signers where the release stays: skipping FIRST
 Remember what became of this host's trust: skipping HOST
 Remember what this host answered: ok HOST
+Return everything that this rollout changed: skipping HOST
+Record the way back in the ledger: ok FIRST
 """.strip().splitlines()
 STOPPED = ["Stop the rollout: FAILED HOST"]
 
@@ -347,7 +357,8 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
 def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     """Nor is anything recorded where no folder was named; values of the way back are taken as they are given."""
     verdict = {**FAIL, "verdict": "inconclusive", "sentence": "not measured", "reasons": [], "next": []}
-    answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}}}
+    answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}},
+               "Judge the batch again": {"*": verdict}}  # fmt: skip
     ended = played(tmp_path, "rollout", inventory(["w1"]), answers, **given(
         bundle, ebpf_fleet_return_timeout=77, ebpf_fleet_logins=3, ebpf_fleet_kex_algorithms="+x"))  # fmt: skip
     assert ended.status == 2
@@ -360,6 +371,7 @@ def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> 
         "Return the host to the release that it ran before: ok w1>localhost",
         "Restore the signers where the release stays: skipping w1",
         "Remember what became of this host's trust: skipping w1", "Remember what this host answered: ok w1",
+        "Return everything that this rollout changed: skipping w1", "Record the way back in the ledger: ok w1",
         "Record the batch: skipping w1", "Stop the rollout: FAILED w1",
     ]  # fmt: skip
     said = ended.part(STOP)
@@ -438,7 +450,9 @@ def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, b
     assert ended.screen[at:] == [
         "Return the host to the release that it ran before: ok w1>localhost", f"{TRUST}: ok w1>localhost",
         "Remember what became of this host's trust: skipping w1, skipping w2",
-        "Remember what this host answered: ok w1, skipping w2", "Record the batch: skipping w1, skipping w2",
+        "Remember what this host answered: ok w1, skipping w2",
+        "Return everything that this rollout changed: skipping w1, skipping w2",
+        "Record the way back in the ledger: ok w1", "Record the batch: skipping w1, skipping w2",
         "Stop the rollout: FAILED w1, FAILED w2",
     ]  # fmt: skip
     (trust,) = ended.asked(TRUST)

@@ -32,7 +32,12 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import parse_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scope, scope_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import desired, lease, mark, policy
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import status_schema
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
+    ledger,
+    ledger_lock,
+    quarantine,
+    status_schema,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments, judge
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import Wishes, plan
@@ -380,6 +385,32 @@ def kill_answers(page: Page) -> None:
     assert keys(json.loads(kill.partition(": ")[2])) | {"digest"} == table
 
 
+def the_ledger(page: Page) -> None:
+    """The chain is sound and the head is that of its last line; the tables have every field and kind."""
+    (text,) = examples(page, "text")
+    (head,) = examples(page, "json", "Head")
+    found = ledger.verify(text.encode(), ledger.parse_head(head.encode()))
+    assert found.broken_line is None, found.fault
+    assert ledger.verify(text.encode()[:-2], None).torn
+    fields, kinds = page.partition("| kind | data |")[::2]
+    names = {name for row in re.findall(r"^\| (`.*?) \|", fields, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert names == set(json.loads(text.splitlines()[0]))
+    rows = kinds.partition("\n\n")[0]
+    told = {name for row in re.findall(r"^\| (`.*?) \|", rows, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert told == set(ledger.KINDS) and all(f"`{one}`" in rows for one in ledger.ACTIONS)
+
+
+def the_lock(page: Page) -> None:
+    owner = ledger_lock.parse(json.dumps(the_json(page)).encode())
+    assert owner is not None and json.loads(ledger_lock.render(owner)) == the_json(page)
+    assert ledger_lock.judge(owner, owner, owner.start_ticks) == "mine"
+
+
+def the_quarantine(page: Page) -> None:
+    found = quarantine.parse(json.dumps(the_json(page)).encode())
+    assert len(found) == 1 and json.loads(quarantine.render(found)) == the_json(page)
+
+
 JUDGES: dict[str, Callable[..., None]] = {
     "audit": audit,
     "btf-index": btf_index,
@@ -395,6 +426,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "kill-answer": kill_answers,
     "kill-orders": kill_orders,
     "lease": a_lease,
+    "ledger": the_ledger,
     "loader": the_loader,
     "mark": a_mark,
     "matrix": the_matrix,
@@ -405,6 +437,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "quarantine": the_quarantine,
     "records": records,
     "requirements": requirements,
+    "rollout-lock": the_lock,
     "status": the_status,
 }
 NEEDS_A_FOLDER = {"cursor", "events"}
@@ -448,6 +481,7 @@ FAULTS = {
     "kill-answer": ('"left": 0', '"left": -1'),
     "kill-orders": ("family.6.1", "kernel.6.1"),
     "lease": ('"holder"', '"owner"'),
+    "ledger": ('"number":1', '"number":2'),
     "loader": ('"EF_FILE_DIGEST"', '"EF_FILE_HASH"'),
     "mark": ('"sequence": 7', '"sequence": 0'),
     "matrix": ('"equal": true', '"equal": false'),
@@ -455,9 +489,10 @@ FAULTS = {
     "observation": ('"window_ns"', '"window_s"'),
     "plan": ('"number": 1', '"number": 0'),
     "policy": ('"cpu_millicores": 20', '"cpu_millicores": 0'),
-    "quarantine": ('"since"', '"from"'),
+    "quarantine": ('"digest": "86', '"digest": "xx'),
     "records": ('"ktime_ns"', '"time_ns"'),
     "requirements": ("attach:lsm:bprm", "attach:lsms:bprm"),
+    "rollout-lock": ('"pid": 4711', '"pid": "4711"'),
     "status": ('"state": "running"', '"state": "fine"'),
 }
 

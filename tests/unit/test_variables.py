@@ -74,9 +74,14 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     **dict.fromkeys(("ebpf_fleet_rollout_renew_seconds", "ebpf_fleet_loader_interval", "ebpf_fleet_release_sequence"),
                     (NUMBER[0], [*WHOLE_SECONDS[1], 0, "0"])),
     "ebpf_fleet_keep_releases": ([*NUMBER[0], (1, 1), ("100", 100)], [*WHOLE_SECONDS[1], 0, "101"]),
+    "ebpf_fleet_bake_extensions": ([*NUMBER[0], ("0", 0), (100, 100)], [*WHOLE_SECONDS[1], 101]),
+    "ebpf_fleet_hold_seconds": ([*NUMBER[0], (0, 0), ("604800", 604800)], [*WHOLE_SECONDS[1], 604801]),
+    "ebpf_fleet_abort_wait": ([*NUMBER[0], (0, 0), ("86400", 86400)], [*WHOLE_SECONDS[1], 86401]),
+    "ebpf_fleet_hooks": ([([], []), ("", []), ('[{"url": "http://h"}]', [{"url": "http://h"}])],
+                         [3, {"url": "http://h"}, "a", True]),
     "ebpf_fleet_logins": (NUMBER[0], [*WHOLE_SECONDS[1], 4097]),
     **dict.fromkeys(("ebpf_fleet_bcc_fallback", "ebpf_fleet_bcc_install_packages", "ebpf_fleet_allow_downgrade",
-                     "ebpf_fleet_trust_overrule"),
+                     "ebpf_fleet_trust_overrule", "ebpf_fleet_rollback_all"),
                     YES_NO),
     **dict.fromkeys(("ebpf_fleet_features", "ebpf_fleet_policy", "ebpf_fleet_gate_limits", "ebpf_fleet_on_inconclusive",
                      "ebpf_fleet_deploy_lease"), DOCUMENT),
@@ -94,6 +99,8 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     **dict.fromkeys(
         ("ebpf_fleet_bundle", "ebpf_fleet_last_census", "ebpf_fleet_application_file", "ebpf_fleet_report_dir",
          "ebpf_fleet_textfile_directory", "ebpf_fleet_quarantine_file",
+         "ebpf_fleet_textfile_directory", "ebpf_fleet_ledger", "ebpf_fleet_resume", "ebpf_fleet_rollout_id",
+         "ebpf_fleet_lift_quarantine",
          "ebpf_fleet_deploy_digest", "ebpf_fleet_kex_algorithms", "ebpf_fleet_report", "ebpf_fleet_release_version",
          "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output"), PLAIN),
 }  # fmt: skip
@@ -116,7 +123,7 @@ def public_variables() -> set[str]:
         asked = re.findall(r"(ebpf_fleet_\w+) (?:\| default\(|is defined)|-e '?\{?\"?(ebpf_fleet_\w+)", words)
         found |= {name for pair in asked for name in pair if name and name not in made}
     inner = {"ebpf_fleet_release", "ebpf_fleet_before", "ebpf_fleet_answers", "ebpf_fleet_target", "ebpf_fleet_verdict",
-             "ebpf_fleet_return", "ebpf_fleet_outcome"}  # fmt: skip
+             "ebpf_fleet_return", "ebpf_fleet_outcome", "ebpf_fleet_ended", "ebpf_fleet_all_returns"}  # fmt: skip
     return found - inner
 
 

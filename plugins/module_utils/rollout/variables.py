@@ -28,7 +28,13 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import (
     truth,
     whole,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import freeze, omissions, plan_holdback, plan_waves
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
+    freeze,
+    hooks,
+    omissions,
+    plan_holdback,
+    plan_waves,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.latency import read_source
 
 _PERCENT = re.compile(r"[1-9][0-9]{0,4}%", re.ASCII)
@@ -116,6 +122,18 @@ ROLLOUT: dict[str, Reader] = {
     "ebpf_fleet_control_hosts": whole(0, 1000),
     "ebpf_fleet_application_latency": _latency,
     "ebpf_fleet_report_dir": _path,
+    "ebpf_fleet_ledger": _path,
+    "ebpf_fleet_hooks": hooks.checked,
+    "ebpf_fleet_resume": text,
+    "ebpf_fleet_bake_extensions": whole(0, 100),
+    "ebpf_fleet_hold_seconds": whole(0, 604800),
+    "ebpf_fleet_rollback_all": truth,
+}
+# What people ask of a rollout by its id.
+LEDGER: dict[str, Reader] = {
+    "ebpf_fleet_rollout_id": text,
+    "ebpf_fleet_abort_wait": whole(0, 86400),
+    "ebpf_fleet_lift_quarantine": text,
 }
 # What the roles take, and with them a rollout and prepare.yml.
 ROLES: dict[str, Reader] = {
@@ -163,7 +181,7 @@ RELEASE: dict[str, Reader] = {
     "ebpf_fleet_release_matrix": _path,
     "ebpf_fleet_release_output": _path,
 }
-VARIABLES: dict[str, Reader] = {**ROLLOUT, **ROLES, **KILL, **CAPABILITIES, **RELEASE}
+VARIABLES: dict[str, Reader] = {**ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **RELEASE}
 
 
 def read(name: str, value: Any) -> Any:

@@ -220,6 +220,54 @@ SECTIONS: tuple[Section, ...] = (
         },
     ),
     Section(
+        "One rollout at a time, and its ledger",
+        "Nothing was changed by what is refused here; a batch in hand goes back where the sentence says so.",
+        {
+            "EF_ROLLOUT_RUNNING": Reason(
+                "another rollout holds the fleet's lock",
+                "wait for its end, or ask it to end with `pause` or `abort`; the sentence says who runs it",
+                (MODULES,),
+                see="formats/ledger.md",
+            ),
+            "EF_ROLLOUT_PAUSED": Reason(
+                "a person asked the rollout to pause, and it ended before its next batch",
+                "go on with `-e ebpf_fleet_resume=ID`",
+                (MODULES,),
+                see="rollout.md",
+            ),
+            "EF_ROLLOUT_ABORTED": Reason(
+                "a person asked the rollout to end; the batch in hand went back, what was promoted stays",
+                "none is needed; to go on, `-e ebpf_fleet_resume=ID`",
+                (MODULES,),
+                see="rollout.md",
+            ),
+            "EF_ROLLOUT_UNKNOWN": Reason(
+                "the ledger has no rollout of that id",
+                "`history` lists them; check `ebpf_fleet_ledger`",
+                (MODULES,),
+                see="rollout.md",
+            ),
+            "EF_ROLLOUT_STATE": Reason(
+                "the rollout is not in the state in which that can be asked of it",
+                "the sentence says its state; `history` explains it",
+                (MODULES,),
+                see="rollout.md",
+            ),
+            "EF_LEDGER": Reason(
+                "a file of the ledger's folder cannot be read or written, or does not hold what it must",
+                "correct the path that the sentence names, or name another folder with `ebpf_fleet_ledger`",
+                (MODULES,),
+                see="formats/ledger.md",
+            ),
+            "EF_LEDGER_BROKEN": Reason(
+                "the ledger is not what was written: its chain breaks at the line that the sentence names",
+                "find out who wrote there, and keep the file; a new ledger begins where it is put elsewhere",
+                (MODULES, PLAYBOOKS),
+                see="formats/ledger.md",
+            ),
+        },
+    ),
+    Section(
         "A kill was not confirmed",
         "The order stays where it could be placed.",
         {
