@@ -17,7 +17,12 @@ from tests.integration.runner import ROOT, run_written
 pytestmark = pytest.mark.apart
 
 PLAN, ROLL_OUT = yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8"))
-TASKS = {task["name"]: task for task in PLAN["tasks"]}
+PLANNING = yaml.safe_load((ROOT / "playbooks/tasks/plan_rollout.yml").read_text(encoding="utf-8"))
+TASKS = {
+    task["name"]: task
+    for one in PLAN["tasks"]
+    for task in (PLANNING if "ansible.builtin.import_tasks" in one else [one])
+}
 BEGIN, CHANGE = ROLL_OUT["tasks"]
 LATER = {task["name"]: task for task in [BEGIN, *CHANGE["block"]]}
 REFUSALS = [name for name in TASKS if name.startswith(("Refuse ", "Hold unless "))]

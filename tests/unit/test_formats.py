@@ -348,13 +348,6 @@ def the_plan(page: Page) -> None:
     assert plan(hosts, Wishes(holdback=holdback, left_out=planned["left_out"])) == planned
 
 
-def the_quarantine(page: Page) -> None:
-    document = the_json(page)
-    first, second = document["entries"]
-    assert first["digest"] != second["digest"] and set(first) == set(second) == set(KEYS)
-    assert list(quarantined(document, first["digest"])) == [first["stratum"]]
-
-
 def observation(page: Page) -> None:
     assert status_schema.observation_fault(the_json(page)) is None
 
@@ -409,6 +402,9 @@ def the_lock(page: Page) -> None:
 def the_quarantine(page: Page) -> None:
     found = quarantine.parse(json.dumps(the_json(page)).encode())
     assert len(found) == 1 and json.loads(quarantine.render(found)) == the_json(page)
+    assert set(KEYS) < set(the_json(page)["entries"][0])
+    assert list(quarantined(the_json(page), found[0].digest)) == [found[0].stratum]
+    assert quarantined(the_json(page), "0" * 64) == {}
 
 
 JUDGES: dict[str, Callable[..., None]] = {
