@@ -36,7 +36,7 @@ static struct ef_signal histogram = {.kind = EF_SIGNAL_HISTOGRAM,
 				     .name = "wait_seconds",
 				     .help = "Waits.",
 				     .scale = EF_SCALE_NANOSECONDS};
-static struct ef_series series = {.unkept = 61};
+static struct ef_series series = {.unkept = {61, 0}};
 static struct ef_program_seen programs[] = {
     {.name = "p",
      .known = true,
@@ -95,6 +95,7 @@ static struct ef_feature_snapshot features[] = {
 		  .behind = true,
 		  .thinning = 4},
      .aggregated = 44,
+     .weighted = {true, 45},
      .has_events = true,
      .counters = &counters,
      .series = &series,
@@ -168,15 +169,15 @@ static struct ef_snapshot snapshot = {.time_unix_ns = 1700000000 * SECOND + 5,
 /* Every slot has a number of its own: 1 in the first, 64 in the last, which only +Inf has. */
 static void fill_histogram(void) {
 	for (int i = 0; i < EF_HIST_SLOTS; i++)
-		features[0].hist[i] = (uint64_t)i + 1;
-	features[0].hist[EF_HIST_SUM] = 3 * SECOND + 1;
+		features[0].hist[i] = (struct ef_sum){(uint64_t)i + 1, 10 * ((uint64_t)i + 1)};
+	features[0].hist[EF_HIST_SUM] = (struct ef_sum){3 * SECOND + 1, 30 * SECOND + 10};
 }
 
 static void fill_series(void) {
 	static const char labels[] = "call=\"read\"";
 
 	ef_dict_init(&series.totals, 62);
-	*ef_dict_need(&series.totals, labels, strlen(labels)) = 63;
+	*ef_dict_need(&series.totals, labels, strlen(labels)) = (struct ef_sum){63, 630};
 }
 
 /* What a word changes. */

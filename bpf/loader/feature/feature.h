@@ -62,11 +62,13 @@ struct ef_live_counted {
 	int64_t checked_ns, told_ns; /* CLOCK_MONOTONIC; see ef_live_check_backpressure() */
 	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
 	struct ef_counters past;
-	uint64_t past_hist[EF_HIST_SLOTS + 1];
+	struct ef_sum past_hist[EF_HIST_SLOTS + 1];
 	uint64_t past_lost;
 	bool lost_known;	 /* it was read through perf buffers, which count losses */
 	struct ef_series series; /* counters only */
 	uint64_t past_aggregated;
+	uint64_t past_weighted; /* of records: see ef_live_weighted() */
+	bool unweighed;		/* something was counted whose weight is not known */
 };
 
 /* A feature on this host. */

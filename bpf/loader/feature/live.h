@@ -101,7 +101,13 @@ bool ef_live_knows_dropped(const struct ef_live *live);
 
 /* Records lost by the perf buffers' own count, over this process's life. */
 uint64_t ef_live_lost(const struct ef_live *live);
-int ef_live_hist(const struct ef_live *live, uint64_t *hist);
+int ef_live_hist(const struct ef_live *live, struct ef_sum *hist);
+
+/*
+ * The sum of the weights of what was delivered or told together, over this process's life: an
+ * estimate of produced without dropped. False: not known, objects of its do not weigh.
+ */
+bool ef_live_weighted(const struct ef_live *live, uint64_t *weighted);
 
 /* "full", "reduced" or "disabled". */
 const char *ef_live_profile(const struct ef_live *live);

@@ -10,10 +10,13 @@
 #include "feature/parts.h"
 #include "kernel/mapread.h"
 
-/* As in bpf/include/ef.h. */
+/* As in bpf/include/ef.h. Others' objects may hold only the first two. */
 struct config {
 	uint32_t sample_every;
 	uint32_t quota;
+	uint64_t gate_ns;
+	uint32_t gate;
+	uint32_t pad;
 };
 
 /* Others' maps of global variables keep the short name of their contract. */

@@ -67,6 +67,10 @@ static int64_t aggregated(feature *one) {
 	return one->has_events ? (int64_t)one->aggregated : -1;
 }
 
+static int64_t weighted(feature *one) {
+	return counted(one->weighted);
+}
+
 static int64_t thinned(feature *one) {
 	return one->fair ? (int64_t)(one->fairness.past + one->fairness.thinned) : -1;
 }
@@ -80,7 +84,7 @@ static int64_t lag_ns(feature *one) {
 }
 
 static int64_t unkept(feature *one) {
-	return one->counters ? (int64_t)one->series->unkept : -1;
+	return one->counters ? (int64_t)one->series->unkept.raw : -1;
 }
 
 static int64_t run_time_ns(program *one) {
@@ -196,6 +200,11 @@ static const struct metric metrics[] = {
      .type = "counter",
      .help = "Events that reached their metric or file.",
      .of_feature = delivered},
+    {.name = "events_weighted_total",
+     .type = "counter",
+     .help =
+	 "Events that the delivered and the aggregated ones stand for: their weights, added up.",
+     .of_feature = weighted},
     {.name = "events_dropped_total",
      .type = "counter",
      .help = "Events that were lost.",
