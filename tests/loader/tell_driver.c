@@ -214,6 +214,8 @@ int main(int argc, char **argv) {
 		return 2;
 	fill_histogram();
 	fill_series();
+	for (int i = 1; i < EF_N_GAPS; i++)
+		features[0].unobserved.ns[i] = (uint64_t)i * SECOND + SECOND / 2;
 	for (int i = 2; i < argc; i++)
 		change(argv[i]);
 	if (!strcmp(argv[1], "metrics"))

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.apart
 NEEDED = ("base/*.c", "tell/metrics.c", "tell/labelled.c", "tell/signals.c", "tell/status.c", "bundle/contract.c",
           "bundle/signal.c", "bundle/standing.c", "bundle/bundle.c", "control/orders.c", "control/lease.c",
           "control/policy.c", "control/sink_policy.c", "events/fairness.c", "events/backpressure.c", "feature/state.c",
-          "feature/degrade.c", "feature/budget.c", "feature/series.c", "feature/seen.c", "kernel/kernel.c",
-          "kernel/privilege.c", "kernel/mapread.c", "kernel/format.c", "kernel/labels.c")  # fmt: skip
+          "feature/degrade.c", "feature/budget.c", "feature/series.c", "feature/seen.c", "feature/unobserved.c",
+          "kernel/kernel.c", "kernel/privilege.c", "kernel/mapread.c", "kernel/format.c", "kernel/labels.c")  # fmt: skip
 
 STATES = ("off", "attached", "killed", "disabled", "shed")
 PROFILES = ("full", "reduced", "disabled")
@@ -59,6 +59,18 @@ def by_feature(name: str, label: str, words: tuple[str, ...], hold: dict[str, st
     }  # fmt: skip
 
 
+GAPS = ("attaching", "down", "reboot", "handover", "kill", "hold", "budget", "unable")
+
+
+def unobserved() -> dict[str, str]:
+    """Of the first the driver has 1 to 8 seconds and a half of each."""
+    return {
+        f'feature_unobserved_seconds_total{{feature="{feature}",reason="{gap}"}}':
+        f"{number}.5" if feature == "one" else "0"
+        for feature in FEATURES for number, gap in enumerate(GAPS, 1)
+    }  # fmt: skip
+
+
 def degradations() -> dict[str, str]:
     """The driver counts 1 to 6 for the feature's own budgets and 7 to 12 for the host's."""
     both = [*CODES, *HOST_CODES]
@@ -80,6 +92,7 @@ EXPECTED = {
     'feature_sample_every{feature="one"}': "2",
     'feature_sample_every{feature="two"}': "1",
     'feature_sample_every{feature="three"}': "3",
+    **unobserved(),
     **of_one(events_produced_total=31, events_delivered_total=32, events_dropped_total=33, events_sampled_out_total=34,
              events_in_flight=35, consumer_lag_bytes=36, events_aggregated_total=44, events_weighted_total=45,
              series_unkept_total=61, consumer_lag_seconds="0.0025", events_thinned_total=100 + 11),

@@ -18,6 +18,7 @@
 #include "feature/degrade.h"
 #include "feature/series.h"
 #include "feature/state.h"
+#include "feature/unobserved.h"
 #include "kernel/kernel.h"
 
 /* What was asked of it, by desired.json and the host's limits in force. */
@@ -47,6 +48,7 @@ struct ef_live_attached {
 	struct bpf_object *object;
 	struct bpf_link **links; /* only through links.c: the guard cuts them too */
 	size_t n_links;
+	int64_t cut_ns;		    /* CLOCK_BOOTTIME, when they were cut last; 0: never */
 	bool without_full;	    /* attached while a budget forbade the full variants */
 	bool ran;		    /* a program was attached: its maps may have counted */
 	struct ef_feed *feed;	    /* events only */
@@ -57,6 +59,7 @@ struct ef_live_attached {
 /* What it counted, in this and earlier attachments: nothing goes back when it is detached. */
 struct ef_live_counted {
 	struct ef_account account; /* of the last interval */
+	struct ef_unobserved unobserved;
 	struct ef_backpressure backpressure;
 	struct ef_fairness fairness;
 	int64_t checked_ns, told_ns; /* CLOCK_MONOTONIC; see ef_live_check_backpressure() */

@@ -159,6 +159,14 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 	return false;
 }
 
+void ef_live_note(struct ef_live *live) {
+	enum ef_gap gap = ef_gap_of(live->asked.wanted, ef_live_linked(live), live->decided.state,
+				    live->decided.reason.code);
+
+	ef_unobserved_note(&live->counted.unobserved, gap, live->attached.cut_ns,
+			   ef_clock_ns(CLOCK_BOOTTIME));
+}
+
 bool ef_live_tried_in_vain(const struct ef_live *live) {
 	return live->decided.state == EF_STATE_DISABLED &&
 	       strcmp(ef_reason_code(&live->decided.reason), "EF_EXPIRED") &&

@@ -42,6 +42,9 @@ bool ef_live_cut(struct ef_live *live);
 /* Is it attached, and was not cut since? */
 bool ef_live_linked(const struct ef_live *live);
 
+/* Take note of what it lacks now; after every change of what it is. */
+void ef_live_note(struct ef_live *live);
+
 /* The kernel's numbers of its links (-1: not known) in *ids, which the caller frees; how many. */
 size_t ef_live_links(const struct ef_live *live, int64_t **ids);
 

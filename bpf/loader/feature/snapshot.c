@@ -82,6 +82,7 @@ static void see_signals(const struct ef_live *live, struct ef_feature_snapshot *
 
 void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 			      struct ef_feature_snapshot *snapshot) {
+	ef_live_note(live);
 	*snapshot = (struct ef_feature_snapshot){
 	    .name = ef_live_name(live),
 	    .shipped = true,
@@ -94,6 +95,7 @@ void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 	    .fair = ef_live_is_fair(live),
 	    .fairness = live->counted.fairness,
 	    .rate = live->asked.rate,
+	    .unobserved = live->counted.unobserved,
 	    .fall = live->decided.fall,
 	};
 	ef_series_read(&live->counted.series, ef_live_name(live));

@@ -62,6 +62,7 @@ struct ef_feature_snapshot {
 	struct ef_fairness fairness;
 	int64_t rate; /* that may pass, a second; -1: any */
 
+	struct ef_unobserved unobserved;
 	struct ef_fall fall;
 	bool measured; /* used and limits are of the last interval */
 	struct ef_amounts used, limits;

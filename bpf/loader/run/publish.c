@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "kernel/process.h"
 #include "run/pressure.h"
+#include "run/seen.h"
 #include "tell/audit.h"
 #include "tell/metrics.h"
 #include "tell/snapshot.h"
@@ -230,6 +231,7 @@ static void publish(struct ef_service *service, bool ends_interval) {
 		ef_pressure_measure(service, &snapshot);
 	ef_pressure_tell(service, &snapshot);
 	write_all(service, &snapshot);
+	ef_seen_write(service);
 	let_go(&snapshot);
 }
 

@@ -25,6 +25,7 @@
 #include "run/open.h"
 #include "run/publish.h"
 #include "run/report.h"
+#include "run/seen.h"
 #include "run/wake.h"
 #include "tell/notify.h"
 
@@ -107,6 +108,8 @@ static void begin(struct ef_service *service) {
 	ef_kernel_read(&service->kernel);
 	ef_boot_id(service->boot_id, sizeof(service->boot_id));
 	service->started_boottime_ns = ef_process_start_ns(getpid());
+	service->began_boottime_ns = ef_clock_ns(CLOCK_BOOTTIME);
+	service->began_unix_ns = ef_clock_ns(CLOCK_REALTIME);
 	service->inputs.desired_path = ef_must(ef_path_join(service->options.etc, "desired.json"));
 	service->inputs.lease_path = ef_must(ef_path_join(service->options.etc, EF_LEASE_FILE));
 	service->inputs.policy_path = ef_must(ef_path_join(service->options.etc, EF_POLICY_FILE));
@@ -145,6 +148,7 @@ static int serve(struct ef_service *service) {
 	if (!err) {
 		service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
 		ef_loop_rescan(service, true);
+		ef_seen_read(service, true);
 		start_guard(service);
 		err = ef_loop(service);
 	}

@@ -34,7 +34,8 @@ struct ef_service {
 	struct ef_kernel kernel;
 	char boot_id[40];
 	int64_t started_boottime_ns;
-	struct ef_bundle *bundle; /* NULL: refused */
+	int64_t began_boottime_ns, began_unix_ns; /* when it took the time first */
+	struct ef_bundle *bundle;		  /* NULL: refused */
 	struct ef_refusal refusal;
 	size_t n;
 	struct ef_live *lives;
@@ -63,6 +64,7 @@ struct ef_service {
 	int midnight_fd;      /* CLOCK_REALTIME, when contracts may expire; also when it is set */
 	bool watch_failing;   /* logged once */
 	bool publish_failing; /* logged once */
+	bool seen_failing;    /* logged once */
 	bool any_read;	      /* a ring held something since the last poll */
 	unsigned quiet_polls; /* in a row that found nothing */
 	bool more;	      /* a ring holds more than one read took */
