@@ -19,7 +19,8 @@ NEEDED = ("base/*.c", "tell/metrics.c", "tell/labelled.c", "tell/signals.c", "te
           "bundle/signal.c", "bundle/standing.c", "bundle/bundle.c", "control/orders.c", "control/lease.c",
           "control/policy.c", "control/sink_policy.c", "events/fairness.c", "events/backpressure.c", "feature/state.c",
           "feature/degrade.c", "feature/budget.c", "feature/series.c", "feature/seen.c", "feature/unobserved.c",
-          "kernel/kernel.c", "kernel/privilege.c", "kernel/mapread.c", "kernel/format.c", "kernel/labels.c")  # fmt: skip
+          "kernel/kernel.c", "kernel/privilege.c", "kernel/mapread.c", "kernel/format.c",
+          "kernel/labels.c")  # fmt: skip
 
 STATES = ("off", "attached", "killed", "disabled", "shed")
 PROFILES = ("full", "reduced", "disabled")

@@ -21,12 +21,21 @@
 #include "feature/unobserved.h"
 #include "kernel/kernel.h"
 
+/* As in bpf/include/ef_gate.h. */
+enum ef_gate { EF_GATE_OPEN, EF_GATE_CLOSED, EF_GATE_FROM, EF_GATE_UNTIL };
+
 /* What was asked of it, by desired.json and the host's limits in force. */
 struct ef_live_asked {
 	bool wanted;
 	uint32_t sample_every;
-	uint32_t quota; /* events that may pass in a window; 0: all. See fairness.h */
-	int64_t rate;	/* that the quota was made of, a second; -1: none */
+	uint32_t quota;	     /* events that may pass in a window; 0: all. See fairness.h */
+	int64_t rate;	     /* that the quota was made of, a second; -1: none */
+	enum ef_gate gate;   /* of a handover; see ef_live_set_gate() */
+	int64_t gate_ns;     /* CLOCK_MONOTONIC */
+	int moment_fd;	     /* the map ef_moment of the loader before; 0: its own */
+	int64_t gap_ns;	     /* in which neither loader counted */
+	bool unshared;	     /* it counts only once the loader before has let go */
+	bool after_handover; /* it is attached only then */
 	struct ef_amounts limits;
 };
 

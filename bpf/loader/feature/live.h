@@ -65,6 +65,15 @@ bool ef_live_stale(const struct ef_live *live);
  * -EOPNOTSUPP: the object knows no sampling. */
 int ef_live_sample(struct ef_live *live, uint32_t sample_every);
 
+/* Attached, and its programs ask a gate whether they count. */
+bool ef_live_has_gate(const struct ef_live *live);
+
+/* Let it count from or until an instant (CLOCK_MONOTONIC), always or never. 0 or -errno. */
+int ef_live_set_gate(struct ef_live *live, enum ef_gate gate, int64_t at_ns);
+
+/* Its map ef_moment; -ENOENT: it has none. */
+int ef_live_moment_fd(const struct ef_live *live);
+
 /*
  * Does its contract say that no source takes the others' room? Then a budget thins
  * by the rate that may pass, which the loudest feel first, and not by sampling.

@@ -12,6 +12,7 @@
 #include "base/paths.h"
 #include "base/util.h"
 #include "kernel/process.h"
+#include "run/handover.h"
 #include "run/pressure.h"
 #include "run/seen.h"
 #include "tell/audit.h"
@@ -226,6 +227,8 @@ static void write_all(struct ef_service *service, const struct ef_snapshot *snap
 static void publish(struct ef_service *service, bool ends_interval) {
 	struct ef_snapshot snapshot;
 
+	if (ef_handover_is_silent(service))
+		return; /* the loader that runs publishes still */
 	take(service, &snapshot);
 	if (ends_interval)
 		ef_pressure_measure(service, &snapshot);

@@ -97,16 +97,19 @@ static json_t *features_json(const struct ef_service *service) {
 }
 
 void ef_seen_write(struct ef_service *service) {
-	_cleanup_json_ json_t *doc =
-	    json_pack("{s:s, s:s, s:I, s:I, s:o}", "schema", SCHEMA, "boot_id", service->boot_id,
-		      "boottime_ns", (json_int_t)ef_clock_ns(CLOCK_BOOTTIME), "time_unix_ns",
-		      (json_int_t)ef_clock_ns(CLOCK_REALTIME), "features", features_json(service));
+	_cleanup_json_ json_t *doc = NULL;
 	_cleanup_free_ char *text = NULL;
 	size_t size = 0;
 	int err;
 
 	if (!service->bundle)
 		return;
+	for (size_t i = 0; i < service->n; i++)
+		ef_live_note(&service->lives[i]);
+	doc =
+	    json_pack("{s:s, s:s, s:I, s:I, s:o}", "schema", SCHEMA, "boot_id", service->boot_id,
+		      "boottime_ns", (json_int_t)ef_clock_ns(CLOCK_BOOTTIME), "time_unix_ns",
+		      (json_int_t)ef_clock_ns(CLOCK_REALTIME), "features", features_json(service));
 	text = ef_must(ef_json_canonical(doc, &size));
 	err = ef_write_atomic(service->options.log, NAME, text, size, 0640);
 	if (err && !service->seen_failing)
