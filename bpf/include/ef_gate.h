@@ -24,9 +24,11 @@ enum ef_gate {
 	EF_GATE_UNTIL,	/* counts until gate_ns */
 };
 
+#define EF_GATE_FRESH_NS 1000000 /* the second program runs within this of the first */
+
 struct ef_moment {
 	__u64 at_ns; /* CLOCK_MONOTONIC */
-	__u64 by;    /* enum ef_gate of the program that read the clock; 0: the reading was taken */
+	__u64 by;    /* ef_gate_id() of the program that read the clock; 0: the reading was taken */
 };
 
 struct {
@@ -36,20 +38,26 @@ struct {
 	__type(value, struct ef_moment);
 } ef_moment SEC(".maps");
 
+/* Of one handover's two programs; a reading that an earlier handover left is no one's. */
+static __always_inline __u64 ef_gate_id(__u64 gate_ns, __u32 gate) {
+	return gate_ns << 2 | gate;
+}
+
 /* The time by which an event is judged: the other program's reading, where it was first. */
-static __always_inline __u64 ef_gate_time(__u32 gate) {
+static __always_inline __u64 ef_gate_time(__u64 gate_ns, __u32 gate) {
+	__u64 other = ef_gate_id(gate_ns, EF_GATE_FROM + EF_GATE_UNTIL - gate);
 	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0;
 	struct ef_moment *moment = bpf_map_lookup_elem(&ef_moment, &zero);
 
 	if (!moment)
 		return now;
-	if (moment->by && moment->by != gate) {
+	if (moment->by == other && now - moment->at_ns < EF_GATE_FRESH_NS) {
 		moment->by = 0;
 		return moment->at_ns;
 	}
 	moment->at_ns = now;
-	moment->by = gate;
+	moment->by = ef_gate_id(gate_ns, gate);
 	return now;
 }
 
@@ -61,7 +69,7 @@ static __always_inline bool ef_is_open(const struct ef_config *config) {
 		return 1;
 	if (gate == EF_GATE_CLOSED)
 		return 0;
-	return (ef_gate_time(gate) >= config->gate_ns) == (gate == EF_GATE_FROM);
+	return (ef_gate_time(config->gate_ns, gate) >= config->gate_ns) == (gate == EF_GATE_FROM);
 }
 
 #endif

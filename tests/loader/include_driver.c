@@ -6,7 +6,8 @@
  *   log2 V...                 floor(log2)
  *   sampled EVERY RANDOM...   the weight of each, 0: passed over; "-": no configuration
  *   produce EVERY RANDOM      what it says, and the four counters
- *   gate GATE NS MOMENT...    NOW or OTHER:NOW, where the other program read the clock before: 0 or 1 each
+ *   gate GATE NS MOMENT...    NOW, or OTHER:NOW[:OF] where the other program read the clock before
+ *                             (of the handover at OF): 0 or 1 each
  *   hist WEIGHT V...          slots as SLOT=N/WEIGHTED, the sum; then the same where interrupts are off
  *   submit WAITING:SIZE...    the flags of each record, and how many were delivered
  *   reserve ROOM...           0: none is left; how many were dropped
@@ -191,12 +192,13 @@ static void do_gate(int n, char **word) {
 	config.gate = (__u32)number(word[0]);
 	config.gate_ns = number(word[1]);
 	for (int i = 2; i < n; i++) {
-		const char *colon = strchr(word[i], ':');
+		unsigned long long other, instant = config.gate_ns, other_gate;
 
-		now_ns = number(colon ? colon + 1 : word[i]);
-		if (colon)
-			moment = (struct ef_moment){number(word[i]),
-						    EF_GATE_FROM + EF_GATE_UNTIL - config.gate};
+		other_gate = EF_GATE_FROM + EF_GATE_UNTIL - config.gate;
+		if (sscanf(word[i], "%llu:%llu:%llu", &other, &now_ns, &instant) >= 2)
+			moment = (struct ef_moment){other, ef_gate_id(instant, (__u32)other_gate)};
+		else
+			now_ns = number(word[i]);
 		printf("%d\n", ef_is_open(&config));
 	}
 	printf("%d\n", ef_produce() != 0);

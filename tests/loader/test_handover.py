@@ -88,10 +88,9 @@ def hand_over(service: Service) -> None:
     service.settled()
 
 
-def of_load(service: Service) -> list[tuple[int, int]]:
-    """When and by which process the load's executions were."""
-    found = [each for each in service.events() if each["feature"] == "exec_events" and each["uid"] == UID]
-    return [(each["ktime_ns"], each["pid"]) for each in found]
+def of_load(service: Service) -> list[int]:
+    """By which process each of the load's executions was: it starts a new one for each."""
+    return [each["pid"] for each in service.events() if each["feature"] == "exec_events" and each["uid"] == UID]
 
 
 def test_ten_upgrades_under_a_steady_load_miss_nothing_and_count_nothing_twice(
@@ -111,16 +110,22 @@ def test_ten_upgrades_under_a_steady_load_miss_nothing_and_count_nothing_twice(
         assert total(counters) == counters["produced"]
         runs.append(counters["produced"])
     truth = load.wait()
+    service.fresh_status()
+    wait_for(lambda: not service.feature("exec_events")["consumer"]["lag_bytes"], "the ring is read")
+    time.sleep(0.5)
     status = service.fresh_status()["features"]
     found = Counter(of_load(service))
-    twice = [event for event, times in found.items() if times > 1]
-    assert truth > 3000 and not twice and sum(found.values()) == truth, (truth, sum(found.values()), service.journal())
+    twice = [pid for pid, times in found.items() if times > 1]
+    counters = status["exec_events"]["counters"]
+    assert total(counters) == counters["produced"] and counters["dropped"] == counters["sampled_out"] == 0
+    assert truth > 3000 and not twice, twice
+    # The load may be ended between an execution and its own count of it.
+    assert truth <= sum(found.values()) <= truth + 1
     assert runs == sorted(runs), "counters go on where the loader before ended"
     for name in BOTH:
         unobserved = status[name]["unobserved_ns"]
         assert unobserved["handover"] == unobserved["down"] == 0, name
-    counters = status["exec_events"]["counters"]
-    assert total(counters) == counters["produced"] >= truth and counters["dropped"] == 0
+    assert counters["produced"] >= truth
     assert service.stop() == 0
     wait_for(lambda: not ours_in_kernel("prog"), "nothing is left in the kernel")
 
@@ -180,27 +185,43 @@ def test_what_the_loader_before_could_not_share_has_a_gap_that_is_measured(servi
     assert service.fresh_status()["features"]["runqlat"]["unobserved_ns"]["handover"] == 0
 
 
-def test_only_a_process_of_its_user_is_answered(service: Service) -> None:
-    """Somebody else's socket in the place of the next loader's."""
+def test_a_call_that_leads_nowhere_is_said_and_changes_nothing(service: Service) -> None:
+    """A socket that no one listens at, one of another kind, and who listens there and says nothing."""
     service.start_settled()
     path = service.state / "handover.sock"
-    asked = subprocess.Popen(
-        ["python3", "-c", "import os, socket, sys, time\nfd = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
-         "fd.bind(sys.argv[1]); fd.listen(1)\nos.setuid(65534) if os.fork() else None\nprint('ready', flush=True)\n"
-         "time.sleep(8)", str(path)], stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert asked.stdout is not None and asked.stdout.readline() == "ready\n"
-    asked.kill()
-    asked.wait()
-    service.send(signal.SIGHUP)
-    time.sleep(0.5)
-    assert service.fresh_status()["features"]["exec_events"]["state"] == "attached"
-    path.unlink()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wrong:
-        wrong.bind(str(path))
+    for number, kind in enumerate((socket.SOCK_SEQPACKET, socket.SOCK_DGRAM), 1):
+        with socket.socket(socket.AF_UNIX, kind) as wrong:
+            wrong.bind(str(path))
+            service.send(signal.SIGHUP)
+            wait_for(lambda number=number: service.journal().count("no handover") == number, "it says so")
+        path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
+        mute.bind(str(path))
+        mute.listen(1)
         service.send(signal.SIGHUP)
-        wait_for(lambda: "no handover" in service.journal(), "it says so")
+        heard, _ = mute.accept()
+        heard.recv(65536)
+        heard.send(b"nonsense")
+        wait_for(lambda: "the next loader is gone" in service.journal(), "it says so")
+        heard.close()
     path.unlink()
-    hand_over(service)
     found: dict[str, Any] = service.fresh_status()["features"]
-    assert found["exec_events"]["state"] == "attached"
+    assert all(found[name]["state"] == "attached" and not found[name]["unobserved_ns"]["handover"] for name in BOTH)
+    hand_over(service)
+
+
+def test_only_a_process_of_its_own_user_is_answered(service: Service) -> None:
+    """Another user's process listens in its folder, as only root could have it."""
+    service.start_settled()
+    path = service.state / "handover.sock"
+    code = (
+        "import os, socket, sys\nfd = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\nfd.bind(sys.argv[1])\n"
+        "os.setuid(65534)\nfd.listen(1)\nprint('ready', flush=True)\nfd.accept()[0].recv(9)\nprint('told', flush=True)"
+    )
+    other = subprocess.Popen(["python3", "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "ready\n"
+    service.send(signal.SIGHUP)
+    wait_for(lambda: "is not of this user" in service.journal(), "it says so")
+    assert other.communicate(timeout=10)[0] == "told\n", "its connection was closed, nothing was sent"
+    path.unlink()
+    assert service.fresh_status()["features"]["exec_events"]["state"] == "attached"

@@ -76,6 +76,13 @@ def test_both_programs_judge_an_event_by_the_first_ones_reading(driver: Path) ->
     assert lines(driver, "gate", FROM, 100, "99:101", "101")[:2] == ["0", "1"]
 
 
+def test_a_reading_of_another_event_is_not_taken(driver: Path) -> None:
+    """What an earlier handover left, and what is older than the other program of one event can be."""
+    assert lines(driver, "gate", FROM, 100, "99:101:90")[0] == "1"
+    at, fresh = 10**9, 10**6
+    assert lines(driver, "gate", FROM, at, f"{at - 1}:{at + fresh - 2}", f"{at - 1}:{at + fresh - 1}")[:2] == ["0", "1"]
+
+
 def test_what_is_the_other_programs_is_not_counted_at_all(driver: Path) -> None:
     assert lines(driver, "gate", CLOSED, 100)[-2:] == ["0", "0 0 0 0"]
     assert lines(driver, "gate", UNTIL, 100, 100)[-2:] == ["0", "0 0 0 0"]

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,26 +11,39 @@
 #include "base/log.h"
 #include "base/version.h"
 
-/* The exit status: good only when it was told so. */
-static int await(pid_t child, int fd) {
+/* The exit status that the next loader says, or that it failed where it says none. */
+static int await(int fd) {
 	struct pollfd ready = {.fd = fd, .events = POLLIN};
-	int status;
-	char byte;
+	unsigned char code;
 
-	if (poll(&ready, 1, EF_BACKGROUND_S * 1000) <= 0) {
-		ef_err("no handover within %d s; the running loader goes on", EF_BACKGROUND_S);
-		kill(child, SIGKILL);
-	} else if (read(fd, &byte, 1) == 1) {
-		return EF_EXIT_OK;
-	}
-	if (waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status))
-		return WEXITSTATUS(status);
+	if (poll(&ready, 1, EF_BACKGROUND_S * 1000) > 0)
+		return read(fd, &code, 1) == 1 ? code : EF_EXIT_FAILED;
+	ef_err("no handover within %d s; the running loader goes on", EF_BACKGROUND_S);
 	return EF_EXIT_FAILED;
+}
+
+/*
+ * A grandchild, whose parent has ended: it becomes a child of systemd's, which then sees how it
+ * ends when it is the unit's main process.
+ */
+static pid_t fork_away(void) {
+	pid_t child = fork();
+	int status;
+
+	if (!child) {
+		child = fork();
+		if (child)
+			_exit(child < 0);
+		return 0;
+	}
+	if (child > 0 && (waitpid(child, &status, 0) != child || status))
+		return -1;
+	return child;
 }
 
 bool ef_background_start(int *parent_fd, int *code) {
 	int fds[2] = {-1, -1};
-	pid_t child = pipe2(fds, O_CLOEXEC) ? -1 : fork();
+	pid_t child = pipe2(fds, O_CLOEXEC) ? -1 : fork_away();
 
 	if (child < 0) {
 		ef_err("no process for the next loader: %s; allow the unit more tasks",
@@ -45,6 +57,17 @@ bool ef_background_start(int *parent_fd, int *code) {
 		return false;
 	}
 	close(fds[1]);
-	*code = await(child, fds[0]);
+	*code = await(fds[0]);
 	return true;
+}
+
+void ef_background_tell(int *parent_fd, int code) {
+	unsigned char byte = (unsigned char)code;
+
+	if (*parent_fd <= 0)
+		return;
+	if (write(*parent_fd, &byte, 1) != 1)
+		ef_warn("who started this loader is not there any more");
+	close(*parent_fd);
+	*parent_fd = 0;
 }

@@ -7,10 +7,13 @@
 #define EF_BACKGROUND_S 45 /* that the first process waits; systemd's own limit is longer */
 
 /*
- * Go on in a process of its own, while the one that was started waits until a byte is written to
- * *parent_fd: so that who started it knows how a handover ended. True: this is the one that
- * waited, *code is its exit status. Before there are threads, or a filter of system calls.
+ * Go on in a process of its own, while the one that was started waits for its word: so that who
+ * started it knows how a handover ended. True: this is the one that waited, *code is its exit
+ * status. Before there are threads, or a filter of system calls.
  */
 bool ef_background_start(int *parent_fd, int *code);
+
+/* The word; a SIGPIPE where no one waits is ignored by then. *parent_fd of 0: it was given. */
+void ef_background_tell(int *parent_fd, int code);
 
 #endif

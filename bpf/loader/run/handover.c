@@ -15,8 +15,10 @@
 #include "base/must.h"
 #include "base/paths.h"
 #include "base/util.h"
+#include "base/version.h"
 #include "feature/totals.h"
 #include "run/apply.h"
+#include "run/background.h"
 #include "run/meet.h"
 #include "run/seen.h"
 #include "run/wake.h"
@@ -29,6 +31,7 @@
 #define BEHIND_NS (20 * MS)  /* after it, before the rings are read for the last time */
 #define DRAIN_NS (2000 * MS) /* for what has begun and not ended */
 #define TICK_NS (20 * MS)
+#define READ_RECORDS 1024
 #define TOTALS "handover.json"
 
 static const struct ef_control_rules totals_rules = {.limit = 64 * 1024 * 1024,
@@ -78,6 +81,10 @@ bool ef_handover_is_silent(const struct ef_service *service) {
 
 	return phase == EF_HANDOVER_ATTACHING || phase == EF_HANDOVER_READY ||
 	       phase == EF_HANDOVER_COUNTING;
+}
+
+bool ef_handover_holds_rings(const struct ef_service *service) {
+	return ef_handover_is_silent(service) && !service->handover.rings_read;
 }
 
 bool ef_handover_must_wait(const struct ef_service *service, const struct ef_live *live) {
@@ -170,20 +177,37 @@ static bool send_message(struct ef_service *service, json_t *message) {
 	return !err;
 }
 
-void ef_handover_ready(struct ef_service *service) {
-	json_t *names = json_array();
-
+/* Attached by the running one, and not here for want of room: alone there would be. NULL: none. */
+static const char *crowded_out(const struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++)
-		if (ef_live_linked(&service->lives[i]) && ef_live_has_gate(&service->lives[i]))
-			json_array_append_new(names, json_string(ef_live_name(&service->lives[i])));
-	if (send_message(service, json_pack("{s:o}", "ready", names)))
-		service->handover.phase = EF_HANDOVER_READY;
+		if (service->lives[i].decided.retry_ns &&
+		    holds(service->handover.attached, ef_live_name(&service->lives[i])))
+			return ef_live_name(&service->lives[i]);
+	return NULL;
 }
 
 static void give_up(struct ef_service *service, const char *why) {
 	ef_err("no handover: %s; the running loader goes on", why);
 	service->handover.failed = true;
 	service->stopping = true;
+}
+
+void ef_handover_ready(struct ef_service *service) {
+	json_t *names = json_array();
+	const char *crowded = crowded_out(service);
+	char why[300];
+
+	if (crowded) {
+		snprintf(why, sizeof(why), "there is no room for two of feature %s", crowded);
+		give_up(service, why);
+		json_decref(names);
+		return;
+	}
+	for (size_t i = 0; i < service->n; i++)
+		if (ef_live_linked(&service->lives[i]) && ef_live_has_gate(&service->lives[i]))
+			json_array_append_new(names, json_string(ef_live_name(&service->lives[i])));
+	if (send_message(service, json_pack("{s:o}", "ready", names)))
+		service->handover.phase = EF_HANDOVER_READY;
 }
 
 static void add_gap(struct ef_live *live, int64_t ns) {
@@ -274,15 +298,16 @@ static void take_over(struct ef_service *service, int64_t cut_ns) {
 	begin_to_note(service, cut_ns);
 	end(service);
 	service->settled = false; /* says how things stand, and that it is ready */
-	if (service->handover.parent_fd > 0 && write(service->handover.parent_fd, "y", 1) != 1)
-		ef_warn("who started this loader is not there any more");
+	ef_background_tell(&service->handover.parent_fd, EF_EXIT_OK);
 	ef_notice("took over from the loader before");
 }
 
 static void hear_as_next(struct ef_service *service, const json_t *message, bool gone) {
 	const json_t *done = json_object_get(message, "done");
 
-	if (done)
+	if (json_object_get(message, "rings"))
+		service->handover.rings_read = true;
+	else if (done)
 		take_over(service, json_integer_value(json_object_get(done, "boottime_ns")));
 	else if (json_object_get(message, "instant_ns"))
 		count_from(service, message);
@@ -413,10 +438,33 @@ static bool has_begun(struct ef_service *service) {
 	return false;
 }
 
+/* Records of one file are written by one loader at a time; nothing comes into these rings any more.
+ */
+static void read_rings(struct ef_service *service) {
+	struct ef_handover *handover = &service->handover;
+
+	if (handover->rings_read)
+		return;
+	handover->rings_read = true;
+	for (size_t i = 0; i < service->n; i++) {
+		struct ef_feed *feed = service->lives[i].attached.feed;
+
+		while (feed && ef_feed_read(feed, READ_RECORDS))
+			;
+		if (feed)
+			ef_feed_tell(feed);
+	}
+	ef_sink_settle(service->sink);
+	send_message(service, json_pack("{s:b}", "rings", true));
+}
+
 static void leave_when_it_is_time(struct ef_service *service) {
 	int64_t past = ef_clock_ns(CLOCK_MONOTONIC) - service->handover.instant_ns;
 
-	if (past < BEHIND_NS || (past < DRAIN_NS && has_begun(service)))
+	if (past < BEHIND_NS)
+		return;
+	read_rings(service);
+	if (past < DRAIN_NS && has_begun(service))
 		return;
 	service->handover.phase = EF_HANDOVER_LEAVING;
 	service->stopping = true;

@@ -12,9 +12,11 @@
  *   attaches all, closed
  *   ready: these are attached     ──────▶
  *                                 ◀──────  instant: these count until then
- *   counts from then on                    reads its rings, waits for what has begun
+ *   counts from then on                    reads its rings
+ *                                 ◀──────  rings: its records are written
+ *   reads its rings                        waits for what has begun, such as a wait for a CPU
  *                                 ◀──────  done: detached, its totals are in handover.json
- *   reads its rings, publishes             ends
+ *   publishes                              ends
  *
  * Whatever goes wrong before the instant leaves the running one as it was; after it the time that
  * no one counted is measured (EF_GAP_HANDOVER). What cannot be shared is attached by the
@@ -29,6 +31,9 @@ void ef_handover_close_gates(struct ef_service *service);
 
 /* Does it keep silent, as the running one speaks? */
 bool ef_handover_is_silent(const struct ef_service *service);
+
+/* Or does it leave its rings unread, as the running one has not written all of its own yet? */
+bool ef_handover_holds_rings(const struct ef_service *service);
 
 /* Is this feature to wait until the running loader has let go? */
 bool ef_handover_must_wait(const struct ef_service *service, const struct ef_live *live);

@@ -118,7 +118,7 @@ static bool read_ring(struct ef_service *service, struct ef_live *live) {
 
 static void read_rings(struct ef_service *service) {
 	service->more = false;
-	if (ef_handover_is_silent(service))
+	if (ef_handover_holds_rings(service))
 		return; /* records wait until the loader that runs has written its own */
 	for (size_t i = 0; i < service->n; i++)
 		if (service->lives[i].attached.feed)

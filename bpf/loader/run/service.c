@@ -210,5 +210,6 @@ int ef_service_run(const struct ef_options *options) {
 	else
 		code = filtered(&service);
 	end(&service);
+	ef_background_tell(&service.handover.parent_fd, code ? code : EF_EXIT_FAILED);
 	return code;
 }

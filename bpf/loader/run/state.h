@@ -48,6 +48,7 @@ struct ef_handover {
 	int timer_fd;  /* likewise */
 	int parent_fd; /* who started the next loader and waits; 0: no one */
 	bool failed;
+	bool rings_read;    /* all that the running one had in them is written */
 	json_t *attached;   /* the running one's features, by name; owned */
 	json_t *shared;	    /* of them, that both count; owned */
 	int64_t instant_ns; /* CLOCK_MONOTONIC */
