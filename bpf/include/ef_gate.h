@@ -38,7 +38,7 @@ struct {
 	__type(value, struct ef_moment);
 } ef_moment SEC(".maps");
 
-/* Of one handover's two programs; a reading that an earlier handover left is no one's. */
+/* Of one handover's two programs; a reading that an earlier handover left belongs to neither. */
 static __always_inline __u64 ef_gate_id(__u64 gate_ns, __u32 gate) {
 	return gate_ns << 2 | gate;
 }

@@ -33,7 +33,7 @@ int ef_meet_answer(const char *state, char *why, size_t size);
 int ef_meet_send(int fd, const json_t *message, const int *fds, size_t n_fds);
 
 /*
- * Its message; NULL: it is gone, or what it sent is no message. *n_fds descriptors are the
+ * Its message; NULL: it is gone, or what it sent cannot be read. *n_fds descriptors are the
  * caller's. Before the filter only: it needs recvmsg.
  */
 json_t *ef_meet_receive_fds(int fd, int timeout_ms, int *fds, size_t *n_fds);

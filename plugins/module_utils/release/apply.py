@@ -189,9 +189,7 @@ class _Run:
 
     def do_restart(self, release: str) -> None:
         self.restarted = True
-        self.handover = service.hand_over_or_restart(
-            self.layout, self.host.unit, self._digest(release), self.host.wait
-        )
+        self.handover = service.hand_over_or_restart(self.layout, self.host.unit, self._digest(release), self.host.wait)
 
     def do_stop(self, _release: None) -> None:
         self.stopped = True
