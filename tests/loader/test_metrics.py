@@ -30,6 +30,7 @@ LOADER_ONLY = {
     "ebpf_fleet_backpressure_active",
     "ebpf_fleet_consumer_lag_seconds",
     "ebpf_fleet_events_aggregated_total",
+    "ebpf_fleet_feature_unobserved_seconds_total",
     "ebpf_fleet_events_thinned_total",
     "ebpf_fleet_events_unshipped_bytes",
     "ebpf_fleet_events_unshipped_deleted_bytes_total",

@@ -8,7 +8,8 @@ import random
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.filter.sampling import sampling_hosts, sampling_plan as told_plan
+from ansible_collections.ebpf.fleet.plugins.filter.sampling import sampling_hosts
+from ansible_collections.ebpf.fleet.plugins.filter.sampling import sampling_plan as told_plan
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.sampling import (
     HOUR_NS,
     SamplingError,

@@ -125,7 +125,8 @@ def _named(unmeasured: Mapping[str, str]) -> str:
 def _sentences(found: Json) -> list[str]:
     said = [
         f"{found['feature']}: {found['produced_per_hour']} events an hour on {len(found['hosts'])} hosts; one in "
-        f"{found['sample_every']} is {found['samples_per_hour']} samples an hour, of {found['target_per_hour']} at most.",
+        f"{found['sample_every']} is {found['samples_per_hour']} samples an hour (asked: "
+        f"{found['target_per_hour']}).",
         f"The sum of an hour's weights is within {found['standard_error']} of the truth in two of three hours.",
     ]
     if found["unmeasured"]:
