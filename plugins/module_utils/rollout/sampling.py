@@ -63,12 +63,13 @@ def produced_per_hour(observation: Any, feature: str) -> tuple[int | None, str]:
     return -(-(last - first) * HOUR_NS // (ended - began)), ""
 
 
-def _desired(observation: Any, given: Any, feature: str, every: int) -> dict[str, Any]:
+def _desired(host: Json, feature: str, every: int) -> dict[str, Any]:
     """The host's `ebpf_fleet_features` with the feature's sampling: once given, what is not in it does not run."""
+    given = host.get("features")
     if isinstance(given, Mapping) and given:
         wanted = {str(name): dict(wish) if isinstance(wish, Mapping) else {} for name, wish in given.items()}
     else:
-        features = _at(observation, "end", "status", "features") or {}
+        features = _at(host, "observation", "end", "status", "features") or {}
         wanted = {str(name): {} for name in sorted(features) if _at(features, name, "wanted") is True}
     wanted[feature] = {**wanted.get(feature, {}), "sample_every": every}
     return wanted
@@ -108,10 +109,7 @@ def sampling_plan(hosts: Any, feature: Any, per_hour: Any) -> dict[str, Any]:
             for name in sorted(rates)
         },
         "unmeasured": unmeasured,
-        "host_vars": {
-            name: {"ebpf_fleet_features": _desired(*map(hosts[name].get, ("observation", "features")), feature, every)}
-            for name in sorted(rates)
-        },
+        "host_vars": {name: {"ebpf_fleet_features": _desired(hosts[name], feature, every)} for name in sorted(rates)},
     }
     return {**found, "sentences": _sentences(found)}
 
