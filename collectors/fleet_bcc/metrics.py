@@ -88,7 +88,7 @@ class Metrics:
         ):
             self.head(name, kind, text)
             for feature, value in features.items():
-                number = value["weighted"] if key == "weighted" else value["counters"][key]
+                number = value.get("weighted") if key == "weighted" else value["counters"][key]
                 if number is not None:
                     self.put(name, number, feature=feature)
 
