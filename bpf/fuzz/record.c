@@ -49,7 +49,7 @@ static void group(struct ef_aggregate *groups, const struct ef_format *format, c
 	for (size_t i = 0; i < 2 * EF_AGGREGATE_GROUPS; i++) {
 		if (size && format->size)
 			record[i % format->size] ^= data[i % size];
-		ef_aggregate_add(groups, record);
+		ef_aggregate_add(groups, record, 1);
 	}
 }
 

@@ -26,6 +26,9 @@ enum ef_counter {
 struct ef_config {
 	__u32 sample_every; /* 1: every event; 0 is taken as 1 */
 	__u32 quota;	    /* events that may pass in a window; 0: all. See ef_fair.h */
+	__u64 gate_ns;	    /* CLOCK_MONOTONIC, what "gate" is about. See ef_gate.h */
+	__u32 gate;	    /* enum ef_gate */
+	__u32 pad;
 };
 
 struct {
@@ -61,17 +64,24 @@ static __always_inline void ef_count_irqoff(__u32 which) {
 		*value += 1;
 }
 
-/*
- * True for one event in sample_every. Drawn at random: every n-th event would
- * beat with a workload that repeats itself.
- */
-static __always_inline bool ef_sampled(void) {
+static __always_inline struct ef_config *ef_get_config(void) {
 	__u32 zero = 0;
-	struct ef_config *config = bpf_map_lookup_elem(&ef_config, &zero);
 
+	return bpf_map_lookup_elem(&ef_config, &zero);
+}
+
+#include "ef_gate.h"
+
+/*
+ * For one event in sample_every its weight, which is sample_every; 0 for the others.
+ * Drawn at random: every n-th event would beat with a workload that repeats itself.
+ */
+static __always_inline __u64 ef_draw(const struct ef_config *config) {
 	if (!config || config->sample_every <= 1)
 		return 1;
-	return ((__u64)bpf_get_prandom_u32() * config->sample_every) >> 32 == 0;
+	if (((__u64)bpf_get_prandom_u32() * config->sample_every) >> 32)
+		return 0;
+	return config->sample_every;
 }
 
 /*
@@ -96,6 +106,33 @@ static __always_inline bool ef_sampled(void) {
 #define EF_KPROBE_ARG2(ctx) ((void *)PT_REGS_PARM2((struct pt_regs *)(ctx)))
 #define EF_BTF_ARG(ctx, n) ((void *)((__u64 *)(ctx))[n])
 
+/*
+ * A sum as it was measured, and the same with each value times its weight: an estimate of
+ * what it would be without sampling, however often that changed.
+ */
+struct ef_sum {
+	__u64 raw;
+	__u64 weighted;
+};
+
+/* As ef_count(). */
+static __always_inline void ef_sum_add(struct ef_sum *sum, __u64 value, __u64 weight) {
+	__sync_fetch_and_add(&sum->raw, value);
+	__sync_fetch_and_add(&sum->weighted, value * weight);
+}
+
+/* As ef_count_irqoff(). */
+static __always_inline void ef_sum_add_irqoff(struct ef_sum *sum, __u64 value, __u64 weight) {
+	sum->raw += value;
+	sum->weighted += value * weight;
+}
+
+/* What begins now and is measured at its end; the weight is that of its beginning. */
+struct ef_begun {
+	__u64 ktime_ns;
+	__u64 weight;
+};
+
 #ifdef EF_WITH_HISTOGRAM
 
 #define EF_HIST_SLOTS 64
@@ -105,7 +142,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, EF_HIST_SLOTS + 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct ef_sum);
 } ef_hist SEC(".maps");
 
 /* floor(log2(v)), 0 for v = 0; no loop and no builtin that the BPF target lacks. */
@@ -126,28 +163,29 @@ static __always_inline __u32 ef_log2(__u64 v) {
 	return log;
 }
 
-/* Adds one value to the histogram; right wherever interrupts are on (see ef_count). */
-static __always_inline void ef_hist_add(__u64 v) {
+/* Adds one value of that weight to the histogram; right wherever interrupts are on (see ef_count).
+ */
+static __always_inline void ef_hist_add(__u64 v, __u64 weight) {
 	__u32 slot = ef_log2(v), sum = EF_HIST_SUM;
-	__u64 *count = bpf_map_lookup_elem(&ef_hist, &slot);
-	__u64 *total = bpf_map_lookup_elem(&ef_hist, &sum);
+	struct ef_sum *count = bpf_map_lookup_elem(&ef_hist, &slot);
+	struct ef_sum *total = bpf_map_lookup_elem(&ef_hist, &sum);
 
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		ef_sum_add(count, 1, weight);
 	if (total)
-		__sync_fetch_and_add(total, v);
+		ef_sum_add(total, v, weight);
 }
 
 /* The same where interrupts are off (see ef_count_irqoff). */
-static __always_inline void ef_hist_add_irqoff(__u64 v) {
+static __always_inline void ef_hist_add_irqoff(__u64 v, __u64 weight) {
 	__u32 slot = ef_log2(v), sum = EF_HIST_SUM;
-	__u64 *count = bpf_map_lookup_elem(&ef_hist, &slot);
-	__u64 *total = bpf_map_lookup_elem(&ef_hist, &sum);
+	struct ef_sum *count = bpf_map_lookup_elem(&ef_hist, &slot);
+	struct ef_sum *total = bpf_map_lookup_elem(&ef_hist, &sum);
 
 	if (count)
-		*count += 1;
+		ef_sum_add_irqoff(count, 1, weight);
 	if (total)
-		*total += v;
+		ef_sum_add_irqoff(total, v, weight);
 }
 
 #endif /* EF_WITH_HISTOGRAM */
@@ -215,7 +253,7 @@ static __always_inline void ef_output(void *ctx, void *record, __u64 size) {
 
 /*
  * A table of counters by key: a percpu_hash "name" of at most "entries" keys of
- * type struct "key_type", whose fields become labels, and name_add(&key) that
+ * type struct "key_type", whose fields become labels, and name_add(&key, weight) that
  * adds one: 0, or an error when a new key has no place. Every byte of a key
  * must be set, padding included.
  */
@@ -224,24 +262,24 @@ static __always_inline void ef_output(void *ctx, void *record, __u64 size) {
 		__uint(type, BPF_MAP_TYPE_PERCPU_HASH);                                            \
 		__uint(max_entries, entries);                                                      \
 		__type(key, key_type);                                                             \
-		__type(value, __u64);                                                              \
+		__type(value, struct ef_sum);                                                      \
 	} name SEC(".maps");                                                                       \
                                                                                                    \
-	static __always_inline int name##_add(const key_type *key) {                               \
-		return ef_table_add(&name, key);                                                   \
+	static __always_inline int name##_add(const key_type *key, __u64 weight) {                 \
+		return ef_table_add(&name, key, weight);                                           \
 	}
 
 /* Another CPU may put the key in first: then BPF_NOEXIST fails and the key is there. */
-static __always_inline int ef_table_add(void *table, const void *key) {
-	__u64 *value = bpf_map_lookup_elem(table, key), zero = 0;
+static __always_inline int ef_table_add(void *table, const void *key, __u64 weight) {
+	struct ef_sum *sum = bpf_map_lookup_elem(table, key), zero = {};
 
-	if (!value) {
+	if (!sum) {
 		bpf_map_update_elem(table, key, &zero, BPF_NOEXIST);
-		value = bpf_map_lookup_elem(table, key);
+		sum = bpf_map_lookup_elem(table, key);
 	}
-	if (!value)
+	if (!sum)
 		return -EF_ENOENT;
-	__sync_fetch_and_add(value, 1);
+	ef_sum_add(sum, 1, weight);
 	return 0;
 }
 
@@ -250,13 +288,21 @@ static __always_inline void ef_count_added(int err) {
 	ef_count(err ? EF_DROPPED : EF_DELIVERED);
 }
 
-/* Counts an event as produced; false when chance passes it over, which is then counted too. */
-static __always_inline bool ef_produce(void) {
+/*
+ * Counts an event as produced. Its weight; 0 when chance passes it over, which is then counted
+ * too, and 0 with nothing counted while another loader's program counts (see ef_gate.h).
+ */
+static __always_inline __u64 ef_produce(void) {
+	const struct ef_config *config = ef_get_config();
+	__u64 weight;
+
+	if (!ef_is_open(config))
+		return 0;
 	ef_count(EF_PRODUCED);
-	if (ef_sampled())
-		return 1;
-	ef_count(EF_SAMPLED_OUT);
-	return 0;
+	weight = ef_draw(config);
+	if (!weight)
+		ef_count(EF_SAMPLED_OUT);
+	return weight;
 }
 
 static __always_inline long ef_task_state(struct task_struct *task) {
@@ -361,13 +407,15 @@ static __always_inline __u64 ef_cgroup_ancestor(struct cgroup *group, int level)
 #include "ef_fair.h"
 
 /* The same as ef_produce(), and then fair to the source that the task is: see ef_fair.h. */
-static __always_inline bool ef_produce_fairly(struct task_struct *task) {
-	if (!ef_produce())
+static __always_inline __u64 ef_produce_fairly(struct task_struct *task) {
+	__u64 weight = ef_produce();
+
+	if (!weight)
 		return 0;
-	if (ef_fair_pass(task))
-		return 1;
-	ef_count(EF_SAMPLED_OUT);
-	return 0;
+	weight = ef_fair_pass(task, weight);
+	if (!weight)
+		ef_count(EF_SAMPLED_OUT);
+	return weight;
 }
 
 #endif /* EF_FAIR */

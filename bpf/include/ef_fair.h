@@ -19,6 +19,9 @@
  * Counts of a window are not exact to the event where two CPUs meet (no lock is
  * allowed here, nor are atomic exchanges before 5.12); the sums in ef_counters
  * are: what is thinned is counted once, as sampled out.
+ *
+ * A record stands for those of its source that were thinned since the one before: its weight
+ * has theirs added. What was thinned last waits in the source's entry for its next record.
  */
 
 #ifndef EF_FAIR_ENTRIES
@@ -44,10 +47,11 @@ struct ef_fair_node {
 	__u64 asked, asked_at;	     /* by its children, within their shares */
 	__u64 first, first_at;	     /* let pass from the reserve */
 	__u64 children, children_at; /* that had an event in the window */
-	__u32 children_before;	     /* in the window before */
-	__u32 share;		     /* of each child */
-	__u32 reserve;		     /* for first events of all its children */
-	__u32 thinning;		     /* 1: it was thinned in the window before */
+	__u64 owed, told;      /* weight of what was thinned; of it, what a record stands for */
+	__u32 children_before; /* in the window before */
+	__u32 share;	       /* of each child */
+	__u32 reserve;	       /* for first events of all its children */
+	__u32 thinning;	       /* 1: it was thinned in the window before */
 };
 
 struct {
@@ -138,6 +142,19 @@ static __always_inline struct ef_fair_node *ef_fair_find(__u64 cgroup, __u32 uid
 
 #define EF_FAIR_ADD(total) __sync_fetch_and_add(&(total), 1)
 
+/*
+ * The weight of a record that passes: its own, and what is owed. Two CPUs in the same moment
+ * may both take what is owed; as both are told, the next ones take less until it is even.
+ */
+static __always_inline __u64 ef_fair_weight(struct ef_fair_node *node, __u64 weight) {
+	__s64 owed = node->owed - node->told;
+
+	if (owed <= 0)
+		return weight;
+	__sync_fetch_and_add(&node->told, owed);
+	return weight + owed;
+}
+
 /* Within the shares of source, domain and signal? Each asks the next one only for what it allows.
  */
 static __always_inline bool ef_fair_shared(struct ef_fair_node *all, struct ef_fair_node *domain,
@@ -171,15 +188,24 @@ static __always_inline bool ef_fair_first(struct ef_fair_node *all, struct ef_fa
 	return 1;
 }
 
-static __always_inline bool ef_fair_judge(struct ef_fair_node *all, struct task_struct *task,
-					  __u64 window, __u64 capacity) {
+/* What becomes of an event of that weight: it passes with the weight that is given back, or 0. */
+static __always_inline __u64 ef_fair_settle(struct ef_fair_node *node, bool passes, __u64 weight) {
+	if (passes)
+		return ef_fair_weight(node, weight);
+	__sync_fetch_and_add(&node->owed, weight);
+	return 0;
+}
+
+static __always_inline __u64 ef_fair_judge(struct ef_fair_node *all, struct task_struct *task,
+					   __u64 window, __u64 capacity, __u64 weight) {
 	struct cgroup *group = ef_task_cgroup(task);
 	struct ef_fair_node *domain, *source;
+	bool passes;
 
 	domain = ef_fair_find(ef_cgroup_ancestor(group, EF_FAIR_LEVEL), EF_FAIR_DOMAIN_UID);
 	source = ef_fair_find(ef_cgroup_id(group), ef_fair_uid(task));
-	if (!domain || !source)
-		return all->asked - all->asked_at <= capacity; /* no place: as one with the rest */
+	if (!domain || !source) /* no place: as one with the rest */
+		return ef_fair_settle(all, all->asked - all->asked_at <= capacity, weight);
 	if (ef_fair_begin(domain, window, all->share)) {
 		domain->reserve = all->reserve / (all->children_before + 1);
 		EF_FAIR_ADD(all->children);
@@ -188,25 +214,27 @@ static __always_inline bool ef_fair_judge(struct ef_fair_node *all, struct task_
 		EF_FAIR_ADD(domain->children);
 	EF_FAIR_ADD(domain->produced);
 	EF_FAIR_ADD(source->produced);
-	if (ef_fair_shared(all, domain, source, capacity) || ef_fair_first(all, domain, source))
-		return 1;
-	EF_FAIR_ADD(domain->thinned);
-	EF_FAIR_ADD(source->thinned);
-	return 0;
+	passes =
+	    ef_fair_shared(all, domain, source, capacity) || ef_fair_first(all, domain, source);
+	if (!passes) {
+		EF_FAIR_ADD(domain->thinned);
+		EF_FAIR_ADD(source->thinned);
+	}
+	return ef_fair_settle(source, passes, weight);
 }
 
 /*
- * May an event of this task pass? While the window is half empty and nothing was
- * thinned before, there is no need to ask whose it is.
+ * May an event of this task pass, which stands for "weight"? Its weight then, else 0. While the
+ * window is half empty and nothing was thinned before, there is no need to ask whose it is.
  */
-static __always_inline bool ef_fair_pass(struct task_struct *task) {
+static __always_inline __u64 ef_fair_pass(struct task_struct *task, __u64 weight) {
 	__u64 window = bpf_ktime_get_ns() >> EF_FAIR_WINDOW_SHIFT, capacity, used;
 	__u32 zero = 0;
 	struct ef_config *config = bpf_map_lookup_elem(&ef_config, &zero);
 	struct ef_fair_node *all = bpf_map_lookup_elem(&ef_fair_all, &zero);
 
 	if (!config || !all || !config->quota)
-		return 1;
+		return weight;
 	capacity = ef_fair_capacity(config->quota);
 	used = all->first - all->first_at;
 	if (ef_fair_begin(all, window, capacity))
@@ -214,12 +242,12 @@ static __always_inline bool ef_fair_pass(struct task_struct *task) {
 	EF_FAIR_ADD(all->produced);
 	if (!all->thinning && all->produced - all->produced_at <= capacity / 2) {
 		EF_FAIR_ADD(all->asked);
-		return 1;
+		return weight;
 	}
-	if (ef_fair_judge(all, task, window, capacity))
-		return 1;
-	EF_FAIR_ADD(all->thinned);
-	return 0;
+	weight = ef_fair_judge(all, task, window, capacity, weight);
+	if (!weight)
+		EF_FAIR_ADD(all->thinned);
+	return weight;
 }
 
 #undef EF_FAIR_ADD

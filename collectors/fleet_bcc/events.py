@@ -25,6 +25,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.written = 0
+        self.weighted = 0  # the weights of those that were written
         self.dropped = 0
 
 
@@ -35,12 +36,12 @@ class Sink:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / EVENTS_FILE
-        self.pending: list[tuple[bytes, Tally]] = []
+        self.pending: list[tuple[bytes, Tally, int]] = []
         self.used = 0
         self.failing = False
 
-    def add(self, line: bytes, tally: Tally) -> None:
-        self.pending.append((line, tally))
+    def add(self, line: bytes, tally: Tally, weight: int = 1) -> None:
+        self.pending.append((line, tally, weight))
         self.used += len(line)
         if self.used >= self.BUFFER_BYTES:
             self.flush()
@@ -51,13 +52,14 @@ class Sink:
             return
         pending, self.pending, self.used = self.pending, [], 0
         try:
-            written, error = self._write(b"".join(line for line, _tally in pending)), None
+            written, error = self._write(b"".join(line for line, _tally, _weight in pending)), None
         except OSError as failed:
             written, error = 0, failed
-        for line, tally in pending:
+        for line, tally, weight in pending:
             written -= len(line)
             if written >= 0:
                 tally.written += 1
+                tally.weighted += weight
             else:
                 tally.dropped += 1
         self._report(error if error or written >= 0 else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
@@ -138,7 +140,9 @@ class Feed:
         when = int(values.get("ktime_ns", 0)) + clock
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when // 1000000000))
         line = {"time": f"{stamp}.{when % 1000000000:09d}Z", "feature": self.feature, "event": self.event, **values}
-        self.sink.add(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n", self.tally)
+        self.sink.add(
+            json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n", self.tally, int(values.get("weight", 1))
+        )
 
     def close(self) -> None:
         self.ring.close()

@@ -31,7 +31,8 @@ class Feature:
         self.job: Job | None = None
         self.tried = False  # in vain; tried again when it was off or killed in between
         self.past = Counts()
-        self.past_hist = [0] * (HIST_SLOTS + 1)
+        self.past_hist = {weighted: [0] * (HIST_SLOTS + 1) for weighted in (False, True)}
+        self.past_weighted = 0  # of records
 
     @property
     def profile(self) -> str:
@@ -47,9 +48,15 @@ class Feature:
                 total.values[key] += now.values[key]
         return total
 
-    def hist(self) -> list[int]:
-        now = self.live.read_hist() if self.live else [0] * len(self.past_hist)
-        return [before + value for before, value in zip(self.past_hist, now)]
+    def hist(self, weighted: bool = False) -> list[int]:
+        past = self.past_hist[weighted]
+        now = self.live.read_hist(weighted) if self.live else [0] * len(past)
+        return [before + value for before, value in zip(past, now)]
+
+    def weighted(self) -> int:
+        """The weights of what was delivered, added up: an estimate of produced without dropped."""
+        of_records = self.past_weighted + (self.live.tally.weighted if self.live else 0)
+        return of_records + sum(self.hist(weighted=True)[:HIST_SLOTS])
 
     def detach(self, lock: Any, sink: Sink) -> bool:
         """Detach: read what is unread, keep the counts, let everything go. True when it was attached."""
@@ -62,7 +69,8 @@ class Feature:
             while live.feed and live.feed.read(READ_LIMIT):
                 pass
             sink.flush()
-            self.past_hist = self.hist()
+            self.past_hist = {weighted: self.hist(weighted) for weighted in (False, True)}
+            self.past_weighted += live.tally.weighted
             total = self.counts()
             # What began and has no outcome by now will have none: the maps go.
             total.values["dropped"] += total.in_flight
@@ -89,6 +97,7 @@ class Feature:
             "links": [link_id(fd) for fd in (live.links if live else [])],
             "maps": [each.describe() for each in (live.maps.values() if live else [])],
             "counters": {**counts.values, "in_flight": counts.in_flight},
+            "weighted": self.weighted(),
             "consumer": {"lag_bytes": live.feed.ring.lag_bytes, "ring_bytes": live.feed.ring.size}
             if live and live.feed
             else None,

@@ -95,9 +95,11 @@ class Live:
             counts.values["dropped"] += self.tally.dropped
         return counts
 
-    def read_hist(self) -> list[int]:
+    def read_hist(self, weighted: bool = False) -> list[int]:
+        """Slots and sum as they were measured, or each with its weight."""
         hist = self.maps.get("ef_hist")
-        return [hist.sum_slot(slot) for slot in range(HIST_SLOTS + 1)] if hist else [0] * (HIST_SLOTS + 1)
+        slots = range(HIST_SLOTS + 1)
+        return [hist.sum_slot(slot, int(weighted)) for slot in slots] if hist else [0] * (HIST_SLOTS + 1)
 
     def close(self) -> None:
         if self.feed:

@@ -50,11 +50,12 @@ class Map:
         addresses = (ctypes.addressof(self._key), ctypes.addressof(self._value))
         return struct.pack("=IIQQQ", self.fd, 0, addresses[0], addresses[1], flags)
 
-    def sum_slot(self, slot: int) -> int:
-        """One slot of a per-CPU array of u64, over all CPUs. Raises OSError."""
+    def sum_slot(self, slot: int, word: int = 0) -> int:
+        """One slot of a per-CPU array, over all CPUs: of its value the u64 number `word`. Raises OSError."""
         struct.pack_into("=I", self._key, 0, slot)
         bpf(MAP_LOOKUP, self._element())
-        return sum(struct.unpack(f"={self._room // 8}Q", self._value.raw[: self._room]))
+        words = struct.unpack(f"={self._room // 8}Q", self._value.raw[: self._room])
+        return sum(words[word :: (self.value_size + 7) // 8])
 
     def put(self, slot: int, value: bytes) -> None:
         """Write one slot of an array. Raises OSError."""

@@ -76,14 +76,21 @@ class Metrics:
         for key, name, kind, text in (
             ("produced", "events_produced_total", "counter", "Events that happened while the feature was attached."),
             ("delivered", "events_delivered_total", "counter", "Events that reached their metric or file."),
+            (
+                "weighted",
+                "events_weighted_total",
+                "counter",
+                "Events that the delivered and the aggregated ones stand for: their weights, added up.",
+            ),
             ("dropped", "events_dropped_total", "counter", "Events that were lost."),
             ("sampled_out", "events_sampled_out_total", "counter", "Events that sampling passed over."),
             ("in_flight", "events_in_flight", "gauge", "Events that have no outcome yet."),
         ):
             self.head(name, kind, text)
             for feature, value in features.items():
-                if value["counters"][key] is not None:
-                    self.put(name, value["counters"][key], feature=feature)
+                number = value.get("weighted") if key == "weighted" else value["counters"][key]
+                if number is not None:
+                    self.put(name, number, feature=feature)
 
     def items(self, features: dict[str, Any], spec: tuple[str, str, str, str, int], kind: str, text: str) -> None:
         """One measured field of each program or map; what was not measured has no sample."""
@@ -137,9 +144,9 @@ class Metrics:
             if value is not None:
                 self.put(name, decimal(value, digits))
 
-    def histogram(self, signal_doc: dict[str, Any], hist: list[int]) -> None:
+    def histogram(self, signal_doc: dict[str, Any], hist: list[int], suffix: str = "") -> None:
         """Slot i holds 2^i … 2^(i+1) - 1, and the upper end belongs to the bucket."""
-        name, digits = signal_doc["name"], SCALE_DIGITS[signal_doc["scale"]]
+        name, digits = signal_doc["name"] + suffix, SCALE_DIGITS[signal_doc["scale"]]
         self.head(name, "histogram", signal_doc["help"])
         total = 0
         for slot in range(HIST_SLOTS):
@@ -154,8 +161,8 @@ class Metrics:
         return "\n".join(self.lines) + "\n"
 
 
-def render(status: dict[str, Any], histograms: Iterable[tuple[dict[str, Any], list[int]]]) -> str:
-    """metrics.prom of a status; `histograms` are the contracts' histogram signals, each with its slots and sum."""
+def render(status: dict[str, Any], histograms: Iterable[tuple[dict[str, Any], list[int], list[int]]]) -> str:
+    """metrics.prom of a status; `histograms` are the signals, each with its slots and sum, and these with weights."""
     out = Metrics()
     features = status["features"] or {}
     out.about(status)
@@ -165,6 +172,7 @@ def render(status: dict[str, Any], histograms: Iterable[tuple[dict[str, Any], li
     out.programs_and_maps(features)
     out.control(status)
     out.service(status)
-    for signal_doc, hist in histograms:
+    for signal_doc, hist, weighted in histograms:
         out.histogram(signal_doc, hist)
+        out.histogram(signal_doc, weighted, "_weighted")
     return out.text()

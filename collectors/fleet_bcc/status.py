@@ -116,7 +116,9 @@ class Publisher:
         text = json.dumps(status, sort_keys=True, separators=(",", ":")) + "\n"
         write_atomic(self.folder, "status.json", text.encode("ascii"))
         signals = [(feature.source.signal("histogram"), feature) for feature in now.features]
-        histograms = [(signal_doc, feature.hist()) for signal_doc, feature in signals if signal_doc]
+        histograms = [
+            (signal_doc, feature.hist(), feature.hist(weighted=True)) for signal_doc, feature in signals if signal_doc
+        ]
         write_atomic(self.folder, "metrics.prom", metrics.render(status, histograms).encode("utf-8"))
 
     def _compatibility(self, now: Present) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ GROUPS = {
     "prepare": (variables.ROLES,),
     "release": (variables.RELEASE,),
     "rollback": (variables.KILL,),
+    "sampling": (variables.SAMPLING, ("ebpf_fleet_features",)),
 }
 
 

@@ -185,6 +185,14 @@ signer:
   returned: success
   type: str
   sample: release@example.org
+handover:
+  description:
+    - How the loader came to run the release, null where it was not restarted.
+    - C(used) is true where the next loader took over from the running one without a gap. Else C(why) says why it was
+      restarted, which is a gap that the loader counts.
+  returned: success
+  type: dict
+  sample: {used: true, why: ""}
 features:
   description: What is desired of the current release.
   returned: success
@@ -411,7 +419,7 @@ def run(module):
         state = read_host(host)
         plan = plan_release(state, request)
         say_lowering(module, state, plan)
-        return dict(result(plan, state, request), signer=signer)
+        return dict(result(plan, state, request), signer=signer, handover=None)
     with locked(layout):
         state = read_host(host)
         plan = plan_release(state, request)
@@ -420,8 +428,10 @@ def run(module):
         if plan.needs_archive and incoming.archive is None:
             return {"changed": False, "needs_archive": True}
         say_lowering(module, state, plan)
-        apply_plan(plan, state, host, incoming)
-        return dict(result(plan, read_host(host), request), signer=signer)
+        handover = apply_plan(plan, state, host, incoming)
+        return dict(
+            result(plan, read_host(host), request), signer=signer, handover=handover._asdict() if handover else None
+        )
 
 
 def say_lowering(module, state, plan):

@@ -83,6 +83,7 @@ CONTRACT: dict[str, Any] = {
     "maps": [
         {**WORDS, "name": "ef_counters", "type": "percpu_array", "max_entries": 4, "scope": "per_cpu"},
         {**WORDS, "name": "ef_config", "type": "array", "max_entries": 1},
+        {**WORDS, "name": "ef_moment", "type": "percpu_array", "max_entries": 1, "scope": "per_cpu"},
         {**WORDS, "name": "ef_count_map", "type": "percpu_hash", "max_entries": 64, "scope": "per_cpu"},
     ],
     "variants": [
@@ -158,8 +159,8 @@ def test_a_feature_that_counts_is_taken(tmp_path: Path, loader: Path) -> None:
         ("raw_tp/sched_switch", "lsm/file_open", ["an LSM program on the metrics data path", "'data_path: policy'"]),
         ("raw_tp/sched_switch", "?raw_tp/sched_switch", ["remove the '?'"]),
         ("int ef_probe(", "int probe(", ["'ef_probe' is not in the object", "the object also holds 'probe'"]),
-        ("__type(value, __u64)", "__uint(value_size, 16)", ["signals[0].map", "values of 16 bytes", "one u64"]),
-        ("max_entries, 64", "max_entries, 128", ["maps[2].max_entries", "64 here and 128", "make them equal"]),
+        ("__type(value, __u64)", "__uint(value_size, 24)", ["signals[0].map", "values of 24 bytes", "one u64"]),
+        ("max_entries, 64", "max_entries, 128", ["maps[3].max_entries", "64 here and 128", "make them equal"]),
         ("__u32 cpu;\n", "__u32 cpu;\n\t__u64 more[2];\n", ["signals[0].key", "neither a number nor text"]),
         ("= \"GPL\"", "= \"Proprietary\"", ["variants[0]", "licence", "declare a GPL licence"]),
         ("} ef_count_map SEC", "} ef_count_map SEC(\".maps\");\nstruct {\n__uint(type, BPF_MAP_TYPE_RINGBUF);\n"

@@ -244,7 +244,7 @@ def test_a_skeleton_builds_and_keeps_its_contract_and_no_release_takes_it(built:
     assert held.returncode == 0, held.stderr
     assert "dns_queries builds and holds what its contract says" in held.stdout
     left = re.findall(r"before a release: \S+: (\S+): is 'FILL IN", held.stdout)
-    assert left == ["summary", "owner.team", "owner.contact", "signals[0].help", "maps[2].cardinality"]
+    assert left == ["summary", "owner.team", "owner.contact", "signals[0].help", "maps[3].cardinality"]
     folder = clean.root / "bpf/features/dns_queries"
     with pytest.raises(FleetError) as refused:
         read_contracts({"dns_queries": folder}, "2026-11-27")

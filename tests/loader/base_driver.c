@@ -261,19 +261,19 @@ static void do_bag(char **word) {
 			char key[32];
 			/* One key is the beginning of another. */
 			size_t size = (size_t)snprintf(key, sizeof(key), "%zu", i);
-			uint64_t *value = ef_dict_need(&bag, key, size);
+			struct ef_sum *value = ef_dict_need(&bag, key, size);
 
-			if (value && !turn && !*value)
+			if (value && !turn && !value->raw && !value->weighted)
 				taken++;
 			if (value)
-				*value += i + 1;
+				*value = (struct ef_sum){value->raw + i + 1, 2 * i};
 		}
 	for (size_t i = 0; i < n; i++) {
 		char key[32];
-		uint64_t *value =
+		struct ef_sum *value =
 		    ef_dict_find(&bag, key, (size_t)snprintf(key, sizeof(key), "%zu", i));
 
-		right += value && *value == 2 * (i + 1);
+		right += value && value->raw == 2 * (i + 1) && value->weighted == 2 * i;
 	}
 	printf("%zu %zu %zu", taken, right, bag.n);
 	ef_dict_clear(&bag);

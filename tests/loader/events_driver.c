@@ -40,7 +40,7 @@ struct key {
 
 struct node {
 	uint64_t window, produced, produced_at, thinned, thinned_at, asked, asked_at, first,
-	    first_at, children, children_at;
+	    first_at, children, children_at, owed, told;
 	uint32_t children_before, share, reserve, thinning;
 };
 
@@ -143,14 +143,17 @@ static void do_cursor(int n, char **word) {
 	       cursor.offset);
 }
 
-static void tell_group(void *ctx, const struct ef_format *format, const void *key, uint64_t count) {
+static void tell_group(void *ctx, const struct ef_format *format, const void *key,
+		       const struct ef_sum *count) {
 	char line[256];
 	struct ef_text text = {.at = line, .size = sizeof(line)};
 
 	(void)ctx;
 	if (format)
 		ef_text_add_fields(&text, format, key);
-	printf("%" PRIu64 " {%.*s}\n", count, (int)text.used, line);
+	if (count->weighted != 10 * count->raw)
+		abort();
+	printf("%" PRIu64 " {%.*s}\n", count->raw, (int)text.used, line);
 }
 
 static void do_aggregate(int n, char **word) {
@@ -186,7 +189,7 @@ static void do_aggregate(int n, char **word) {
 		memset(event.comm, 'A' + i % 26, sizeof(event.comm));
 		event.pid = (uint32_t)strtoul(word[i], NULL, 10);
 		memccpy(event.comm, colon + 1, 0, sizeof(event.comm));
-		ef_aggregate_add(groups, &event);
+		ef_aggregate_add(groups, &event, 10);
 	}
 	ef_aggregate_free(groups);
 	ef_aggregate_free(NULL);
@@ -210,8 +213,10 @@ static void add_line(struct ef_sink *sink, char *numbered, struct ef_tally *tall
 	char *text = strchr(numbered, ':');
 	_cleanup_free_ char *line = NULL;
 	int length = asprintf(&line, "%s\n", text + 1);
+	uint64_t records = strtoull(numbered, NULL, 10);
+	const struct ef_load load = {records, 10 * records};
 
-	ef_sink_add(sink, "feat", line, (size_t)length, tally, strtoull(numbered, NULL, 10));
+	ef_sink_add(sink, "feat", line, (size_t)length, tally, &load);
 }
 
 /* N lines of BYTES each, with the line feed. */
@@ -219,11 +224,12 @@ static void fill(struct ef_sink *sink, const char *numbers, struct ef_tally *tal
 	unsigned long n = strtoul(numbers, NULL, 10),
 		      bytes = strtoul(strchr(numbers, ':') + 1, NULL, 10);
 	_cleanup_free_ char *line = malloc(bytes);
+	const struct ef_load load = {1, 10};
 
 	memset(line, 'x', bytes);
 	line[bytes - 1] = '\n';
 	for (unsigned long i = 0; i < n; i++)
-		ef_sink_add(sink, "feat", line, bytes, tally, 1);
+		ef_sink_add(sink, "feat", line, bytes, tally, &load);
 }
 
 static void do_sink(int n, char **word) {
@@ -253,6 +259,8 @@ static void do_sink(int n, char **word) {
 		} else if (system(word[i] + 1))
 			abort();
 		printf("%" PRIu64 "/%" PRIu64 "\n", tally.written, tally.dropped);
+		if (tally.weighted != 10 * tally.written)
+			abort();
 	}
 	ef_sink_free(sink);
 	ef_sink_free(NULL);

@@ -13,6 +13,10 @@
  *                            not known; its use after each. "none": no programs
  *   host READING...          TIME,CPU,ATTACHING,RSS,MEMORY,RUN,EVENTS each
  *   missing NAME EVERY       a feature that nobody shipped
+ *   gap WANTED LINKED STATE CODE     why it sees nothing; "-": no code
+ *   unobserved GAP:NOW:CUT...        notes, then the document
+ *   taken DOCUMENT                   what was taken of it
+ *   since SAME SEEN_BOOT SEEN_WALL BOOT WALL CLOCK
  */
 /* clang-format on */
 #include <inttypes.h>
@@ -198,7 +202,55 @@ static void do_missing(int n, char **word) {
 	ef_feature_snapshot_free(&one);
 }
 
+static void do_gap(int n, char **word) {
+	(void)n;
+	puts(ef_gap_name(ef_gap_of(atoi(word[0]), atoi(word[1]), (enum ef_state)atoi(word[2]),
+				   strcmp(word[3], "-") ? word[3] : NULL)));
+}
+
+static void print_unobserved(const struct ef_unobserved *unobserved) {
+	_cleanup_json_ json_t *doc = ef_unobserved_json(unobserved);
+	_cleanup_free_ char *text = json_dumps(doc, 0);
+
+	puts(text);
+}
+
+static void do_unobserved(int n, char **word) {
+	struct ef_unobserved unobserved = {0};
+
+	for (int i = 0; i < n; i++) {
+		enum ef_gap gap = EF_GAP_NONE;
+		int64_t of[2];
+
+		read_numbers(strchr(word[i], ':') + 1, of, 2);
+		*strchr(word[i], ':') = 0;
+		while (strcmp(ef_gap_name(gap), word[i]))
+			gap++;
+		ef_unobserved_note(&unobserved, gap, of[1], of[0]);
+	}
+	print_unobserved(&unobserved);
+}
+
+static void do_taken(int n, char **word) {
+	_cleanup_json_ json_t *doc = json_loads(word[0], 0, NULL);
+	struct ef_unobserved unobserved;
+
+	(void)n;
+	memset(&unobserved, 0xa5, sizeof(unobserved));
+	ef_unobserved_take(&unobserved, doc);
+	print_unobserved(&unobserved);
+}
+
+static void do_since(int n, char **word) {
+	const struct ef_last_seen seen = {atoi(word[0]), atoll(word[1]), atoll(word[2])};
+
+	(void)n;
+	printf("%" PRId64 "\n", ef_gap_since(&seen, atoll(word[3]), atoll(word[4]), atoi(word[5])));
+}
+
 static const struct command commands[] = {
+    {"gap", 4, do_gap}, {"unobserved", 0, do_unobserved}, {"taken", 1, do_taken}, {"since", 6, do_since},
+
     {"exceeded", 2, do_exceeded}, {"calm", 2, do_calm},	    {"amounts", 1, do_amounts},
     {"fall", 0, do_fall},	  {"choose", 0, do_choose}, {"reason", 3, do_reason},
     {"feature", 1, do_feature},	  {"host", 1, do_host},	    {"missing", 2, do_missing},

@@ -237,12 +237,16 @@ static void put_lost(int cpu, uint64_t n) {
 
 /* ---- the feed ---- */
 
-static struct btf *make_types(void) {
+static struct btf *make_types(bool weighs) {
 	struct btf *btf = btf__new_empty();
 	int u32 = btf__add_int(btf, "u32", 4, 0), u64 = btf__add_int(btf, "u64", 8, 0);
 
 	btf__add_struct(btf, "ef_event", sizeof(struct event));
 	btf__add_field(btf, "ktime_ns", u64, 0, 0);
+	if (weighs) {
+		btf__add_field(btf, "weight", u64, 64, 0);
+		return btf;
+	}
 	btf__add_field(btf, "pid", u32, 64, 0);
 	btf__add_field(btf, "more", u32, 96, 0);
 	return btf;
@@ -251,8 +255,11 @@ static struct btf *make_types(void) {
 static struct ef_tally tally, aggregated;
 
 static void print_tally(void) {
-	printf("%" PRIu64 "/%" PRIu64 " %" PRIu64 "/%" PRIu64 "\n", tally.written, tally.dropped,
+	printf("%" PRIu64 "/%" PRIu64 " %" PRIu64 "/%" PRIu64, tally.written, tally.dropped,
 	       aggregated.written, aggregated.dropped);
+	if (tally.weighted || aggregated.weighted)
+		printf(" weigh %" PRIu64 " %" PRIu64, tally.weighted, aggregated.weighted);
+	putchar('\n');
 }
 
 /* Milliseconds, rounded up; -1: not known. */
@@ -303,10 +310,10 @@ int main(int argc, char **argv) {
 	struct ef_sink_policy policy = {.kind = EF_SINK_JSONL, .file_bytes = 1 << 20, .files = 2};
 	struct ef_feed_source source = {
 	    .feature = "f", .event = "e", .event_struct = "ef_event", .aggregated = &aggregated};
-	json_t *by = json_pack("[s]", "pid");
+	json_t *by = json_pack("[s]", among(argc, argv, "weighs") ? "ktime_ns" : "pid");
 	struct ef_sink *sink;
 	struct ef_feed *feed;
-	struct btf *btf = make_types();
+	struct btf *btf = make_types(among(argc, argv, "weighs"));
 
 	if (argc < 4)
 		return 2;

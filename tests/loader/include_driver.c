@@ -4,17 +4,19 @@
  * bpf/include as it stands, compiled for this machine: maps are arrays, kernel fields are members. What the
  * verifier and a kernel make of it is for the tests that load it; here is what it computes.
  *   log2 V...                 floor(log2)
- *   sampled EVERY RANDOM...   0 or 1 each; "-": no configuration
+ *   sampled EVERY RANDOM...   the weight of each, 0: passed over; "-": no configuration
  *   produce EVERY RANDOM      what it says, and the four counters
- *   hist V...                 slots as SLOT=N, the sum; then the same where interrupts are off
+ *   gate GATE NS MOMENT...    NOW, or OTHER:NOW[:OF] where the other program read the clock before
+ *                             (of the handover at OF): 0 or 1 each
+ *   hist WEIGHT V...          slots as SLOT=N/WEIGHTED, the sum; then the same where interrupts are off
  *   submit WAITING:SIZE...    the flags of each record, and how many were delivered
  *   reserve ROOM...           0: none is left; how many were dropped
- *   table ENTRIES KEY...      the end of each, then the values by key
+ *   table ENTRIES KEY...      the end of each, then the values by key, and with a weight of 3
  *   state THREE OWN           of prev in sched_switch, where ctx has it, and where it has not
  *   compat STATUS             is it a 32-bit system call
  *   ancestor DEPTH LEVEL      the number of the ancestor of a control group whose numbers are 100, 101, ...
  *   owner LEVEL               of a user namespace that deep, whose owners are 500 + its level
- *   fair QUOTA EVENT...       WINDOW:DOMAIN:CGROUP:UID:TIMES; how many of each passed; then what is thinned
+ *   fair QUOTA EVENT...       WINDOW:DOMAIN:CGROUP:UID:TIMES; how many of each passed, and their weight; then what is thinned
  */
 /* clang-format on */
 #include <stdio.h>
@@ -46,7 +48,9 @@ struct entry {
 
 static struct entry table[64];
 static unsigned table_entries = 64;
-static __u64 counters[EF_COUNTERS], histogram[EF_HIST_SLOTS + 1];
+static __u64 counters[EF_COUNTERS];
+static struct ef_sum histogram[EF_HIST_SLOTS + 1];
+static struct ef_moment moment;
 static struct ef_config config;
 static struct ef_fair_node all;
 
@@ -69,6 +73,8 @@ void *bpf_map_lookup_elem(void *map, const void *key) {
 		return index <= EF_HIST_SUM ? &histogram[index] : NULL;
 	if (map == &ef_config)
 		return no_config || index ? NULL : &config;
+	if (map == &ef_moment)
+		return index ? NULL : &moment;
 	if (map == &ef_fair_all)
 		return index ? NULL : &all;
 	return find_entry(key, map == &ef_fair ? sizeof(struct ef_fair_key) : sizeof(__u32));
@@ -84,7 +90,8 @@ long bpf_map_update_elem(void *map, const void *key, const void *value, __u64 fl
 			table[i].there = 1;
 			memcpy(table[i].key, key, key_size);
 			memcpy(table[i].value, value,
-			       map == &ef_fair ? sizeof(struct ef_fair_node) : 8);
+			       map == &ef_fair ? sizeof(struct ef_fair_node)
+					       : sizeof(struct ef_sum));
 			return 0;
 		}
 	return -7;
@@ -161,7 +168,7 @@ static void do_sampled(int n, char **word) {
 	config.sample_every = (__u32)number(word[0]);
 	for (int i = 1; i < n; i++) {
 		random_now = (unsigned)number(word[i]);
-		printf("%d\n", ef_sampled());
+		printf("%llu\n", ef_draw(ef_get_config()));
 	}
 }
 
@@ -174,27 +181,44 @@ static void do_produce(int n, char **word) {
 	(void)n;
 	config.sample_every = (__u32)number(word[0]);
 	random_now = (unsigned)number(word[1]);
-	printf("%d ", ef_produce());
+	printf("%llu ", ef_produce());
 	ef_count_irqoff(EF_DROPPED);
 	ef_count_added(0);
 	ef_count_added(-1);
 	print_counters();
 }
 
+static void do_gate(int n, char **word) {
+	config.gate = (__u32)number(word[0]);
+	config.gate_ns = number(word[1]);
+	for (int i = 2; i < n; i++) {
+		unsigned long long other, instant = config.gate_ns, other_gate;
+
+		other_gate = EF_GATE_FROM + EF_GATE_UNTIL - config.gate;
+		if (sscanf(word[i], "%llu:%llu:%llu", &other, &now_ns, &instant) >= 2)
+			moment = (struct ef_moment){other, ef_gate_id(instant, (__u32)other_gate)};
+		else
+			now_ns = number(word[i]);
+		printf("%d\n", ef_is_open(&config));
+	}
+	printf("%d\n", ef_produce() != 0);
+	print_counters();
+}
+
 static void print_histogram(void) {
 	for (int i = 0; i < EF_HIST_SLOTS; i++)
-		if (histogram[i])
-			printf("%d=%llu ", i, histogram[i]);
-	printf("%llu\n", histogram[EF_HIST_SUM]);
+		if (histogram[i].raw)
+			printf("%d=%llu/%llu ", i, histogram[i].raw, histogram[i].weighted);
+	printf("%llu/%llu\n", histogram[EF_HIST_SUM].raw, histogram[EF_HIST_SUM].weighted);
 }
 
 static void do_hist(int n, char **word) {
-	for (int i = 0; i < n; i++)
-		ef_hist_add(number(word[i]));
+	for (int i = 1; i < n; i++)
+		ef_hist_add(number(word[i]), number(word[0]));
 	print_histogram();
 	memset(histogram, 0, sizeof(histogram));
-	for (int i = 0; i < n; i++)
-		ef_hist_add_irqoff(number(word[i]));
+	for (int i = 1; i < n; i++)
+		ef_hist_add_irqoff(number(word[i]), number(word[0]));
 	print_histogram();
 }
 
@@ -223,11 +247,11 @@ static void do_table(int n, char **word) {
 	for (int i = 1; i < n; i++) {
 		__u32 key = (__u32)number(word[i]);
 
-		printf("%d\n", calls_add(&key));
+		printf("%d\n", calls_add(&key, 3));
 	}
 	for (unsigned i = 0; i < table_entries && table[i].there; i++) {
 		memcpy(&count_keys, table[i].key, sizeof(count_keys));
-		printf("%u=%llu\n", count_keys, table[i].value[0]);
+		printf("%u=%llu/%llu\n", count_keys, table[i].value[0], table[i].value[1]);
 	}
 }
 
@@ -294,6 +318,7 @@ static void do_fair(int n, char **word) {
 	for (int i = 1; i < n; i++) {
 		unsigned long long window, domain, cgroup;
 		unsigned uid, times, passed = 0;
+		__u64 weight, weights = 0;
 		struct user_namespace ns = {0};
 		struct cred cred = {.user_ns = &ns};
 		struct css_set set;
@@ -308,9 +333,12 @@ static void do_fair(int n, char **word) {
 		cred.uid.val = uid;
 		set.dfl_cgrp = group;
 		now_ns = window << EF_FAIR_WINDOW_SHIFT;
-		for (unsigned j = 0; j < times; j++)
-			passed += ef_produce_fairly(&task);
-		printf("%u\n", passed);
+		for (unsigned j = 0; j < times; j++) {
+			weight = ef_produce_fairly(&task);
+			passed += weight != 0;
+			weights += weight;
+		}
+		printf("%u %llu\n", passed, weights);
 	}
 	printf("%llu %llu\n", all.produced, all.thinned);
 	print_counters();
@@ -318,7 +346,7 @@ static void do_fair(int n, char **word) {
 
 static const struct command commands[] = {
     {"log2", 1, do_log2},	  {"sampled", 2, do_sampled}, {"produce", 2, do_produce},
-    {"hist", 1, do_hist},	  {"submit", 1, do_submit},   {"reserve", 1, do_reserve},
+    {"gate", 2, do_gate}, {"hist", 1, do_hist},	  {"submit", 1, do_submit},   {"reserve", 1, do_reserve},
     {"table", 1, do_table},	  {"state", 2, do_state},     {"compat", 1, do_compat},
     {"ancestor", 2, do_ancestor}, {"owner", 1, do_owner},     {"fair", 2, do_fair},
 };

@@ -151,14 +151,26 @@ static unsigned copies(const struct made *map) {
 		   : 1;
 }
 
+static unsigned bytes_of(const struct made *map) {
+	return map->value == 16 ? 16 : 8;
+}
+
+/* The value, and where it is weighed ten times that. */
+static void put_words(const struct made *map, void *to, __u64 value) {
+	memcpy(to, &value, 8);
+	value *= 10;
+	if (bytes_of(map) == 16)
+		memcpy((char *)to + 8, &value, 8);
+}
+
 /* Of several CPUs the first has all but one of each other. */
 static void put_value(const struct made *map, __u32 index, void *to) {
 	__u64 value = index + 1;
 	unsigned n = copies(map);
 
 	for (unsigned i = n; i-- > 1; value--)
-		memcpy((char *)to + i * 8, &(__u64){1}, 8);
-	memcpy(to, &value, 8);
+		put_words(map, (char *)to + i * bytes_of(map), 1);
+	put_words(map, to, value);
 }
 
 int bpf_map_lookup_elem(int fd, const void *key, void *value) {
@@ -203,7 +215,7 @@ int bpf_map_lookup_batch(int fd, void *in, void *out, void *keys, void *values, 
 	for (; done < room && done < (__u32)batch && from < map->max; done++, from++) {
 		memset((char *)keys + done * map->key, 0, map->key);
 		memcpy((char *)keys + done * map->key, &from, sizeof(from));
-		put_value(map, from, (char *)values + done * copies(map) * 8);
+		put_value(map, from, (char *)values + done * copies(map) * bytes_of(map));
 	}
 	memcpy(out, &from, sizeof(from));
 	*n = done;
@@ -354,7 +366,7 @@ static void do_snapshot(int n, char **word) {
 	printf("%zu %d %d", snapshot.n_maps, snapshot.histogram != NULL, snapshot.counters != NULL);
 	for (size_t i = 0; i < snapshot.n_maps; i++)
 		printf(" %s", snapshot.maps[i].name);
-	printf(" %" PRIu64 " %" PRIu64 "\n", snapshot.hist[0], snapshot.hist[1]);
+	printf(" %" PRIu64 " %" PRIu64 "\n", snapshot.hist[0].raw, snapshot.hist[1].raw);
 	ef_feature_snapshot_free(&snapshot);
 	json_decref(variant.programs);
 }
@@ -369,12 +381,15 @@ static void do_counts(int n, char **word) {
 	       counters.delivered, counters.dropped, counters.sampled_out);
 }
 
-static void on_entry(void *ctx, const void *key, uint64_t value) {
+static void on_entry(void *ctx, const void *key, const struct ef_sum *value) {
 	uint32_t index;
 
 	(void)ctx;
 	memcpy(&index, key, sizeof(index));
-	printf("%" PRIu32 "=%" PRIu64 " ", index, value);
+	printf("%" PRIu32 "=%" PRIu64, index, value->raw);
+	if (value->weighted)
+		printf("/%" PRIu64, value->weighted);
+	putchar(' ');
 }
 
 static void do_walk(int n, char **word) {

@@ -328,7 +328,7 @@ static int call(char *word) {
 static void print_tables(void) {
 	for (size_t i = 3; i < n_maps; i++)
 		for (int j = 0; !maps[i].is_array && maps[i].map != NULL && j < MOST_ENTRIES; j++)
-			if (maps[i].entries[j].there && maps[i].value_size == 8) {
+			if (maps[i].entries[j].there && maps[i].value_size <= 16) {
 				printf("%llu at ", *(__u64 *)maps[i].entries[j].value);
 				print_record("", maps[i].entries[j].key, maps[i].key_size);
 			}
@@ -343,10 +343,11 @@ static void print_counters(void) {
 static void print_histogram(void) {
 #ifdef EF_WITH_HISTOGRAM
 	for (__u32 i = 0; i <= EF_HIST_SUM; i++) {
-		__u64 n = *(__u64 *)bpf_map_lookup_elem(&ef_hist, &i);
+		const struct ef_sum *sum = bpf_map_lookup_elem(&ef_hist, &i);
 
-		if (n)
-			printf("slot %u %llu\n", i, n);
+		if (!sum->raw)
+			continue;
+		printf("slot %u %llu %llu\n", i, sum->raw, sum->weighted);
 	}
 #endif
 }

@@ -72,9 +72,7 @@ STANDINS = {
         "tracing",
     ),
 }
-ONLY_UNLINKS = (
-    f"\tif (((__u64 *)ctx)[1] != {UNLINK} && ((__u64 *)ctx)[1] != {UNLINKAT})\n\t\treturn 0;\n\tif (ef_produce())"
-)
+ONLY_UNLINKS = f"weight = ((__u64 *)ctx)[1] == {UNLINK} || ((__u64 *)ctx)[1] == {UNLINKAT} ? ef_produce() : 0;"
 
 
 def source_of(name: str) -> str:
@@ -83,7 +81,7 @@ def source_of(name: str) -> str:
     standin = STANDINS[name]
     assert text.count(standin.hook) == 1, f"{name}: the full variant's hook is not where this stand-in puts its own"
     text = text.replace(standin.hook, standin.put)
-    return text.replace("\tif (ef_produce())", ONLY_UNLINKS) if name == "file_unlinks" else text
+    return text.replace("weight = ef_produce();", ONLY_UNLINKS) if name == "file_unlinks" else text
 
 
 def standin_of(name: str, folder: Path) -> tuple[Any, dict[str, bytes]]:

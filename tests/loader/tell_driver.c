@@ -36,7 +36,7 @@ static struct ef_signal histogram = {.kind = EF_SIGNAL_HISTOGRAM,
 				     .name = "wait_seconds",
 				     .help = "Waits.",
 				     .scale = EF_SCALE_NANOSECONDS};
-static struct ef_series series = {.unkept = 61};
+static struct ef_series series = {.unkept = {61, 0}};
 static struct ef_program_seen programs[] = {
     {.name = "p",
      .known = true,
@@ -95,6 +95,7 @@ static struct ef_feature_snapshot features[] = {
 		  .behind = true,
 		  .thinning = 4},
      .aggregated = 44,
+     .weighted = {true, 45},
      .has_events = true,
      .counters = &counters,
      .series = &series,
@@ -168,15 +169,15 @@ static struct ef_snapshot snapshot = {.time_unix_ns = 1700000000 * SECOND + 5,
 /* Every slot has a number of its own: 1 in the first, 64 in the last, which only +Inf has. */
 static void fill_histogram(void) {
 	for (int i = 0; i < EF_HIST_SLOTS; i++)
-		features[0].hist[i] = (uint64_t)i + 1;
-	features[0].hist[EF_HIST_SUM] = 3 * SECOND + 1;
+		features[0].hist[i] = (struct ef_sum){(uint64_t)i + 1, 10 * ((uint64_t)i + 1)};
+	features[0].hist[EF_HIST_SUM] = (struct ef_sum){3 * SECOND + 1, 30 * SECOND + 10};
 }
 
 static void fill_series(void) {
 	static const char labels[] = "call=\"read\"";
 
 	ef_dict_init(&series.totals, 62);
-	*ef_dict_need(&series.totals, labels, strlen(labels)) = 63;
+	*ef_dict_need(&series.totals, labels, strlen(labels)) = (struct ef_sum){63, 630};
 }
 
 /* What a word changes. */
@@ -213,6 +214,8 @@ int main(int argc, char **argv) {
 		return 2;
 	fill_histogram();
 	fill_series();
+	for (int i = 1; i < EF_N_GAPS; i++)
+		features[0].unobserved.ns[i] = (uint64_t)i * SECOND + SECOND / 2;
 	for (int i = 2; i < argc; i++)
 		change(argv[i]);
 	if (!strcmp(argv[1], "metrics"))

@@ -13,7 +13,7 @@ from tests.loader.drivers import ask, build
 pytestmark = pytest.mark.apart
 
 NEEDED = ("base/*.c", "bundle/contract.c", "feature/budget.c", "feature/degrade.c", "feature/measure.c",
-          "feature/snapshot.c")  # fmt: skip
+          "feature/snapshot.c", "feature/unobserved.c")  # fmt: skip
 SECOND = 10**9
 NAMES = ("map_fill_ppm", "cpu_millicores", "rss_bytes", "map_memory_bytes", "event_rate_per_second", "drop_ratio_ppm")
 
@@ -268,3 +268,61 @@ def test_a_feature_that_nobody_shipped_is_wanted_and_nothing_of_it_ran(driver: P
             f"f 0 1 3 disabled - {told} -1 11111 0 0 0 EF_NOT_IN_BUNDLE the bundle has no feature 'f'; "
             "remove it from desired.json or deploy a release that has it"
         )
+
+
+# What it does not see.
+
+GAPS = ("attaching", "down", "reboot", "handover", "kill", "hold", "budget", "unable")
+OFF, ATTACHED, KILLED, DISABLED, SHED = "01234"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "gap"),
+    [(KILLED, "EF_KILLED_GLOBAL", "kill"), (SHED, "EF_BUDGET_CPU", "budget"), (DISABLED, "EF_LOAD_REJECTED", "unable"),
+     (OFF, "EF_UNKNOWN", "attaching"), (OFF, "-", "attaching"), (OFF, "EF_OK", "attaching"),
+     (OFF, "EF_LEASE_EXPIRED", "hold"), (OFF, "EF_TRUST_WITHDRAWN", "hold"), (OFF, "EF_HOST_POLICY_MALFORMED", "hold"),
+     (ATTACHED, "EF_OK", "attaching")],
+)  # fmt: skip
+def test_why_a_feature_sees_nothing(driver: Path, state: str, code: str, gap: str) -> None:
+    """While its programs are attached, or it is not wanted, it lacks nothing."""
+    assert ask(driver, "gap", "1", "0", state, code) == gap
+    assert ask(driver, "gap", "1", "1", state, code) == ask(driver, "gap", "0", "0", state, code) == "none"
+
+
+def unobserved(driver: Path, *notes: str) -> dict[str, int]:
+    return {gap: ns for gap, ns in json.loads(ask(driver, "unobserved", *notes)).items() if ns}
+
+
+def test_time_is_of_what_held_since_the_note_before(driver: Path) -> None:
+    assert unobserved(driver, "attaching:100:0") == {}
+    assert unobserved(driver, "attaching:100:0", "none:130:0", "kill:150:0", "kill:170:0", "none:175:0") == {
+        "attaching": 30, "kill": 25
+    }  # fmt: skip
+    # A clock that stands, or goes back, takes nothing away.
+    assert unobserved(driver, "kill:100:0", "kill:100:0", "kill:90:0", "none:95:0") == {"kill": 5}
+
+
+def test_what_was_cut_before_it_was_noted_lacks_since_then(driver: Path) -> None:
+    assert unobserved(driver, "none:100:0", "kill:150:120") == {"kill": 30}
+    # A cut of before the last note is an old one.
+    assert unobserved(driver, "none:100:0", "kill:150:100", "kill:151:100") == {"kill": 1}
+
+
+def since(driver: Path, figures: str) -> str:
+    return ask(driver, "since", *figures.split())
+
+
+def test_how_long_no_loader_ran(driver: Path) -> None:
+    """SAME SEEN_BOOT SEEN_WALL BOOT WALL CLOCK: ns."""
+    assert since(driver, "1 100 9 150 1 1") == "50", "in one boot its clock says it"
+    assert since(driver, "1 150 9 100 99 1") == "0"
+    assert since(driver, "0 900 1000 30 1100 1") == "100", "over a boot the wall clock"
+    assert since(driver, "0 900 1000 30 1010 1") == "30", "no less than this boot is old"
+    assert since(driver, "0 900 1000 30 999 1") == "30"
+    assert since(driver, "0 900 1000 30 5000 0") == "30", "nor more where the clock is not known"
+
+
+def test_the_document_holds_each_reason(driver: Path) -> None:
+    assert list(json.loads(ask(driver, "unobserved"))) == list(GAPS)
+    taken = ask(driver, "taken", json.dumps({"kill": 5, "down": -3, "budget": "x", "other": 7}))
+    assert {gap: ns for gap, ns in json.loads(taken).items() if ns} == {"kill": 5}

@@ -241,7 +241,7 @@ def test_exec_event_tells_what_happened(
         assert (event["ppid"], event["filename"]) == (os.getpid(), str(program))
         assert event["filename_truncated"] == 0
     else:
-        assert set(event) == {"time", "feature", "event", "ktime_ns", "pid", "uid", "comm"}
+        assert set(event) == {"time", "feature", "event", "ktime_ns", "weight", "pid", "uid", "comm"}
 
 
 def test_a_long_filename_is_cut_and_says_so(start: Callable[..., Service], tmp_path: Path) -> None:

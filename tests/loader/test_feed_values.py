@@ -156,3 +156,14 @@ def test_a_loss_that_is_first_tells_no_age(driver: Path, tmp_path: Path) -> None
     assert int(said[0]) >= 700 and said[1:] == ["0 1/0 0/0", "78 12288 5 0"]
     said, _ = perf(driver, tmp_path, "lost:0:5", "lost:2:6", "age", "read:9", "what")
     assert said == ["0", "0 0/0 0/0", "78 12288 11 0"]
+
+
+def test_the_weights_of_records_are_added_up_as_they_are_written(driver: Path, tmp_path: Path) -> None:
+    """Those of records that are told together too; a record of an object that does not weigh has none."""
+    steps = ["put:16:3", "put:16:5", "read:9", "aggregate:1", "put:16:7", "read:9", "tell"]
+    high = 7 << 32  # the driver's weight takes the place of two numbers, of which the second is always 7
+    said, lines, _ = feed(driver, "ring", tmp_path, "weighs", *steps)
+    assert said[-1] == f"2/0 1/0 weigh {3 + 5 + 2 * high} {7 + high}"
+    assert [line["weight"] - high for line in lines] == [3, 5, 7] and lines[2]["aggregated"] == 1
+    said, lines, _ = feed(driver, "ring", tmp_path, *steps)
+    assert said[-1] == "2/0 1/0" and not [line for line in lines if "weight" in line]

@@ -36,18 +36,57 @@ def test_one_event_in_so_many_is_taken_by_chance(driver: Path) -> None:
         assert lines(driver, "sampled", every, 0, 2**32 - 1) == every_one, every
     for every in (2, 3, 10, 2**32 - 1):
         last = -(-(2**32) // every) - 1  # the last number below 2^32 / every
-        assert lines(driver, "sampled", every, 0, last, last + 1, 2**32 - 1) == ["1", "1", "0", "0"], every
+        assert lines(driver, "sampled", every, 0, last, last + 1, 2**32 - 1) == [str(every), str(every), "0", "0"], (
+            every
+        )
 
 
 def test_each_event_is_counted_once_as_what_became_of_it(driver: Path) -> None:
     """Produced, delivered, dropped, sampled out; the driver adds one delivered and two dropped."""
     assert lines(driver, "produce", 2, 2**32 - 1) == ["0 1 1 2 1"]
-    assert lines(driver, "produce", 2, 0) == ["1 1 1 2 0"]
+    assert lines(driver, "produce", 2, 0) == ["2 1 1 2 0"]
 
 
 def test_a_histogram_has_a_slot_for_each_power_and_a_sum(driver: Path) -> None:
-    expected = "0=2 2=2 6=1 63=1 " + str((0 + 1 + 4 + 7 + 100 + 2**63) % 2**64)
-    assert lines(driver, "hist", 0, 1, 4, 7, 100, 2**63) == [expected] * 2
+    """Each as it was measured, and times the weight."""
+    total = 0 + 1 + 4 + 7 + 100 + 2**40
+    for weight in (1, 3, 2**20):
+        counts = " ".join(f"{slot}={n}/{n * weight}" for slot, n in ((0, 2), (2, 2), (6, 1), (40, 1)))
+        expected = f"{counts} {total}/{total * weight}"
+        assert lines(driver, "hist", weight, 0, 1, 4, 7, 100, 2**40) == [expected] * 2
+
+
+OPEN, CLOSED, FROM, UNTIL = range(4)
+
+
+def test_one_instant_says_which_of_two_programs_counts(driver: Path) -> None:
+    """The one from then on, the other until then: at each instant exactly one of them."""
+    times = (99, 100, 101)
+    assert lines(driver, "gate", OPEN, 100, *times)[:3] == ["1", "1", "1"]
+    assert lines(driver, "gate", CLOSED, 100, *times)[:3] == ["0", "0", "0"]
+    assert lines(driver, "gate", FROM, 100, *times)[:3] == ["0", "1", "1"]
+    assert lines(driver, "gate", UNTIL, 100, *times)[:3] == ["1", "0", "0"]
+
+
+def test_both_programs_judge_an_event_by_the_first_ones_reading(driver: Path) -> None:
+    """Read before the instant by the other, after it by this one: it is the other's; and the other way round."""
+    assert lines(driver, "gate", FROM, 100, "99:101", "100:101")[:2] == ["0", "1"]
+    assert lines(driver, "gate", UNTIL, 100, "99:101", "100:101")[:2] == ["1", "0"]
+    # A reading is taken once: the next event has its own.
+    assert lines(driver, "gate", FROM, 100, "99:101", "101")[:2] == ["0", "1"]
+
+
+def test_a_reading_of_another_event_is_not_taken(driver: Path) -> None:
+    """What an earlier handover left, and what is older than the other program of one event can be."""
+    assert lines(driver, "gate", FROM, 100, "99:101:90")[0] == "1"
+    at, fresh = 10**9, 10**6
+    assert lines(driver, "gate", FROM, at, f"{at - 1}:{at + fresh - 2}", f"{at - 1}:{at + fresh - 1}")[:2] == ["0", "1"]
+
+
+def test_what_is_the_other_programs_is_not_counted_at_all(driver: Path) -> None:
+    assert lines(driver, "gate", CLOSED, 100)[-2:] == ["0", "0 0 0 0"]
+    assert lines(driver, "gate", UNTIL, 100, 100)[-2:] == ["0", "0 0 0 0"]
+    assert lines(driver, "gate", UNTIL, 100, 99)[-2:] == ["1", "1 0 0 0"]
 
 
 FORCE, NONE = "2", "1"
@@ -71,7 +110,7 @@ def test_a_record_for_which_there_is_no_room_is_dropped(driver: Path) -> None:
 
 
 def test_a_table_counts_by_key_until_it_is_full(driver: Path) -> None:
-    assert lines(driver, "table", 2, 5, 6, 5, 7, 5) == ["0", "0", "0", "-2", "0", "5=3", "6=1"]
+    assert lines(driver, "table", 2, 5, 6, 5, 7, 5) == ["0", "0", "0", "-2", "0", "5=3/9", "6=1/3"]
 
 
 def test_the_state_of_a_task_is_as_its_kernel_hands_it_over(driver: Path) -> None:
@@ -197,9 +236,28 @@ class Fair:
 Event = tuple[int, int, int, int, int]
 
 
-def passed(driver: Path, quota: int, events: list[Event]) -> tuple[list[int], list[str]]:
+def weighed(driver: Path, quota: int, events: list[Event]) -> tuple[list[tuple[int, int]], list[str]]:
+    """How many of each passed and what they stand for; then the totals."""
     found = lines(driver, "fair", quota, *(":".join(map(str, event)) for event in events))
-    return [int(number) for number in found[: len(events)]], found[len(events) :]
+    rows = [row.split() for row in found[: len(events)]]
+    return [(int(row[0]), int(row[1])) for row in rows], found[len(events) :]
+
+
+def passed(driver: Path, quota: int, events: list[Event]) -> tuple[list[int], list[str]]:
+    found, totals = weighed(driver, quota, events)
+    return [number for number, _weight in found], totals
+
+
+def test_a_record_stands_for_those_of_its_source_that_were_thinned_before(driver: Path) -> None:
+    """What was thinned last waits for the source's next record; nothing is told twice, and none by another source."""
+    flood, quiet = [(window, 1, 11, 5, 300) for window in range(1, 12)], [(12, 2, 21, 6, 10)]
+    found, _totals = weighed(driver, 100, flood + quiet)
+    assert found[0] == (68, 68), "before anything was thinned each stands for itself"
+    told = [sum(weight for _number, weight in found[:n]) for n in range(1, 12)]
+    sent = [300 * n for n in range(1, 12)]
+    assert told == sorted(told) and all(now <= most for now, most in zip(told, sent))
+    assert sent[-1] - told[-1] <= 300, "what is not told yet is of the last window"
+    assert found[-1] == (10, 10), "a quiet source stands for itself only"
 
 
 def scene(number: int) -> list[Event]:

@@ -30,6 +30,7 @@ LOADER_ONLY = {
     "ebpf_fleet_backpressure_active",
     "ebpf_fleet_consumer_lag_seconds",
     "ebpf_fleet_events_aggregated_total",
+    "ebpf_fleet_feature_unobserved_seconds_total",
     "ebpf_fleet_events_thinned_total",
     "ebpf_fleet_events_unshipped_bytes",
     "ebpf_fleet_events_unshipped_deleted_bytes_total",
@@ -153,6 +154,7 @@ def test_series_stay_below_the_bound_that_the_page_gives(service: Service) -> No
     found, status = good(text_of(service)), service.now()
     bounds = {"1": 1, "F": len(status["features"]), "3 F": 3 * len(status["features"])}
     bounds["4"] = 4
+    bounds["8 F"] = 8 * len(status["features"])
     bounds["9 F"] = 9 * len(status["features"])
     bounds["6 F"] = 6 * len(status["features"])
     bounds["5 F"] = 5 * len(status["features"])
@@ -227,8 +229,10 @@ def signals_of(feature: str) -> Iterator[tuple[str, tuple[str, str, int, str]]]:
         alert = each["consumer"]["alert"]
         if each["kind"] == "histogram":
             yield f"ebpf_fleet_{each['name']}", ("histogram", feature, 43, alert)
+            yield f"ebpf_fleet_{each['name']}_weighted", ("histogram", feature, 43, "")
         if each["kind"] == "counters":
             yield f"ebpf_fleet_{each['name']}_total", ("counter", feature, entries[each["map"]], alert)
+            yield f"ebpf_fleet_{each['name']}_weighted_total", ("counter", feature, entries[each["map"]], "")
 
 
 def test_the_page_has_every_signal_of_the_contracts_with_its_bound_and_alert() -> None:
@@ -242,7 +246,7 @@ def test_the_page_has_the_labels_of_the_objects(loader: Path, feature_objects: P
     for name, (kind, said, feature, *_rest) in documented_signals().items():
         if kind != "counter":
             continue
-        signal_doc = next(each for each in contract_of(feature)["signals"] if f"_{each['name']}_total" in name)
+        signal_doc = next(each for each in contract_of(feature)["signals"] if f"_{each['name']}_" in name)
         path = next((feature_objects / feature).glob("full.bpf.o"))
         done = subprocess.run([str(loader), "inspect", str(path)], check=True, capture_output=True, text=True)
         assert tuple(each["name"] for each in json.loads(done.stdout)["structs"][signal_doc["key"]]) == said, name
@@ -256,6 +260,7 @@ def collector_text() -> str:
     counters = {"produced": 3, "delivered": 2, "dropped": 1, "sampled_out": 0, "in_flight": 0}
     feature = {
         "wanted": True, "state": "attached", "profile": "reduced", "sample_every": 2, "counters": counters,
+        "weighted": 4,
         "programs": [{"name": "ef_rql_switch", "run_time_ns": 1_500, "run_cnt": 3}],
         "maps": [
             {"name": "ef_hist", "entries": None, "max_entries": 65, "memory_bytes": 4096},

@@ -112,7 +112,8 @@ ODD_MAP = "a signal's map is of a type or value that it cannot have"
         (COUNTERS, "", a_map("m", PERCPU_ARRAY), "0", ""),
         (COUNTERS, "", a_map("x", ARRAY), "ENOENT", ABSENT),
         (COUNTERS, "", a_map("m", HASH), "EPROTOTYPE", ODD_MAP),
-        (COUNTERS, "", a_map("m", ARRAY, value=16), "EPROTOTYPE", ODD_MAP),
+        (COUNTERS, "", a_map("m", ARRAY, value=16), "0", ""),
+        (COUNTERS, "", a_map("m", ARRAY, value=24), "EPROTOTYPE", ODD_MAP),
         (COUNTERS, "key", a_map("m", HASH), "ENOENT", ABSENT),
     ],
 )  # fmt: skip
@@ -145,12 +146,14 @@ def test_every_entry_is_walked_once_with_the_sum_of_its_cpus(driver: Path, kind:
         assert told[:most] == [f"{at}={at + 1}" for at in range(most)]
         of_hash = kind in (HASH, PERCPU_HASH, LRU) and batches != "0"
         assert told[most:] == ["0", "1", str(most) if of_hash else "-1"], most
+        weighed = lines(driver, "walk", batches, a_map("m", kind, value=16, most=most))[0].split()
+        assert weighed[:most] == [f"{at}={at + 1}/{10 * (at + 1)}" for at in range(most)]
 
 
 @pytest.mark.parametrize(
     ("made", "can"),
     [(a_map("m", LRU_PERCPU), 0), (a_map("m", RING), 0), (a_map("m", HASH, value=4), 0), (a_map("m", HASH, key=256), 1),
-     (a_map("m", HASH, key=257), 0), (a_map("m", PERCPU_HASH, value=16), 0)],
+     (a_map("m", HASH, key=257), 0), (a_map("m", PERCPU_HASH, value=16), 1), (a_map("m", PERCPU_HASH, value=24), 0)],
 )  # fmt: skip
 def test_which_maps_can_be_walked(driver: Path, made: str, can: int) -> None:
     assert ask(driver, "can", made) == str(can)

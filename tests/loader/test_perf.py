@@ -93,7 +93,7 @@ def test_records_arrive_whole_and_in_order(service: Service, caller: Caller) -> 
 def test_a_record_that_is_too_short_is_dropped_counted_and_said_once(
     loader: Path, tmp_path: Path, trust: Trust, caller: Caller
 ) -> None:
-    """Without the last 16 of its 40 bytes; the kernel pads a record to 8."""
+    """Without the last 16 of its 48 bytes; the kernel pads a record to 8."""
     options = (f"-DEF_PERF_EVENTS_PID={caller.pid}", "-DEF_PERF_EVENTS_SHORT=16")
     data = compile_ours("perf_events", "perf", tmp_path / "short.bpf.o", *options)
     made = make_service(loader, tmp_path, trust, {"perf_events": (fixture_contract("perf_events"), {"perf": data})})
@@ -104,7 +104,7 @@ def test_a_record_that_is_too_short_is_dropped_counted_and_said_once(
         counters = at_rest(made, 100)
         assert counters["dropped"] == counters["produced"] // 2 and counters["produced"] == total(counters)
         assert [each["number"] for each in made.events()] == list(range(0, counters["produced"], 2))
-        assert made.journal().count("expected 40; it is dropped") == 1
+        assert made.journal().count("expected 48; it is dropped") == 1
         consumer = made.feature("perf_events")["consumer"]
         assert (consumer["lost"], consumer["unwritten"]) == (0, counters["dropped"])
     finally:

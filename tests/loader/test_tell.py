@@ -18,8 +18,9 @@ pytestmark = pytest.mark.apart
 NEEDED = ("base/*.c", "tell/metrics.c", "tell/labelled.c", "tell/signals.c", "tell/status.c", "bundle/contract.c",
           "bundle/signal.c", "bundle/standing.c", "bundle/bundle.c", "control/orders.c", "control/lease.c",
           "control/policy.c", "control/sink_policy.c", "events/fairness.c", "events/backpressure.c", "feature/state.c",
-          "feature/degrade.c", "feature/budget.c", "feature/series.c", "feature/seen.c", "kernel/kernel.c",
-          "kernel/privilege.c", "kernel/mapread.c", "kernel/format.c", "kernel/labels.c")  # fmt: skip
+          "feature/degrade.c", "feature/budget.c", "feature/series.c", "feature/seen.c", "feature/unobserved.c",
+          "kernel/kernel.c", "kernel/privilege.c", "kernel/mapread.c", "kernel/format.c",
+          "kernel/labels.c")  # fmt: skip
 
 STATES = ("off", "attached", "killed", "disabled", "shed")
 PROFILES = ("full", "reduced", "disabled")
@@ -59,6 +60,18 @@ def by_feature(name: str, label: str, words: tuple[str, ...], hold: dict[str, st
     }  # fmt: skip
 
 
+GAPS = ("attaching", "down", "reboot", "handover", "kill", "hold", "budget", "unable")
+
+
+def unobserved() -> dict[str, str]:
+    """Of the first the driver has 1 to 8 seconds and a half of each."""
+    return {
+        f'feature_unobserved_seconds_total{{feature="{feature}",reason="{gap}"}}':
+        f"{number}.5" if feature == "one" else "0"
+        for feature in FEATURES for number, gap in enumerate(GAPS, 1)
+    }  # fmt: skip
+
+
 def degradations() -> dict[str, str]:
     """The driver counts 1 to 6 for the feature's own budgets and 7 to 12 for the host's."""
     both = [*CODES, *HOST_CODES]
@@ -80,9 +93,10 @@ EXPECTED = {
     'feature_sample_every{feature="one"}': "2",
     'feature_sample_every{feature="two"}': "1",
     'feature_sample_every{feature="three"}': "3",
+    **unobserved(),
     **of_one(events_produced_total=31, events_delivered_total=32, events_dropped_total=33, events_sampled_out_total=34,
-             events_in_flight=35, consumer_lag_bytes=36, events_aggregated_total=44, series_unkept_total=61,
-             consumer_lag_seconds="0.0025", events_thinned_total=100 + 11),
+             events_in_flight=35, consumer_lag_bytes=36, events_aggregated_total=44, events_weighted_total=45,
+             series_unkept_total=61, consumer_lag_seconds="0.0025", events_thinned_total=100 + 11),
     'program_run_seconds_total{feature="one",program="p"}': "0.000000042",
     'program_runs_total{feature="one",program="p"}': "41",
     'map_entries{feature="one",map="m"}': "52",
@@ -119,6 +133,7 @@ EXPECTED = {
     'host_budget_used_ratio{budget="event_rate_per_second"}': "0",
     **degradations(),
     'calls_total{call="read"}': "63",
+    'calls_weighted_total{call="read"}': "630",
 }  # fmt: skip
 
 
@@ -136,14 +151,15 @@ def test_the_page_has_every_number_once_in_its_place_and_nothing_else(driver: Pa
 def test_the_bounds_of_a_histogram_are_powers_of_two_and_inf_has_every_slot(
     driver: Path, word: str, divisor: int
 ) -> None:
-    """Slot i, in which the driver counted i + 1 values, holds 2^i to 2^(i+1) - 1 of the raw unit."""
-    found = {name: value for name, value in samples(driver, *word.split()).items() if is_histogram(name)}
-    buckets = {name.split('"')[1]: int(value) for name, value in found.items() if "_bucket" in name}
-    assert buckets.pop("+Inf") == 64 * 65 // 2 == int(found["wait_seconds_count"])
-    assert {Fraction(bound): count for bound, count in buckets.items()} == {
-        Fraction(2 ** (slot + 1) - 1, divisor): (slot + 1) * (slot + 2) // 2 for slot in range(40)
-    }
-    assert Fraction(found["wait_seconds_sum"]) == Fraction(3 * 10**9 + 1, divisor)
+    """Slot i, in which the driver counted i + 1 values of weight 10, holds 2^i to 2^(i+1) - 1 of the raw unit."""
+    for name, weight in (("wait_seconds", 1), ("wait_seconds_weighted", 10)):
+        found = {key: value for key, value in samples(driver, *word.split()).items() if key.startswith(name + "_")}
+        buckets = {key.split('"')[1]: int(value) for key, value in found.items() if key.startswith(f"{name}_bucket")}
+        assert buckets.pop("+Inf") == weight * 64 * 65 // 2 == int(found[f"{name}_count"])
+        assert {Fraction(bound): count for bound, count in buckets.items()} == {
+            Fraction(2 ** (slot + 1) - 1, divisor): weight * (slot + 1) * (slot + 2) // 2 for slot in range(40)
+        }
+        assert Fraction(found[f"{name}_sum"]) == Fraction(weight * (3 * 10**9 + 1), divisor)
 
 
 def test_what_is_not_known_has_no_sample_and_what_is_wrong_is_1(driver: Path) -> None:

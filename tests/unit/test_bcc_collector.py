@@ -213,6 +213,18 @@ def test_events_are_written_whole_rotated_once_and_counted(tmp_path: Path, monke
     assert {len(line) for path in tmp_path.iterdir() for line in path.read_bytes().splitlines()} <= {99, 6}
 
 
+def test_the_weights_of_what_is_written_are_added_up(tmp_path: Path) -> None:
+    sink, tally = sink_in(tmp_path)
+    sink.add(b"x\n", tally, 3)
+    sink.add(b"y\n", tally, 4)
+    sink.flush()
+    assert (tally.written, tally.weighted) == (2, 7)
+    lost_sink, lost = sink_in(tmp_path / "absent")
+    lost_sink.add(b"x\n", lost, 3)
+    lost_sink.flush()
+    assert (lost.dropped, lost.weighted) == (1, 0)
+
+
 def test_events_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:
     sink, tally = sink_in(tmp_path / "absent")
     sink.add(b"x\n", tally)

@@ -20,8 +20,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfobject import
 from tests.unit.test_contract import COUNTERS, EVENTS, FAIR, GOOD, POLICY, REMOVE, THIRD_PARTY, changed
 
 COUNTER_MAP = {"name": "ef_counters", "type": "percpu_array", "key_size": 4, "value_size": 8, "max_entries": 4}
-CONFIG_MAP = {"name": "ef_config", "type": "array", "key_size": 4, "value_size": 8, "max_entries": 1}
-HIST_MAP = {"name": "ef_hist", "type": "percpu_array", "key_size": 4, "value_size": 8, "max_entries": 65}
+CONFIG_MAP = {"name": "ef_config", "type": "array", "key_size": 4, "value_size": 24, "max_entries": 1}
+HIST_MAP = {"name": "ef_hist", "type": "percpu_array", "key_size": 4, "value_size": 16, "max_entries": 65}
 OBJECT: dict[str, Any] = {
     "programs": [{"name": "ef_rql_switch", "section": "tp_btf/sched_switch", "type": "tracing", "returns_zero": True}],
     "maps": [COUNTER_MAP, CONFIG_MAP, HIST_MAP],
@@ -46,9 +46,10 @@ KEY = [
     {"name": "comm", "offset": 4, "size": 16, "kind": "chars"},
     {"name": "_pad", "offset": 20, "size": 3, "kind": "bytes"},
 ]
-COUNT_MAP = {"name": "ef_count", "type": "percpu_hash", "key_size": 24, "value_size": 8, "max_entries": 512}
+COUNT_MAP = {"name": "ef_count", "type": "percpu_hash", "key_size": 24, "value_size": 16, "max_entries": 512}
 COUNTING = {**OBJECT, "maps": [COUNTER_MAP, CONFIG_MAP, COUNT_MAP], "structs": {"ef_key": KEY}}
-EVENT = {"ef_exec_event": [{"name": "ktime_ns", "offset": 0, "size": 8, "kind": "uint"}]}
+WEIGHT = {"name": "weight", "offset": 8, "size": 8, "kind": "uint"}
+EVENT = {"ef_exec_event": [{"name": "ktime_ns", "offset": 0, "size": 8, "kind": "uint"}, WEIGHT]}
 RING = {"name": "ef_events", "type": "ringbuf", "key_size": 0, "value_size": 0, "max_entries": 65}
 PERF = {"name": "ef_perf_events", "type": "perf_event_array", "key_size": 4, "value_size": 4, "max_entries": 0}
 RECORDING = {**OBJECT, "maps": [COUNTER_MAP, CONFIG_MAP, RING], "structs": EVENT}
@@ -113,7 +114,7 @@ def test_a_contract_that_equals_its_objects_has_no_difference() -> None:
         ("maps.2.type", "hash", ["maps[1].type"]),
         ("maps.2.name", "ef_other", ["'ef_other'", "not declared", "'ef_hist' is not in variant 'full'", "no object"]),
         ("maps.2.value_size", 10000000, ["budget.map_memory_bytes", "on one CPU"]),
-        ("maps.2.value_size", 4, ["signals[0].map", "65 values of 8 bytes"]),
+        ("maps.2.value_size", 4, ["signals[0].map", "65 values of 16 bytes"]),
         ("maps.0.max_entries", 2, ["'ef_counters' of variant 'full' is not a percpu_array of 4 values"]),
         ("maps.1.value_size", 4, ["'ef_config' of variant 'full' is not", 'include "ef.h"']),
         ("maps", [COUNTER_MAP, HIST_MAP], ["variant 'full' holds no 'ef_config'"]),
@@ -130,7 +131,7 @@ def test_a_difference_is_named(path: str, value: Any, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("maps.2.value_size", 16, ["signals[0].map", "values of 16 bytes", "one u64"]),
+        ("maps.2.value_size", 24, ["signals[0].map", "values of 24 bytes", "a struct ef_sum, or one u64"]),
         ("maps.2.key_size", 40, ["signals[0].key", "has 23 bytes", "40"]),
         ("structs", {}, ["signals[0].key", "struct 'ef_key' is not in the BTF"]),
         ("structs.ef_key.0.kind", "bytes", ["field 'family'", "neither a number nor text", "begin its name with '_'"]),
@@ -154,7 +155,7 @@ def test_an_event_must_be_in_the_btf_and_begin_with_its_time() -> None:
 
 
 def test_what_backpressure_needs_is_in_the_object() -> None:
-    members = [*EVENT["ef_exec_event"], {"name": "comm", "offset": 8, "size": 16, "kind": "chars"}]
+    members = [*EVENT["ef_exec_event"], {"name": "comm", "offset": 16, "size": 16, "kind": "chars"}]
     good = {**RECORDING, "structs": {"ef_exec_event": members}}
     perf = {**PERF_OBJECT, "structs": good["structs"]}
     alone = changed(RECORDS, "bcc", REMOVE)
@@ -163,7 +164,7 @@ def test_what_backpressure_needs_is_in_the_object() -> None:
     said = compared(changed(told, "signals.0.aggregate_by", ["com"]), full=good, perf=perf)
     assert "signals[0].aggregate_by: struct 'ef_exec_event' of variant 'full' has no field 'com'" in said
     assert "did you mean 'comm'?" in said
-    long = changed(good, "structs.ef_exec_event.1.size", 257)
+    long = changed(good, "structs.ef_exec_event.2.size", 257)
     said = compared(told, full=long, perf=perf)
     assert "signals[0].aggregate_by: is 257 bytes in variant 'full'" in said
     sampled = changed(changed(OTHERS, "bcc", REMOVE), "signals.0.backpressure", "sample")
@@ -171,8 +172,8 @@ def test_what_backpressure_needs_is_in_the_object() -> None:
     assert "signals[0].backpressure: is 'sample', but variant 'full' holds no ef_config" in said
 
 
-FAIR_MAP = {"name": "ef_fair", "type": "lru_hash", "key_size": 16, "value_size": 104, "max_entries": 64}
-FAIR_ALL_MAP = {"name": "ef_fair_all", "type": "array", "key_size": 4, "value_size": 104, "max_entries": 1}
+FAIR_MAP = {"name": "ef_fair", "type": "lru_hash", "key_size": 16, "value_size": 120, "max_entries": 64}
+FAIR_ALL_MAP = {"name": "ef_fair_all", "type": "array", "key_size": 4, "value_size": 120, "max_entries": 1}
 
 
 def test_contract_and_object_agree_on_fairness() -> None:
@@ -185,7 +186,7 @@ def test_contract_and_object_agree_on_fairness() -> None:
     assert "signals[0].fairness: is missing, but variant 'full' is fair to its sources" in said
     small = changed(full, "maps.3.value_size", 8)
     said = compared(contract, full=small, perf=perf)
-    assert "signals[0].fairness: 'ef_fair' of variant 'full' is not a lru_hash of 64 values of 104 bytes" in said
+    assert "signals[0].fairness: 'ef_fair' of variant 'full' is not a lru_hash of 64 values of 120 bytes" in said
     said = compared(contract, full=full, perf=PERF_OBJECT)
     assert "signals[0].fairness: variant 'perf' holds no 'ef_fair'" in said and "define EF_FAIR" in said
 
@@ -244,7 +245,7 @@ def test_a_variant_without_an_object_is_named() -> None:
 
 def test_the_least_memory_of_a_map() -> None:
     assert least_bytes(RING) == 65
-    assert least_bytes({**COUNT_MAP, "type": "hash", "max_entries": 10}) == (48 + 24 + 8) * 10
+    assert least_bytes({**COUNT_MAP, "type": "hash", "max_entries": 10}) == (48 + 24 + 16) * 10
     assert least_bytes({**COUNTER_MAP, "value_size": 9}) == 4 * 16
     assert least_bytes(PERF) == 0
 
@@ -362,3 +363,27 @@ def test_the_longest_record_is_the_loaders() -> None:
     header = (Path(__file__).resolve().parents[2] / "bpf/loader/kernel/format.h").read_text()
     assert f"#define EF_RECORD_BYTES {contract_objects.MAX_RECORD_BYTES} " in header
     assert f"#define EF_RING_HEADER_BYTES {contract_objects.RING_HEADER_BYTES} " in header
+
+
+@pytest.mark.parametrize(
+    "members", [[], [{**WEIGHT, "size": 4}], [{**WEIGHT, "offset": 16}], [{**WEIGHT, "name": "weights"}]]
+)
+def test_every_record_carries_its_weight(members: list[dict[str, Any]]) -> None:
+    odd = {"ef_exec_event": [*EVENT["ef_exec_event"][:1], *members]}
+    said = compared(RECORDS, full={**RECORDING, "structs": odd}, perf={**PERF_OBJECT, "structs": odd})
+    assert "signals[0].event: struct 'ef_exec_event' of variant 'full' does not go on with a 64-bit weight" in said
+
+
+def test_what_is_told_together_is_not_told_apart_by_weight() -> None:
+    alone = changed(RECORDS, "bcc", REMOVE)
+    told = changed(changed(alone, "signals.0.backpressure", "aggregate"), "signals.0.aggregate_by", ["weight"])
+    said = compared(told, full=RECORDING, perf=PERF_OBJECT)
+    assert "signals[0].aggregate_by: names 'weight'" in said
+
+
+@pytest.mark.parametrize(("at", "sizes"), [(1, (8, 24)), (2, (8, 16))])
+def test_a_map_may_have_the_values_that_objects_had_before(at: int, sizes: tuple[int, ...]) -> None:
+    """Settings without a gate, a histogram without weights: the loader reads both."""
+    for size in range(4, 33, 4):
+        said = compared(HISTOGRAM, full=changed(OBJECT, f"maps.{at}.value_size", size))
+        assert (said == "") == (size in sizes), (size, said)

@@ -249,6 +249,16 @@ def the_status(page: Page) -> None:
         assert event == {key: feature[key] for key in event}
 
 
+def unobserved(page: Page) -> None:
+    document = the_json(page)
+    assert keys(document) - set(document["features"]) <= written_by("run/seen.c") | set(status_schema.GAPS)
+    assert document["schema"] in source_text("run/seen.c")
+    for entry in document["features"].values():
+        assert set(entry["ns"]) == set(status_schema.GAPS) and all(ns >= 0 for ns in entry["ns"].values())
+    table = page.partition("## Reasons")[2].partition("## Example")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.M)) == status_schema.GAPS
+
+
 def the_collector(page: Page) -> None:
     status = the_json(PAGES["status"])
     assert status_schema.status_fault({**status, "collector": the_json(page)}) is None
@@ -435,6 +445,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "requirements": requirements,
     "rollout-lock": the_lock,
     "status": the_status,
+    "unobserved": unobserved,
 }
 NEEDS_A_FOLDER = {"cursor", "events"}
 
@@ -490,6 +501,7 @@ FAULTS = {
     "requirements": ("attach:lsm:bprm", "attach:lsms:bprm"),
     "rollout-lock": ('"pid": 4711', '"pid": "4711"'),
     "status": ('"state": "running"', '"state": "fine"'),
+    "unobserved": ('"down"', '"gone"'),
 }
 
 

@@ -1,56 +1,132 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `make test` takes of a table of cases."""
+"""From a number of samples for a whole fleet to the sampling of each host."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import math
+import random
+from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.filter.sampling import sampling_hosts
+from ansible_collections.ebpf.fleet.plugins.filter.sampling import sampling_plan as told_plan
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.sampling import (
+    HOUR_NS,
+    SamplingError,
+    produced_per_hour,
+    sampling_plan,
+)
 
-from tests.support.sampling import evenly
+SECOND = 10**9
+LIFE = {"boot_id": "b", "pid": 7, "started_boottime_ns": 5}
 
-ROOT = Path(__file__).resolve().parents[2]
+
+def edge(boottime_ns: int, produced: Any, state: str = "attached", **changes: Any) -> dict[str, Any]:
+    feature = {"wanted": True, "state": state, "counters": {"produced": produced}}
+    other = {"wanted": True, "state": "attached", "counters": {"produced": 0}}
+    features = {"exec_events": feature, "runqlat": other, "off": {**other, "wanted": False}}
+    return {"status": {**LIFE, "boottime_ns": boottime_ns, "features": features, **changes}, "status_error": None}
+
+
+def observed(per_hour: int, seconds: int = 36) -> dict[str, Any]:
+    """With so many events an hour."""
+    return {"start": edge(100 * SECOND, 50), "end": edge((100 + seconds) * SECOND, 50 + per_hour * seconds // 3600)}
+
+
+def host(per_hour: int, features: Any = None) -> dict[str, Any]:
+    return {"observation": observed(per_hour), "features": features}
+
+
+def test_events_of_a_window_are_those_of_an_hour_rounded_up() -> None:
+    assert produced_per_hour(observed(7200), "exec_events") == (7200, "")
+    one = {"start": edge(0, 0), "end": edge(HOUR_NS + 1, 1)}
+    assert produced_per_hour(one, "exec_events") == (1, "")
+    assert produced_per_hour({"start": edge(0, 9), "end": edge(1, 9)}, "exec_events") == (0, ""), "measured, and none"
 
 
 @pytest.mark.parametrize(
-    ("count", "most", "taken"),
+    ("start", "end", "why"),
     [
-        (0, 3, []),
-        (1, 3, [0]),
-        (3, 3, [0, 1, 2]),
-        (4, 1, [0]),
-        (4, 2, [0, 3]),
-        (10, 4, [0, 3, 6, 9]),
-        (5, 4, [0, 1, 3, 4]),
+        (None, None, "no loader answered"),
+        ({"status": None}, {"status": None, "status_error": "f: g: bad"}, "f: g: bad"),
+        (edge(0, 1), edge(9, 5, pid=8), "restarted meanwhile"),
+        (edge(0, 1), edge(9, 5, boot_id="c"), "restarted meanwhile"),
+        (edge(0, 1), edge(9, 5, started_boottime_ns=6), "restarted meanwhile"),
+        (edge(0, 1, "killed"), edge(9, 5), "exec_events was killed there"),
+        (edge(0, 1), edge(9, 5, "shed"), "exec_events was shed there"),
+        (edge(0, None), edge(9, None), "not counted"),
+        (edge(0, 5), edge(9, 4), "not counted"),
+        (edge(0, True), edge(9, 4), "not counted"),
+        (edge(0, 1), edge(0, 1), "one status only"),
+        (edge(None, 1), edge(9, 1), "one status only"),
     ],
 )
-def test_the_first_the_last_and_even_steps(count: int, most: int, taken: list[int]) -> None:
-    assert evenly(range(count), most) == taken
-
-
-def test_none_is_no_sample() -> None:
-    with pytest.raises(ValueError, match="one at least"):
-        evenly([1, 2], 0)
-
-
-@pytest.mark.parametrize(("quick", "ran"), [("1", 3), ("0", 10)])
-def test_only_the_quick_run_leaves_cases_out(tmp_path: Path, quick: str, ran: int) -> None:
-    """A run of its own, with the project's own conftest."""
-    (tmp_path / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  sample\n  slow\n")
-    (tmp_path / "test_cases.py").write_text(
-        "import pytest\nslow = pytest.param(9, marks=pytest.mark.slow)\n"
-        "@pytest.mark.sample(2)\n@pytest.mark.parametrize('n', [*range(8), slow])\ndef test_n(n): pass\n"
-        "def test_alone(): pass\n"
+def test_what_was_not_measured_is_said_why_and_is_never_zero(start: Any, end: Any, why: str) -> None:
+    rate, said = produced_per_hour({"start": start, "end": end}, "exec_events")
+    assert rate is None and why in said
+    assert (
+        produced_per_hour(None, "exec_events") == produced_per_hour([], "exec_events") == (None, "no loader answered")
     )
-    environment = {**os.environ, "EBPF_FLEET_QUICK": quick, "PYTHONPATH": str(ROOT)}
-    chosen = ["-m", "not slow"] if quick == "1" else []
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, str(tmp_path)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert f"{ran} passed" in done.stdout, done.stdout
-    assert ("7 deselected" in done.stdout) == (quick == "1"), done.stdout
+    assert produced_per_hour(observed(7200), "no_such")[1] == "no_such was not known there"
+
+
+@pytest.mark.parametrize(
+    ("rates", "target", "every"),
+    [([40000], 40000, 1), ([40001], 40000, 2), ([39999], 40000, 1), ([0], 1, 1), ([3600, 7200], 100, 108),
+     ([3600] * 1000, 40000, 90), ([10800], 1, 10800)],
+)  # fmt: skip
+def test_the_samples_of_all_hosts_are_the_target_at_most(rates: list[int], target: int, every: int) -> None:
+    hosts = {f"h{at:04}": {"observation": observed(rate, 3600), "features": None} for at, rate in enumerate(rates)}
+    found = sampling_plan(hosts, "exec_events", target)
+    assert found["sample_every"] == every and found["produced_per_hour"] == sum(rates)
+    assert found["samples_per_hour"] <= target and {one["sample_every"] for one in found["hosts"].values()} == {every}
+    assert found["standard_error"] == math.isqrt((every - 1) * sum(rates))
+
+
+def test_the_standard_error_is_that_of_drawn_samples() -> None:
+    found, rng = sampling_plan({"a": {"observation": observed(20000, 3600)}}, "exec_events", 2000), random.Random(7)
+    every, total = found["sample_every"], found["produced_per_hour"]
+    sums = [every * sum(rng.random() < 1 / every for _ in range(total)) for _ in range(200)]
+    spread = math.sqrt(sum((one - total) ** 2 for one in sums) / len(sums))
+    assert every == 10 and 0.8 < spread / found["standard_error"] < 1.2
+
+
+def test_a_host_that_was_not_measured_is_named_and_gets_no_sampling() -> None:
+    silent = {"observation": None, "features": None}
+    found = sampling_plan({"b": silent, "a": host(720000), "c": silent}, "exec_events", 7200)
+    assert found["unmeasured"] == {"b": "no loader answered", "c": "no loader answered"}
+    assert set(found["hosts"]) == set(found["host_vars"]) == {"a"} and found["sample_every"] == 100
+    assert "b (no loader answered), c (no loader answered)" in found["sentences"][-1]
+    with pytest.raises(SamplingError, match="no host was measured: b"):
+        sampling_plan({"b": silent}, "exec_events", 7200)
+    many = {f"h{at:03}": silent for at in range(50)}
+    assert "and 30 more" in sampling_plan({**many, "a": host(7200)}, "exec_events", 7200)["sentences"][-1]
+
+
+def test_the_other_features_of_a_host_stay_as_they_are() -> None:
+    """Once the variable is given, what it does not name does not run: so it names all that runs."""
+    given = {"runqlat": {"enabled": False}, "exec_events": {"enabled": True, "sample_every": 3}}
+    found = sampling_plan({"a": host(720000), "b": host(720000, given)}, "exec_events", 14400)["host_vars"]
+    assert found["a"] == {"ebpf_fleet_features": {"exec_events": {"sample_every": 100}, "runqlat": {}}}
+    assert found["b"] == {"ebpf_fleet_features": {"runqlat": {"enabled": False},
+                                                  "exec_events": {"enabled": True, "sample_every": 100}}}  # fmt: skip
+    assert given["exec_events"]["sample_every"] == 3, "what was given is not changed"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "feature", "target", "said"),
+    [({}, "f", 1, "name at least one host"), ([], "f", 1, "name at least one host"),
+     ({"a": {}}, "", 1, "name the feature"), ({"a": {}}, None, 1, "name the feature"),
+     *(({"a": {}}, "f", target, "give 1 or more") for target in (0, True, None, 1.5, "7"))],
+)  # fmt: skip
+def test_what_is_no_target_is_refused(hosts: Any, feature: Any, target: Any, said: str) -> None:
+    with pytest.raises(SamplingError, match=said):
+        sampling_plan(hosts, feature, target)
+    assert said in told_plan(hosts, feature, target, told=True)["fault"]
+
+
+def test_what_the_plan_needs_is_taken_out_of_the_hosts() -> None:
+    variables = [{"ebpf_fleet_observed": {"observation": {"a": 1}}, "ebpf_fleet_features": {"x": {}}}, {},
+                 {"ebpf_fleet_observed": {"unreachable": True}}]  # fmt: skip
+    nothing = {"observation": None, "features": None}
+    assert sampling_hosts(variables) == [{"observation": {"a": 1}, "features": {"x": {}}}, nothing, nothing]

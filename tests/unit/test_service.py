@@ -106,7 +106,8 @@ def test_a_process_whose_name_has_a_bracket_is_read_right(tmp_path: Path) -> Non
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$CALLS"
 case $1 in
-show) printf 'ActiveState=%s\\nLoadState=%s\\n' "${ACTIVE:-inactive}" "${LOADED:-loaded}" ;;
+show) printf 'ActiveState=%s\\nLoadState=%s\\n' "${ACTIVE:-inactive}" "${LOADED:-loaded}"
+  printf 'CanReload=%s\\nReloadResult=%s\\n' "${RELOADS:-no}" "${RELOAD_RESULT:-success}" ;;
 "$FAILS") echo "it says why" >&2; exit 4 ;;
 esac
 """
@@ -252,3 +253,66 @@ def test_a_loader_that_does_not_confirm_in_time_is_an_error(tmp_path: Path, syst
     with pytest.raises(FleetError) as found:
         service.await_confirmation(layout, UNIT, DIGEST, since, 60)
     assert found.value.code == "EF_SIG_BAD"
+
+
+# ---- a handover ----
+
+RELOADS = {"ACTIVE": "active", "RELOADS": "yes"}
+
+
+def hands_over(layout: Layout, wait: int = 1) -> str | None:
+    return service._hand_over(layout, UNIT, DIGEST, wait)
+
+
+def test_a_loader_that_reports_the_release_took_over(tmp_path: Path, systemd: Systemd) -> None:
+    layout = Layout(tmp_path / "host")
+    systemd.says(**RELOADS)
+    write(layout, "loader", state="running", reason="fine")
+    running = service.boottime_ns()
+    (tmp_path / "bin/systemctl").write_text(
+        SYSTEMCTL
+        + f"""
+case $1 in reload) {sys.executable} - <<'END'
+import json, pathlib
+path = pathlib.Path({str(status_of(layout, "loader"))!r})
+status = json.loads(path.read_text())
+path.write_text(json.dumps(dict(status, started_boottime_ns={running + 10**9})))
+END
+esac
+"""
+    )
+    assert service.hand_over_or_restart(layout, UNIT, DIGEST, 5) == (True, "")
+    assert "stop" not in systemd.asked and f"reload --no-block -- {UNIT}" in systemd.calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("answers", "wait", "said"),
+    [({}, 1, "was inactive"), ({"ACTIVE": "active"}, 1, "has no ExecReload=; prepare the host again"),
+     (RELOADS, 0, "was not to be waited for"), (RELOADS, 1, "did not take over within 1 s"),
+     ({**RELOADS, "RELOAD_RESULT": "exit-code"}, 5, "did not take over (exit-code)"),
+     ({**RELOADS, "FAILS": "reload"}, 1, "systemctl reload")],
+)  # fmt: skip
+def test_without_a_handover_it_is_said_why(
+    tmp_path: Path, systemd: Systemd, answers: dict[str, str], wait: int, said: str
+) -> None:
+    layout = Layout(tmp_path / "host")
+    systemd.says(**answers)
+    write(layout, "loader", state="running", reason="fine")
+    assert said in str(hands_over(layout, wait))
+
+
+def test_where_no_loader_runs_it_is_started(tmp_path: Path, systemd: Systemd) -> None:
+    layout = Layout(tmp_path / "host")
+    systemd.says(ACTIVE="inactive", RELOADS="yes")
+    status_of(layout, "loader")
+    assert service.hand_over_or_restart(layout, UNIT, DIGEST, 0) == (False, "it was not to be waited for")
+    assert systemd.asked == ["stop", "show", "reset-failed", "start"]
+    assert hands_over(layout) == "no loader ran"
+
+
+def test_a_next_loader_that_refuses_what_is_desired_is_not_confirmed(tmp_path: Path, systemd: Systemd) -> None:
+    layout = Layout(tmp_path / "host")
+    write(layout, "loader", started_boottime_ns=service.boottime_ns() + 10**9, desired_error="no")
+    systemd.says(**RELOADS)
+    found = service._await_handover(layout, UNIT, DIGEST, service.boottime_ns(), 5)
+    assert found == "the loader says: no"

@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         [({}, {}), ("", {}), ('{"source": "file", "path": "/a"}', {"source": "file", "path": "/a"})],
         ["/a", 3, None, [], "[1]"]),
     "ebpf_fleet_max_batch": ([*NUMBER[0], (None, None), ("", None)], [True, "two", 0, "0", -1, "2.5"]),
-    **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after"), SECONDS),
+    **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after", "ebpf_fleet_sampling_window"), SECONDS),
     **dict.fromkeys(("ebpf_fleet_kill_timeout", "ebpf_fleet_return_timeout", "ebpf_fleet_connect_timeout"), SECONDS),
     **dict.fromkeys(("ebpf_fleet_bake", "ebpf_fleet_rollout_lease_seconds", "ebpf_fleet_activation_timeout"),
                     WHOLE_SECONDS),
@@ -79,6 +79,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "ebpf_fleet_abort_wait": ([*NUMBER[0], (0, 0), ("86400", 86400)], [*WHOLE_SECONDS[1], 86401]),
     "ebpf_fleet_hooks": ([([], []), ("", []), ('[{"url": "http://h"}]', [{"url": "http://h"}])],
                          [3, {"url": "http://h"}, "a", True]),
+    "ebpf_fleet_sampling_per_hour": (NUMBER[0], [*WHOLE_SECONDS[1], 0, "0"]),
     "ebpf_fleet_logins": (NUMBER[0], [*WHOLE_SECONDS[1], 4097]),
     **dict.fromkeys(("ebpf_fleet_bcc_fallback", "ebpf_fleet_bcc_install_packages", "ebpf_fleet_allow_downgrade",
                      "ebpf_fleet_trust_overrule", "ebpf_fleet_rollback_all"),
@@ -99,10 +100,11 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     **dict.fromkeys(
         ("ebpf_fleet_bundle", "ebpf_fleet_last_census", "ebpf_fleet_application_file", "ebpf_fleet_report_dir",
          "ebpf_fleet_textfile_directory", "ebpf_fleet_quarantine_file",
-         "ebpf_fleet_textfile_directory", "ebpf_fleet_ledger", "ebpf_fleet_resume", "ebpf_fleet_rollout_id",
+         "ebpf_fleet_ledger", "ebpf_fleet_resume", "ebpf_fleet_rollout_id",
          "ebpf_fleet_lift_quarantine",
          "ebpf_fleet_deploy_digest", "ebpf_fleet_kex_algorithms", "ebpf_fleet_report", "ebpf_fleet_release_version",
-         "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output"), PLAIN),
+         "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output",
+         "ebpf_fleet_sampling_feature", "ebpf_fleet_sampling_output"), PLAIN),
 }  # fmt: skip
 
 

@@ -35,6 +35,11 @@ def test_states() -> None:
     assert states == status_schema.STATES == metrics.STATES == said("feature/state.h", "ef_state_name")
 
 
+def test_why_a_feature_sees_nothing() -> None:
+    """The first name is that of no reason, which no document has."""
+    assert table("feature/unobserved.c", "names[EF_N_GAPS]")[1:] == status_schema.GAPS
+
+
 def test_profiles() -> None:
     assert table("tell/labelled.c", "profiles[]") == profiles.PROFILES == metrics.PROFILES
     assert table("bundle/contract.c", "profiles[]") == profiles.OF_VARIANTS

@@ -90,11 +90,12 @@ def with_rule(text: str, name: str) -> str:
 
 
 def with_row(text: str, name: str) -> str:
-    """metrics.md with the row of the feature's signal, among the others by name."""
+    """metrics.md with the rows of the feature's signal, as measured and weighted, among the others by name."""
     rows = list(ROW.finditer(text))
     if not rows:
         raise FeatureError(f"{METRICS} has no table of signals, into which the feature's row would go")
     row = f"| `ebpf_fleet_{name}_total` | counter | calls | `uid` | `{name}` | {ENTRIES} | `{alert_of(name)}` |"
+    row += f"\n| `ebpf_fleet_{name}_weighted_total` | counter | calls | `uid` | `{name}` | {ENTRIES} | |"
     later = [match.start() for match in rows if match[0] > row]
     at = later[0] if later else rows[-1].end() + 1
     return text[:at] + row + "\n" + text[at:]

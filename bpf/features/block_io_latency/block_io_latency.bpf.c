@@ -17,18 +17,19 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, EF_BIO_REQUESTS);
 	__type(key, __u64); /* address of the request */
-	__type(value, __u64);
+	__type(value, struct ef_begun);
 } ef_bio_start SEC(".maps");
 
 static __always_inline int on_issue(__u64 request) {
-	__u64 now = bpf_ktime_get_ns();
-	__u64 *start = bpf_map_lookup_elem(&ef_bio_start, &request);
+	struct ef_begun now = {.ktime_ns = bpf_ktime_get_ns()};
+	struct ef_begun *start = bpf_map_lookup_elem(&ef_bio_start, &request);
 
 	if (start) {
-		*start = now;
+		start->ktime_ns = now.ktime_ns;
 		return 0;
 	}
-	if (!ef_produce())
+	now.weight = ef_produce();
+	if (!now.weight)
 		return 0;
 	if (bpf_map_update_elem(&ef_bio_start, &request, &now, BPF_NOEXIST))
 		ef_count(EF_DROPPED);
@@ -36,8 +37,7 @@ static __always_inline int on_issue(__u64 request) {
 }
 
 static __always_inline int on_complete(__u64 request) {
-	__u64 *start = bpf_map_lookup_elem(&ef_bio_start, &request);
-	__u64 began;
+	struct ef_begun *start = bpf_map_lookup_elem(&ef_bio_start, &request), began;
 
 	if (!start)
 		return 0;
@@ -45,7 +45,7 @@ static __always_inline int on_complete(__u64 request) {
 	/* Whoever deletes it accounts for it. */
 	if (bpf_map_delete_elem(&ef_bio_start, &request))
 		return 0;
-	ef_hist_add(bpf_ktime_get_ns() - began);
+	ef_hist_add(bpf_ktime_get_ns() - began.ktime_ns, began.weight);
 	ef_count(EF_DELIVERED);
 	return 0;
 }

@@ -16,6 +16,7 @@ struct ef_config {
 
 struct ef_exec_event {
 	u64 ktime_ns;
+	u64 weight; /* of how many events it is the one that was taken */
 	u32 pid;
 	u32 uid;
 	char comm[16];
@@ -33,13 +34,16 @@ static inline void ef_count(int which) {
 		__sync_fetch_and_add(value, 1);
 }
 
-static inline bool ef_sampled(void) {
+/* For one event in sample_every its weight, which is sample_every; 0 for the others. */
+static inline u64 ef_draw(void) {
 	int zero = 0;
 	struct ef_config *config = ef_config.lookup(&zero);
 
 	if (!config || config->sample_every <= 1)
-		return true;
-	return ((u64)bpf_get_prandom_u32() * config->sample_every) >> 32 == 0;
+		return 1;
+	if (((u64)bpf_get_prandom_u32() * config->sample_every) >> 32)
+		return 0;
+	return config->sample_every;
 }
 
 static inline void fill(struct ef_exec_event *event, struct task_struct *task) {
@@ -53,10 +57,10 @@ static inline void fill(struct ef_exec_event *event, struct task_struct *task) {
 }
 
 int ef_exec(struct bpf_raw_tracepoint_args *ctx) {
-	struct ef_exec_event event = {};
+	struct ef_exec_event event = {.weight = ef_draw()};
 
 	ef_count(EF_PRODUCED);
-	if (!ef_sampled()) {
+	if (!event.weight) {
 		ef_count(EF_SAMPLED_OUT);
 		return 0;
 	}

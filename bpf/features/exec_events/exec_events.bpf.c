@@ -20,6 +20,7 @@
 
 struct ef_exec_event {
 	__u64 ktime_ns;
+	__u64 weight;
 	__u32 pid;
 	__u32 ppid;
 	__u32 uid;
@@ -51,6 +52,7 @@ static __always_inline void fill_variant(struct ef_exec_event *event, struct tas
 
 struct ef_exec_event {
 	__u64 ktime_ns;
+	__u64 weight;
 	__u32 pid;
 	__u32 uid;
 	char comm[16];
@@ -62,8 +64,9 @@ struct ef_exec_event {
 #endif
 
 static __always_inline void fill(struct ef_exec_event *event, struct task_struct *task,
-				 struct linux_binprm *bprm) {
+				 struct linux_binprm *bprm, __u64 weight) {
 	event->ktime_ns = bpf_ktime_get_ns();
+	event->weight = weight;
 	event->pid = EF_READ(task, tgid);
 	event->uid = EF_READ(task, cred, uid.val);
 	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), &task->comm);
@@ -72,21 +75,23 @@ static __always_inline void fill(struct ef_exec_event *event, struct task_struct
 
 #ifdef EF_VARIANT_PERF
 
-static __always_inline void report(void *ctx, struct task_struct *task, struct linux_binprm *bprm) {
+static __always_inline void report(void *ctx, struct task_struct *task, struct linux_binprm *bprm,
+				   __u64 weight) {
 	struct ef_exec_event event = {};
 
-	fill(&event, task, bprm);
+	fill(&event, task, bprm, weight);
 	ef_output(ctx, &event, sizeof(event));
 }
 
 #else
 
-static __always_inline void report(void *ctx, struct task_struct *task, struct linux_binprm *bprm) {
+static __always_inline void report(void *ctx, struct task_struct *task, struct linux_binprm *bprm,
+				   __u64 weight) {
 	struct ef_exec_event *event = ef_reserve(sizeof(*event));
 
 	if (!event)
 		return;
-	fill(event, task, bprm);
+	fill(event, task, bprm, weight);
 	ef_submit(event);
 }
 
@@ -98,9 +103,11 @@ SEC("tp_btf/sched_process_exec")
 SEC("raw_tp/sched_process_exec")
 #endif
 int ef_exec(__u64 *ctx) {
+	__u64 weight = ef_produce_fairly((void *)ctx[0]);
+
 	EF_KEEP_TYPE(struct ef_exec_event);
-	if (ef_produce_fairly((void *)ctx[0]))
-		report(ctx, (void *)ctx[0], (void *)ctx[2]);
+	if (weight)
+		report(ctx, (void *)ctx[0], (void *)ctx[2], weight);
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 
 struct ef_epl_event {
 	__u64 ktime_ns;
+	__u64 weight;
 	__u32 pid;
 	__u32 uid;
 	char comm[16];	   /* who executes */
@@ -21,12 +22,13 @@ struct ef_epl_event {
 	char filename[64]; /* as it was given to execve() */
 };
 
-static __always_inline void report(struct linux_binprm *bprm, struct file *file) {
+static __always_inline void report(struct linux_binprm *bprm, struct file *file, __u64 weight) {
 	struct ef_epl_event *event = ef_reserve(sizeof(*event));
 
 	if (!event)
 		return;
 	event->ktime_ns = bpf_ktime_get_ns();
+	event->weight = weight;
 	event->pid = bpf_get_current_pid_tgid() >> 32;
 	event->uid = (__u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
@@ -40,12 +42,14 @@ static __always_inline void report(struct linux_binprm *bprm, struct file *file)
 
 static __always_inline void on_exec(struct linux_binprm *bprm) {
 	struct file *file = EF_READ(bprm, file);
+	__u64 weight;
 
 	EF_KEEP_TYPE(struct ef_epl_event);
 	if (EF_READ(file, f_inode, i_nlink))
 		return;
-	if (ef_produce_fairly((void *)bpf_get_current_task()))
-		report(bprm, file);
+	weight = ef_produce_fairly((void *)bpf_get_current_task());
+	if (weight)
+		report(bprm, file, weight);
 }
 
 #if defined(EF_VARIANT_FULL)

@@ -30,10 +30,11 @@ SEC("kprobe/vfs_unlink")
 #endif
 int ef_unl(void *ctx) {
 	struct ef_unl_key key = {.uid = (__u32)bpf_get_current_uid_gid()};
+	__u64 weight = ef_produce();
 
 	EF_KEEP_TYPE(struct ef_unl_key);
-	if (ef_produce())
-		ef_count_added(ef_unl_count_add(&key));
+	if (weight)
+		ef_count_added(ef_unl_count_add(&key, weight));
 	return 0;
 }
 

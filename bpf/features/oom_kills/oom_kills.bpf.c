@@ -18,6 +18,7 @@
 
 struct ef_oom_event {
 	__u64 ktime_ns;
+	__u64 weight;
 	__u64 cgroup_id; /* of the control group whose limit was met; 0: none, the host's memory */
 	__u64 total_pages; /* what the victim had to share: the limit, or all memory and swap */
 	__s64 points;	   /* the kernel's badness score of the victim, in pages */
@@ -45,6 +46,7 @@ static __always_inline void fill(struct ef_oom_event *event, struct oom_control 
 
 struct ef_oom_event {
 	__u64 ktime_ns;
+	__u64 weight;
 	__u32 pid;
 	__u32 trigger_pid;
 	char comm[16]; /* empty before 6.9, where the kernel hands over the pid only */
@@ -65,15 +67,17 @@ static __always_inline void fill(struct ef_oom_event *event, const __u64 *args) 
 #endif
 
 static __always_inline int on_kill(void *what) {
+	__u64 weight = ef_produce_fairly((void *)bpf_get_current_task());
 	struct ef_oom_event *event;
 
 	EF_KEEP_TYPE(struct ef_oom_event);
-	if (!ef_produce_fairly((void *)bpf_get_current_task()))
+	if (!weight)
 		return 0;
 	event = ef_reserve(sizeof(*event));
 	if (!event)
 		return 0;
 	event->ktime_ns = bpf_ktime_get_ns();
+	event->weight = weight;
 	event->trigger_pid = bpf_get_current_pid_tgid() >> 32;
 	fill(event, what);
 	ef_submit(event);

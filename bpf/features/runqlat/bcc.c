@@ -18,8 +18,19 @@ struct ef_config {
 
 BPF_PERCPU_ARRAY(ef_counters, u64, EF_COUNTERS);
 BPF_ARRAY(ef_config, struct ef_config, 1);
-BPF_PERCPU_ARRAY(ef_hist, u64, EF_HIST_SUM + 1);
-BPF_HASH(ef_rql_start, u32, u64, 16384);
+/* A sum as it was measured, and the same with each value times its weight. */
+struct ef_sum {
+	u64 raw;
+	u64 weighted;
+};
+
+struct ef_begun {
+	u64 ktime_ns;
+	u64 weight;
+};
+
+BPF_PERCPU_ARRAY(ef_hist, struct ef_sum, EF_HIST_SUM + 1);
+BPF_HASH(ef_rql_start, u32, struct ef_begun, 16384);
 
 /* The scheduler's hooks run with interrupts off: a plain add is exact. */
 static inline void ef_count(int which) {
@@ -29,13 +40,16 @@ static inline void ef_count(int which) {
 		*value += 1;
 }
 
-static inline bool ef_sampled(void) {
+/* For one event in sample_every its weight, which is sample_every; 0 for the others. */
+static inline u64 ef_draw(void) {
 	int zero = 0;
 	struct ef_config *config = ef_config.lookup(&zero);
 
 	if (!config || config->sample_every <= 1)
-		return true;
-	return ((u64)bpf_get_prandom_u32() * config->sample_every) >> 32 == 0;
+		return 1;
+	if (((u64)bpf_get_prandom_u32() * config->sample_every) >> 32)
+		return 0;
+	return config->sample_every;
 }
 
 /* floor(log2(v)), 0 for v = 0. */
@@ -45,23 +59,27 @@ static inline int ef_log2(u64 v) {
 	return log > 0 ? log - 1 : 0;
 }
 
-static inline void ef_hist_add(u64 v) {
+static inline void ef_hist_add(u64 v, u64 weight) {
 	int slot = ef_log2(v), sum = EF_HIST_SUM;
-	u64 *count = ef_hist.lookup(&slot);
-	u64 *total = ef_hist.lookup(&sum);
+	struct ef_sum *count = ef_hist.lookup(&slot);
+	struct ef_sum *total = ef_hist.lookup(&sum);
 
-	if (count)
-		*count += 1;
-	if (total)
-		*total += v;
+	if (count) {
+		count->raw += 1;
+		count->weighted += weight;
+	}
+	if (total) {
+		total->raw += v;
+		total->weighted += v * weight;
+	}
 }
 
 /*
  * restart: the task held the CPU until now, so a wait that was noted earlier
  * starts now. It is not deleted meanwhile: only a switch to the task does that.
  */
-static inline void begin_wait(u32 pid, bool restart) {
-	u64 now = bpf_ktime_get_ns(), *start;
+static inline void begin_wait(u32 pid, bool restart, u64 weight) {
+	struct ef_begun now = {.ktime_ns = bpf_ktime_get_ns(), .weight = weight}, *start;
 	int err = ef_rql_start.insert(&pid, &now);
 
 	if (err == -EF_EEXIST) {
@@ -76,10 +94,13 @@ static inline void begin_wait(u32 pid, bool restart) {
 }
 
 static inline void sample_wait(u32 pid, bool restart) {
+	u64 weight;
+
 	if (!pid)
 		return; /* idle never waits */
-	if (ef_sampled()) {
-		begin_wait(pid, restart);
+	weight = ef_draw();
+	if (weight) {
+		begin_wait(pid, restart, weight);
 		return;
 	}
 	ef_count(EF_PRODUCED);
@@ -87,7 +108,7 @@ static inline void sample_wait(u32 pid, bool restart) {
 }
 
 static inline void end_wait(u32 pid) {
-	u64 *start = ef_rql_start.lookup(&pid), began;
+	struct ef_begun *start = ef_rql_start.lookup(&pid), began;
 
 	if (!start)
 		return;
@@ -95,7 +116,7 @@ static inline void end_wait(u32 pid) {
 	/* Whoever deletes it accounts for it. */
 	if (ef_rql_start.delete(&pid))
 		return;
-	ef_hist_add(bpf_ktime_get_ns() - began);
+	ef_hist_add(bpf_ktime_get_ns() - began.ktime_ns, began.weight);
 	ef_count(EF_DELIVERED);
 }
 

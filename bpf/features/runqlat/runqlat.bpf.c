@@ -22,12 +22,12 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, EF_RQL_WAITS);
 	__type(key, pid_t);
-	__type(value, __u64);
+	__type(value, struct ef_begun);
 } ef_rql_start SEC(".maps");
 
 /* The hooks run with interrupts off: they hold the run queue's lock. */
-static __always_inline void begin_wait(pid_t pid, __u64 when_exists) {
-	__u64 now = bpf_ktime_get_ns();
+static __always_inline void begin_wait(pid_t pid, __u64 when_exists, __u64 weight) {
+	struct ef_begun now = {.ktime_ns = bpf_ktime_get_ns(), .weight = weight};
 	long err;
 
 	err = bpf_map_update_elem(&ef_rql_start, &pid, &now, BPF_NOEXIST);
@@ -43,10 +43,14 @@ static __always_inline void begin_wait(pid_t pid, __u64 when_exists) {
 }
 
 static __always_inline void sample_wait(pid_t pid, __u64 when_exists) {
-	if (!pid)
+	const struct ef_config *config = ef_get_config();
+	__u64 weight;
+
+	if (!pid || !ef_is_open(config))
 		return; /* idle never waits */
-	if (ef_sampled()) {
-		begin_wait(pid, when_exists);
+	weight = ef_draw(config);
+	if (weight) {
+		begin_wait(pid, when_exists, weight);
 		return;
 	}
 	ef_count_irqoff(EF_PRODUCED);
@@ -54,8 +58,7 @@ static __always_inline void sample_wait(pid_t pid, __u64 when_exists) {
 }
 
 static __always_inline void end_wait(pid_t pid) {
-	__u64 *start = bpf_map_lookup_elem(&ef_rql_start, &pid);
-	__u64 began;
+	struct ef_begun *start = bpf_map_lookup_elem(&ef_rql_start, &pid), began;
 
 	if (!start)
 		return;
@@ -63,7 +66,7 @@ static __always_inline void end_wait(pid_t pid) {
 	/* Whoever deletes it accounts for it. */
 	if (bpf_map_delete_elem(&ef_rql_start, &pid))
 		return;
-	ef_hist_add_irqoff(bpf_ktime_get_ns() - began);
+	ef_hist_add_irqoff(bpf_ktime_get_ns() - began.ktime_ns, began.weight);
 	ef_count_irqoff(EF_DELIVERED);
 }
 

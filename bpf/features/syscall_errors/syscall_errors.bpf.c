@@ -25,13 +25,15 @@ EF_COUNTER_TABLE(ef_sce_count, struct ef_sce_key, EF_SCE_KEYS)
 static __always_inline int on_error(const struct pt_regs___syscall *regs, __u16 error) {
 	struct ef_sce_key key = {.error = error};
 	int number = ef_syscall_number(regs);
+	__u64 weight;
 
 	EF_KEEP_TYPE(struct ef_sce_key);
-	if (number < 0 || !ef_produce())
+	weight = number < 0 ? 0 : ef_produce();
+	if (!weight)
 		return 0;
 	key.syscall = number;
 	key.compat = ef_syscall_compat();
-	ef_count_added(ef_sce_count_add(&key));
+	ef_count_added(ef_sce_count_add(&key, weight));
 	return 0;
 }
 

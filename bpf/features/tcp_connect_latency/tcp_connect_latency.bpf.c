@@ -30,14 +30,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, EF_TCL_ATTEMPTS);
 	__type(key, __u64); /* address of the socket */
-	__type(value, __u64);
+	__type(value, struct ef_begun);
 } ef_tcl_start SEC(".maps");
 
 /* The socket is locked: no one else begins or ends an attempt of it meanwhile. */
 static __always_inline void begin_attempt(__u64 socket) {
-	__u64 now = bpf_ktime_get_ns();
+	struct ef_begun now = {.ktime_ns = bpf_ktime_get_ns(), .weight = ef_produce()};
 
-	if (!ef_produce())
+	if (!now.weight)
 		return;
 	/* Left by a socket whose end was missed: it has no outcome. */
 	if (!bpf_map_delete_elem(&ef_tcl_start, &socket))
@@ -46,18 +46,18 @@ static __always_inline void begin_attempt(__u64 socket) {
 		ef_count(EF_DROPPED);
 }
 
-static __always_inline void count_failure(struct sock *sk) {
+static __always_inline void count_failure(struct sock *sk, __u64 weight) {
 	struct ef_tcl_key key = {
 	    .family = EF_READ(sk, __sk_common.skc_family),
 	    .error = EF_READ(sk, sk_err),
 	};
 
-	ef_count_added(ef_tcl_failed_add(&key));
+	ef_count_added(ef_tcl_failed_add(&key, weight));
 }
 
 static __always_inline void end_attempt(struct sock *sk, int state) {
-	__u64 socket = (__u64)sk, now = bpf_ktime_get_ns(), began;
-	__u64 *start = bpf_map_lookup_elem(&ef_tcl_start, &socket);
+	__u64 socket = (__u64)sk, now = bpf_ktime_get_ns();
+	struct ef_begun *start = bpf_map_lookup_elem(&ef_tcl_start, &socket), began;
 
 	if (!start)
 		return;
@@ -65,10 +65,10 @@ static __always_inline void end_attempt(struct sock *sk, int state) {
 	if (bpf_map_delete_elem(&ef_tcl_start, &socket))
 		return;
 	if (state != EF_TCP_ESTABLISHED) {
-		count_failure(sk);
+		count_failure(sk, began.weight);
 		return;
 	}
-	ef_hist_add(now - began);
+	ef_hist_add(now - began.ktime_ns, began.weight);
 	ef_count(EF_DELIVERED);
 }
 

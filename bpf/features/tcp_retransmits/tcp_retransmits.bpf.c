@@ -20,14 +20,15 @@ struct ef_rtx_key {
 EF_COUNTER_TABLE(ef_rtx_count, struct ef_rtx_key, EF_RTX_KEYS)
 
 static __always_inline int on_retransmit(struct sock *sk) {
+	__u64 weight = ef_produce();
 	struct ef_rtx_key key = {};
 
 	EF_KEEP_TYPE(struct ef_rtx_key);
-	if (!ef_produce())
+	if (!weight)
 		return 0;
 	key.family = EF_READ(sk, __sk_common.skc_family);
 	key.state = EF_READ(sk, __sk_common.skc_state);
-	ef_count_added(ef_rtx_count_add(&key));
+	ef_count_added(ef_rtx_count_add(&key, weight));
 	return 0;
 }
 

@@ -53,14 +53,14 @@ static void grow(struct ef_dict *dict) {
 		*slot_of(dict, dict->items[i].key, dict->items[i].size) = (uint32_t)i + 1;
 }
 
-uint64_t *ef_dict_find(const struct ef_dict *dict, const void *key, size_t size) {
+struct ef_sum *ef_dict_find(const struct ef_dict *dict, const void *key, size_t size) {
 	const uint32_t *slot = dict->n ? slot_of(dict, key, size) : NULL;
 
 	return slot && *slot ? &dict->items[*slot - 1].value : NULL;
 }
 
-uint64_t *ef_dict_need(struct ef_dict *dict, const void *key, size_t size) {
-	uint64_t *found = ef_dict_find(dict, key, size);
+struct ef_sum *ef_dict_need(struct ef_dict *dict, const void *key, size_t size) {
+	struct ef_sum *found = ef_dict_find(dict, key, size);
 	struct ef_dict_item *item;
 
 	if (found)
@@ -74,6 +74,6 @@ uint64_t *ef_dict_need(struct ef_dict *dict, const void *key, size_t size) {
 	item->key = ef_must(malloc(size ? size : 1));
 	memcpy(item->key, key, size);
 	item->size = size;
-	item->value = 0;
+	item->value = (struct ef_sum){0};
 	return &item->value;
 }

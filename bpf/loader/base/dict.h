@@ -7,14 +7,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/sum.h"
+
 struct ef_dict_item {
 	uint8_t *key; /* owned */
 	size_t size;  /* of the key, bytes */
-	uint64_t value;
+	struct ef_sum value;
 };
 
 /*
- * Numbers by key, in the sequence in which they came, at most max of them. Keys
+ * Sums by key, in the sequence in which they came, at most max of them. Keys
  * come from the kernel's maps, where any user's process may have put them:
  * hence a hash with a secret.
  */
@@ -33,10 +35,10 @@ void ef_dict_init(struct ef_dict *dict, size_t max);
 /* Empty it and free its memory. */
 void ef_dict_clear(struct ef_dict *dict);
 
-/* The number at a key; NULL: there is none. Valid until the next ef_dict_need(). */
-uint64_t *ef_dict_find(const struct ef_dict *dict, const void *key, size_t size);
+/* The sum at a key; NULL: there is none. Valid until the next ef_dict_need(). */
+struct ef_sum *ef_dict_find(const struct ef_dict *dict, const void *key, size_t size);
 
 /* The same, put there as 0 when there is none. NULL: the dict is full. */
-uint64_t *ef_dict_need(struct ef_dict *dict, const void *key, size_t size);
+struct ef_sum *ef_dict_need(struct ef_dict *dict, const void *key, size_t size);
 
 #endif

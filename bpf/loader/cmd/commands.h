@@ -10,7 +10,7 @@
 #define EF_USAGE_CHECK "DIR [--attach] [--trust FILE] [--revoked FILE]"
 #define EF_USAGE_RUN                                                                               \
 	"--bundle DIR [--etc DIR] [--run DIR] [--state DIR] [--log DIR] [--interval SECONDS]"      \
-	" [--trust FILE] [--revoked FILE]"
+	" [--trust FILE] [--revoked FILE] [--handover]"
 #define EF_USAGE_STATUS "[--state DIR]"
 #define EF_USAGE_LEFT "[--also FILE]"
 

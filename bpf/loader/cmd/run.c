@@ -48,15 +48,11 @@ static const char **place_of(struct ef_options *options, int option) {
 
 static int parse_options(int argc, char **argv, struct ef_options *options) {
 	static const struct option known[] = {
-	    {"bundle", required_argument, NULL, 'b'},
-	    {"etc", required_argument, NULL, 'e'},
-	    {"run", required_argument, NULL, 'r'},
-	    {"state", required_argument, NULL, 's'},
-	    {"log", required_argument, NULL, 'l'},
-	    {"trust", required_argument, NULL, 't'},
-	    {"revoked", required_argument, NULL, 'v'},
-	    {"interval", required_argument, NULL, 'i'},
-	    {0},
+	    {"bundle", required_argument, NULL, 'b'},  {"etc", required_argument, NULL, 'e'},
+	    {"run", required_argument, NULL, 'r'},     {"state", required_argument, NULL, 's'},
+	    {"log", required_argument, NULL, 'l'},     {"trust", required_argument, NULL, 't'},
+	    {"revoked", required_argument, NULL, 'v'}, {"interval", required_argument, NULL, 'i'},
+	    {"handover", no_argument, NULL, 'h'},      {0},
 	};
 	int option;
 
@@ -65,6 +61,8 @@ static int parse_options(int argc, char **argv, struct ef_options *options) {
 
 		if (place)
 			*place = optarg;
+		else if (option == 'h')
+			options->handover = true;
 		else if (option != 'i' || parse_interval(optarg, &options->interval))
 			return -1;
 	}

@@ -14,10 +14,10 @@ struct ef_aggregate {
 	struct ef_format key;		/* of a group, its fields packed */
 	const struct ef_field **fields; /* owned list of the record's own: where they come from */
 	uint8_t *keys;			/* EF_AGGREGATE_GROUPS of key.size bytes */
-	uint64_t counts[EF_AGGREGATE_GROUPS];
+	struct ef_sum counts[EF_AGGREGATE_GROUPS];
 	uint16_t slots[SLOTS]; /* index of a group, or NO_GROUP */
 	size_t n;
-	uint64_t others; /* that found no group */
+	struct ef_sum others; /* that found no group */
 };
 
 static const struct ef_field *find(const struct ef_format *format, const char *name) {
@@ -44,7 +44,7 @@ static int choose_fields(struct ef_aggregate *aggregate, const struct ef_format 
 static void forget(struct ef_aggregate *aggregate) {
 	memset(aggregate->slots, 0xff, sizeof(aggregate->slots));
 	aggregate->n = 0;
-	aggregate->others = 0;
+	aggregate->others = (struct ef_sum){0};
 }
 
 struct ef_aggregate *ef_aggregate_new(const struct ef_format *format, const json_t *by) {
@@ -110,7 +110,8 @@ static uint16_t *slot_of(struct ef_aggregate *aggregate, const uint8_t *key) {
 	return &aggregate->slots[at];
 }
 
-void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record) {
+void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record, uint64_t weight) {
+	const struct ef_sum one = {1, weight};
 	uint8_t key[EF_AGGREGATE_KEY_BYTES];
 	uint16_t *slot;
 
@@ -118,20 +119,20 @@ void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record) {
 	slot = slot_of(aggregate, key);
 	if (*slot == NO_GROUP) {
 		if (aggregate->n == EF_AGGREGATE_GROUPS) {
-			aggregate->others++;
+			ef_sum_add(&aggregate->others, &one);
 			return;
 		}
 		*slot = (uint16_t)aggregate->n++;
 		memcpy(key_of(aggregate, *slot), key, aggregate->key.size);
-		aggregate->counts[*slot] = 0;
+		aggregate->counts[*slot] = (struct ef_sum){0};
 	}
-	aggregate->counts[*slot]++;
+	ef_sum_add(&aggregate->counts[*slot], &one);
 }
 
 void ef_aggregate_tell(struct ef_aggregate *aggregate, ef_aggregate_fn tell, void *ctx) {
 	for (size_t i = 0; i < aggregate->n; i++)
-		tell(ctx, &aggregate->key, key_of(aggregate, i), aggregate->counts[i]);
-	if (aggregate->others)
-		tell(ctx, NULL, NULL, aggregate->others);
+		tell(ctx, &aggregate->key, key_of(aggregate, i), &aggregate->counts[i]);
+	if (aggregate->others.raw)
+		tell(ctx, NULL, NULL, &aggregate->others);
 	forget(aggregate);
 }

@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdint.h>
 
+#include "base/sum.h"
 #include "kernel/format.h"
 
 #define EF_AGGREGATE_GROUPS 256	   /* more than these are told together */
@@ -21,12 +22,12 @@ struct ef_aggregate;
 struct ef_aggregate *ef_aggregate_new(const struct ef_format *format, const json_t *by);
 void ef_aggregate_free(struct ef_aggregate *aggregate);
 
-/* Count one record. */
-void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record);
+/* Count one record of that weight. */
+void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record, uint64_t weight);
 
 /* A group's count; key and its format, NULL for what found no group. */
 typedef void (*ef_aggregate_fn)(void *ctx, const struct ef_format *format, const void *key,
-				uint64_t count);
+				const struct ef_sum *count);
 
 /* Tell each group once, and begin again. */
 void ef_aggregate_tell(struct ef_aggregate *aggregate, ef_aggregate_fn tell, void *ctx);

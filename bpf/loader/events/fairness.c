@@ -28,11 +28,12 @@ struct node {
 	uint64_t asked, asked_at;
 	uint64_t first, first_at;
 	uint64_t children, children_at;
+	uint64_t owed, told;
 	uint32_t children_before, share, reserve, thinning;
 };
 
 /* The build holds the objects against the same sizes (contract_objects.py). */
-_Static_assert(sizeof(struct key) == 16 && sizeof(struct node) == 104, "as in ef_fair.h");
+_Static_assert(sizeof(struct key) == 16 && sizeof(struct node) == 120, "as in ef_fair.h");
 
 uint32_t ef_fairness_quota(int64_t rate_per_second) {
 	__int128 quota = ((__int128)rate_per_second << WINDOW_SHIFT) / 1000000000;

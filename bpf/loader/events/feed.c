@@ -26,7 +26,8 @@
 struct ef_feed {
 	struct ef_feed_source source;
 	struct ef_format format;
-	bool timed; /* records begin with ktime_ns */
+	bool timed;		       /* records begin with ktime_ns */
+	const struct ef_field *weight; /* NULL: records carry none */
 	struct ef_sink *sink;
 	struct ef_tally *tally;
 	struct ring_buffer *ring;
@@ -85,13 +86,14 @@ static int64_t time_of(const struct ef_feed *feed, const void *record) {
 
 static void take_record(struct ef_feed *feed, const void *record) {
 	struct ef_text text = {.at = feed->line, .size = sizeof(feed->line)};
+	const struct ef_load load = {1, feed->weight ? ef_field_uint(feed->weight, record) : 0};
 
 	if (ef_sink_only_counts(feed->sink)) {
-		feed->tally->written++;
+		ef_tally_written(feed->tally, &load);
 		return;
 	}
 	if (feed->aggregating) {
-		ef_aggregate_add(feed->groups, record);
+		ef_aggregate_add(feed->groups, record, load.weight);
 		return;
 	}
 	add_time(feed, &text, time_of(feed, record));
@@ -100,7 +102,7 @@ static void take_record(struct ef_feed *feed, const void *record) {
 	ef_text_add_bytes(&text, "}\n", 2);
 	if (text.used < text.size)
 		ef_sink_add(feed->sink, feed->source.feature, feed->line, text.used, feed->tally,
-			    1);
+			    &load);
 	else
 		feed->tally->dropped++;
 }
@@ -183,6 +185,7 @@ static int read_format(struct ef_feed *feed) {
 	if (feed->format.size > EF_RECORD_BYTES)
 		return -E2BIG;
 	feed->timed = !ef_format_check_event(&feed->format);
+	feed->weight = feed->source.third_party ? NULL : ef_format_weight(&feed->format);
 	return feed->timed || feed->source.third_party ? 0 : -EINVAL;
 }
 
@@ -236,21 +239,27 @@ void ef_feed_free(struct ef_feed *feed) {
 	free(feed);
 }
 
-static void tell_group(void *ctx, const struct ef_format *format, const void *key, uint64_t count) {
+static void tell_group(void *ctx, const struct ef_format *format, const void *key,
+		       const struct ef_sum *count) {
 	struct ef_feed *feed = ctx;
 	struct ef_text text = {.at = feed->line, .size = sizeof(feed->line)};
+	const struct ef_load load = {count->raw, count->weighted};
 
 	add_time(feed, &text, ef_clock_ns(CLOCK_REALTIME));
 	ef_text_add_bytes(&text, feed->names, feed->names_length);
 	ef_text_add(&text, "\"aggregated\": ");
-	ef_text_add_uint(&text, count);
+	ef_text_add_uint(&text, count->raw);
+	if (feed->weight) {
+		ef_text_add(&text, ", \"weight\": ");
+		ef_text_add_uint(&text, count->weighted);
+	}
 	if (key) {
 		ef_text_add_bytes(&text, ", ", 2);
 		ef_text_add_fields(&text, format, key);
 	}
 	ef_text_add_bytes(&text, "}\n", 2);
 	ef_sink_add(feed->sink, feed->source.feature, feed->line, text.used,
-		    feed->source.aggregated, count);
+		    feed->source.aggregated, &load);
 }
 
 void ef_feed_tell(struct ef_feed *feed) {
@@ -262,6 +271,10 @@ void ef_feed_aggregate(struct ef_feed *feed, bool on) {
 	if (feed->aggregating && !on)
 		ef_feed_tell(feed);
 	feed->aggregating = on && feed->groups;
+}
+
+bool ef_feed_weighs(const struct ef_feed *feed) {
+	return feed->weight != NULL;
 }
 
 int ef_feed_fd(const struct ef_feed *feed) {

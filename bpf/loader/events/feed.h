@@ -46,6 +46,9 @@ int ef_feed_fd(const struct ef_feed *feed);
  */
 bool ef_feed_read(struct ef_feed *feed, unsigned limit);
 
+/* Do its records carry their weight? */
+bool ef_feed_weighs(const struct ef_feed *feed);
+
 /*
  * From here on records are counted by their aggregate_by fields and told once
  * for all, or again one by one; what was counted is told then.

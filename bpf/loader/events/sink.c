@@ -6,9 +6,9 @@
 #define JOURNAL "/run/systemd/journal/socket"
 
 static void count_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		      struct ef_tally *tally, uint64_t records) {
+		      struct ef_tally *tally, const struct ef_load *load) {
 	(void)sink, (void)feature, (void)line, (void)length;
-	tally->written += records;
+	ef_tally_written(tally, load);
 }
 
 static void count_flush(struct ef_sink *sink, bool all) {
@@ -59,8 +59,8 @@ bool ef_sink_only_counts(const struct ef_sink *sink) {
 }
 
 void ef_sink_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		 struct ef_tally *tally, uint64_t records) {
-	sink->ops->add(sink, feature, line, length, tally, records);
+		 struct ef_tally *tally, const struct ef_load *load) {
+	sink->ops->add(sink, feature, line, length, tally, load);
 }
 
 void ef_sink_flush(struct ef_sink *sink) {

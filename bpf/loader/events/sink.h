@@ -11,8 +11,20 @@
 /* What became of one feature's records. */
 struct ef_tally {
 	uint64_t written;
+	uint64_t weighted; /* the weights of those that were written */
 	uint64_t dropped;
 };
+
+/* What a line tells of. */
+struct ef_load {
+	uint64_t records;
+	uint64_t weight; /* of all of them together */
+};
+
+static inline void ef_tally_written(struct ef_tally *tally, const struct ef_load *load) {
+	tally->written += load->records;
+	tally->weighted += load->weight;
+}
 
 struct ef_sink;
 
@@ -27,7 +39,7 @@ struct ef_sink_state {
 /* What a kind of sink does; a sink begins with a struct ef_sink. */
 struct ef_sink_ops {
 	void (*add)(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		    struct ef_tally *tally, uint64_t records);
+		    struct ef_tally *tally, const struct ef_load *load);
 	void (*flush)(struct ef_sink *sink, bool all);
 	void (*free)(struct ef_sink *sink);
 	void (*tell)(const struct ef_sink *sink, struct ef_sink_state *state); /* NULL: nothing */
@@ -55,12 +67,12 @@ void ef_sink_tell(const struct ef_sink *sink, struct ef_sink_state *state);
 bool ef_sink_only_counts(const struct ef_sink *sink);
 
 /*
- * Take one line (with its line feed) of a feature, which tells of so many
+ * Take one line (with its line feed) of a feature, which tells of that many
  * records. What becomes of them is counted in *tally, which must live until
  * ef_sink_settle().
  */
 void ef_sink_add(struct ef_sink *sink, const char *feature, const char *line, size_t length,
-		 struct ef_tally *tally, uint64_t records);
+		 struct ef_tally *tally, const struct ef_load *load);
 
 /*
  * Hand on what was taken. A record goes whole or not at all. What a file does

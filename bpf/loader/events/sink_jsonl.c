@@ -24,7 +24,7 @@
 struct record {
 	size_t end; /* offset in the buffer behind its last byte */
 	struct ef_tally *tally;
-	uint64_t records; /* that the line tells of */
+	struct ef_load load; /* what the line tells of */
 };
 
 struct file_sink {
@@ -244,9 +244,9 @@ static void report(struct file_sink *sink, int err) {
 static void settle(struct file_sink *sink, size_t written) {
 	for (size_t i = 0; i < sink->n_records; i++) {
 		if (sink->records[i].end <= written)
-			sink->records[i].tally->written += sink->records[i].records;
+			ef_tally_written(sink->records[i].tally, &sink->records[i].load);
 		else
-			sink->records[i].tally->dropped += sink->records[i].records;
+			sink->records[i].tally->dropped += sink->records[i].load.records;
 	}
 	sink->used = 0;
 	sink->n_records = 0;
@@ -269,20 +269,20 @@ static void file_flush(struct ef_sink *base, bool all) {
 }
 
 static void file_add(struct ef_sink *base, const char *feature, const char *line, size_t length,
-		     struct ef_tally *tally, uint64_t records) {
+		     struct ef_tally *tally, const struct ef_load *load) {
 	struct file_sink *sink = (struct file_sink *)base;
 
 	(void)feature; /* the line names it */
 	if (sink->used + length > BUFFER_BYTES || sink->n_records == MAX_RECORDS)
 		file_flush(base, false);
 	if (length > BUFFER_BYTES) {
-		tally->dropped += records;
+		tally->dropped += load->records;
 		return;
 	}
 	memcpy(sink->buffer + sink->used, line, length);
 	sink->used += length;
 	sink->records[sink->n_records].end = sink->used;
-	sink->records[sink->n_records].records = records;
+	sink->records[sink->n_records].load = *load;
 	sink->records[sink->n_records++].tally = tally;
 }
 

@@ -25,7 +25,7 @@
 struct record {
 	size_t end; /* offset in the buffer behind its last byte */
 	struct ef_tally *tally;
-	uint64_t records; /* that the line tells of */
+	struct ef_load load; /* what the line tells of */
 };
 
 struct socket_sink {
@@ -85,9 +85,9 @@ static size_t start_of(const struct socket_sink *sink, size_t index) {
 
 static void count(const struct record *record, bool written) {
 	if (written)
-		record->tally->written += record->records;
+		ef_tally_written(record->tally, &record->load);
 	else
-		record->tally->dropped += record->records;
+		record->tally->dropped += record->load.records;
 }
 
 /* One call for up to BATCH records; returns how many were taken, or -errno. */
@@ -183,7 +183,7 @@ static size_t frame(const struct socket_sink *sink, const char *feature, char *h
 }
 
 static void socket_add(struct ef_sink *base, const char *feature, const char *line, size_t length,
-		       struct ef_tally *tally, uint64_t records) {
+		       struct ef_tally *tally, const struct ef_load *load) {
 	struct socket_sink *sink = (struct socket_sink *)base;
 	char head[160];
 	size_t n = frame(sink, feature, head, sizeof(head));
@@ -192,14 +192,14 @@ static void socket_add(struct ef_sink *base, const char *feature, const char *li
 	if (!has_room(sink, n + body))
 		socket_flush(base, false);
 	if (!has_room(sink, n + body)) {
-		tally->dropped += records;
+		tally->dropped += load->records;
 		return;
 	}
 	memcpy(sink->buffer + sink->used, head, n);
 	memcpy(sink->buffer + sink->used + n, line, body);
 	sink->used += n + body;
 	sink->records[sink->n].end = sink->used;
-	sink->records[sink->n].records = records;
+	sink->records[sink->n].load = *load;
 	sink->records[sink->n++].tally = tally;
 }
 

@@ -47,16 +47,16 @@ uint64_t ef_counters_in_flight(const struct ef_counters *counters) {
 	return counters->produced > done ? counters->produced - done : 0;
 }
 
-static void add_slot(void *ctx, const void *key, uint64_t value) {
-	uint64_t *hist = ctx;
+static void add_slot(void *ctx, const void *key, const struct ef_sum *value) {
+	struct ef_sum *hist = ctx;
 	uint32_t slot;
 
 	memcpy(&slot, key, sizeof(slot));
 	if (slot <= EF_HIST_SUM)
-		hist[slot] += value;
+		ef_sum_add(&hist[slot], value);
 }
 
-int ef_hist_add(const struct bpf_map *map, uint64_t *hist) {
+int ef_hist_add(const struct bpf_map *map, struct ef_sum *hist) {
 	return ef_mapread(map, add_slot, hist);
 }
 

@@ -5,6 +5,8 @@
 #include <bpf/libbpf.h>
 #include <stdint.h>
 
+#include "base/sum.h"
+
 #define EF_HIST_SLOTS 64
 #define EF_HIST_SUM 64 /* index of the sum of all values */
 
@@ -30,7 +32,7 @@ uint64_t ef_counters_in_flight(const struct ef_counters *counters);
  * Add a histogram's map (see ef_mapread_can()), summed over the CPUs, to
  * hist[EF_HIST_SLOTS + 1]. 0 or -errno.
  */
-int ef_hist_add(const struct bpf_map *map, uint64_t *hist);
+int ef_hist_add(const struct bpf_map *map, struct ef_sum *hist);
 
 /* Bytes that the kernel charges for a map or program, from its fdinfo; -1: not known. */
 int64_t ef_fd_memory(int fd);

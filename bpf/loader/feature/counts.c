@@ -22,6 +22,15 @@ void ef_live_read_fairness(struct ef_live *live) {
 				 ef_live_map_fd(live, EF_FAIRNESS_ALL));
 }
 
+/* Do all signals of what is attached weigh? */
+static bool weighs(const struct ef_live *live) {
+	const struct bpf_map *hist = hist_map(live);
+
+	return (!live->attached.feed || ef_feed_weighs(live->attached.feed)) &&
+	       (!hist || ef_mapread_weighs(hist)) &&
+	       (!live->counted.series.map || ef_mapread_weighs(live->counted.series.map));
+}
+
 void ef_live_keep_counters(struct ef_live *live) {
 	struct ef_counters total;
 	const struct bpf_map *hist = hist_map(live);
@@ -32,6 +41,9 @@ void ef_live_keep_counters(struct ef_live *live) {
 	live->counted.past = total;
 	live->counted.past_lost = ef_live_lost(live);
 	live->counted.past_aggregated = ef_live_aggregated(live);
+	live->counted.past_weighted +=
+	    live->attached.tally.weighted + live->attached.aggregated.weighted;
+	live->counted.unweighed |= !weighs(live);
 	if (ef_live_is_fair(live))
 		ef_live_read_fairness(live);
 	ef_fairness_forget(&live->counted.fairness);
@@ -98,9 +110,22 @@ bool ef_live_knows_dropped(const struct ef_live *live) {
 	return live->contract.counted || live->counted.lost_known;
 }
 
-int ef_live_hist(const struct ef_live *live, uint64_t *hist) {
+int ef_live_hist(const struct ef_live *live, struct ef_sum *hist) {
 	const struct bpf_map *map = hist_map(live);
 
 	memcpy(hist, live->counted.past_hist, sizeof(live->counted.past_hist));
 	return map ? ef_hist_add(map, hist) : 0;
+}
+
+bool ef_live_weighted(const struct ef_live *live, uint64_t *weighted) {
+	struct ef_sum hist[EF_HIST_SLOTS + 1];
+
+	*weighted = live->counted.past_weighted + live->attached.tally.weighted +
+		    live->attached.aggregated.weighted + ef_series_weighted(&live->counted.series);
+	if (live->contract.third_party || live->counted.unweighed ||
+	    (live->attached.object && !weighs(live)) || ef_live_hist(live, hist))
+		return false;
+	for (size_t i = 0; i < EF_HIST_SLOTS; i++)
+		*weighted += hist[i].weighted;
+	return true;
 }

@@ -18,14 +18,24 @@
 #include "feature/degrade.h"
 #include "feature/series.h"
 #include "feature/state.h"
+#include "feature/unobserved.h"
 #include "kernel/kernel.h"
+
+/* As in bpf/include/ef_gate.h. */
+enum ef_gate { EF_GATE_OPEN, EF_GATE_CLOSED, EF_GATE_FROM, EF_GATE_UNTIL };
 
 /* What was asked of it, by desired.json and the host's limits in force. */
 struct ef_live_asked {
 	bool wanted;
 	uint32_t sample_every;
-	uint32_t quota; /* events that may pass in a window; 0: all. See fairness.h */
-	int64_t rate;	/* that the quota was made of, a second; -1: none */
+	uint32_t quota;	     /* events that may pass in a window; 0: all. See fairness.h */
+	int64_t rate;	     /* that the quota was made of, a second; -1: none */
+	enum ef_gate gate;   /* of a handover; see ef_live_set_gate() */
+	int64_t gate_ns;     /* CLOCK_MONOTONIC */
+	int moment_fd;	     /* the map ef_moment of the loader before; 0: its own */
+	int64_t gap_ns;	     /* in which neither loader counted */
+	bool unshared;	     /* it counts only once the loader before has let go */
+	bool after_handover; /* it is attached only then */
 	struct ef_amounts limits;
 };
 
@@ -47,6 +57,7 @@ struct ef_live_attached {
 	struct bpf_object *object;
 	struct bpf_link **links; /* only through links.c: the guard cuts them too */
 	size_t n_links;
+	int64_t cut_ns;		    /* CLOCK_BOOTTIME, when they were cut last; 0: never */
 	bool without_full;	    /* attached while a budget forbade the full variants */
 	bool ran;		    /* a program was attached: its maps may have counted */
 	struct ef_feed *feed;	    /* events only */
@@ -57,16 +68,19 @@ struct ef_live_attached {
 /* What it counted, in this and earlier attachments: nothing goes back when it is detached. */
 struct ef_live_counted {
 	struct ef_account account; /* of the last interval */
+	struct ef_unobserved unobserved;
 	struct ef_backpressure backpressure;
 	struct ef_fairness fairness;
 	int64_t checked_ns, told_ns; /* CLOCK_MONOTONIC; see ef_live_check_backpressure() */
 	int64_t consumer_ns, consumer_before_ns; /* the loader's CPU time for its records */
 	struct ef_counters past;
-	uint64_t past_hist[EF_HIST_SLOTS + 1];
+	struct ef_sum past_hist[EF_HIST_SLOTS + 1];
 	uint64_t past_lost;
 	bool lost_known;	 /* it was read through perf buffers, which count losses */
 	struct ef_series series; /* counters only */
 	uint64_t past_aggregated;
+	uint64_t past_weighted; /* of records: see ef_live_weighted() */
+	bool unweighed;		/* something was counted whose weight is not known */
 };
 
 /* A feature on this host. */

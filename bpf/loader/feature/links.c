@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/must.h"
 #include "feature/object.h"
 #include "feature/parts.h"
@@ -68,6 +70,8 @@ bool ef_live_cut(struct ef_live *live) {
 
 	pthread_mutex_lock(&links_lock);
 	linked = live->attached.n_links;
+	if (linked)
+		live->attached.cut_ns = ef_clock_ns(CLOCK_BOOTTIME);
 	destroy_links(live->attached.links, live->attached.n_links);
 	live->attached.links = NULL;
 	live->attached.n_links = 0;

@@ -88,6 +88,8 @@ static int attach_variant(struct ef_live *live, size_t index, const struct ef_ke
 	err = ef_object_check_record(live->attached.object, &live->contract, variant->name, why)
 		  ? -EINVAL
 		  : 0;
+	if (!err && ef_live_share_moment(live))
+		ef_warn("feature %s: it judges by moments of its own", ef_live_name(live));
 	if (!err)
 		err = ef_object_load(live->attached.object, variant, kernel, why);
 	if (!err)
@@ -157,6 +159,18 @@ bool ef_live_attach(struct ef_live *live, const struct ef_kernel *kernel, struct
 	}
 	set_disabled(live, &better, shortage);
 	return false;
+}
+
+void ef_live_note(struct ef_live *live) {
+	enum ef_gap gap = ef_gap_of(live->asked.wanted, ef_live_linked(live), live->decided.state,
+				    live->decided.reason.code);
+
+	live->asked.after_handover &= gap == EF_GAP_ATTACHING;
+	if (live->asked.after_handover)
+		gap = EF_GAP_HANDOVER;
+
+	ef_unobserved_note(&live->counted.unobserved, gap, live->attached.cut_ns,
+			   ef_clock_ns(CLOCK_BOOTTIME));
 }
 
 bool ef_live_tried_in_vain(const struct ef_live *live) {

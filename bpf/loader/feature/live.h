@@ -42,6 +42,9 @@ bool ef_live_cut(struct ef_live *live);
 /* Is it attached, and was not cut since? */
 bool ef_live_linked(const struct ef_live *live);
 
+/* Take note of what it lacks now; after every change of what it is. */
+void ef_live_note(struct ef_live *live);
+
 /* The kernel's numbers of its links (-1: not known) in *ids, which the caller frees; how many. */
 size_t ef_live_links(const struct ef_live *live, int64_t **ids);
 
@@ -61,6 +64,15 @@ bool ef_live_stale(const struct ef_live *live);
 /* Set the sampling; takes effect at once when attached. 0 or -errno;
  * -EOPNOTSUPP: the object knows no sampling. */
 int ef_live_sample(struct ef_live *live, uint32_t sample_every);
+
+/* Attached, and its programs ask a gate whether they count. */
+bool ef_live_has_gate(const struct ef_live *live);
+
+/* Let it count from or until an instant (CLOCK_MONOTONIC), always or never. 0 or -errno. */
+int ef_live_set_gate(struct ef_live *live, enum ef_gate gate, int64_t at_ns);
+
+/* Its map ef_moment; -ENOENT: it has none. */
+int ef_live_moment_fd(const struct ef_live *live);
 
 /*
  * Does its contract say that no source takes the others' room? Then a budget thins
@@ -101,7 +113,13 @@ bool ef_live_knows_dropped(const struct ef_live *live);
 
 /* Records lost by the perf buffers' own count, over this process's life. */
 uint64_t ef_live_lost(const struct ef_live *live);
-int ef_live_hist(const struct ef_live *live, uint64_t *hist);
+int ef_live_hist(const struct ef_live *live, struct ef_sum *hist);
+
+/*
+ * The sum of the weights of what was delivered or told together, over this process's life: an
+ * estimate of produced without dropped. False: not known, objects of its do not weigh.
+ */
+bool ef_live_weighted(const struct ef_live *live, uint64_t *weighted);
 
 /* "full", "reduced" or "disabled". */
 const char *ef_live_profile(const struct ef_live *live);

@@ -10,10 +10,13 @@
 #include "feature/parts.h"
 #include "kernel/mapread.h"
 
-/* As in bpf/include/ef.h. */
+/* As in bpf/include/ef.h. Others' objects may hold only the first two. */
 struct config {
 	uint32_t sample_every;
 	uint32_t quota;
+	uint64_t gate_ns;
+	uint32_t gate;
+	uint32_t pad;
 };
 
 /* Others' maps of global variables keep the short name of their contract. */
@@ -39,7 +42,9 @@ bool ef_live_has_config(const struct ef_live *live) {
 
 int ef_live_write_config(const struct ef_live *live) {
 	struct config config = {.sample_every = live->asked.sample_every,
-				.quota = live->asked.quota};
+				.quota = live->asked.quota,
+				.gate_ns = (uint64_t)live->asked.gate_ns,
+				.gate = live->asked.gate};
 	uint32_t zero = 0;
 	int fd = ef_live_map_fd(live, "ef_config");
 
@@ -56,4 +61,34 @@ const struct bpf_map *ef_live_events_map(const struct ef_live *live,
 	const struct bpf_map *map = ef_live_map(live, signal->map);
 
 	return map || !signal->perf_map ? map : ef_live_map(live, signal->perf_map);
+}
+
+int ef_live_moment_fd(const struct ef_live *live) {
+	return live->attached.object ? ef_live_map_fd(live, "ef_moment") : -ENOENT;
+}
+
+bool ef_live_has_gate(const struct ef_live *live) {
+	const struct bpf_map *config =
+	    live->attached.object ? ef_live_map(live, "ef_config") : NULL;
+
+	return config && bpf_map__value_size(config) == sizeof(struct config) &&
+	       ef_live_moment_fd(live) >= 0;
+}
+
+/* First the time and then what it is for: a program between the two sees a time without a use. */
+int ef_live_set_gate(struct ef_live *live, enum ef_gate gate, int64_t at_ns) {
+	int err = 0;
+
+	if (at_ns != live->asked.gate_ns && gate != EF_GATE_OPEN) {
+		live->asked.gate_ns = at_ns;
+		err = ef_live_has_gate(live) ? ef_live_write_config(live) : 0;
+	}
+	live->asked.gate = gate;
+	return err || !ef_live_has_gate(live) ? err : ef_live_write_config(live);
+}
+
+int ef_live_share_moment(const struct ef_live *live) {
+	struct bpf_map *map = bpf_object__find_map_by_name(live->attached.object, "ef_moment");
+
+	return map && live->asked.moment_fd > 0 ? bpf_map__reuse_fd(map, live->asked.moment_fd) : 0;
 }

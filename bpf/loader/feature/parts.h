@@ -17,6 +17,10 @@ const struct bpf_map *ef_live_events_map(const struct ef_live *live,
 bool ef_live_has_config(const struct ef_live *live);
 int ef_live_write_config(const struct ef_live *live);
 
+/* Before it is loaded: judge by the moments of the loader before, where there was one. 0 or -errno.
+ */
+int ef_live_share_moment(const struct ef_live *live);
+
 /* prepare.c: what must be in place before the first program runs. 0 or -errno with *why. */
 int ef_live_prepare(struct ef_live *live, struct ef_sink *sink, struct ef_reason *why);
 

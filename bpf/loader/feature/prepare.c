@@ -51,7 +51,7 @@ static int open_series(struct ef_live *live) {
 
 static int check_hist(const struct ef_live *live) {
 	const struct ef_signal *signal = ef_contract_signal(&live->contract, EF_SIGNAL_HISTOGRAM);
-	uint64_t hist[EF_HIST_SLOTS + 1] = {0};
+	struct ef_sum hist[EF_HIST_SLOTS + 1] = {{0}};
 	const struct bpf_map *map = signal ? ef_live_map(live, signal->map) : NULL;
 
 	if (!signal)

@@ -71,32 +71,36 @@ static char *labels_of(const struct ef_series *series, const void *key, size_t *
 	return ef_must(text);
 }
 
-static void add_to_total(struct ef_series *series, const void *key, uint64_t delta) {
+static void add_to_total(struct ef_series *series, const void *key, const struct ef_sum *delta) {
 	size_t size;
 	_cleanup_free_ char *labels = labels_of(series, key, &size);
-	uint64_t *total = ef_dict_need(&series->totals, labels, size);
+	struct ef_sum *total = ef_dict_need(&series->totals, labels, size);
 
-	if (total)
-		*total += delta;
-	else
-		series->unkept += delta;
+	ef_sum_add(total ? total : &series->unkept, delta);
 }
 
 /* A value below the last one is that of an entry that went and came again. */
-static void on_entry(void *ctx, const void *key, uint64_t value) {
+static struct ef_sum grown(const struct ef_sum *value, const struct ef_sum *last) {
+	if (!last || value->raw < last->raw || value->weighted < last->weighted)
+		return *value;
+	return (struct ef_sum){value->raw - last->raw, value->weighted - last->weighted};
+}
+
+static void on_entry(void *ctx, const void *key, const struct ef_sum *value) {
 	struct round *round = ctx;
 	struct ef_series *series = round->series;
 	size_t size = bpf_map__key_size(series->map);
-	const uint64_t *last = ef_dict_find(&round->now, key, size); /* it may come twice */
-	uint64_t *now;
+	const struct ef_sum *last = ef_dict_find(&round->now, key, size); /* it may come twice */
+	struct ef_sum delta, *now;
 
 	if (!last)
 		last = ef_dict_find(&series->last, key, size);
-	if (!last || value != *last)
-		add_to_total(series, key, last && value > *last ? value - *last : value);
+	delta = grown(value, last);
+	if (!last || delta.raw)
+		add_to_total(series, key, &delta);
 	now = ef_dict_need(&round->now, key, size);
 	if (now)
-		*now = value;
+		*now = *value;
 }
 
 /* After a reading that may have missed some: what it missed is as it was. */
@@ -105,7 +109,7 @@ static void carry_over(struct round *round) {
 
 	for (size_t i = 0; i < last->n; i++) {
 		const struct ef_dict_item *item = &last->items[i];
-		uint64_t *now;
+		struct ef_sum *now;
 
 		if (ef_dict_find(&round->now, item->key, item->size))
 			continue;
@@ -122,11 +126,11 @@ static void report(struct ef_series *series, const char *feature, int err) {
 		       "it can",
 		       feature, bpf_map__name(series->map), strerror(-err));
 	series->failing_logged = err != 0;
-	if (series->unkept && !series->unkept_logged)
+	if (series->unkept.raw && !series->unkept_logged)
 		ef_warn("feature %s: there are more than %zu series; what has no series is counted "
 			"together as not kept; make the map's key coarser",
 			feature, series->totals.max);
-	series->unkept_logged |= series->unkept != 0;
+	series->unkept_logged |= series->unkept.raw != 0;
 }
 
 int ef_series_read(struct ef_series *series, const char *feature) {
@@ -160,12 +164,20 @@ void ef_series_free(struct ef_series *series) {
 	ef_format_free(&series->format);
 }
 
-void ef_series_print(const struct ef_series *series, FILE *out, const char *name) {
+uint64_t ef_series_weighted(const struct ef_series *series) {
+	uint64_t sum = series->unkept.weighted;
+
+	for (size_t i = 0; i < series->totals.n; i++)
+		sum += series->totals.items[i].value.weighted;
+	return sum;
+}
+
+void ef_series_print(const struct ef_series *series, FILE *out, const char *name, bool weighted) {
 	for (size_t i = 0; i < series->totals.n; i++) {
 		const struct ef_dict_item *item = &series->totals.items[i];
 
-		fprintf(out, "ebpf_fleet_%s_total%s%.*s%s %" PRIu64 "\n", name,
-			item->size ? "{" : "", (int)item->size, (const char *)item->key,
-			item->size ? "}" : "", item->value);
+		fprintf(out, "ebpf_fleet_%s%s%.*s%s %" PRIu64 "\n", name, item->size ? "{" : "",
+			(int)item->size, (const char *)item->key, item->size ? "}" : "",
+			weighted ? item->value.weighted : item->value.raw);
 	}
 }

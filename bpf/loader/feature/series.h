@@ -20,7 +20,7 @@
  */
 struct ef_series {
 	struct ef_dict totals; /* key: the labels as text */
-	uint64_t unkept;       /* counted for labels for which there was no room */
+	struct ef_sum unkept;  /* counted for labels for which there was no room */
 	bool unkept_logged;
 	bool failing_logged;
 
@@ -47,7 +47,10 @@ void ef_series_end(struct ef_series *series, const char *feature);
 
 void ef_series_free(struct ef_series *series);
 
-/* A line of Prometheus' text for each series of the metric ebpf_fleet_NAME_total. */
-void ef_series_print(const struct ef_series *series, FILE *out, const char *name);
+/* All of it with its weights, what has no series too. */
+uint64_t ef_series_weighted(const struct ef_series *series);
+
+/* A line of Prometheus' text for each series of the metric ebpf_fleet_NAME. */
+void ef_series_print(const struct ef_series *series, FILE *out, const char *name, bool weighted);
 
 #endif

@@ -47,6 +47,7 @@ static void count(const struct ef_live *live, struct ef_feature_snapshot *snapsh
 	snapshot->sampled_out = (struct ef_count){counted, counters.sampled_out};
 	snapshot->in_flight = (struct ef_count){counted, ef_counters_in_flight(&counters)};
 	snapshot->aggregated = ef_live_aggregated(live);
+	snapshot->weighted.known = ef_live_weighted(live, &snapshot->weighted.n);
 }
 
 /* Why fewer records than events arrive, where the contract says more than `drop`. */
@@ -81,6 +82,7 @@ static void see_signals(const struct ef_live *live, struct ef_feature_snapshot *
 
 void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 			      struct ef_feature_snapshot *snapshot) {
+	ef_live_note(live);
 	*snapshot = (struct ef_feature_snapshot){
 	    .name = ef_live_name(live),
 	    .shipped = true,
@@ -93,6 +95,7 @@ void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 	    .fair = ef_live_is_fair(live),
 	    .fairness = live->counted.fairness,
 	    .rate = live->asked.rate,
+	    .unobserved = live->counted.unobserved,
 	    .fall = live->decided.fall,
 	};
 	ef_series_read(&live->counted.series, ef_live_name(live));
@@ -122,6 +125,7 @@ void ef_feature_snapshot_missing(const char *name, uint32_t sample_every,
 	    .dropped = none,
 	    .sampled_out = none,
 	    .in_flight = none,
+	    .weighted = none,
 	};
 	ef_reason_set(&snapshot->reason, "EF_NOT_IN_BUNDLE",
 		      "the bundle has no feature '%s'; remove it from desired.json or deploy a "

@@ -50,17 +50,19 @@ struct ef_feature_snapshot {
 	struct ef_count produced, delivered, dropped, sampled_out, in_flight;
 	struct ef_consumer_seen consumer;
 	uint64_t aggregated;
-	bool has_events; /* its contract says so */
+	struct ef_count weighted; /* see ef_live_weighted() */
+	bool has_events;	  /* its contract says so */
 
 	const struct ef_signal *counters; /* NULL: none */
 	const struct ef_series *series;
 	const struct ef_signal *histogram; /* NULL: none, or not to be read */
-	uint64_t hist[EF_HIST_SLOTS + 1];
+	struct ef_sum hist[EF_HIST_SLOTS + 1];
 
 	bool fair;
 	struct ef_fairness fairness;
 	int64_t rate; /* that may pass, a second; -1: any */
 
+	struct ef_unobserved unobserved;
 	struct ef_fall fall;
 	bool measured; /* used and limits are of the last interval */
 	struct ef_amounts used, limits;

@@ -155,6 +155,16 @@ int ef_format_check_event(const struct ef_format *format) {
 	return first->offset == 0 && first->size == 8 && first->kind == EF_FIELD_UINT ? 0 : -EINVAL;
 }
 
+const struct ef_field *ef_format_weight(const struct ef_format *format) {
+	for (size_t i = 0; i < format->n_fields; i++) {
+		const struct ef_field *field = &format->fields[i];
+
+		if (!strcmp(field->name, "weight"))
+			return field->size == 8 && field->kind == EF_FIELD_UINT ? field : NULL;
+	}
+	return NULL;
+}
+
 json_t *ef_format_json(const struct ef_format *format) {
 	json_t *list = json_array();
 

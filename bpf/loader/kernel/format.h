@@ -48,6 +48,9 @@ int ef_format_pick(const struct ef_field *const *fields, size_t n, struct ef_for
 /* An events record must begin with u64 ktime_ns. 0 or -EINVAL. */
 int ef_format_check_event(const struct ef_format *format);
 
+/* The number of occurrences that a record stands for, u64 weight; NULL: it carries none. */
+const struct ef_field *ef_format_weight(const struct ef_format *format);
+
 /* [{"name", "offset", "size", "kind"}]: a new reference. */
 json_t *ef_format_json(const struct ef_format *format);
 

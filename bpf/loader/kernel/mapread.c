@@ -42,12 +42,16 @@ size_t ef_mapread_value_bytes(const struct bpf_map *map) {
 	return (size + 7) / 8 * 8 * (size_t)libbpf_num_possible_cpus();
 }
 
+bool ef_mapread_weighs(const struct bpf_map *map) {
+	return bpf_map__value_size(map) == sizeof(struct ef_sum);
+}
+
 bool ef_mapread_can(const struct bpf_map *map) {
 	enum bpf_map_type type = bpf_map__type(map);
 
 	return (is_array(map) || type == BPF_MAP_TYPE_HASH || type == BPF_MAP_TYPE_LRU_HASH ||
 		type == BPF_MAP_TYPE_PERCPU_HASH) &&
-	       bpf_map__value_size(map) == sizeof(uint64_t) &&
+	       (bpf_map__value_size(map) == sizeof(uint64_t) || ef_mapread_weighs(map)) &&
 	       bpf_map__key_size(map) <= MAX_KEY_BYTES;
 }
 
@@ -61,14 +65,18 @@ static void make_room(struct reading *reading, size_t room) {
 }
 
 static void hand_over(const struct reading *reading, __u32 n) {
-	size_t copies = reading->value_bytes / sizeof(uint64_t);
+	bool weighs = ef_mapread_weighs(reading->map);
+	size_t words = reading->value_bytes / sizeof(uint64_t), step = weighs ? 2 : 1;
 
 	for (__u32 i = 0; i < n; i++) {
-		uint64_t sum = 0;
+		const uint64_t *value = reading->values + i * words;
+		struct ef_sum sum = {0};
 
-		for (size_t cpu = 0; cpu < copies; cpu++)
-			sum += reading->values[i * copies + cpu];
-		reading->fn(reading->ctx, reading->keys + i * reading->key_size, sum);
+		for (size_t at = 0; at < words; at += step) {
+			sum.raw += value[at];
+			sum.weighted += weighs ? value[at + 1] : 0;
+		}
+		reading->fn(reading->ctx, reading->keys + i * reading->key_size, &sum);
 	}
 }
 

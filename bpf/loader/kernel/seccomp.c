@@ -65,6 +65,7 @@ static const struct {
     {"perf events only (type '$')", "ioctl", 1, 0xff00, '$' << 8},
     {"a thread, never a process or a namespace", "clone", 0,
      CLONE_THREAD | CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET, CLONE_THREAD},
+    {"who is at the other end of a socket", "getsockopt", 2, AN_INT, SO_PEERCRED},
     {"limits of its own", "prlimit64", 0, AN_INT, 0},
     {"maps: make", "bpf", 0, AN_INT, BPF_MAP_CREATE},
     {"maps: read", "bpf", 0, AN_INT, BPF_MAP_LOOKUP_ELEM},

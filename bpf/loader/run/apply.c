@@ -29,6 +29,7 @@ bool ef_apply_off(struct ef_service *service, struct ef_live *live, enum ef_stat
 	if (was_attached)
 		ef_notice("feature %s: detached: %s (%s)", ef_live_name(live), ef_reason_text(why),
 			  ef_reason_code(why));
+	ef_live_note(live);
 	ef_report_off(service, live, why, was_attached, changed);
 	return changed;
 }
@@ -39,6 +40,7 @@ static void attach_again(struct ef_service *service, struct ef_live *live,
 	ef_notice("feature %s: it is attached again: %s", ef_live_name(live), ef_reason_text(why));
 	ef_live_detach(live, service->sink);
 	live->decided.state = EF_STATE_OFF;
+	ef_live_note(live);
 	ef_report_off(service, live, why, true, false);
 }
 
@@ -71,11 +73,14 @@ bool ef_apply(struct ef_service *service, struct ef_live *live) {
 		ef_fall_forget(&live->decided.fall);
 	if (verdict.act == EF_ACT_OFF)
 		return ef_apply_off(service, live, verdict.state, &verdict.reason);
-	if (verdict.act == EF_ACT_NONE)
+	if (verdict.act == EF_ACT_NONE) {
+		ef_live_note(live);
 		return false;
+	}
 	if (verdict.act == EF_ACT_RENEW)
 		attach_again(service, live, &verdict.reason);
 	make_due(live);
+	ef_live_note(live);
 	return true;
 }
 
@@ -154,6 +159,7 @@ static bool attach(struct ef_service *service, struct ef_live *live) {
 	bool attached = ef_live_attach(live, &service->kernel, service->sink, &told);
 
 	service->attaching_ns += ef_self_cpu_ns() - before_ns;
+	ef_live_note(live);
 	return attached;
 }
 

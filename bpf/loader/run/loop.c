@@ -18,6 +18,7 @@
 #include "kernel/hook.h"
 #include "run/apply.h"
 #include "run/expiry.h"
+#include "run/handover.h"
 #include "run/pressure.h"
 #include "run/publish.h"
 #include "run/read.h"
@@ -48,7 +49,8 @@ bool ef_loop_rescan(struct ef_service *service, bool at_start) {
 
 static struct ef_live *next_due(struct ef_service *service) {
 	for (size_t i = 0; i < service->n; i++)
-		if (service->lives[i].decided.due)
+		if (service->lives[i].decided.due &&
+		    !ef_handover_must_wait(service, &service->lives[i]))
 			return &service->lives[i];
 	return NULL;
 }
@@ -76,6 +78,11 @@ static void settle(struct ef_service *service) {
 
 	service->settled = true;
 	ef_hook_forget();
+	if (ef_handover_is_silent(service)) {
+		if (service->handover.phase == EF_HANDOVER_ATTACHING)
+			ef_handover_ready(service);
+		return;
+	}
 	say_compatibility(service);
 	ef_publish(service);
 	snprintf(message, sizeof(message), "READY=1\nSTATUS=%s: %s",
@@ -111,6 +118,8 @@ static bool read_ring(struct ef_service *service, struct ef_live *live) {
 
 static void read_rings(struct ef_service *service) {
 	service->more = false;
+	if (ef_handover_holds_rings(service))
+		return; /* records wait until the loader that runs has written its own */
 	for (size_t i = 0; i < service->n; i++)
 		if (service->lives[i].attached.feed)
 			service->more |= read_ring(service, &service->lives[i]);
@@ -120,9 +129,10 @@ static void on_signal(struct ef_service *service) {
 	struct signalfd_siginfo info;
 
 	while (read(service->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-		if (info.ssi_signo == SIGHUP)
+		if (info.ssi_signo == SIGHUP) {
 			service->settled &= !ef_loop_rescan(service, false);
-		else
+			ef_handover_answer(service);
+		} else
 			service->stopping = true;
 	}
 }
@@ -171,9 +181,11 @@ static void on_tick(struct ef_service *service) {
 	check_fairness(service);
 	check_shipping(service);
 	ef_publish_interval(service);
-	if (ef_pressure_act(service) && ef_loop_rescan(service, false))
+	if (!ef_handover_is_silent(service) && ef_pressure_act(service) &&
+	    ef_loop_rescan(service, false))
 		service->settled = false;
-	ef_notify("WATCHDOG=1");
+	if (!ef_handover_is_silent(service))
+		ef_notify("WATCHDOG=1");
 }
 
 /* Did no ring have anything since the poll before, and does every reader keep up? */
@@ -224,6 +236,8 @@ static void on_event(struct ef_service *service, enum ef_source source) {
 		on_tick(service);
 	else if (source == EF_SOURCE_POLL)
 		on_poll(service);
+	else if (source == EF_SOURCE_HANDOVER)
+		ef_handover_event(service);
 	else if (source == EF_SOURCE_EXPIRY)
 		on_expiry(service);
 	else if (source == EF_SOURCE_RING)

@@ -12,7 +12,9 @@
 #include "base/paths.h"
 #include "base/util.h"
 #include "kernel/process.h"
+#include "run/handover.h"
 #include "run/pressure.h"
+#include "run/seen.h"
 #include "tell/audit.h"
 #include "tell/metrics.h"
 #include "tell/snapshot.h"
@@ -225,11 +227,14 @@ static void write_all(struct ef_service *service, const struct ef_snapshot *snap
 static void publish(struct ef_service *service, bool ends_interval) {
 	struct ef_snapshot snapshot;
 
+	if (ef_handover_is_silent(service))
+		return; /* the loader that runs publishes still */
 	take(service, &snapshot);
 	if (ends_interval)
 		ef_pressure_measure(service, &snapshot);
 	ef_pressure_tell(service, &snapshot);
 	write_all(service, &snapshot);
+	ef_seen_write(service);
 	let_go(&snapshot);
 }
 

@@ -20,11 +20,14 @@
 #include "kernel/process.h"
 #include "kernel/seccomp.h"
 #include "run/apply.h"
+#include "run/background.h"
 #include "run/guard.h"
+#include "run/handover.h"
 #include "run/loop.h"
 #include "run/open.h"
 #include "run/publish.h"
 #include "run/report.h"
+#include "run/seen.h"
 #include "run/wake.h"
 #include "tell/notify.h"
 
@@ -107,6 +110,8 @@ static void begin(struct ef_service *service) {
 	ef_kernel_read(&service->kernel);
 	ef_boot_id(service->boot_id, sizeof(service->boot_id));
 	service->started_boottime_ns = ef_process_start_ns(getpid());
+	service->began_boottime_ns = ef_clock_ns(CLOCK_BOOTTIME);
+	service->began_unix_ns = ef_clock_ns(CLOCK_REALTIME);
 	service->inputs.desired_path = ef_must(ef_path_join(service->options.etc, "desired.json"));
 	service->inputs.lease_path = ef_must(ef_path_join(service->options.etc, EF_LEASE_FILE));
 	service->inputs.policy_path = ef_must(ef_path_join(service->options.etc, EF_POLICY_FILE));
@@ -117,15 +122,25 @@ static void begin(struct ef_service *service) {
 
 /* Detach first; then there is time to say so. */
 static void stop(struct ef_service *service) {
+	bool leaves = service->handover.phase == EF_HANDOVER_LEAVING;
+	bool is_next = ef_handover_is_silent(service); /* and has not taken over */
 	struct ef_reason why;
 
+	if (leaves)
+		ef_seen_write(service); /* what it lacks from here on is the next one's */
+	service->handover.cut_ns = ef_clock_ns(CLOCK_BOOTTIME);
 	for (size_t i = 0; i < service->n; i++)
 		ef_live_cut(&service->lives[i]);
-	ef_notify("STOPPING=1");
-	ef_reason_set(&why, "EF_NOT_WANTED", "the loader was stopped");
+	if (!leaves && !is_next)
+		ef_notify("STOPPING=1");
+	ef_reason_set(&why, "EF_NOT_WANTED",
+		      leaves ? "the next loader has it" : "the loader was stopped");
 	for (size_t i = 0; i < service->n; i++)
 		ef_apply_off(service, &service->lives[i], EF_STATE_OFF, &why);
-	ef_publish(service);
+	if (leaves)
+		ef_handover_leave(service);
+	else
+		ef_publish(service);
 }
 
 static void start_guard(struct ef_service *service) {
@@ -144,7 +159,11 @@ static int serve(struct ef_service *service) {
 	err = ef_wake_open(service);
 	if (!err) {
 		service->woken_ns = ef_clock_ns(CLOCK_MONOTONIC);
+		if (service->options.handover)
+			ef_handover_close_gates(service);
 		ef_loop_rescan(service, true);
+		if (!service->options.handover)
+			ef_seen_read(service, true);
 		start_guard(service);
 		err = ef_loop(service);
 	}
@@ -153,7 +172,7 @@ static int serve(struct ef_service *service) {
 	ef_report_stop(service, err);
 	if (err)
 		ef_err("the loader stops: %s", strerror(-err));
-	return err ? EF_EXIT_FAILED : EF_EXIT_OK;
+	return err || service->handover.failed ? EF_EXIT_FAILED : EF_EXIT_OK;
 }
 
 static void end(struct ef_service *service) {
@@ -179,15 +198,18 @@ int ef_service_run(const struct ef_options *options) {
 	    .options = *options, .stats_fd = -1, .watch_fd = -1, .epoll_fd = -1, .guard_fd = -1};
 	int code;
 
+	if (options->handover && ef_background_start(&service.handover.parent_fd, &code))
+		return code;
 	mallopt(M_ARENA_MAX, 1); /* the guard needs next to nothing: no heap of its own */
 	ef_log_never_wait();
 	ef_bpflog_start();
 	drop_privileges(&service);
 	begin(&service);
-	if (make_state_folder(&service))
+	if (make_state_folder(&service) || (options->handover && ef_handover_call(&service)))
 		code = EF_EXIT_FAILED;
 	else
 		code = filtered(&service);
 	end(&service);
+	ef_background_tell(&service.handover.parent_fd, code ? code : EF_EXIT_FAILED);
 	return code;
 }

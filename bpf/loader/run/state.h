@@ -26,6 +26,38 @@ struct ef_options {
 	const char *trust;   /* NULL: ETC/trust/allowed_signers */
 	const char *revoked; /* NULL: ETC/trust/revoked_keys */
 	unsigned interval;   /* seconds */
+	bool handover;	     /* take over from the loader that runs */
+};
+
+/* Of the next loader: attaching to counting; of the running one: met to leaving. */
+enum ef_handover_phase {
+	EF_HANDOVER_NONE,
+	EF_HANDOVER_ATTACHING, /* its gates are closed */
+	EF_HANDOVER_READY,     /* all is attached, the instant is not known */
+	EF_HANDOVER_COUNTING,  /* from the instant on; the running one reads its rings still */
+	EF_HANDOVER_MET,       /* the next one attaches */
+	EF_HANDOVER_CLOSING,   /* counts until the instant, and reads what it has */
+	EF_HANDOVER_LEAVING,   /* stops, and says so to the next one */
+};
+
+#define EF_HANDOVER_MOMENTS 128
+
+struct ef_handover {
+	enum ef_handover_phase phase;
+	int fd;	       /* of the other loader; 0: none */
+	int timer_fd;  /* likewise */
+	int parent_fd; /* who started the next loader and waits; 0: no one */
+	bool failed;
+	bool rings_read;    /* all that the running one had in them is written */
+	json_t *attached;   /* the running one's features, by name; owned */
+	json_t *shared;	    /* of them, that both count; owned */
+	int64_t instant_ns; /* CLOCK_MONOTONIC */
+	int64_t cut_ns;	    /* CLOCK_BOOTTIME, when the running one detached */
+	size_t n_moments;
+	struct {
+		char feature[128];
+		int fd;
+	} moments[EF_HANDOVER_MOMENTS]; /* until the features are opened */
 };
 
 /* All that the running loader knows. */
@@ -34,7 +66,8 @@ struct ef_service {
 	struct ef_kernel kernel;
 	char boot_id[40];
 	int64_t started_boottime_ns;
-	struct ef_bundle *bundle; /* NULL: refused */
+	int64_t began_boottime_ns, began_unix_ns; /* when it took the time first */
+	struct ef_bundle *bundle;		  /* NULL: refused */
 	struct ef_refusal refusal;
 	size_t n;
 	struct ef_live *lives;
@@ -58,11 +91,14 @@ struct ef_service {
 	bool stopping;
 	bool settled; /* every feature that is due was tried */
 
+	struct ef_handover handover;
+
 	int epoll_fd, signal_fd, tick_fd, poll_fd, watch_fd;
 	int lease_fd;	      /* CLOCK_BOOTTIME, when the lease expires */
 	int midnight_fd;      /* CLOCK_REALTIME, when contracts may expire; also when it is set */
 	bool watch_failing;   /* logged once */
 	bool publish_failing; /* logged once */
+	bool seen_failing;    /* logged once */
 	bool any_read;	      /* a ring held something since the last poll */
 	unsigned quiet_polls; /* in a row that found nothing */
 	bool more;	      /* a ring holds more than one read took */

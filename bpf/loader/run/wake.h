@@ -16,7 +16,8 @@ enum ef_source {
 	EF_SOURCE_TICK,
 	EF_SOURCE_POLL,
 	EF_SOURCE_RING,
-	EF_SOURCE_EXPIRY
+	EF_SOURCE_EXPIRY,
+	EF_SOURCE_HANDOVER,
 };
 
 /* 0 or -errno. A ring tells of each wake-up once. */

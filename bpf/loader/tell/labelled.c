@@ -48,6 +48,19 @@ void ef_put_states(FILE *out, host *snapshot) {
 				snapshot->features[i].state == state);
 }
 
+/* All reasons always, so that one that begins is seen to grow. */
+void ef_put_unobserved(FILE *out, host *snapshot) {
+	for (size_t i = 0; i < snapshot->n; i++)
+		for (enum ef_gap gap = EF_GAP_NONE + 1; gap < EF_N_GAPS; gap++) {
+			fprintf(out,
+				"ebpf_fleet_feature_unobserved_seconds_total{feature=\"%s\","
+				"reason=\"%s\"} ",
+				snapshot->features[i].name, ef_gap_name(gap));
+			ef_prom_decimal(out, snapshot->features[i].unobserved.ns[gap], 9);
+			fputc('\n', out);
+		}
+}
+
 void ef_put_backpressure(FILE *out, host *snapshot) {
 	for (size_t i = 0; i < snapshot->n; i++) {
 		feature *one = &snapshot->features[i];

@@ -13,6 +13,7 @@
 void ef_put_build(FILE *out, const struct ef_snapshot *snapshot);
 void ef_put_kernel(FILE *out, const struct ef_snapshot *snapshot);
 void ef_put_profiles(FILE *out, const struct ef_snapshot *snapshot);
+void ef_put_unobserved(FILE *out, const struct ef_snapshot *snapshot);
 void ef_put_states(FILE *out, const struct ef_snapshot *snapshot);
 void ef_put_backpressure(FILE *out, const struct ef_snapshot *snapshot);
 void ef_put_sources(FILE *out, const struct ef_snapshot *snapshot);

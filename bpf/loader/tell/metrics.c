@@ -67,6 +67,10 @@ static int64_t aggregated(feature *one) {
 	return one->has_events ? (int64_t)one->aggregated : -1;
 }
 
+static int64_t weighted(feature *one) {
+	return counted(one->weighted);
+}
+
 static int64_t thinned(feature *one) {
 	return one->fair ? (int64_t)(one->fairness.past + one->fairness.thinned) : -1;
 }
@@ -80,7 +84,7 @@ static int64_t lag_ns(feature *one) {
 }
 
 static int64_t unkept(feature *one) {
-	return one->counters ? (int64_t)one->series->unkept : -1;
+	return one->counters ? (int64_t)one->series->unkept.raw : -1;
 }
 
 static int64_t run_time_ns(program *one) {
@@ -188,6 +192,10 @@ static const struct metric metrics[] = {
      .type = "gauge",
      .help = "Of how many events one is measured; 1 is every event.",
      .of_feature = sample_every},
+    {.name = "feature_unobserved_seconds_total",
+     .type = "counter",
+     .help = "Time in which the feature was wanted and not attached, by why.",
+     .put = ef_put_unobserved},
     {.name = "events_produced_total",
      .type = "counter",
      .help = "Events that happened while the feature was attached.",
@@ -196,6 +204,11 @@ static const struct metric metrics[] = {
      .type = "counter",
      .help = "Events that reached their metric or file.",
      .of_feature = delivered},
+    {.name = "events_weighted_total",
+     .type = "counter",
+     .help =
+	 "Events that the delivered and the aggregated ones stand for: their weights, added up.",
+     .of_feature = weighted},
     {.name = "events_dropped_total",
      .type = "counter",
      .help = "Events that were lost.",

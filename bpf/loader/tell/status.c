@@ -78,7 +78,7 @@ static json_t *series_json(const struct ef_feature_snapshot *feature) {
 	if (!feature->counters)
 		return json_null();
 	return json_pack("{s:I, s:I, s:I}", "entries", (json_int_t)series->totals.n, "max_entries",
-			 (json_int_t)series->totals.max, "unkept", (json_int_t)series->unkept);
+			 (json_int_t)series->totals.max, "unkept", (json_int_t)series->unkept.raw);
 }
 
 static json_t *degraded_json(const struct ef_fall *fall) {
@@ -97,13 +97,14 @@ static json_t *degraded_json(const struct ef_fall *fall) {
 
 static json_t *feature_json(const struct ef_feature_snapshot *feature) {
 	return json_pack(
-	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "wanted",
-	    feature->wanted, "state", ef_state_name(feature->state), "profile", feature->profile,
-	    "variant", text_or_null(feature->variant), "reason_code",
+	    "{s:b, s:s, s:s, s:o, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+	    "wanted", feature->wanted, "state", ef_state_name(feature->state), "profile",
+	    feature->profile, "variant", text_or_null(feature->variant), "reason_code",
 	    ef_reason_code(&feature->reason), "reason", ef_reason_text(&feature->reason),
 	    "sample_every", (json_int_t)feature->sample_every, "programs", programs_json(feature),
 	    "links", links_json(feature), "maps", maps_json(feature), "counters",
-	    counters_json(feature), "consumer", consumer_json(feature), "series",
+	    counters_json(feature), "weighted", count_or_null(feature->weighted), "unobserved_ns",
+	    ef_unobserved_json(&feature->unobserved), "consumer", consumer_json(feature), "series",
 	    series_json(feature), "degraded", degraded_json(&feature->fall), "fairness",
 	    feature->fair ? ef_fairness_json(&feature->fairness, feature->rate) : json_null());
 }

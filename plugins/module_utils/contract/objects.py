@@ -45,14 +45,15 @@ class _Shape(NamedTuple):
     key_size: int
     value_size: int
     max_entries: int
+    former_size: int = 0  # of the value, in objects that others built before; 0: there was no other
 
 
 COUNTERS = _Shape("percpu_array", 4, 8, 4)
-CONFIG = _Shape("array", 4, 8, 1)
-HISTOGRAM = _Shape("percpu_array", 4, 8, 65)
+CONFIG = _Shape("array", 4, 24, 1, former_size=8)
+HISTOGRAM = _Shape("percpu_array", 4, 16, 65, former_size=8)
 # Of any number of entries: the contract says how many.
-FAIR_SOURCES = _Shape("lru_hash", 16, 104, 0)
-FAIR_ALL = _Shape("array", 4, 104, 1)
+FAIR_SOURCES = _Shape("lru_hash", 16, 120, 0)
+FAIR_ALL = _Shape("array", 4, 120, 1)
 # What one host keeps of all its events where policy.json says nothing: 8 files of 16 MiB (sink_policy.c).
 HOST_EVENT_BYTES = 8 * 16 * 1024 * 1024
 LINE_BYTES = 96  # time, feature and event of a line, at most
@@ -256,13 +257,20 @@ def _compare_read_maps(findings: Findings, contract: dict[str, Any], variant: st
                      f"{variant!r} holds no ef_config by which it could sample", "set 1")  # fmt: skip
 
 
+def _fits(built: Mapping[str, Any], shape: _Shape) -> bool:
+    sizes = {shape.value_size, shape.former_size or shape.value_size}
+    return built["value_size"] in sizes and all(
+        built[key] == getattr(shape, key) for key in ("type", "key_size", "max_entries")
+    )
+
+
 def _compare_shape(
     findings: Findings, field: str, name: str, built: Mapping[str, Any] | None, shape: _Shape, variant: str, remedy: str
 ) -> None:
     wanted = f"a {shape.type} of {shape.max_entries} values of {shape.value_size} bytes"
     if built is None:
         findings.add(field, f"variant {variant!r} holds no {name!r}, {wanted}", remedy)
-    elif any(built[key] != value for key, value in shape._asdict().items()):
+    elif not _fits(built, shape):
         findings.add(field, f"{name!r} of variant {variant!r} is not {wanted}", remedy)
 
 
@@ -312,6 +320,10 @@ def _compare_event(
     if (first.get("name"), first.get("offset"), first.get("size")) != ("ktime_ns", 0, 8):
         findings.add(field, f"struct {struct!r} of variant {variant!r} does not start with "
                      "a 64-bit ktime_ns", "make 'u64 ktime_ns' its first member")  # fmt: skip
+    second = members[1] if len(members) > 1 else {}
+    if (second.get("name"), second.get("offset"), second.get("size")) != ("weight", 8, 8):
+        findings.add(field, f"struct {struct!r} of variant {variant!r} does not go on with a 64-bit weight",
+                     "make 'u64 weight' its second member, and put in what ef_produce() returns")  # fmt: skip
 
 
 def _compare_record(
@@ -390,6 +402,9 @@ def _compare_backpressure(
                      "it could sample", "set 'drop' or 'aggregate'")  # fmt: skip
     members = {str(member["name"]): member for member in found.get("structs", {}).get(signal["event"]) or ()}
     by = signal.get("aggregate_by", [])
+    if "weight" in by:
+        findings.add(f"{field}.aggregate_by", "names 'weight', which each line of a group has for all of it",
+                     "remove it")  # fmt: skip
     for name in by if members else ():
         if name not in members:
             findings.add(f"{field}.aggregate_by", f"struct {signal['event']!r} of variant {variant!r} has no field "
@@ -408,9 +423,9 @@ def _compare_counters(
     variant: str,
     found: Mapping[str, Any],
 ) -> None:
-    if source["value_size"] != 8:
+    if source["value_size"] not in (8, 16):
         findings.add(f"{field}.map", f"{signal['map']!r} of variant {variant!r} has values of "
-                     f"{source['value_size']} bytes", "make the value one u64")  # fmt: skip
+                     f"{source['value_size']} bytes", "make the value a struct ef_sum, or one u64")  # fmt: skip
     if "key" not in signal:
         return
     members = _members(findings, f"{field}.key", signal["key"], variant, found)

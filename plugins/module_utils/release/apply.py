@@ -29,8 +29,11 @@ class Host(NamedTuple):
     mark: Mark | None = None  # the mark once the release is current
 
 
-def apply_plan(plan: Plan, state: HostState, host: Host, incoming: store.Incoming | None) -> None:
-    """Execute every step, or take back those that were done and raise what went wrong."""
+def apply_plan(plan: Plan, state: HostState, host: Host, incoming: store.Incoming | None) -> service.Handover | None:
+    """Execute every step, or take back those that were done and raise what went wrong.
+
+    Returns how the loader came to run the release, where a step restarts it.
+    """
     run = _Run(state, host, incoming)
     done: list[Step] = []
     try:
@@ -40,6 +43,7 @@ def apply_plan(plan: Plan, state: HostState, host: Host, incoming: store.Incomin
     except (OSError, FleetError) as error:
         raise run.take_back(done, explain(error)) from error
     run.commit()
+    return run.handover
 
 
 class _Run:
@@ -51,6 +55,7 @@ class _Run:
         self.layout = host.layout
         self.incoming = incoming
         self.restarted = False
+        self.handover: service.Handover | None = None
         self.stopped = False
         self.collector_told = False
         self.kept: dict[str, list[files.Former]] = {}  # by act: what it overwrote
@@ -184,7 +189,7 @@ class _Run:
 
     def do_restart(self, release: str) -> None:
         self.restarted = True
-        service.restart_and_confirm(self.layout, self.host.unit, self._digest(release), self.host.wait)
+        self.handover = service.hand_over_or_restart(self.layout, self.host.unit, self._digest(release), self.host.wait)
 
     def do_stop(self, _release: None) -> None:
         self.stopped = True

@@ -30,12 +30,21 @@ SECONDS_TO_DIE = 5
 SECONDS_FOR_JOURNAL = 10
 SECONDS_BETWEEN_LOOKS = 0.2
 LOOKS_PER_UNIT_QUERY = 5
+# As long as the unit allows a reload (TimeoutStartSec=).
+SECONDS_FOR_HANDOVER = 60
 # How the loader ends its log when it refuses a bundle.
 REFUSAL = re.compile(r"refused: .*\((EF_[A-Z_]+)\)")
 # The kernel keeps a process's start in ticks of 1/100 s, rounded down.
 TICK_NS = 10000000
 START_TICKS = 19  # field 22 of proc(5), counted from the state, which follows the name
 UP_STATES = ("running", "idle", "killed")
+
+
+class Handover(NamedTuple):
+    """Whether the next loader took over from the running one without a gap; if not, why it was restarted."""
+
+    used: bool
+    why: str
 
 
 class Confirmation(NamedTuple):
@@ -217,6 +226,54 @@ def restart_and_confirm(layout: Layout, unit: str, digest: str, wait: int) -> No
     _must(["start", "--no-block"], unit)
     if wait > 0:
         await_confirmation(layout, unit, digest, since_ns, wait)
+
+
+def hand_over_or_restart(layout: Layout, unit: str, digest: str, wait: int) -> Handover:
+    """Let the next loader take over from the running one, else restart; then it runs that bundle.
+
+    A handover is waited for at most ``wait`` and SECONDS_FOR_HANDOVER seconds; with a ``wait`` of 0, which waits for
+    nothing, the loader is restarted. Raises FleetError as restart_and_confirm() does.
+    """
+    why = _hand_over(layout, unit, digest, wait)
+    if why is None:
+        return Handover(True, "")
+    restart_and_confirm(layout, unit, digest, wait)
+    return Handover(False, why)
+
+
+def _hand_over(layout: Layout, unit: str, digest: str, wait: int) -> str | None:
+    """None: it was done; else why not."""
+    if wait == 0:
+        return "it was not to be waited for"
+    if running_digest(layout) is None:
+        return "no loader ran"
+    facts = _properties(unit, ["ActiveState", "CanReload"])
+    if facts.get("ActiveState") != "active":
+        return f"{unit} was {facts.get('ActiveState') or 'not active'}"
+    if facts.get("CanReload") != "yes":
+        return f"{unit} has no ExecReload=; prepare the host again"
+    since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    try:
+        _must(["reload", "--no-block"], unit)
+    except FleetError as error:
+        return error.message
+    return _await_handover(layout, unit, digest, since_ns, min(wait, SECONDS_FOR_HANDOVER))
+
+
+def _await_handover(layout: Layout, unit: str, digest: str, since_ns: int, seconds: int) -> str | None:
+    until = time.monotonic() + seconds
+    this_boot = boot_id()
+    while time.monotonic() < until:
+        found = judge_status(read_status(layout), digest, since_ns, this_boot)
+        if found.verdict == "confirmed":
+            return None
+        if found.verdict == "refused":
+            return found.sentence
+        facts = _properties(unit, ["ActiveState", "ReloadResult"])
+        if facts.get("ActiveState") != "reloading" and facts.get("ReloadResult", "success") != "success":
+            return f"the next loader did not take over ({facts['ReloadResult']}); see the journal of {unit}"
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return f"the next loader did not take over within {seconds} s; see the journal of {unit}"
 
 
 def need_collector_unit() -> None:

@@ -59,6 +59,8 @@ def having(required: dict[str, Rule], optional: dict[str, Rule] | None = None) -
 COUNT: Rule = whole()
 # What a feature may be in (bpf/loader/feature/state.c; tests/unit/test_words_agree.py).
 STATES = ("off", "attached", "killed", "disabled", "shed")
+# Why a feature sees nothing (bpf/loader/feature/unobserved.c; tests/unit/test_words_agree.py).
+GAPS = ("attaching", "down", "reboot", "handover", "kill", "hold", "budget", "unable")
 
 MEASURED: Rule = maybe(COUNT)
 PID: Rule = whole(1, PID_LIMIT)
@@ -99,6 +101,8 @@ FEATURE = having(
         "maps": items(MAP),
         "series": maybe(having({}, dict.fromkeys(("entries", "max_entries", "unkept"), MEASURED))),
         "degraded": maybe(DEGRADED),
+        "weighted": MEASURED,
+        "unobserved_ns": having({}, dict.fromkeys(GAPS, COUNT)),
     },
 )
 COST = having(dict.fromkeys(("cpu_ns", "rss_bytes", "map_memory_bytes"), MEASURED))

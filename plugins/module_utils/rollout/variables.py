@@ -181,7 +181,13 @@ RELEASE: dict[str, Reader] = {
     "ebpf_fleet_release_matrix": _path,
     "ebpf_fleet_release_output": _path,
 }
-VARIABLES: dict[str, Reader] = {**ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **RELEASE}
+SAMPLING: dict[str, Reader] = {
+    "ebpf_fleet_sampling_feature": text,
+    "ebpf_fleet_sampling_per_hour": whole(1),
+    "ebpf_fleet_sampling_window": decimal(1, 3600),
+    "ebpf_fleet_sampling_output": _path,
+}
+VARIABLES: dict[str, Reader] = {**ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **RELEASE, **SAMPLING}
 
 
 def read(name: str, value: Any) -> Any:

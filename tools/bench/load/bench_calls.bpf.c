@@ -11,17 +11,20 @@
 
 struct ef_call_event {
 	__u64 ktime_ns;
+	__u64 weight;
 	__u32 pid;
 	__u32 tid;
 	char comm[16];
 };
 
 static __always_inline void report(__u64 task) {
-	struct ef_call_event *event = ef_produce() ? ef_reserve(sizeof(*event)) : NULL;
+	__u64 weight = ef_produce();
+	struct ef_call_event *event = weight ? ef_reserve(sizeof(*event)) : NULL;
 
 	if (!event)
 		return;
 	event->ktime_ns = bpf_ktime_get_ns();
+	event->weight = weight;
 	event->pid = task >> 32;
 	event->tid = (__u32)task;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));

@@ -150,6 +150,11 @@ SECTIONS: tuple[Section, ...] = (
                 "bring it back, or leave it out on purpose with `--limit`",
                 (MODULES, PLAYBOOKS),
             ),
+            "EF_SAMPLING": Reason(
+                "a fleet's sampling cannot be found: the target is not one, or no host was measured",
+                "give a feature and samples an hour; bring the loaders of the named hosts up",
+                (MODULES,),
+            ),
             "EF_OLD_PYTHON": Reason(
                 "the host's Python is older than 3.8, in which no module can start",
                 "name a newer one in `ansible_python_interpreter`; the kill switch needs no Python",
