@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/paths.h"
 #include "base/util.h"
 
 json_t *ef_json_parse(const void *data, size_t size, char *why, size_t why_size) {
@@ -18,6 +19,16 @@ json_t *ef_json_parse(const void *data, size_t size, char *why, size_t why_size)
 		snprintf(why, why_size, "line %d, column %d: %s", error.line, error.column,
 			 error.text);
 	return doc;
+}
+
+json_t *ef_json_read(const char *path, const struct ef_control_rules *rules, int *err, char *why,
+		     size_t why_size) {
+	_cleanup_free_ uint8_t *data = NULL;
+	struct ef_control file = {0};
+
+	*err = ef_control_read(path, rules, &file, why, why_size);
+	data = file.data;
+	return *err ? NULL : ef_json_parse(data, file.size, why, why_size);
 }
 
 size_t ef_json_depth(const void *data, size_t size) {

@@ -21,6 +21,16 @@ static inline void ef_cleanup_json(json_t **doc) {
  */
 json_t *ef_json_parse(const void *data, size_t size, char *why, size_t why_size);
 
+struct ef_control_rules;
+
+/*
+ * Read a document of ours as ef_control_read() reads a file. A new reference; NULL with the
+ * sentence in why[0..why_size): *err is what that function gave, 0 where the bytes are not such a
+ * document.
+ */
+json_t *ef_json_read(const char *path, const struct ef_control_rules *rules, int *err, char *why,
+		     size_t why_size);
+
 /* How deep brackets are nested in the text, those within strings left out; of any bytes. */
 size_t ef_json_depth(const void *data, size_t size);
 

@@ -18,4 +18,12 @@ static inline void ef_sum_add(struct ef_sum *sum, const struct ef_sum *more) {
 	sum->weighted += more->weighted;
 }
 
+static inline uint64_t ef_sum_raw(const struct ef_sum *sum) {
+	return sum->raw;
+}
+
+static inline uint64_t ef_sum_weighted(const struct ef_sum *sum) {
+	return sum->weighted;
+}
+
 #endif

@@ -132,7 +132,7 @@ void ef_aggregate_add(struct ef_aggregate *aggregate, const void *record, uint64
 void ef_aggregate_tell(struct ef_aggregate *aggregate, ef_aggregate_fn tell, void *ctx) {
 	for (size_t i = 0; i < aggregate->n; i++)
 		tell(ctx, &aggregate->key, key_of(aggregate, i), &aggregate->counts[i]);
-	if (aggregate->others.raw)
+	if (ef_sum_raw(&aggregate->others))
 		tell(ctx, NULL, NULL, &aggregate->others);
 	forget(aggregate);
 }

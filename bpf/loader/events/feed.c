@@ -243,15 +243,15 @@ static void tell_group(void *ctx, const struct ef_format *format, const void *ke
 		       const struct ef_sum *count) {
 	struct ef_feed *feed = ctx;
 	struct ef_text text = {.at = feed->line, .size = sizeof(feed->line)};
-	const struct ef_load load = {count->raw, count->weighted};
+	const struct ef_load load = {ef_sum_raw(count), ef_sum_weighted(count)};
 
 	add_time(feed, &text, ef_clock_ns(CLOCK_REALTIME));
 	ef_text_add_bytes(&text, feed->names, feed->names_length);
 	ef_text_add(&text, "\"aggregated\": ");
-	ef_text_add_uint(&text, count->raw);
+	ef_text_add_uint(&text, ef_sum_raw(count));
 	if (feed->weight) {
 		ef_text_add(&text, ", \"weight\": ");
-		ef_text_add_uint(&text, count->weighted);
+		ef_text_add_uint(&text, ef_sum_weighted(count));
 	}
 	if (key) {
 		ef_text_add_bytes(&text, ", ", 2);

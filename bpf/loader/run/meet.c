@@ -43,17 +43,13 @@ static bool is_ours(int fd) {
 /* Whose status that is, if it still runs; 0: no one. A number alone may be another's by now. */
 static pid_t running(const char *state) {
 	_cleanup_free_ char *path = ef_must(ef_path_join(state, "status.json"));
-	_cleanup_free_ uint8_t *data = NULL;
-	_cleanup_json_ json_t *status = NULL;
-	struct ef_control file = {0};
 	int64_t started, told;
 	char why[400];
-	int pid;
+	int err, pid;
+	_cleanup_json_ json_t *status = ef_json_read(path, &status_rules, &err, why, sizeof(why));
 
-	if (ef_control_read(path, &status_rules, &file, why, sizeof(why)))
+	if (!status)
 		return 0;
-	data = file.data;
-	status = ef_json_parse(file.data, file.size, why, sizeof(why));
 	pid = (int)json_integer_value(json_object_get(status, "pid"));
 	told = json_integer_value(json_object_get(status, "started_boottime_ns"));
 	started = pid > 1 && pid != getpid() ? ef_process_start_ns(pid) : -1;

@@ -161,17 +161,12 @@ static void count_from(struct ef_service *service, const json_t *message) {
 static void take_totals(struct ef_service *service) {
 	_cleanup_free_ char *path =
 	    ef_must(ef_path_join(service->options.state, EF_HANDOVER_TOTALS));
-	_cleanup_free_ uint8_t *data = NULL;
-	_cleanup_json_ json_t *doc = NULL;
-	struct ef_control file = {0};
 	const json_t *totals;
 	const char *name;
 	char why[400] = "";
+	int err;
+	_cleanup_json_ json_t *doc = ef_json_read(path, &totals_rules, &err, why, sizeof(why));
 
-	if (!ef_control_read(path, &totals_rules, &file, why, sizeof(why))) {
-		data = file.data;
-		doc = ef_json_parse(file.data, file.size, why, sizeof(why));
-	}
 	unlink(path);
 	if (!doc)
 		ef_warn("handover: what the loader before counted is not known: %s", why);

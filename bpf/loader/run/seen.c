@@ -21,15 +21,10 @@ static const struct ef_control_rules rules = {
 /* NULL: there is none, or it is not to be used, which is said. */
 static json_t *read_document(const struct ef_service *service) {
 	_cleanup_free_ char *path = ef_must(ef_path_join(service->options.log, NAME));
-	_cleanup_free_ uint8_t *data = NULL;
-	struct ef_control file = {0};
 	char why[400] = "";
-	json_t *doc = NULL;
-	int err = ef_control_read(path, &rules, &file, why, sizeof(why));
+	int err;
+	json_t *doc = ef_json_read(path, &rules, &err, why, sizeof(why));
 
-	data = file.data;
-	if (!err)
-		doc = ef_json_parse(file.data, file.size, why, sizeof(why));
 	if (doc && (!json_string_value(json_object_get(doc, "schema")) ||
 		    strcmp(json_string_value(json_object_get(doc, "schema")), SCHEMA))) {
 		snprintf(why, sizeof(why), "its schema is not " SCHEMA);

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded, values
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import latency
 
@@ -33,8 +34,10 @@ AT_ONCE = 16
 ALL_SECONDS = 120.0
 
 
-class SourceError(Exception):
+class SourceError(OneCodeError):
     """A source did not answer as it must; the message says what is wrong."""
+
+    code = "EF_UNREADABLE"
 
 
 def ask(source: latency.Source) -> tuple[dict[str, int] | None, str | None]:
