@@ -120,6 +120,8 @@ def rollout_variables(demo: Demo, bundle: Path, report: str) -> dict[str, Any]:
         "ebpf_fleet_bundle": str(bundle),
         "ebpf_fleet_allowed_signers": demo.trust,
         "ebpf_fleet_report_dir": str(folder),
+        # Of demos alone: the fleet's own is that of the user.
+        "ebpf_fleet_ledger": str(OUT / "ledger"),
     }
 
 

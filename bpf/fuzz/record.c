@@ -53,12 +53,13 @@ static void group(struct ef_aggregate *groups, const struct ef_format *format, c
 	}
 }
 
-static void count(void *ctx, const struct ef_format *format, const void *key, uint64_t n) {
+static void count(void *ctx, const struct ef_format *format, const void *key,
+		  const struct ef_sum *sum) {
 	struct ef_text text = {.at = (char[RECORD_MAX]){0}, .size = RECORD_MAX};
 
 	if (key)
 		ef_text_add_fields(&text, format, key);
-	*(uint64_t *)ctx += n;
+	*(uint64_t *)ctx += ef_sum_raw(sum);
 }
 
 static void aggregate(const struct ef_format *format, const uint8_t *data, size_t size) {

@@ -154,7 +154,8 @@ class TestScript:
         for folder in ("etc", "run"):
             place = str(host.root / folder)
             assert host.inside("mount", "--bind", place, place).returncode == 0
-            assert host.inside("mount", "-o", "remount,ro,bind", place).returncode == 0
+            # Busy while the loader writes its status or its page.
+            host.wait(lambda: host.inside("mount", "-o", "remount,ro,bind", place).returncode == 0, "read-only")  # noqa: B023
         answer = host.switch("global")
         assert (answer["ok"], answer["escalated"], answer["left"]) == (False, True, 0), answer
         assert "nothing holds it" in answer["detail"]

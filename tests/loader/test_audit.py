@@ -114,6 +114,21 @@ def test_orders_have_the_owner_of_their_file(service: Service) -> None:
     assert one(service, "unkill")["who"] == {**who, "uid": None}
 
 
+def test_each_order_is_recorded_once_whatever_comes_and_goes_beside_it(service: Service) -> None:
+    service.start_settled()
+    first = service.order("feature.runqlat")
+    service.wait_state("runqlat", "killed")
+    second = service.order("feature.nope")
+    wait_for(lambda: len(records(service, "kill")) >= 2, "the second order is recorded")
+    second.unlink()
+    wait_for(lambda: records(service, "unkill"), "its end is recorded")
+    first.unlink()
+    service.wait_state("runqlat", "attached")
+    wait_for(lambda: len(records(service, "unkill")) >= 2, "the end of the first")
+    for event, paths in (("kill", [first, second]), ("unkill", [second, first])):
+        assert [each["who"]["path"] for each in records(service, event)] == [str(path) for path in paths]
+
+
 def test_what_is_desired_and_what_is_not(service: Service) -> None:
     service.want("runqlat")
     service.start_settled()

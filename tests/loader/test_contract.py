@@ -57,6 +57,8 @@ def test_a_contract_that_is_taken(loader: Path, tmp_path: Path, trust: Trust, ch
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
+        ({"feature": "other"}, "feature"),
+        ({"feature": None}, "feature"),
         ({"signals": [{**COUNTERS, "kind": "gauge"}]}, "signals.kind"),
         ({"signals": [COUNTERS, {**COUNTERS, "name": "again"}]}, "signals.kind"),
         ({"signals": [{**COUNTERS, "key": 7}]}, "key"),

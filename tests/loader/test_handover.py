@@ -56,6 +56,15 @@ def load_binary() -> Iterator[Path]:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short: the path of a socket has 107 bytes at most."""
+    made = Path(tempfile.mkdtemp(prefix="ef-h-", dir="/tmp"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
 def service(loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path) -> Iterator[Service]:
     made = make_service(loader, tmp_path, trust, {name: feature_of(feature_objects, name) for name in BOTH})
     made.want(*BOTH)

@@ -10,8 +10,8 @@ from typing import Any
 
 GROUPS = {
     # They flood this machine, or count what all of it does.
-    "machine": ("loader", "backpressure fairness features features_bounds features_rounds perf runbooks "
-                "runbooks_floods shipping witness"),
+    "machine": ("loader", "backpressure fairness features features_bounds features_rounds handover perf "
+                "runbooks runbooks_floods shipping unobserved weights witness"),
     # They ask for every program of ours that is loaded, or load one.
     "loaded": ("integration", "bcc_start fan_out kill_hostile kill_orders kill_pinned kill_script kill_switch "
                "login_shells playbooks third_party_page"),
