@@ -52,7 +52,8 @@ def run_pytest(name: str, *paths: str, mark: str = "", workers: int = 1, **varia
     if workers > 1:
         chosen += ["-n", str(workers)]
     command = [str(VENV / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *chosen, *paths]
-    # Short, as the paths of sockets below it are bounded. Each pytest takes others' access from the folder above its temporary ones, and the loader's user needs it.
+    # Short, as the paths of sockets below it are bounded. Each pytest takes others' access from the folder above its
+    # temporary ones, and the loader's user needs it.
     folders = Path(tempfile.mkdtemp(prefix="ef-"))
     folders.chmod(0o755)
     settings = {**environment(), "PYTEST_DEBUG_TEMPROOT": str(folders), **variables}

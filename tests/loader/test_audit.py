@@ -118,7 +118,7 @@ def test_each_order_is_recorded_once_whatever_comes_and_goes_beside_it(service: 
     service.start_settled()
     first = service.order("feature.runqlat")
     service.wait_state("runqlat", "killed")
-    second = service.order("feature.nope")
+    second = service.order("feature.exec_events")
     wait_for(lambda: len(records(service, "kill")) >= 2, "the second order is recorded")
     second.unlink()
     wait_for(lambda: records(service, "unkill"), "its end is recorded")
