@@ -232,6 +232,7 @@ def test_a_held_batch_is_promoted_by_a_person(fleet: Fleet) -> None:
     assert "batch 2 is held for a person" in told.said and "batch 2 is promoted, by root" in told.said
 
 
+@pytest.mark.slow
 def test_a_hold_that_no_one_answers_goes_back_and_a_batch_that_is_not_held_cannot_be_promoted(fleet: Fleet) -> None:
     script = fleet.script(**{JUDGE: {"*": OPEN}, "Judge the batch again": {"*": OPEN}})
     ended = fleet.play(script, ebpf_fleet_hold_seconds=3, ebpf_fleet_rollout_renew_seconds=2)
@@ -281,6 +282,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
+@pytest.mark.sample(2)
 def test_a_controller_that_is_killed_is_resumed_from_the_truth_on_the_hosts(fleet: Fleet, point: str) -> None:
     script, state = POINTS[point]
     process = fleet.begin(fleet.script(**script))
@@ -343,6 +345,7 @@ def test_a_confirmed_host_that_the_ledger_does_not_know_is_done_and_one_that_was
     assert fleet.runs() == dict.fromkeys(HOSTS, DONE)
 
 
+@pytest.mark.slow
 def test_a_rollout_of_which_nothing_remains_ends_without_a_batch(fleet: Fleet) -> None:
     process = fleet.begin(fleet.script(**{CONFIRM: {"w2": {"hold": "here"}}}))
     fleet.reach("here")
@@ -364,6 +367,7 @@ def test_a_rollout_of_which_nothing_remains_ends_without_a_batch(fleet: Fleet) -
         ("", "is complete: only one that has ended early"),
     ],
 )
+@pytest.mark.sample(1)
 def test_what_cannot_be_resumed_is_refused_before_any_host_is_changed(fleet: Fleet, wanted: str, sentence: str) -> None:
     assert fleet.play(fleet.script()).status == 0
     ended = fleet.play(fleet.script(), ebpf_fleet_resume=wanted or fleet.id())
