@@ -23,8 +23,8 @@ TASKS = {
     for one in PLAN["tasks"]
     for task in (PLANNING if "ansible.builtin.import_tasks" in one else [one])
 }
-BEGIN, CHANGE = ROLL_OUT["tasks"]
-LATER = {task["name"]: task for task in [BEGIN, *CHANGE["block"]]}
+*BEGIN, CHANGE = ROLL_OUT["tasks"]
+LATER = {task["name"]: task for task in [*BEGIN, *CHANGE["block"]]}
 REFUSALS = [name for name in TASKS if name.startswith(("Refuse ", "Hold unless "))]
 # When a refusal is skipped, and why that opens nothing.
 SKIPPED = {
