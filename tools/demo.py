@@ -122,6 +122,8 @@ def rollout_variables(demo: Demo, bundle: Path, report: str) -> dict[str, Any]:
         "ebpf_fleet_report_dir": str(folder),
         # Of demos alone: the fleet's own is that of the user.
         "ebpf_fleet_ledger": str(OUT / "ledger"),
+        # Of every stage alike, so that a demo is over in minutes.
+        "ebpf_fleet_bake": 30,
     }
 
 
