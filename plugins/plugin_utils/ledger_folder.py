@@ -10,7 +10,9 @@ quarantine.json releases that may not go to a kind of host
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import fcntl
 import getpass
 import os
@@ -288,21 +290,15 @@ def broken(path, found):
     )
 
 
-class refused:  # noqa: N801  # reads as a word where it is used
+@contextlib.contextmanager
+def refused(path):
     """An OSError within is told as one of ours, with the path."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, _kind, error, _traceback):
-        if isinstance(error, FleetError) or not isinstance(error, OSError):
-            return
-        import errno
-
-        where = error.filename or self.path
+    try:
+        yield
+    except FleetError:
+        raise
+    except OSError as error:
+        where = error.filename or path
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system") from error
         problem = f"{where}: {error.strerror or error}; correct it, or name another folder with ebpf_fleet_ledger"

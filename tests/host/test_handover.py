@@ -28,7 +28,7 @@ def pid_by_status(host: SysHost) -> int | None:
 
 
 def handed_over(host: SysHost) -> int:
-    return int(host.must(f"journalctl -u {UNIT} -o cat | grep -c 'took over from the loader before' || true"))
+    return host.must(f"journalctl -u {UNIT} -o cat").count("took over from the loader before")
 
 
 def test_an_upgrade_hands_over_and_systemd_goes_with_it(deployed: SysHost, sysfleet: SysFleet, first: Release) -> None:

@@ -155,7 +155,8 @@ class TestScript:
             place = str(host.root / folder)
             assert host.inside("mount", "--bind", place, place).returncode == 0
             # Busy while the loader writes its status or its page.
-            host.wait(lambda: host.inside("mount", "-o", "remount,ro,bind", place).returncode == 0, "read-only")  # noqa: B023
+            close = ("mount", "-o", "remount,ro,bind", place)
+            host.wait(lambda close=close: host.inside(*close).returncode == 0, "read-only")
         answer = host.switch("global")
         assert (answer["ok"], answer["escalated"], answer["left"]) == (False, True, 0), answer
         assert "nothing holds it" in answer["detail"]

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
-from tests.integration.test_capabilities_playbook import bundle  # noqa: F401
+from tests.integration.test_capabilities_playbook import bundle  # noqa: F401  # a fixture
 from tests.integration.test_playbooks import rollout_options, run
 
 pytestmark = pytest.mark.apart

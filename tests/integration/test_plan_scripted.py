@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.scripted import inventory, played
-from tests.integration.test_playbooks import bundle  # noqa: F401
+from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import (
     AFTER,
     ASK,

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback, script
 
 from tests.integration.scripted import ROOT, Ended, inventory, played
-from tests.integration.test_playbooks import bundle  # noqa: F401
+from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import CAPABILITY, PREPARE
 
 pytestmark = pytest.mark.apart

@@ -82,7 +82,7 @@ SystemCallFilter=bpf capset memfd_create seccomp
 SystemCallErrorNumber=EPERM
 [Install]
 WantedBy=multi-user.target
-"""  # noqa: E501
+"""  # noqa: E501  # a line of the unit, as it is
 BCC = "/var/lib/ebpf-fleet/current/bundle"
 BCC_UNIT = f"""
 [Unit]

@@ -22,7 +22,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 
 from tests.integration.fake_hosts import OLD, FakeHosts
 from tests.integration.scripted import Ended, begun, inventory, outcome, played
-from tests.integration.test_playbooks import bundle  # noqa: F401
+from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import (
     AFTER,
     ASK,
@@ -392,7 +392,7 @@ def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:  # noqa: N802  # as http.server calls it
             got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(500 if self.path.startswith("/bad") else 204)
             self.end_headers()

@@ -15,7 +15,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import controls
 
 from tests.integration.release_host import make_key, public_key
 from tests.integration.scripted import ROOT, Call, Ended, inventory, played
-from tests.integration.test_playbooks import bundle  # noqa: F401
+from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.apart
 

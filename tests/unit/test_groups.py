@@ -24,8 +24,9 @@ import os, pathlib, time, pytest
 @pytest.mark.parametrize("number", range(3))
 def test_it(number):
     time.sleep(0.2)
-    pathlib.Path(os.environ["SEEN"], f"{__file__.rpartition('/')[2]}-{number}").write_text(os.environ["PYTEST_XDIST_WORKER"])
-"""  # noqa: E501
+    path = pathlib.Path(os.environ["SEEN"], f"{__file__.rpartition('/')[2]}-{number}")
+    path.write_text(os.environ["PYTEST_XDIST_WORKER"])
+"""
 
 
 def test_each_file_of_a_group_is_there() -> None:
