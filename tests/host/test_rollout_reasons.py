@@ -45,6 +45,7 @@ def test_a_failed_rollout_names_every_failed_check_and_the_next_step(
         assert check["sentence"] in last
         assert check["sentence"] in record["sentence"]
     assert re.search(rf"{len(record['checks'])} checks of this batch stand in the way", last)
-    assert "Next: " in last and "ebpf_fleet_gate_limits; then run the same rollout again." in last
+    assert "Next: " in last and "ebpf_fleet_gate_limits; then lift the quarantine" in last
+    assert "and run the same rollout again." in last
     assert "It now: this was the first release: nothing runs now." in last
     assert syshost.run("systemctl is-active ebpf-fleet-loader").stdout.strip() != "active"

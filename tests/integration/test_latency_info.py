@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -15,6 +14,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import latency,
 
 from tests.integration.runner import run_one, run_tasks
 from tests.loader.prometheus_server import Prometheus, prometheus
+from tests.support.httpserver import respond, serving
 from tests.unit.test_gate import CONTRACTS, SECOND, observation
 
 pytestmark = pytest.mark.apart
@@ -118,24 +118,13 @@ def test_a_source_that_cannot_be_is_refused_by_its_field(tmp_path: Path) -> None
 def test_a_host_measures_its_own_application_at_the_end_of_the_window(tmp_path: Path) -> None:
     times: list[float] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            times.append(time.monotonic())
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps({"p95_ms": 1, "p99_ms": 2.5, "requests": 10}).encode())
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        times.append(time.monotonic())
+        respond(request, 200, json.dumps({"p95_ms": 1, "p99_ms": 2.5, "requests": 10}).encode())
 
-        def log_message(self, *_arguments: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        source = {"source": "http", "url": f"http://127.0.0.1:{server.server_address[1]}/latency"}
+    with serving(answer) as url:
+        source = {"source": "http", "url": f"{url}/latency"}
         result = run_one(tmp_path, "observation_info", window=0.5, latency=source, state_dir=str(tmp_path))
-    finally:
-        server.shutdown()
-        server.server_close()
     start, end = result["observation"]["start"], result["observation"]["end"]
     assert (start["application"], end["application"]) == (None, {"p95_ns": 1_000_000, "p99_ns": 2_500_000})
     assert len(times) == 1

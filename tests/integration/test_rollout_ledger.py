@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from tests.integration.test_rollout_scripted import (
     digest_of,
     given,
 )
+from tests.support.httpserver import respond, serving
 
 pytestmark = pytest.mark.apart
 
@@ -204,25 +205,28 @@ def test_a_rollout_that_runs_is_ended_and_its_batch_goes_back(fleet: Fleet) -> N
 
 
 def test_what_could_not_be_judged_is_watched_longer(fleet: Fleet) -> None:
-    again = {"Judge the batch again": {"*": PASS}, JUDGE: {"w1": OPEN, "*": PASS}}
-    ended = fleet.play(fleet.script(**again))
+    ended = fleet.play(fleet.script(**{JUDGE: {"w1": [OPEN, PASS], "*": PASS}}))
     assert ended.status == 0, ended.said
-    assert [call.host for call in ended.asked("Judge the batch again")] == ["w1"]
-    assert ended.asked("Let it bake longer, then measure after")[0].arguments == {"bake": 0, "window": 30}
+    # Each reading of a batch spends its own part of the error rate, and is compared with hosts of the same moments.
+    readings = [(call.host, call.arguments["readings"], call.arguments["reading"]) for call in ended.asked(JUDGE)]
+    assert readings == [("w1", 2, 1), ("w1", 2, 2), ("w2", 2, 1), ("w3", 2, 1)]
+    first, second = ended.asked("Begin to measure the controls after")[:2]
+    assert first.arguments["hosts"] == second.arguments["hosts"] != []
+    assert [call.host for call in ended.asked(AFTER)] == ["w1", "w1", "w2", "w3"]
     assert [call.arguments["holder"] for call in ended.asked("Renew the lease")] == ["rollout of 1.0.0"]
     verdicts = [one.data["verdict"] for one in fleet.entries() if one.kind == ledger.VERDICT]
     assert verdicts == ["inconclusive", "pass", "pass", "pass"]
 
 
 def test_a_held_batch_is_promoted_by_a_person(fleet: Fleet) -> None:
-    script = fleet.script(**{JUDGE: {"w2": OPEN, "*": PASS}, "Judge the batch again": {"*": OPEN}})
+    script = fleet.script(**{JUDGE: {"w2": OPEN, "*": PASS}})
     process = fleet.begin(script, ebpf_fleet_hold_seconds=100, ebpf_fleet_bake_extensions=2)
     until(lambda: (fleet.ledger.parent / "head.json").exists() and "held" in fleet.kinds())
     asked = fleet.ask("promote", ebpf_fleet_rollout_id=fleet.id())
     assert asked.status == 0, asked.said
     ended = outcome(fleet.folder, process)
     assert ended.status == 0, ended.said
-    assert len(ended.asked("Judge the batch again")) == 2 and len(ended.asked("Renew the lease")) == 3
+    assert [call.host for call in ended.asked(JUDGE)].count("w2") == 3 and len(ended.asked("Renew the lease")) == 3
     assert fleet.runs() == dict.fromkeys(HOSTS, DONE)
     (held,) = [one.data for one in fleet.entries() if one.data.get("action") == ledger.HELD]
     assert held == {"action": "held", "number": 2, "seconds": 100}
@@ -234,7 +238,7 @@ def test_a_held_batch_is_promoted_by_a_person(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 def test_a_hold_that_no_one_answers_goes_back_and_a_batch_that_is_not_held_cannot_be_promoted(fleet: Fleet) -> None:
-    script = fleet.script(**{JUDGE: {"*": OPEN}, "Judge the batch again": {"*": OPEN}})
+    script = fleet.script(**{JUDGE: {"*": OPEN}})
     ended = fleet.play(script, ebpf_fleet_hold_seconds=3, ebpf_fleet_rollout_renew_seconds=2)
     assert ended.status == 2 and "EF_GATE_INCONCLUSIVE: Stage fleet: not measured" in ended.said
     # One look longer, and the hold in slices of 2 s and 1 s, each with a lease.
@@ -258,6 +262,11 @@ def test_a_failed_batch_quarantines_the_release_and_all_of_it_may_go_back(fleet:
     (entry,) = document["entries"]
     assert document["schema"] == "ebpf.fleet/quarantine/v1" and entry["rollout"] == fleet.id()
     assert (entry["digest"], entry["stratum"], entry["why"]) == (fleet.digest, "6.1/unknown/debian", "2 checks fail")
+    assert (
+        f"lift the quarantine (ebpf.fleet.quarantine -e ebpf_fleet_lift_quarantine={fleet.digest[:12]})" in ended.said
+    )
+    kept = fleet.play(fleet.script())
+    assert kept.status == 2 and "quarantined" in kept.said and not kept.asked(DEPLOY), kept.said
     told = fleet.ask("quarantine")
     assert told.status == 0 and f"{fleet.digest[:12]} may not go to 6.1/unknown/debian since" in told.said
     wrong = fleet.ask("quarantine", ebpf_fleet_lift_quarantine="abcdef")
@@ -268,6 +277,7 @@ def test_a_failed_batch_quarantines_the_release_and_all_of_it_may_go_back(fleet:
         fleet.kinds()[-1] == "lifted"
         and json.loads((fleet.ledger.parent / "quarantine.json").read_text())["entries"] == []
     )
+    assert fleet.play(fleet.script()).status == 0 and fleet.runs() == dict.fromkeys(HOSTS, DONE)
 
 
 # --- kill -9 of the controller -------------------------------------------------------------------
@@ -391,19 +401,12 @@ def test_a_changed_ledger_is_told_and_no_rollout_begins(fleet: Fleet) -> None:
 def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     got: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  # as http.server calls it
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(500 if self.path.startswith("/bad") else 204)
-            self.end_headers()
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        got.append(json.loads(request.rfile.read(int(request.headers["Content-Length"]))))
+        respond(request, 500 if request.path.startswith("/bad") else 204)
 
-        def log_message(self, *_arguments: Any) -> None:
-            return
-
-    http = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}", got
-    http.shutdown()
+    with serving(answer) as url:
+        yield url, got
 
 
 def test_hooks_get_entries_and_decide_nothing(fleet: Fleet, server: tuple[str, list[dict[str, Any]]]) -> None:

@@ -221,7 +221,7 @@ def expected_values(ended: Ended, path: Path) -> None:
     assert rest == {"before_var": "ebpf_fleet_before", "after_var": "ebpf_fleet_after", "digest": digest,
                     "expected_var": "ebpf_fleet_capability.profiles", "limits": {}, "on_inconclusive": {},
                     "extra_checks": [], **BUDGET, "controls": {}, "before_applications": {},
-                    "after_applications": {}, "batches": 1, "readings": 2}  # fmt: skip
+                    "after_applications": {}, "batches": 1, "readings": 2, "reading": 1}  # fmt: skip
     (checked,) = ended.asked("Refuse limits and checks that the gate does not know")
     assert checked.arguments.pop("contracts") == first.arguments["contracts"]
     assert checked.arguments == {"changed": {}, "limits": {}, "on_inconclusive": {}, "extra_checks": [], **BUDGET}
@@ -343,7 +343,8 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
                               "kex_algorithms": "^curve25519-sha256"}  # fmt: skip
     stopped = "EF_ROLLOUT_STOPPED: The rollout of 1.0.0 stopped in stage cell; no later batch was started. " \
               "Why: 2 of 3 checks of this batch stand in the way, each named above. On this host: "  # fmt: skip
-    end = "Next: raise the limit; or wait; then run the same rollout again."
+    end = "Next: raise the limit; or wait; then lift the quarantine (ebpf.fleet.quarantine -e " \
+          f"ebpf_fleet_lift_quarantine={digest[:12]}) and run the same rollout again."  # fmt: skip
     said = ended.part(STOP)
     assert f"{stopped}w2 is slow; all are slow. It now: runs 0.9.0 again. {end}" in said
     assert f"{stopped}all are slow. It now: does not start. {end}" in said
@@ -357,8 +358,7 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
 def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     """Nor is anything recorded where no folder was named; values of the way back are taken as they are given."""
     verdict = {**FAIL, "verdict": "inconclusive", "sentence": "not measured", "reasons": [], "next": []}
-    answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}},
-               "Judge the batch again": {"*": verdict}}  # fmt: skip
+    answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}}}
     ended = played(tmp_path, "rollout", inventory(["w1"]), answers, **given(
         bundle, ebpf_fleet_return_timeout=77, ebpf_fleet_logins=3, ebpf_fleet_kex_algorithms="+x"))  # fmt: skip
     assert ended.status == 2

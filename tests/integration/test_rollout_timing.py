@@ -17,6 +17,7 @@ pytestmark = pytest.mark.apart
 
 TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
 SLICE = yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
+JUDGED = yaml.safe_load((ROOT / "playbooks/tasks/measure_and_judge.yml").read_text(encoding="utf-8"))
 PLANNED = {"serial": [2, 1], "batch_of": {"w1": 1, "w2": 1, "w3": 2},
            "batches": [{"hosts": ["w1", "w2"], "stage": "canary", "bake": 120},
                        {"hosts": ["w3"], "stage": "fleet", "bake": 30}]}  # fmt: skip
@@ -31,7 +32,7 @@ def heads() -> list[str]:
 def arguments() -> dict[str, Any]:
     """What the second play's tasks take of the times."""
     (play,) = [play for play in yaml.safe_load(TEXT) if play["name"] == "Roll out"]
-    tasks = {task["name"]: task for one in play["tasks"] for task in one.get("block", [])}
+    tasks = {task["name"]: task for one in play["tasks"] for task in [*one.get("block", []), *JUDGED]}
     renew, _end, bake, *_judged = SLICE
     return {
         "lease": tasks["Deploy the release"]["vars"]["ebpf_fleet_deploy_lease"],

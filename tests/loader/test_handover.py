@@ -47,21 +47,18 @@ class Adopted:
 
 
 @pytest.fixture
-def load_binary() -> Iterator[Path]:
-    """Where any user may execute it."""
-    folder = Path(tempfile.mkdtemp(dir="/tmp"))
-    folder.chmod(0o755)
-    yield copy_as(folder, "handed")
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """Short: the path of a socket has 107 bytes at most."""
     made = Path(tempfile.mkdtemp(prefix="ef-h-", dir="/tmp"))
     made.chmod(0o755)
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def load_binary(tmp_path: Path) -> Path:
+    """Where any user may execute it."""
+    return copy_as(tmp_path, "handed")
 
 
 @pytest.fixture

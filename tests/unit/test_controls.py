@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import controls, latency, status_schema
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.load import cpu_delta
+
+from tests.support.httpserver import respond, serving
 
 GOOD = {"p95_ms": 1.5, "p99_ms": 2}
 
@@ -139,25 +139,10 @@ def test_a_command_is_run_as_its_words_and_bounded(tmp_path: Path) -> None:
 
 
 def test_an_endpoint_is_asked_by_curl_and_never_with_a_token() -> None:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(GOOD).encode())
-
-        def log_message(self, *_arguments: Any) -> None:
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}/"
+    with serving(lambda request: respond(request, 200, json.dumps(GOOD).encode())) as url:
         assert asked(source(source="http", url=url))["application"] == {"p95_ns": 1_500_000, "p99_ns": 2_000_000}
         secret = asked(source(source="http", url=url, token_file="/etc/hostname"))
         assert (secret["application"], secret["application_error"]) == (None, None)
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_different_sources_are_not_asked_with_one_command() -> None:

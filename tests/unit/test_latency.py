@@ -6,9 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -16,6 +15,8 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import RefusedValueError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import latency, latency_sources
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import observation as obs
+
+from tests.support import httpserver
 
 GOOD = {"p95_ns": 1_000, "p99_ns": 2_000}
 PROMETHEUS = {"source": "prometheus", "url": "http://127.0.0.1:9/", "unit": "s", "queries": {"p95": "a", "p99": "b"}}
@@ -237,32 +238,24 @@ def test_a_command_that_fails_hangs_or_floods_is_said(tmp_path: Path) -> None:
 # --- HTTP --------------------------------------------------------------------------------------------
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        status, body, more = self.server.answer(self.path, self.headers)  # type: ignore[attr-defined]
-        self.send_response(status)
-        for name, value in more.items():
-            self.send_header(name, value)
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for part in body:
-                self.wfile.write(part)
-                self.wfile.flush()
-
-    def log_message(self, *_arguments: Any) -> None:
-        pass
+Answer = Callable[[str, Any], tuple[int, Any, dict[str, str]]]
 
 
-@contextlib.contextmanager
-def serving(answer: Callable[[str, Any], tuple[int, Any, dict[str, str]]]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.answer = answer  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def written(request: BaseHTTPRequestHandler, answer: Answer) -> None:
+    """(status, parts of the body, headers), each part sent as it comes."""
+    status, body, more = answer(request.path, request.headers)
+    request.send_response(status)
+    for name, value in more.items():
+        request.send_header(name, value)
+    request.end_headers()
+    with contextlib.suppress(OSError):
+        for part in body:
+            request.wfile.write(part)
+            request.wfile.flush()
+
+
+def serving(answer: Answer) -> contextlib.AbstractContextManager[str]:
+    return httpserver.serving(lambda request: written(request, answer))
 
 
 def test_an_endpoint_is_asked_with_its_token(tmp_path: Path) -> None:

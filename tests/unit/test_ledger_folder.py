@@ -9,10 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import Flee
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import hooks, ledger, ledger_lock
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_hooks
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.ledger_folder import Folder
+
+from tests.support.httpserver import serving
 
 WHO = {"who": "jane"}
 # Appends until it is killed; the lines are long enough that a kill may come within a write.
@@ -249,29 +250,24 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
 def server() -> Iterator[tuple[str, list[Any]]]:
     got: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  # as http.server calls it
-            got.append((self.path, self.headers["Content-Type"], self.rfile.read(int(self.headers["Content-Length"]))))
-            if self.path == "/drip":
-                for _second in range(40):
-                    self.wfile.write(b"H")
-                    time.sleep(0.1)
-                return
-            if self.path == "/odd":
-                self.wfile.write(b"odd\r\n\r\n")
-                return
-            self.send_response({"/moved": 302, "/bad": 500}.get(self.path, 200))
-            if self.path == "/moved":
-                self.send_header("Location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *_arguments: Any) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers["Content-Length"]))
+        got.append((request.path, request.headers["Content-Type"], body))
+        if request.path == "/drip":
+            for _second in range(40):
+                request.wfile.write(b"H")
+                time.sleep(0.1)
             return
+        if request.path == "/odd":
+            request.wfile.write(b"odd\r\n\r\n")
+            return
+        request.send_response({"/moved": 302, "/bad": 500}.get(request.path, 200))
+        if request.path == "/moved":
+            request.send_header("Location", "/elsewhere")
+        request.end_headers()
 
-    http = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_port}", got
-    http.shutdown()
+    with serving(answer) as url:
+        yield url, got
 
 
 def test_an_address_gets_the_line_as_a_post(server: tuple[str, list[Any]]) -> None:

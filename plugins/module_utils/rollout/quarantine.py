@@ -19,7 +19,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import p
 SCHEMA = "ebpf.fleet/quarantine/v1"
 KEYS = ("digest", "stratum", "why", "since")
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_REMEDY = "correct it, or take the variable away to plan without it"
 _PREFIX = re.compile(r"[0-9a-f]{6,64}", re.ASCII)
 
 
@@ -39,25 +38,55 @@ def render(entries: Iterable[Quarantined]) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode("ascii")
 
 
-def parse(data: bytes) -> list[Quarantined]:
-    """The entries of a document; FleetError for one that cannot be used: then no one knows what is quarantined."""
+def parse(data: bytes, where: str = "the quarantine") -> list[Quarantined]:
+    """The entries of a document that is to be written again: one with more in it would lose that, and is refused.
+
+    FleetError (EF_UNREADABLE) for what cannot be used: then no one knows what is quarantined.
+    """
     try:
         document = strictjson.parse(data)
-        found = [Quarantined(**one) for one in document["entries"]]
-        good = set(document) == {"schema", "entries"} and document["schema"] == SCHEMA
-    except (ValueError, TypeError, KeyError) as error:
-        raise _unusable(printable(error)) from error
-    if not good or not all(_is_entry(one) for one in found):
-        raise _unusable(f"is not of schema {SCHEMA}")
+    except ValueError as error:
+        raise _unusable(where, printable(error)) from error
+    found = read(document, where)
+    if set(document) != {"schema", "entries"} or any(
+        set(one) - set(Quarantined._fields) for one in document["entries"]
+    ):
+        raise _unusable(where, "has fields that are not known")
     return found
 
 
-def _is_entry(one: Quarantined) -> bool:
-    return all(isinstance(value, str) for value in one) and bool(_DIGEST.fullmatch(one.digest))
+def read(document: Any, where: str = "the quarantine") -> list[Quarantined]:
+    """The entries, also of a file that a person wrote; `rollout` may be missing there. FleetError (EF_UNREADABLE).
+
+    Every entry is read before any counts: a file of which a part cannot be read may hide the part that matters.
+    """
+    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
+        raise _unusable(where, f"its schema is not {SCHEMA}")
+    if not isinstance(document.get("entries"), list):
+        raise _unusable(where, "entries is not a list")
+    return [_entry(f"{where}: entries[{index}]", one) for index, one in enumerate(document["entries"])]
 
 
-def _unusable(why: str) -> FleetError:
-    return FleetError("EF_LEDGER", f"the quarantine: {why}; correct the file or remove it")
+def _entry(where: str, one: Any) -> Quarantined:
+    if not isinstance(one, Mapping):
+        raise _unusable(where, "is not a mapping")
+    for key in KEYS:
+        if not isinstance(one.get(key), str) or not one[key].strip():
+            raise _unusable(f"{where}.{key}", "is missing or not text")
+    if _DIGEST.fullmatch(one["digest"]) is None:
+        raise _unusable(f"{where}.digest", "is not 64 hex digits")
+    if not isinstance(one.get("rollout", ""), str):
+        raise _unusable(f"{where}.rollout", "is not text")
+    return Quarantined(**{name: one.get(name, "") for name in Quarantined._fields})
+
+
+def _unusable(where: str, why: str) -> FleetError:
+    return FleetError("EF_UNREADABLE", f"{where}: {why}; correct the file, or plan without it")
+
+
+def quarantined(document: Any, digest: str, where: str = "the quarantine") -> dict[str, str]:
+    """{stratum: why} of the entries of this bundle's digest; errors as of read()."""
+    return {one.stratum: f"{one.why} (since {one.since})" for one in read(document, where) if one.digest == digest}
 
 
 def strata_of(verdict: Mapping[str, Any], strata: Mapping[str, str], hosts: Sequence[str]) -> list[str]:
@@ -109,31 +138,3 @@ def sentences(known: Sequence[Quarantined]) -> list[str]:
         f"{one.digest[:12]} may not go to {one.stratum} since {one.since}: {one.why} (rollout {one.rollout})"
         for one in known
     ]
-
-
-# --- what a plan reads, also of a file that a person wrote ---
-
-
-def quarantined(document: Any, digest: str, where: str = "the quarantine") -> dict[str, str]:
-    """{stratum: why} of the entries of this bundle's digest. FleetError (EF_UNREADABLE) for what is not such a file.
-
-    Every entry is read before any counts: a file of which a part cannot be read may hide the part that matters.
-    """
-    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
-        raise FleetError("EF_UNREADABLE", f"{where}: its schema is not {SCHEMA}; {_REMEDY}")
-    entries = document.get("entries")
-    if not isinstance(entries, list):
-        raise FleetError("EF_UNREADABLE", f"{where}: entries is not a list; {_REMEDY}")
-    for index, one in enumerate(entries):
-        _refuse(f"{where}: entries[{index}]", one)
-    return {one["stratum"]: f"{one['why']} (since {one['since']})" for one in entries if one["digest"] == digest}
-
-
-def _refuse(where: str, one: Any) -> None:
-    if not isinstance(one, Mapping):
-        raise FleetError("EF_UNREADABLE", f"{where}: is not a mapping; {_REMEDY}")
-    for key in KEYS:
-        if not isinstance(one.get(key), str) or not one[key].strip():
-            raise FleetError("EF_UNREADABLE", f"{where}.{key}: is missing or not text; {_REMEDY}")
-    if _DIGEST.fullmatch(one["digest"]) is None:
-        raise FleetError("EF_UNREADABLE", f"{where}.digest: is not 64 hex digits; {_REMEDY}")

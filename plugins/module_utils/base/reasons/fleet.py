@@ -200,7 +200,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             "EF_GATE_FAILED": Reason(
                 "a check of the gate failed, and the batch goes back",
-                "do what the verdict names next, then run the same rollout again",
+                "do what the verdict names next, lift the quarantine of the release, then run the same rollout again",
                 (PLAYBOOKS,),
                 see="rollout.md",
             ),
