@@ -195,6 +195,18 @@ def test_a_control_file_is_read_whole(driver: Path, folder: Path) -> None:
     assert done.stdout == "0 0 0 [] 0\n"
 
 
+def test_a_document_of_ours_is_read_or_says_what_is_wrong(driver: Path, folder: Path) -> None:
+    path = folder / "file"
+    path.write_text('{"a": 1}', encoding="utf-8")
+    assert ask(driver, "document", str(path)) == "1 0 "
+    path.write_text("{", encoding="utf-8")
+    assert ask(driver, "document", str(path)).startswith("0 0 line 1, column 1: ")
+    path.write_text("[" * 101, encoding="utf-8")
+    # Where it cannot be read, that is the reason, and not that nothing is no document.
+    assert ask(driver, "document", str(path)) == f"0 EFBIG {path} cannot be read: File too large; repair it"
+    assert ask(driver, "document", str(folder / "none")) == "0 ENOENT "
+
+
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666, 0o622])
 def test_a_control_file_that_others_can_write_is_not_read(driver: Path, folder: Path, mode: int) -> None:
     (folder / "file").chmod(mode)
