@@ -15,7 +15,9 @@ VARIABLE = "ebpf_fleet_application_latency"
 def rollout_controls(hosts, plan, most=controls.DEFAULT_MOST):
     """Return the controls of each batch; see the filter's documentation."""
     strata = {one["name"]: one["stratum"] for one in hosts}
-    return controls.choose(strata, plan["batches"], plan.get("left") or [], most)
+    # A holdback is a standing control: its hosts stay as they are while every batch is changed.
+    spare = [*(plan.get("left") or []), *(plan.get("holdback") or {}).get("hosts", [])]
+    return controls.choose(strata, plan["batches"], spare, most)
 
 
 def latency_sources(given, asked_from=latency.CONTROLLER):

@@ -96,8 +96,8 @@ Find kill orders that would keep the release off: ok w1>localhost
 Sort hosts into stages and batches: ok w1>localhost
 Refuse a plan that cannot be carried out: skipping w1
 Ask whether a batch may start now: ok w1>localhost
-Choose the hosts that each batch is compared with: ok w1>localhost
 Go on with a rollout that was begun: skipping w1, skipping w2, skipping w3
+Choose the hosts that each batch is compared with: ok w1>localhost
 Print the plan: ok w1>localhost
 Refuse a rollout that a kill order keeps off: ok w1>localhost
 Refuse a rollout in a freeze window or in blocked hours: ok w1>localhost

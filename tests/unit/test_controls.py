@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.filter import controls as filters
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import controls, latency, status_schema
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.load import cpu_delta
 
@@ -136,6 +137,18 @@ def test_a_command_is_run_as_its_words_and_bounded(tmp_path: Path) -> None:
     assert "is not JSON" in said
     assert asked(source(source="command", argv=["/usr/bin/yes"]))["application_error"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hosts_that_are_held_back_or_in_no_stage_are_controls_of_every_batch() -> None:
+    hosts = [{"name": name, "stratum": "s"} for name in ("a", "b", "held", "left")]
+    batches = [{"number": 1, "hosts": ["a"]}, {"number": 2, "hosts": ["b"]}]
+    plan = {"batches": batches, "left": ["left"], "holdback": {"percent": 5, "hosts": ["held"]}}
+    found = filters.rollout_controls(hosts, plan)
+    assert {number: sorted(names) for number, names in found.items()} == {
+        1: ["b", "held", "left"],
+        2: ["held", "left"],
+    }
+    assert filters.rollout_controls(hosts, {**plan, "left": None, "holdback": None})[2] == []
 
 
 def test_an_endpoint_is_asked_by_curl_and_never_with_a_token() -> None:
