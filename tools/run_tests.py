@@ -230,10 +230,8 @@ SUITES: dict[str, Callable[[], Count]] = {
 # them where both want the CPU, and is told when all have ended. The images are first: guests boot from them later.
 BESIDE: dict[str, Callable[[], Count]] = {
     "images": run_images,
-    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix", workers=GROUPS),
-    "apart": lambda: run_pytest(
-        "apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART, workers=GROUPS
-    ),
+    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
+    "apart": lambda: run_pytest("apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART),
     "fuzz": lambda: run_pytest("fuzz", "tests/fuzz/test_fuzz.py"),
 }
 BESIDE_LOG = OUT / "beside.log"

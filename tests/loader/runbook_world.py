@@ -73,8 +73,8 @@ def _start(program: Path, uid: int | None = None) -> int:
     return child.pid
 
 
-def start_programs(world: World) -> None:
-    """A program in each temporary folder, one elsewhere, and programs of two users."""
+def start_in_temporary_folders(world: World) -> None:
+    """A program in each temporary folder, and wait until the last one is recorded."""
     for number, folder in enumerate(TEMPORARY):
         program = Path(folder) / f"ef_run_{os.getpid()}_{number}"
         shutil.copy("/bin/true", program)
@@ -82,6 +82,16 @@ def start_programs(world: World) -> None:
             world.started[folder] = _start(program)
         finally:
             program.unlink()
+    wait_until_recorded(world, world.started[TEMPORARY[-1]])
+
+
+def wait_until_recorded(world: World, pid: int) -> None:
+    wait_for(lambda: any(each.get("pid") == pid for each in world.service.events()), "the last execution is recorded")
+
+
+def start_programs(world: World) -> None:
+    """A program in each temporary folder, one elsewhere, and programs of two users."""
+    start_in_temporary_folders(world)
     world.started["/bin/true"] = _start(Path("/bin/true"))
     for uid in (FEW, MANY):
         world.started[str(uid)] = _start(Path("/bin/true"), uid)
@@ -121,8 +131,7 @@ def happen(world: World) -> None:
         wait_until_scraped(world)
     run_out_of_memory(world)
     start_programs(world)
-    last = _start(Path("/bin/true"))
-    wait_for(lambda: any(each.get("pid") == last for each in world.service.events()), "the last execution is recorded")
+    wait_until_recorded(world, _start(Path("/bin/true")))
 
 
 @contextlib.contextmanager
