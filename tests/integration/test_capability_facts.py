@@ -146,7 +146,9 @@ def sysctls() -> dict[str, str]:
     found = {}
     for folder in WATCHED:
         for path in (Path("/proc/sys") / folder).rglob("*"):
-            if path.is_file() and not set(path.parts) & {"random", "keys"} and not path.name.endswith(("_nr", "pid")):
+            # kernel/pty/nr is how many terminals are open, by whoever else is here.
+            counts = path.name.endswith(("_nr", "pid")) or path.name == "nr"
+            if path.is_file() and not set(path.parts) & {"random", "keys"} and not counts:
                 try:
                     found[str(path)] = path.read_text()
                 except OSError:
