@@ -76,6 +76,7 @@ def test_back_to_the_previous_release_and_forward_again(fleet, first, second):
     assert forward.rc == 0, forward.text
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_is_named_and_the_others_are_off(fleet, take_back):
     lab("unplug", "k612")
     try:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator
 
-from tools.bench.machine import loaded, say, wait_until
+from tools.bench.machine import say, still_loaded, wait_until
 from tools.bench.ours import Ours, release_feature
 from tools.bench.report import Result, result
 from tools.bench.runqlat import bpftrace_script
@@ -35,14 +35,6 @@ def busy_machine() -> Iterator[None]:
             each.wait()
 
 
-def any_left(ids: set[int]) -> bool:
-    """Is one of these programs still in the kernel?"""
-    listed = loaded.read_loaded(stats_on=True)["programs"]
-    if listed is None:
-        raise SystemExit("bench: the kernel's programs cannot be listed; run it as root")
-    return any(each["id"] in ids for each in listed)
-
-
 def milliseconds_to_off(tracer: Tracer, off: Callable[[], object]) -> float:
     """From the call of `off` until none of the tracer's programs is in the kernel."""
     ids = tracer.programs.ids()
@@ -50,7 +42,7 @@ def milliseconds_to_off(tracer: Tracer, off: Callable[[], object]) -> float:
         raise SystemExit(f"bench: {tracer.name} holds no program to turn off")
     since = time.perf_counter()
     off()
-    wait_until(lambda: not any_left(ids), f"{tracer.name} is off", pause=0.001)
+    wait_until(lambda: not still_loaded(ids), f"{tracer.name} is off", pause=0.001)
     return (time.perf_counter() - since) * 1e3
 
 
