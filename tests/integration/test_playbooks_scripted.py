@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback, script
 
-from tests.integration.scripted import ROOT, Ended, inventory, played
+from tests.integration.scripted import ROOT, Ended, collection, inventory, played
 from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import CAPABILITY, PREPARE
 
@@ -47,6 +47,34 @@ ebpf.fleet.prepare : Install BCC and the kernel's headers: skipping w1, skipping
 ebpf.fleet.prepare : Prepare user, directories, trust and unit: changed w1, changed w2, changed w3
 """)
     assert "All assertions passed" not in ended.said
+
+
+WITNESS = """
+import os
+
+class FilterModule:
+    def filters(self):
+        return {}
+
+with open(os.environ["LOADED_BY"], "a") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
+
+
+def test_filters_are_loaded_once_and_not_by_each_worker(tmp_path: Path) -> None:
+    """ansible-core forks for each task of each host, and a fork without them compiles all of them again."""
+    place = collection(tmp_path / "scripted") / "ansible_collections/ebpf/fleet/plugins/filter"
+    real = place.resolve()
+    place.unlink()
+    place.mkdir()
+    for one in real.iterdir():
+        (place / one.name).symlink_to(one)
+    (place / "witness.py").write_text(WITNESS)
+    loaded_by = tmp_path / "loaded_by"
+    ended = played(tmp_path, "prepare", HOSTS, {PREPARE: {"*": {"changed": True}}}, **SIGNERS,
+                   environment={"LOADED_BY": str(loaded_by)})  # fmt: skip
+    assert ended.status == 0, ended.said
+    assert len(loaded_by.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(("variables", "task", "sentence"), [
