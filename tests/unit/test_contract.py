@@ -192,6 +192,7 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (GOOD, "variants.0.requires.1", "helper:kprobe:d_path", ["no program of type 'kprobe'"]),
         (GOOD, "variants.0.requires.2", "attach:uprobe:x", ["variants[0].requires[2]", "did you mean 'kprobe'?"]),
         (GOOD, "variants.0.requires.2", "btf:any", ["'btf:any' and 'btf:vmlinux'", "remove 'btf:any'"]),
+        (GOOD, "variants.0.requires", ["btf:any", "btf:vmlinux"], ["'btf:any' and 'btf:vmlinux'", "remove 'btf:any'"]),
         (GOOD, "variants.0.requires.2", "attach:lsm:file_open", ["on the metrics data path", "'data_path: policy'"]),
         (EVENTS, "variants.0.requires.2", "attach:lsm:file_open", ["on the events data path", "'data_path: policy'"]),
         (GOOD, "bcc", {"programs": ["switch"], "requires": ["btf:any"]},
