@@ -295,6 +295,20 @@ def test_an_error_names_field_and_remedy(path: str, value: Any, words: list[str]
     assert all(word in said for word in words), said
 
 
+@pytest.mark.parametrize(
+    ("document", "field", "least", "most"),
+    [(GOOD, "cpu_millicores", 1, 1000), (EVENTS, "map_memory_bytes", None, 2**63 - 1),
+     (EVENTS, "event_rate_per_second", None, 2**63 - 1)],
+)  # fmt: skip
+def test_a_budget_is_taken_up_to_its_last_value(
+    document: dict[str, Any], field: str, least: int | None, most: int
+) -> None:
+    taken = [most] if least is None else [least, most]
+    assert [messages(changed(document, f"budget.{field}", value)) for value in taken] == [[]] * len(taken)
+    for value in [most + 1] if least is None else [least - 1, most + 1]:
+        assert field in " ".join(messages(changed(document, f"budget.{field}", value)))
+
+
 def test_all_errors_are_said_at_once() -> None:
     broken = changed(changed(GOOD, "budget.cpu_millicores", 0), "maps.0.max_entries", 0)
     assert len(messages(changed(broken, "summary", REMOVE), folder="other")) == 4
