@@ -19,7 +19,7 @@ from tools.bench.runqlat import bpftrace_script
 from tools.bench.tracers import Lines, Tracer, start
 
 ROUNDS = int(os.environ.get("EBPF_FLEET_BENCH_KILLS", "10"))
-BUSY = 3  # shells that start programs without a pause, on two cores: nobody gets one at once
+BUSY = 3  # shells that start programs without a pause, on two cores: no program gets one at once
 PEER = "bpftrace runqlat.bt, SIGINT"
 
 
