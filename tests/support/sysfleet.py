@@ -32,13 +32,15 @@ class SysFleet:
         self.hosts = list(hosts)
         self.key, self.trust = new_key(folder / "keys")
 
-    def release(self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events")) -> Release:
-        """Build and sign a release of some of this repository's features, or fail with what was printed."""
+    def release(
+        self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events"), **more: Any
+    ) -> Release:
+        """Build and sign a release of some features, or fail with what was printed; `more` are the playbook's variables."""
         bundle = self.folder / f"{version}.tar"
         built = play("release", {
             "ebpf_fleet_release_version": version, "ebpf_fleet_release_sequence": sequence,
             "ebpf_fleet_release_signing_key": str(self.key), "ebpf_fleet_release_output": str(bundle),
-            "ebpf_fleet_release_features": list(features),
+            "ebpf_fleet_release_features": list(features), **more,
         }, inventory=None)  # fmt: skip
         assert built.rc == 0, built.text
         digest = next(line.split()[-1] for line in built.text.splitlines() if "digest:" in line)

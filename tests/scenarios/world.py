@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts over namespace hosts with systemd: begun, killed and waited for, with their ledger, and the invariant."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
+
+from tests.scenarios.invariant import RUNS, host_faults, ledger_faults
+from tests.support.play import ROOT, VENV, Played, environment
+from tests.support.sysfleet import Release, SysFleet
+from tests.support.syshost import SysHost
+
+STATE_SCRIPT = (Path(__file__).with_name("host_state.py")).read_text()
+# Short, but long enough for two accounts of the loader. What other tests do on this machine is not judged, nor what a
+# loader that takes an account every second costs on a processor that others have.
+QUICK: dict[str, Any] = {
+    "ebpf_fleet_cell": "c1",
+    "ebpf_fleet_region": "r1",
+    "ebpf_fleet_window_before": 1,
+    "ebpf_fleet_bake": 0,
+    "ebpf_fleet_window_after": 4,
+    "ebpf_fleet_control_hosts": 0,
+    "ebpf_fleet_bake_extensions": 0,
+    "ebpf_fleet_fleet_percent": 100,
+    "ebpf_fleet_cell_percent": 100,
+    "ebpf_fleet_stages": [{"stage": "fleet"}],
+    "ebpf_fleet_max_batch": 1,
+    "ebpf_fleet_policy": {"host": {"cpu_millicores": 1000}},
+    # Notice a host that is gone within seconds.
+    "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s -o ConnectTimeout=5 "
+                        "-o ServerAliveInterval=2 -o ServerAliveCountMax=2",
+    "ebpf_fleet_connect_timeout": 4,
+}  # fmt: skip
+ROOMY: dict[str, Any] = {
+    "loader_cpu_millicores": 900, "bpf_cpu_millicores": 900, "total_cpu_millicores": 1800,
+    "host_cpu_delta_ppm": 1_000_000, "host_memory_delta_bytes": 9_000_000_000,
+}  # fmt: skip
+SETTLE_SECONDS = 20.0
+
+
+class Running:
+    """A rollout that has begun: its process, which is the leader of a group, and what it prints, in a file."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log, self.began = process, log, time.monotonic()
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout: float = 240) -> Played:
+        """How it ended; one that takes longer is killed, and fails."""
+        try:
+            rc = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        return Played(rc, self.text, time.monotonic() - self.began)
+
+    def kill(self) -> bool:
+        """kill -9 of it and of every worker, as when the controller dies; False where it had ended before."""
+        alive = self.process.poll() is None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+        return alive
+
+
+class World:
+    """Hosts, releases, and one ledger. `fleet.hosts` may be exchanged between scenarios."""
+
+    def __init__(self, folder: Path, hosts: Sequence[SysHost]) -> None:
+        self.folder = folder
+        self.fleet = SysFleet(folder, hosts)
+        self.ledger = folder / "ledger"
+        self.number = 0
+        self.releases: list[Release] = []
+
+    @property
+    def hosts(self) -> list[SysHost]:
+        return self.fleet.hosts
+
+    def name(self, host: SysHost) -> str:
+        return host.name
+
+    def release(self, *features: str, **more: Any) -> Release:
+        """Build the next release of some features, exec_events when none is named."""
+        self.number += 1
+        made = self.fleet.release(f"{self.number}.0.0", self.number, features or ("exec_events",), **more)
+        self.releases.append(made)
+        return made
+
+    # -- rollouts -----------------------------------------------------------------------------------
+
+    def begin(self, release: Release, *arguments: str, **variables: Any) -> Running:
+        """Start a rollout of the release, as a person does, in a process group of its own."""
+        limits = {**ROOMY, **variables.pop("limits", {})}
+        given = {**QUICK, "ebpf_fleet_gate_limits": limits, "ebpf_fleet_bundle": str(release.bundle),
+                 "ebpf_fleet_allowed_signers": self.fleet.trust, "ebpf_fleet_ledger": str(self.ledger),
+                 **variables}  # fmt: skip
+        per_host = {name: given.pop(name) for name in ("ebpf_fleet_cell", "ebpf_fleet_region")}
+        log = self.folder / f"rollout-{time.monotonic_ns()}.log"
+        command = [str(VENV / "ansible-playbook"), str(ROOT / "playbooks/rollout.yml"),
+                   "-i", str(self.fleet.inventory(**per_host)), "-e", json.dumps(given), *arguments]  # fmt: skip
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+        return Running(process, log)
+
+    def roll_out(self, release: Release, *arguments: str, **variables: Any) -> Played:
+        return self.begin(release, *arguments, **variables).wait()
+
+    # -- what came of it ----------------------------------------------------------------------------
+
+    def entries(self) -> list[ledger.Entry]:
+        """The whole ledger, verified; empty where no rollout has begun."""
+        path = self.ledger / "ledger.jsonl"
+        if not path.exists():
+            return []
+        head = ledger.parse_head((self.ledger / "head.json").read_bytes())
+        # A controller that was killed in the middle of a write leaves an end that the next one repairs.
+        found = ledger.verify(path.read_bytes(), head)
+        assert found.broken_line is None, found.fault
+        return found.entries
+
+    def rollout_id(self) -> str:
+        """The id of the rollout that began last."""
+        return [one.rollout for one in self.entries() if one.kind == ledger.STARTED][-1]
+
+    def begun(self, rollout: str | None = None) -> list[str]:
+        """Hosts of all batches that the rollout began, in their order."""
+        wanted = rollout or self.rollout_id()
+        batches = [one.data["hosts"] for one in self.entries()
+                   if one.kind == ledger.BATCH_BEGUN and one.rollout == wanted]  # fmt: skip
+        return [host for batch in batches for host in batch]
+
+    def verdicts(self) -> list[str]:
+        """Verdicts of the rollout that began last."""
+        last = self.rollout_id()
+        return [one.data["verdict"] for one in self.entries() if one.kind == ledger.VERDICT and one.rollout == last]
+
+    def failed_checks(self) -> set[str]:
+        """Names of the checks that stood in the way of the last verdict."""
+        (*_, verdict) = [one for one in self.entries() if one.kind == ledger.VERDICT]
+        return {str(reason["check"]) for reason in verdict.data["reasons"]}
+
+    def faults(self, allowed: dict[str, list[str]], ends: dict[str, tuple[str, ...]], probation: bool) -> list[str]:
+        everything = [one.digest for one in self.releases]
+        return [
+            fault
+            for host in self.hosts
+            for fault in host_faults(host.name, seen(host), allowed.get(host.name, everything),
+                                     ends.get(host.name, (RUNS,)), probation)
+        ] + ledger_faults(self.entries())  # fmt: skip
+
+    def check(self, *, run: dict[SysHost, Release] | Release | None = None,
+              ends: dict[SysHost, tuple[str, ...]] | None = None, probation: bool = False) -> None:
+        """The invariant, once hosts have settled; with `run` also which release each host has to have."""
+        wanted = dict.fromkeys(self.hosts, run) if isinstance(run, Release) else (run or {})
+        allowed = {host.name: [one.digest] for host, one in wanted.items() if one is not None}
+        by_name = {host.name: one for host, one in (ends or {}).items()}
+        found = settle(lambda: self.faults(allowed, by_name, probation))
+        assert found == [], "\n".join(found)
+
+
+def settle(faults: Callable[[], list[str]], seconds: float = SETTLE_SECONDS) -> list[str]:
+    """The faults that stay: systemd may be about to start a loader again."""
+    deadline = time.monotonic() + seconds
+    while (found := faults()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def seen(host: SysHost) -> dict[str, Any]:
+    """What a host runs and has, by host_state.py on it."""
+    ran = host.run("python3 -", stdin=STATE_SCRIPT)
+    assert ran.rc == 0, f"{host.name}: {ran.stderr}"
+    document: dict[str, Any] = json.loads(ran.stdout)
+    return document
+
+
+def has_release(host: SysHost, release: Release) -> bool:
+    """Does the release lie on the host's disk?"""
+    return host.path(f"/var/lib/ebpf-fleet/releases/{release.version}-{release.digest[:12]}").is_dir()
+
+
+def runs(host: SysHost, release: Release) -> bool:
+    """Does the host's loader say that it runs the release?"""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads(host.path("/run/ebpf-fleet-loader/status.json").read_text())
+        return bool(told["bundle"]["digest"] == release.digest)
+    return False
+
+
+def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+    """Wait until it holds, or fail with what that means."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def at_once(condition: Callable[[], bool], action: Callable[[], None], seconds: float = 120) -> Iterator[list[bool]]:
+    """Act the moment that a condition holds, beside what runs in the context; [True] is yielded once that was done."""
+    done: list[bool] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        deadline = time.monotonic() + seconds
+        while not over.is_set() and time.monotonic() < deadline:
+            if condition():
+                action()
+                done.append(True)
+                return
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        watcher.join(30)
+
+
+def unplug(host: SysHost) -> None:
+    """No one reaches the host any more: its sshd ends with every session, and does not come back."""
+    host.must("systemctl mask --runtime --now syshost-ssh.service; pkill -KILL -x sshd; true")
+
+
+def plug(host: SysHost) -> None:
+    """It is reached again."""
+    host.must("systemctl unmask --runtime syshost-ssh.service; systemctl start syshost-ssh.service")
+    until(lambda: host.over_ssh("true").rc == 0, 20, f"{host.name} is not reached again")
