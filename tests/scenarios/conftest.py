@@ -21,3 +21,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
         hosts = [stack.enter_context(SysHost.boot()) for _ in range(2)]
         yield World(tmp_path_factory.mktemp("world"), hosts)
+
+
+@pytest.fixture(scope="module")
+def running(world: World) -> World:
+    """The same hosts with the first release of exec_events on each, put there by the roles."""
+    world.fleet.deploy(world.release(), **world.deployed)
+    world.check(run=world.first)
+    return world
+
+
+@pytest.fixture(autouse=True)
+def again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A scenario of a file begins where the one before it began: each host runs the first release, no order, no fault."""
+    yield
+    if "running" in request.fixturenames:
+        world: World = request.getfixturevalue("running")
+        world.back()

@@ -16,10 +16,11 @@ from typing import Any
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 
+from tests.scenarios import releases
 from tests.scenarios.invariant import RUNS, host_faults, ledger_faults
 from tests.support.play import ROOT, VENV, Played, environment
 from tests.support.sysfleet import Release, SysFleet
-from tests.support.syshost import SysHost
+from tests.support.syshost import Ran, SysHost
 
 STATE_SCRIPT = (Path(__file__).with_name("host_state.py")).read_text()
 # Short, but long enough for two accounts of the loader. What other tests do on this machine is not judged, nor what a
@@ -38,7 +39,7 @@ QUICK: dict[str, Any] = {
     "ebpf_fleet_max_batch": 1,
     "ebpf_fleet_policy": {"host": {"cpu_millicores": 1000}},
     # Notice a host that is gone within seconds.
-    "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=60s -o ConnectTimeout=5 "
+    "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=15s -o ConnectTimeout=5 "
                         "-o ServerAliveInterval=2 -o ServerAliveCountMax=2",
     "ebpf_fleet_connect_timeout": 4,
 }  # fmt: skip
@@ -46,7 +47,6 @@ ROOMY: dict[str, Any] = {
     "loader_cpu_millicores": 900, "bpf_cpu_millicores": 900, "total_cpu_millicores": 1800,
     "host_cpu_delta_ppm": 1_000_000, "host_memory_delta_bytes": 9_000_000_000,
 }  # fmt: skip
-SETTLE_SECONDS = 20.0
 
 
 class Running:
@@ -59,13 +59,21 @@ class Running:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait(self, timeout: float = 240) -> Played:
+    def wait(self, timeout: float = 900) -> Played:
         """How it ended; one that takes longer is killed, and fails."""
         try:
             rc = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        return Played(rc, self.text, time.monotonic() - self.began)
+
+    def wait_for(self, seconds: float) -> Played:
+        """How it ended, if it does within that time; raises TimeoutError, and lets it go on, if not."""
+        try:
+            rc = self.process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
         return Played(rc, self.text, time.monotonic() - self.began)
 
     def kill(self) -> bool:
@@ -80,33 +88,53 @@ class Running:
 class World:
     """Hosts, releases, and one ledger. `fleet.hosts` may be exchanged between scenarios."""
 
-    def __init__(self, folder: Path, hosts: Sequence[SysHost]) -> None:
+    def __init__(self, folder: Path, hosts: Sequence[Any], patience: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.fleet = SysFleet(folder, hosts)
+        # Of hosts that are slower than namespaces.
+        self.variables = {**QUICK, **(patience or {})}
+        self.patience = 20.0 if patience is None else 90.0
+        self.deployed = {"ebpf_fleet_policy": QUICK["ebpf_fleet_policy"],
+                         "ansible_ssh_args": self.variables["ansible_ssh_args"]}
         self.ledger = folder / "ledger"
         self.number = 0
         self.releases: list[Release] = []
 
     @property
-    def hosts(self) -> list[SysHost]:
+    def hosts(self) -> list[Any]:
         return self.fleet.hosts
-
-    def name(self, host: SysHost) -> str:
-        return host.name
 
     def release(self, *features: str, **more: Any) -> Release:
         """Build the next release of some features, exec_events when none is named."""
         self.number += 1
-        made = self.fleet.release(f"{self.number}.0.0", self.number, features or ("exec_events",), **more)
-        self.releases.append(made)
-        return made
+        return self._keep(self.fleet.release(f"{self.number}.0.0", self.number, features or ("exec_events",), **more))
+
+    def another(self, loader: Path | None = None) -> Release:
+        """The first release again, under the next version, and with another loader if one is given."""
+        self.number += 1
+        base, version = self.releases[0], f"{self.number}.0.0"
+        return self._keep(releases.varied(base, self.folder, self.fleet.key, version, self.number, loader))
+
+    def _keep(self, release: Release) -> Release:
+        self.releases.append(release)
+        return release
+
+    def bad_feature(self, name: str, **budget: int) -> Release:
+        """The next release, of exec_events and one of the features of this suite, with that budget in its contract."""
+        folder = releases.feature(name, self.folder / f"feature-{self.number}", **budget)
+        return self.release("exec_events", name, ebpf_fleet_release_features_dirs=[str(ROOT / "bpf/features"), str(folder)])
+
+    @property
+    def first(self) -> Release:
+        """The release that every host runs when a scenario begins."""
+        return self.releases[0]
 
     # -- rollouts -----------------------------------------------------------------------------------
 
     def begin(self, release: Release, *arguments: str, **variables: Any) -> Running:
         """Start a rollout of the release, as a person does, in a process group of its own."""
         limits = {**ROOMY, **variables.pop("limits", {})}
-        given = {**QUICK, "ebpf_fleet_gate_limits": limits, "ebpf_fleet_bundle": str(release.bundle),
+        given = {**self.variables, "ebpf_fleet_gate_limits": limits, "ebpf_fleet_bundle": str(release.bundle),
                  "ebpf_fleet_allowed_signers": self.fleet.trust, "ebpf_fleet_ledger": str(self.ledger),
                  **variables}  # fmt: skip
         per_host = {name: given.pop(name) for name in ("ebpf_fleet_cell", "ebpf_fleet_region")}
@@ -122,6 +150,12 @@ class World:
 
     def roll_out(self, release: Release, *arguments: str, **variables: Any) -> Played:
         return self.begin(release, *arguments, **variables).wait()
+
+    def back(self) -> None:
+        """Put the first release back on hosts that run another, and forget what is quarantined."""
+        (self.ledger / "quarantine.json").unlink(missing_ok=True)
+        if not all(runs(host, self.first) for host in self.hosts):
+            self.fleet.deploy(self.first, ebpf_fleet_allow_downgrade=True, **self.deployed)
 
     # -- what came of it ----------------------------------------------------------------------------
 
@@ -166,17 +200,17 @@ class World:
                                      ends.get(host.name, (RUNS,)), probation)
         ] + ledger_faults(self.entries())  # fmt: skip
 
-    def check(self, *, run: dict[SysHost, Release] | Release | None = None,
-              ends: dict[SysHost, tuple[str, ...]] | None = None, probation: bool = False) -> None:
+    def check(self, *, run: dict[Any, Release] | Release | None = None,
+              ends: dict[Any, tuple[str, ...]] | None = None, probation: bool = False) -> None:
         """The invariant, once hosts have settled; with `run` also which release each host has to have."""
         wanted = dict.fromkeys(self.hosts, run) if isinstance(run, Release) else (run or {})
         allowed = {host.name: [one.digest] for host, one in wanted.items() if one is not None}
         by_name = {host.name: one for host, one in (ends or {}).items()}
-        found = settle(lambda: self.faults(allowed, by_name, probation))
+        found = settle(lambda: self.faults(allowed, by_name, probation), self.patience)
         assert found == [], "\n".join(found)
 
 
-def settle(faults: Callable[[], list[str]], seconds: float = SETTLE_SECONDS) -> list[str]:
+def settle(faults: Callable[[], list[str]], seconds: float) -> list[str]:
     """The faults that stay: systemd may be about to start a loader again."""
     deadline = time.monotonic() + seconds
     while (found := faults()) and time.monotonic() < deadline:
@@ -184,7 +218,7 @@ def settle(faults: Callable[[], list[str]], seconds: float = SETTLE_SECONDS) -> 
     return found
 
 
-def seen(host: SysHost) -> dict[str, Any]:
+def seen(host: Any) -> dict[str, Any]:
     """What a host runs and has, by host_state.py on it."""
     ran = host.run("python3 -", stdin=STATE_SCRIPT)
     assert ran.rc == 0, f"{host.name}: {ran.stderr}"
@@ -192,17 +226,24 @@ def seen(host: SysHost) -> dict[str, Any]:
     return document
 
 
-def has_release(host: SysHost, release: Release) -> bool:
+def has_release(host: Any, release: Release) -> bool:
     """Does the release lie on the host's disk?"""
-    return host.path(f"/var/lib/ebpf-fleet/releases/{release.version}-{release.digest[:12]}").is_dir()
+    return asked(host, f"test -d /var/lib/ebpf-fleet/releases/{release.version}-{release.digest[:12]}") is not None
 
 
-def runs(host: SysHost, release: Release) -> bool:
+def runs(host: Any, release: Release) -> bool:
     """Does the host's loader say that it runs the release?"""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads(host.path("/run/ebpf-fleet-loader/status.json").read_text())
-        return bool(told["bundle"]["digest"] == release.digest)
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return bool(json.loads(asked(host, "cat /run/ebpf-fleet-loader/status.json") or "")["bundle"]["digest"] == release.digest)
     return False
+
+
+def asked(host: Any, command: str) -> str | None:
+    """What a command on the host prints; None where it fails, or the host does not answer."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        ran: Ran = host.run(command)
+        return ran.stdout if ran.rc == 0 else None
+    return None
 
 
 def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
@@ -226,7 +267,7 @@ def at_once(condition: Callable[[], bool], action: Callable[[], None], seconds: 
                 action()
                 done.append(True)
                 return
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -238,11 +279,11 @@ def at_once(condition: Callable[[], bool], action: Callable[[], None], seconds: 
 
 
 def unplug(host: SysHost) -> None:
-    """No one reaches the host any more: its sshd ends with every session, and does not come back."""
-    host.must("systemctl mask --runtime --now syshost-ssh.service; pkill -KILL -x sshd; true")
+    """No one reaches the host any more, as with a cable that is out: what is sent to it is not answered."""
+    host.must("pkill -STOP -x sshd")
 
 
 def plug(host: SysHost) -> None:
     """It is reached again."""
-    host.must("systemctl unmask --runtime syshost-ssh.service; systemctl start syshost-ssh.service")
+    host.must("pkill -CONT -x sshd")
     until(lambda: host.over_ssh("true").rc == 0, 20, f"{host.name} is not reached again")
