@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two hosts with systemd in namespaces for each file, and a ledger of their own. Where there can be none, tests skip."""
+"""Two hosts with systemd in namespaces for each file, and their ledger. Where there can be none, tests skip."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def running(world: World) -> World:
 
 @pytest.fixture(autouse=True)
 def again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A scenario of a file begins where the one before it began: each host runs the first release, no order, no fault."""
+    """A scenario of a file begins where the one before it began: each host runs the first release."""
     yield
     if "running" in request.fixturenames:
         world: World = request.getfixturevalue("running")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Print what a host runs and has on its disk, as JSON: read on the host as root, by nothing of the product but `verify`.
+"""Print what a host runs and has on its disk, as JSON: read as root, by nothing of the product but `verify`.
 
 Python 3.8, standard library only. `python3 - <host_state.py`
 """
@@ -12,6 +12,7 @@ import json
 import os
 import re
 import subprocess
+from typing import Any
 
 BASE = "/var/lib/ebpf-fleet"
 STATUS = "/run/ebpf-fleet-loader/status.json"
@@ -25,7 +26,7 @@ def read(path: str) -> bytes:
         return b""
 
 
-def loaders() -> list:
+def loaders() -> list[dict[str, Any]]:
     """Every process that runs a release's loader, by the kernel's word: its file, and how many programs it holds."""
     found = []
     for folder in glob.glob("/proc/[0-9]*"):
@@ -38,12 +39,14 @@ def loaders() -> list:
             continue
         state = re.search(rb"^State:\s+(\w)", read(folder + "/status"), re.M)
         held = sum(b"prog_id:" in read(one) for one in glob.glob(folder + "/fdinfo/*"))
-        found.append({"pid": int(folder[6:]), "exe": exe, "state": state[1].decode() if state else "", "programs": held})
+        found.append(
+            {"pid": int(folder[6:]), "exe": exe, "state": state[1].decode() if state else "", "programs": held}
+        )
     return found
 
 
-def release(name: str) -> dict:
-    """What `current` names, its digest, and whether the loader on the disk verifies it; empty where there is nothing."""
+def release(name: str) -> dict[str, Any]:
+    """What that link names, its digest, and whether the loader on the disk verifies it; empty where it is not there."""
     place = os.path.realpath(os.path.join(BASE, name))
     if not os.path.isdir(place):
         return {}
@@ -57,9 +60,9 @@ def release(name: str) -> dict:
     return {"place": place, "digest": hashlib.sha256(manifest).hexdigest(), "verified": verified, "why": why}
 
 
-def status() -> dict:
+def status() -> dict[str, Any]:
     try:
-        return json.loads(read(STATUS))
+        return dict(json.loads(read(STATUS)))
     except ValueError:
         return {}
 

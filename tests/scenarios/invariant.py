@@ -48,7 +48,7 @@ def _loader_faults(
     if not loader["exe"].startswith(current["place"] + "/"):
         faults.append(f"{name}: runs {loader['exe']}, and {current['place']} is the current release")
     if (status["pid"], status["digest"]) != (loader["pid"], current["digest"]):
-        faults.append(f"{name}: the status is of process {status['pid']} and release {status['digest']}, not this one's")
+        faults.append(f"{name}: the status is of process {status['pid']} and release {status['digest']}")
     dark = (status["state"], status["reason_code"]) == ("idle", "EF_LEASE_EXPIRED")
     if dark and LEASE_OVER not in ends:
         faults.append(f"{name}: detached, as its lease was over")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.loader.bundles import Bundle
+from tests.loader.bundles import Bundle, describe, write
 from tests.support.play import ROOT
 from tests.support.sysfleet import Release
 
@@ -27,10 +27,10 @@ def varied(base: Release, folder: Path, key: Path, version: str, sequence: int, 
     with tarfile.open(base.bundle) as tar:
         tar.extractall(root, filter="fully_trusted")
     bundle = Bundle(root, key)
-    if loader is not None:
-        bundle.replace(LOADER, loader.read_bytes())
-        (root / LOADER).chmod(0o755)
     document = bundle.manifest
+    if loader is not None:
+        write(root / LOADER, loader.read_bytes(), 0o755)
+        document["files"][LOADER] = describe(root / LOADER)
     document["bundle"].update(version=version, sequence=sequence)
     bundle.write_manifest(document)
     return Release(root, version, bundle.digest)

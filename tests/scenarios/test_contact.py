@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_unreachable_during(plugged: World) -> None:
     # It is alone: the release that it got is off when its lease is over, or it came to none and keeps its own.
     until(lambda: not runs(one, good) or seen(one)["status"]["reason_code"] == "EF_LEASE_EXPIRED", LEASE + 30,
           f"{one.name} runs a release that was not confirmed")  # fmt: skip
-    ends = {one: (LEASE_OVER,)} if runs(one, good) else {}
+    ends: dict[Any, tuple[str, ...]] = {one: (LEASE_OVER,)} if runs(one, good) else {}
     plugged.check(run={other: plugged.first}, ends=ends)
     plug(one)
     played = plugged.roll_out(good)

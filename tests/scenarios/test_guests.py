@@ -28,7 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_clock_skew_of_a_minute(running: World) -> None:
-    """One host is a minute ahead of the controller and one behind: a good release is good, and its lease ends by a word."""
+    """One host is a minute ahead of the controller and one behind: a good release is good."""
     good = running.another()
     ahead, behind = running.hosts
     for host, seconds in ((ahead, 60), (behind, -60)):
@@ -45,7 +45,7 @@ def test_clock_skew_of_a_minute(running: World) -> None:
 
 
 def test_feature_that_loads_on_only_some_kernels(running: World) -> None:
-    """slow_sends needs bpf_loop, which 5.10 lacks: each kernel runs what was predicted for it, and all of it is told."""
+    """slow_sends needs bpf_loop, which 5.10 lacks: each kernel runs what was predicted for it, and both pass."""
     good = running.bad_feature("slow_sends")
     played = running.roll_out(good)
     assert played.rc == 0, played.text

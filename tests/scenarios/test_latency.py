@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A release that slows an application: a real HTTP service under load, and a real Prometheus that says how slow it is."""
+"""A release that slows an application: a real HTTP service under load, and a real Prometheus that scrapes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PORT = 8088
 # What customers ask for in a second: a load that is no burden to this machine.
 REQUESTS = 25
 WINDOW = 8
-P99 = f"histogram_quantile(0.99, sum by (le) (rate(shop_seconds_bucket{{instance=\"NAME\"}}[{WINDOW}s])))"
+P99 = f'histogram_quantile(0.99, sum by (le) (rate(shop_seconds_bucket{{instance="NAME"}}[{WINDOW}s])))'
 P95 = P99.replace("0.99", "0.95")
 # It must double: what neighbours on this machine make of a percentile is less than what the release does.
 LIMIT_PPM = 1_000_000
@@ -84,7 +84,7 @@ def prometheus(folder: Path, shops: dict[str, str]) -> Iterator[Prometheus]:
 def p99(server: Prometheus, host: SysHost) -> float:
     """Seconds; NaN where no one has asked the shop for anything."""
     (answer,) = server.ask(P99.replace("NAME", host.name))
-    return answer["value"]
+    return float(answer["value"])
 
 
 def test_application_latency_regression(running: World, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_disk_full(running: World) -> None:
     place = "/var/lib/ebpf-fleet"
     # A small disk with what the host has, and then no room on it.
     one.must(f"cp -a {place} /run/kept && systemctl stop ebpf-fleet-loader && mount -t tmpfs -o size=64m tmpfs {place}"
-             f" && chmod --reference=/run/kept {place} && chown --reference=/run/kept {place} && cp -a /run/kept/. {place}"
+             f" && chmod --reference=/run/kept {place}"
+        f" && chown --reference=/run/kept {place} && cp -a /run/kept/. {place}"
              f" && systemctl start ebpf-fleet-loader && mount -o remount,size=$(( $(du -sk {place} | cut -f1) + 512 ))k"
              f" {place}")  # fmt: skip
     try:
@@ -78,7 +79,11 @@ def test_freeze_window(running: World) -> None:
     good = running.another()
     one, other = running.hosts
     begins = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(seconds=30)
-    window = {"from": f"{begins:%Y-%m-%dT%H:%M:%SZ}", "to": f"{begins + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}", "why": "a holiday"}
+    window = {
+        "from": f"{begins:%Y-%m-%dT%H:%M:%SZ}",
+        "to": f"{begins + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+        "why": "a holiday",
+    }
     played = running.roll_out(good, ebpf_fleet_freezes=[window], ebpf_fleet_bake=25)
     assert played.rc == 2 and "EF_FROZEN" in played.text and "a holiday" in played.text, played.text
     assert running.begun() == [one.name] and running.verdicts() == ["pass"]

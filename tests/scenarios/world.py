@@ -94,9 +94,12 @@ class World:
         # Of hosts that are slower than namespaces.
         self.variables = {**QUICK, **(patience or {})}
         self.patience = 20.0 if patience is None else 90.0
-        self.deployed = {"ebpf_fleet_policy": QUICK["ebpf_fleet_policy"],
-                         "ansible_ssh_args": self.variables["ansible_ssh_args"]}
+        self.deployed = {
+            "ebpf_fleet_policy": QUICK["ebpf_fleet_policy"],
+            "ansible_ssh_args": self.variables["ansible_ssh_args"],
+        }
         self.ledger = folder / "ledger"
+        self.reports = folder
         self.number = 0
         self.releases: list[Release] = []
 
@@ -120,9 +123,11 @@ class World:
         return release
 
     def bad_feature(self, name: str, **budget: int) -> Release:
-        """The next release, of exec_events and one of the features of this suite, with that budget in its contract."""
+        """The next release: exec_events and a feature of this suite, with that budget in its contract."""
         folder = releases.feature(name, self.folder / f"feature-{self.number}", **budget)
-        return self.release("exec_events", name, ebpf_fleet_release_features_dirs=[str(ROOT / "bpf/features"), str(folder)])
+        return self.release(
+            "exec_events", name, ebpf_fleet_release_features_dirs=[str(ROOT / "bpf/features"), str(folder)]
+        )
 
     @property
     def first(self) -> Release:
@@ -138,6 +143,9 @@ class World:
                  "ebpf_fleet_allowed_signers": self.fleet.trust, "ebpf_fleet_ledger": str(self.ledger),
                  **variables}  # fmt: skip
         per_host = {name: given.pop(name) for name in ("ebpf_fleet_cell", "ebpf_fleet_region")}
+        self.reports = self.folder / f"reports-{time.monotonic_ns()}"
+        self.reports.mkdir()
+        given["ebpf_fleet_report_dir"] = str(self.reports)
         log = self.folder / f"rollout-{time.monotonic_ns()}.log"
         command = [str(VENV / "ansible-playbook"), str(ROOT / "playbooks/rollout.yml"),
                    "-i", str(self.fleet.inventory(**per_host)), "-e", json.dumps(given), *arguments]  # fmt: skip
@@ -168,11 +176,11 @@ class World:
         # A controller that was killed in the middle of a write leaves an end that the next one repairs.
         found = ledger.verify(path.read_bytes(), head)
         assert found.broken_line is None, found.fault
-        return found.entries
+        return list(found.entries)
 
     def rollout_id(self) -> str:
         """The id of the rollout that began last."""
-        return [one.rollout for one in self.entries() if one.kind == ledger.STARTED][-1]
+        return str([one.rollout for one in self.entries() if one.kind == ledger.STARTED][-1])
 
     def begun(self, rollout: str | None = None) -> list[str]:
         """Hosts of all batches that the rollout began, in their order."""
@@ -187,9 +195,11 @@ class World:
         return [one.data["verdict"] for one in self.entries() if one.kind == ledger.VERDICT and one.rollout == last]
 
     def failed_checks(self) -> set[str]:
-        """Names of the checks that stood in the way of the last verdict."""
-        (*_, verdict) = [one for one in self.entries() if one.kind == ledger.VERDICT]
-        return {str(reason["check"]) for reason in verdict.data["reasons"]}
+        """Names of the checks that stood in the way of the batch that the last rollout recorded last."""
+        (*_, path) = sorted(self.reports.glob("batch-*.json"), key=lambda one: one.stat().st_mtime_ns)
+        return {
+            one["check"] for one in json.loads(path.read_text())["checks"] if one["verdict"] in ("fail", "inconclusive")
+        }
 
     def faults(self, allowed: dict[str, list[str]], ends: dict[str, tuple[str, ...]], probation: bool) -> list[str]:
         everything = [one.digest for one in self.releases]
@@ -200,8 +210,13 @@ class World:
                                      ends.get(host.name, (RUNS,)), probation)
         ] + ledger_faults(self.entries())  # fmt: skip
 
-    def check(self, *, run: dict[Any, Release] | Release | None = None,
-              ends: dict[Any, tuple[str, ...]] | None = None, probation: bool = False) -> None:
+    def check(
+        self,
+        *,
+        run: dict[Any, Release] | Release | None = None,
+        ends: dict[Any, tuple[str, ...]] | None = None,
+        probation: bool = False,
+    ) -> None:
         """The invariant, once hosts have settled; with `run` also which release each host has to have."""
         wanted = dict.fromkeys(self.hosts, run) if isinstance(run, Release) else (run or {})
         allowed = {host.name: [one.digest] for host, one in wanted.items() if one is not None}
@@ -234,7 +249,10 @@ def has_release(host: Any, release: Release) -> bool:
 def runs(host: Any, release: Release) -> bool:
     """Does the host's loader say that it runs the release?"""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        return bool(json.loads(asked(host, "cat /run/ebpf-fleet-loader/status.json") or "")["bundle"]["digest"] == release.digest)
+        return bool(
+            json.loads(asked(host, "cat /run/ebpf-fleet-loader/status.json") or "")["bundle"]["digest"]
+            == release.digest
+        )
     return False
 
 
@@ -255,7 +273,7 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None
 
 
 @contextlib.contextmanager
-def at_once(condition: Callable[[], bool], action: Callable[[], None], seconds: float = 120) -> Iterator[list[bool]]:
+def at_once(condition: Callable[[], bool], action: Callable[[], object], seconds: float = 120) -> Iterator[list[bool]]:
     """Act the moment that a condition holds, beside what runs in the context; [True] is yielded once that was done."""
     done: list[bool] = []
     over = threading.Event()

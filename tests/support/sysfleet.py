@@ -35,7 +35,7 @@ class SysFleet:
     def release(
         self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events"), **more: Any
     ) -> Release:
-        """Build and sign a release of some features, or fail with what was printed; `more` are the playbook's variables."""
+        """Build and sign a release of some features, or fail with what was printed; `more` goes to the playbook."""
         bundle = self.folder / f"{version}.tar"
         built = play("release", {
             "ebpf_fleet_release_version": version, "ebpf_fleet_release_sequence": sequence,
