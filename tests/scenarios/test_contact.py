@@ -12,7 +12,7 @@ from tests.scenarios.invariant import LEASE_OVER
 from tests.scenarios.world import World, at_once, has_release, plug, runs, seen, unplug, until
 
 ACTIVATION, WINDOW = 20, 4
-LEASE = 60
+LEASE = 45
 # Both in one batch: the neighbour of the one that is lost goes back.
 TOGETHER = {"ebpf_fleet_max_batch": 2, "ebpf_fleet_activation_timeout": ACTIVATION, "ebpf_fleet_return_timeout": 15,
             "ebpf_fleet_rollout_lease_seconds": LEASE}  # fmt: skip

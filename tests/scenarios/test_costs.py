@@ -19,7 +19,7 @@ LATER = {"ebpf_fleet_bake": 6}
 
 
 @contextlib.contextmanager
-def calls(host: SysHost, name: str, seconds: int = 90) -> Iterator[None]:
+def calls(host: SysHost, name: str, seconds: int = 900) -> Iterator[None]:
     """A program of that name that calls the kernel without end, at the lowest priority."""
     host.must(f"cp /bin/dd /run/{name}")
     command = ["timeout", str(seconds), "nice", "-n", "19", f"/run/{name}", "if=/dev/zero", "of=/dev/null", "bs=1"]

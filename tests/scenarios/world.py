@@ -50,7 +50,7 @@ ROOMY: dict[str, Any] = {
 
 
 class Running:
-    """A rollout that has begun: its process, which is the leader of a group, and what it prints, in a file."""
+    """A rollout that has begun: its process, and what it prints, in a file."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.log, self.began = process, log, time.monotonic()
@@ -79,10 +79,20 @@ class Running:
     def kill(self) -> bool:
         """kill -9 of it and of every worker, as when the controller dies; False where it had ended before."""
         alive = self.process.poll() is None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        # Workers have sessions of their own: a group does not hold them.
+        for pid in [self.process.pid, *below(self.process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(30)
         return alive
+
+
+def below(pid: int) -> list[int]:
+    """Every process that this one began, and those that they began."""
+    with contextlib.suppress(OSError):
+        children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children + [one for child in children for one in below(child)]
+    return []
 
 
 class World:
@@ -102,6 +112,7 @@ class World:
         self.reports = folder
         self.number = 0
         self.releases: list[Release] = []
+        self.base: Release | None = None
 
     @property
     def hosts(self) -> list[Any]:
@@ -132,12 +143,12 @@ class World:
     @property
     def first(self) -> Release:
         """The release that every host runs when a scenario begins."""
-        return self.releases[0]
+        return self.base or self.releases[0]
 
     # -- rollouts -----------------------------------------------------------------------------------
 
     def begin(self, release: Release, *arguments: str, **variables: Any) -> Running:
-        """Start a rollout of the release, as a person does, in a process group of its own."""
+        """Start a rollout of the release, as a person does."""
         limits = {**ROOMY, **variables.pop("limits", {})}
         given = {**self.variables, "ebpf_fleet_gate_limits": limits, "ebpf_fleet_bundle": str(release.bundle),
                  "ebpf_fleet_allowed_signers": self.fleet.trust, "ebpf_fleet_ledger": str(self.ledger),
@@ -151,19 +162,22 @@ class World:
                    "-i", str(self.fleet.inventory(**per_host)), "-e", json.dumps(given), *arguments]  # fmt: skip
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True,
-            )  # fmt: skip
+                command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
         return Running(process, log)
 
     def roll_out(self, release: Release, *arguments: str, **variables: Any) -> Played:
         return self.begin(release, *arguments, **variables).wait()
 
     def back(self) -> None:
-        """Put the first release back on hosts that run another, and forget what is quarantined."""
+        """Let every host run one release, the next scenario's first, and forget what is quarantined."""
         (self.ledger / "quarantine.json").unlink(missing_ok=True)
-        if not all(runs(host, self.first) for host in self.hosts):
-            self.fleet.deploy(self.first, ebpf_fleet_allow_downgrade=True, **self.deployed)
+        everywhere = [one for one in self.releases if all(runs(host, one) for host in self.hosts)]
+        if everywhere:
+            self.base = everywhere[0]
+        else:
+            self.base = self.releases[0]
+            self.fleet.deploy(self.base, ebpf_fleet_allow_downgrade=True, **self.deployed)
 
     # -- what came of it ----------------------------------------------------------------------------
 
