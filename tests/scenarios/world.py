@@ -257,17 +257,28 @@ def seen(host: Any) -> dict[str, Any]:
 
 def has_release(host: Any, release: Release) -> bool:
     """Does the release lie on the host's disk?"""
-    return asked(host, f"test -d /var/lib/ebpf-fleet/releases/{release.version}-{release.digest[:12]}") is not None
+    place = f"/var/lib/ebpf-fleet/releases/{release.version}-{release.digest[:12]}"
+    if isinstance(host, SysHost):
+        return host.path(place).is_dir()
+    return asked(host, f"test -d {place}") is not None
 
 
 def runs(host: Any, release: Release) -> bool:
     """Does the host's loader say that it runs the release?"""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return bool(
-            json.loads(asked(host, "cat /run/ebpf-fleet-loader/status.json") or "")["bundle"]["digest"]
-            == release.digest
+            json.loads(content(host, "/run/ebpf-fleet-loader/status.json"))["bundle"]["digest"] == release.digest
         )
     return False
+
+
+def content(host: Any, path: str) -> str:
+    """A file of the host; empty where it is not there. Asked often, so by the cheapest way there is."""
+    if isinstance(host, SysHost):
+        with contextlib.suppress(OSError):
+            return host.path(path).read_text()
+        return ""
+    return asked(host, f"cat {path}") or ""
 
 
 def asked(host: Any, command: str) -> str | None:
@@ -287,7 +298,9 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None
 
 
 @contextlib.contextmanager
-def at_once(condition: Callable[[], bool], action: Callable[[], object], seconds: float = 120) -> Iterator[list[bool]]:
+def at_once(
+    condition: Callable[[], bool], action: Callable[[], object], seconds: float = 120, every: float = 0.05
+) -> Iterator[list[bool]]:
     """Act the moment that a condition holds, beside what runs in the context; [True] is yielded once that was done."""
     done: list[bool] = []
     over = threading.Event()
@@ -299,7 +312,7 @@ def at_once(condition: Callable[[], bool], action: Callable[[], object], seconds
                 action()
                 done.append(True)
                 return
-            time.sleep(0.05)
+            over.wait(every)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
