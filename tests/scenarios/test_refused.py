@@ -53,7 +53,7 @@ def test_disk_full(running: World) -> None:
         running.check(run=running.first)
         played = running.roll_out(good)
         assert played.rc == 2 and "no later batch was started" in played.text, played.text
-        assert "No space left on device" in played.text
+        assert "EF_DISK_FULL" in played.text and "make room" in played.text
         assert running.begun() == [one.name] and not has_release(one, good) and not has_release(other, good)
         running.check(run=running.first)
     finally:
