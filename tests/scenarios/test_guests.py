@@ -61,7 +61,7 @@ def test_host_rebooted_during_bake(running: World) -> None:
     good = running.another()
     one, other = running.hosts
     boot = one.must("cat /proc/sys/kernel/random/boot_id")
-    with at_once(lambda: runs(one, good), lambda: lab("reboot", one.name), 600, 3) as rebooted:
+    with at_once(lambda: runs(one, good), lambda: lab("reboot", one.name), every=3) as rebooted:
         played = running.roll_out(good, ebpf_fleet_bake=60, ebpf_fleet_return_timeout=120)
     assert rebooted, "the host was not rebooted in its bake; nothing was tested"
     assert one.must("cat /proc/sys/kernel/random/boot_id") != boot

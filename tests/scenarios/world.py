@@ -183,10 +183,11 @@ class World:
 
     def entries(self) -> list[ledger.Entry]:
         """The whole ledger, verified; empty where no rollout has begun."""
-        path = self.ledger / "ledger.jsonl"
+        path, head_path = self.ledger / "ledger.jsonl", self.ledger / "head.json"
+        # First the head: the rollout may write meanwhile.
+        head = ledger.parse_head(head_path.read_bytes()) if head_path.exists() else None
         if not path.exists():
             return []
-        head = ledger.parse_head((self.ledger / "head.json").read_bytes())
         # A controller that was killed in the middle of a write leaves an end that the next one repairs.
         found = ledger.verify(path.read_bytes(), head)
         assert found.broken_line is None, found.fault
@@ -299,7 +300,7 @@ def until(condition: Callable[[], bool], seconds: float, otherwise: str) -> None
 
 @contextlib.contextmanager
 def at_once(
-    condition: Callable[[], bool], action: Callable[[], object], seconds: float = 120, every: float = 0.05
+    condition: Callable[[], bool], action: Callable[[], object], seconds: float = 900, every: float = 0.05
 ) -> Iterator[list[bool]]:
     """Act the moment that a condition holds, beside what runs in the context; [True] is yielded once that was done."""
     done: list[bool] = []
