@@ -103,6 +103,7 @@ class World:
         self.fleet = SysFleet(folder, hosts)
         # Of hosts that are slower than namespaces.
         self.variables = {**QUICK, **(patience or {})}
+        self.fleet.patience = 300.0 if patience is None else 900.0
         self.patience = 60.0 if patience is None else 120.0
         self.deployed = {
             "ebpf_fleet_policy": QUICK["ebpf_fleet_policy"],

@@ -31,6 +31,8 @@ class SysFleet:
         self.folder = folder
         self.hosts = list(hosts)
         self.key, self.trust = new_key(folder / "keys")
+        # Seconds that a playbook may take.
+        self.patience = 300.0
 
     def release(
         self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events"), **more: Any
@@ -60,9 +62,10 @@ class SysFleet:
         path.chmod(0o755)
         return path
 
-    def play(self, playbook: str, variables: dict[str, Any], *arguments: str, timeout: float = 300) -> Played:
+    def play(self, playbook: str, variables: dict[str, Any], *arguments: str, timeout: float | None = None) -> Played:
         """Run one of the collection's playbooks on these hosts."""
-        return play(playbook, variables, inventory=self.inventory(), arguments=arguments, timeout=timeout)
+        seconds = self.patience if timeout is None else timeout
+        return play(playbook, variables, inventory=self.inventory(), arguments=arguments, timeout=seconds)
 
     def try_deploy(self, release: Release, *arguments: str, **variables: Any) -> Played:
         """Run the roles prepare and deploy on these hosts."""
