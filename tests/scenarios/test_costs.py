@@ -20,15 +20,17 @@ LATER = {"ebpf_fleet_bake": 6}
 
 @contextlib.contextmanager
 def calls(host: SysHost, name: str, seconds: int = 900) -> Iterator[None]:
-    """A program of that name that calls the kernel without end, at the lowest priority."""
-    host.must(f"cp /bin/dd /run/{name}")
-    command = ["timeout", str(seconds), "nice", "-n", "19", f"/run/{name}", "if=/dev/zero", "of=/dev/null", "bs=1"]
+    """A program of that name that calls the kernel in bursts, at the lowest priority: some 30,000 calls a second."""
+    host.must(f"cp /bin/dd /run/{name}; rm -f /run/{name}.over")
+    burst = f"/run/{name} if=/dev/zero of=/dev/null bs=1 count=1000; sleep 0.05"
+    loop = f"while [ ! -e /run/{name}.over ]; do {burst}; done"
+    command = ["timeout", str(seconds), "nice", "-n", "19", "sh", "-c", loop]
     process = subprocess.Popen(host.enter(*command), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:
-        host.run(f"pkill -KILL -x {name}")
-        process.wait(10)
+        host.run(f": >/run/{name}.over")
+        process.wait(30)
 
 
 def stopped_at_the_first_host(world: World, bad: Release, played: Played, *checks: str) -> None:
@@ -48,7 +50,9 @@ def test_drops_over_budget(running: World) -> None:
         played = running.roll_out(bad)
     # How fast the host is decides how far the loader's own budget has come before it is measured.
     stopped_at_the_first_host(running, bad, played, "drop_ratio", "degradation", "features_attached")
-    assert running.failed_checks() <= {"drop_ratio", "degradation", "features_attached"}, "nothing else is too much"
+    # A ring that is too small is full, too.
+    ours = {"drop_ratio", "degradation", "features_attached", "consumer_lag"}
+    assert running.failed_checks() <= ours, "nothing else is too much"
     assert "EF_BUDGET_DROPS" in played.text
 
 
@@ -57,7 +61,7 @@ def test_cpu_over_budget(running: World) -> None:
     with calls(running.hosts[0], "ef-load"):
         played = running.roll_out(bad)
     stopped_at_the_first_host(running, bad, played, "feature_cpu", "features_attached")
-    assert running.failed_checks() <= {"feature_cpu", "degradation", "features_attached"}
+    assert running.failed_checks() <= {"feature_cpu", "degradation", "features_attached", "consumer_lag"}
     assert "EF_BUDGET_CPU" in played.text
 
 
