@@ -15,7 +15,7 @@ PYTEST := $(SUDO) $(PYTHON) -m pytest
 HOST ?=
 HOSTS ?=
 
-.PHONY: simulate-gate feature contract bench bench-against checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab lint release build lab-up lab-down lab-ssh clean test-host mutants
+.PHONY: simulate-gate feature contract bench bench-against checks differential fuzz soak privileges reason-codes help setup demo test test-all test-unit test-loader test-integration test-molecule test-faults test-matrix test-lab test-scenarios lint release build lab-up lab-down lab-ssh clean test-host mutants
 
 help: ## what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-host: build ## hostile loaders and users on a host with systemd in namespac
 
 test-faults: build lab-up ## rollouts and kills on the lab under faults
 	@$(PYTEST) tests/faults/test_rollout.py tests/faults/test_kill.py tests/faults/test_reboot.py tests/faults/test_lease.py
+
+test-scenarios: build ## all that a rollout may meet, each on real hosts: docs/scenarios.md; some 30 minutes
+	@$(SUDO) $(PYTHON) -m tools.run_tests scenarios
 
 test-matrix: build ## every feature on every kernel of the matrix: build/matrix/matrix.html; HOSTS="k616 own" for some
 	@$(SUDO) $(PYTHON) -m tools.matrix $(HOSTS)

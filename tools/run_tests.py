@@ -107,6 +107,11 @@ def run_lab() -> Count:
     return (Count(passed=1) if booted else Count(failed=1)).plus(found)
 
 
+def run_scenarios() -> Count:
+    """Everything that a rollout may meet, on real hosts: `make test-scenarios`. Its own fixture boots its guests."""
+    return run_pytest("scenarios", "tests/scenarios")
+
+
 # In this order: the kill tests begin with what the rollout tests leave behind.
 FAULTS = ("rollout", "kill", "reboot")
 
@@ -247,6 +252,7 @@ SLOW: dict[str, Callable[[], Count]] = {
     "flood": run_flood,
     "lease": lambda: run_pytest("lease", "tests/faults/test_lease.py"),
     "planned": lambda: run_pytest("planned", "tests/faults/test_planned.py"),
+    "scenarios": run_scenarios,
     "matrix": run_matrix,
 }
 

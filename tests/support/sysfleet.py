@@ -31,14 +31,18 @@ class SysFleet:
         self.folder = folder
         self.hosts = list(hosts)
         self.key, self.trust = new_key(folder / "keys")
+        # Seconds that a playbook may take.
+        self.patience = 300.0
 
-    def release(self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events")) -> Release:
-        """Build and sign a release of some of this repository's features, or fail with what was printed."""
+    def release(
+        self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events"), **more: Any
+    ) -> Release:
+        """Build and sign a release of some features, or fail with what was printed; `more` goes to the playbook."""
         bundle = self.folder / f"{version}.tar"
         built = play("release", {
             "ebpf_fleet_release_version": version, "ebpf_fleet_release_sequence": sequence,
             "ebpf_fleet_release_signing_key": str(self.key), "ebpf_fleet_release_output": str(bundle),
-            "ebpf_fleet_release_features": list(features),
+            "ebpf_fleet_release_features": list(features), **more,
         }, inventory=None)  # fmt: skip
         assert built.rc == 0, built.text
         digest = next(line.split()[-1] for line in built.text.splitlines() if "digest:" in line)
@@ -58,9 +62,10 @@ class SysFleet:
         path.chmod(0o755)
         return path
 
-    def play(self, playbook: str, variables: dict[str, Any], *arguments: str, timeout: float = 300) -> Played:
+    def play(self, playbook: str, variables: dict[str, Any], *arguments: str, timeout: float | None = None) -> Played:
         """Run one of the collection's playbooks on these hosts."""
-        return play(playbook, variables, inventory=self.inventory(), arguments=arguments, timeout=timeout)
+        seconds = self.patience if timeout is None else timeout
+        return play(playbook, variables, inventory=self.inventory(), arguments=arguments, timeout=seconds)
 
     def try_deploy(self, release: Release, *arguments: str, **variables: Any) -> Played:
         """Run the roles prepare and deploy on these hosts."""

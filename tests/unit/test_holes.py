@@ -51,7 +51,10 @@ SAID = {
     for reason in reasons(path.read_text(encoding="utf-8"))
 }
 # What one of the functions above says is passed on in these.
-PASSED_ON = {"tests/host/conftest.py", "tests/integration/test_fan_out.py", "tests/integration/test_login_shells.py"}
+PASSED_ON = {
+    "tests/host/conftest.py", "tests/scenarios/conftest.py", "tests/integration/test_fan_out.py",
+    "tests/integration/test_login_shells.py",
+}  # fmt: skip
 
 
 def test_every_skip_is_in_one_of_the_lists() -> None:
