@@ -38,18 +38,18 @@ ansible.cfg: |
 import shutil
 import time
 
-from ansible import constants as C
+from ansible import constants
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible_collections.ebpf.fleet.plugins.module_utils.report import stage_lines, stage_view
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import stage_tasks
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.screen import Screen
 
 COLORS = {
-    stage_lines.HEAD: C.COLOR_HIGHLIGHT,
-    stage_lines.GOOD: C.COLOR_OK,
-    stage_lines.BAD: C.COLOR_ERROR,
-    stage_lines.NOTE: C.COLOR_WARN,
-    stage_lines.CHANGED: C.COLOR_CHANGED,
+    stage_lines.HEAD: constants.COLOR_HIGHLIGHT,
+    stage_lines.GOOD: constants.COLOR_OK,
+    stage_lines.BAD: constants.COLOR_ERROR,
+    stage_lines.NOTE: constants.COLOR_WARN,
+    stage_lines.CHANGED: constants.COLOR_CHANGED,
 }
 
 
@@ -122,6 +122,8 @@ class CallbackModule(Default):
         told = stage_tasks.shown(self, result)
         with self.screen.lock:
             self.view.host_ends(result.host.get_name(), state, told, ignored)
+            if stage_tasks.is_action(result.task, "ledger") and result.result.get("report"):
+                self.view.report = str(result.result["report"])
             lines = self.known(result) if self.staged and state in (stage_view.OK, stage_view.CHANGED) else []
         self.tell(lines)
 
@@ -137,8 +139,6 @@ class CallbackModule(Default):
         step = stage_tasks.step_of(result.task)
         if step == "promoted":
             return self.view.promoted(time.monotonic())
-        if step == "report" and result.result.get("report"):
-            return self.view.reported(str(result.result["report"]))
         if self._run_is_verbose(result) and not self._display.verbosity:
             self.view.message(result.host.get_name(), stage_tasks.message_of(self, result))
         return []

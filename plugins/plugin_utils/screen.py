@@ -1,8 +1,9 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Standard output as Ansible writes to it, never silent: a line of state below it on a terminal, a line now and then elsewhere.
+"""Standard output as Ansible writes to it, and never silent.
 
+On a terminal a line of state stands below what was displayed; elsewhere it is printed where nothing was for long.
 Everything that Ansible displays goes through here, and nothing in it that a terminal would obey is passed on.
 """
 

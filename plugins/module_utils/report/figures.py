@@ -12,7 +12,7 @@ _STEPS = {
 
 
 def amount(value: float, unit: str | None) -> str:
-    """A number with its unit: ppm as percent, bytes and ns in the largest unit of which there is one; others as they are."""
+    """A number with its unit: ppm as percent, bytes and ns in the largest unit that it fills; others as they are."""
     if unit == "ppm":
         return f"{_short(value / 10_000)} %"
     for size, name in _STEPS.get(unit or "", ()):

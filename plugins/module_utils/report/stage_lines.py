@@ -117,7 +117,7 @@ def verdict_lines(verdict: Json, width: int) -> list[Line]:
     other = len(checks) - sum(count.values())
     found = str(verdict.get("verdict"))
     tone = {PASS: GOOD, FAIL: BAD}.get(found, NOTE)
-    told = f"{count[PASS]} pass, {count[FAIL]} fail, {count[INCONCLUSIVE]} could not be judged, {other} had nothing to judge"
+    told = f"{count[PASS]} pass, {count[FAIL]} fail, {count[INCONCLUSIVE]} could not be judged, {other} not exercised"
     lines = [Line(f"  checks: {printable(found)} ({told})", tone)]
     for one in held:
         lines += _check_lines(one, "x" if one.get("verdict") == FAIL else "?", width)
@@ -133,7 +133,8 @@ def _check_lines(check: Json, sign: str, width: int) -> list[Line]:
     tone = BAD if check.get("verdict") == FAIL else NOTE
     values = ""
     if check.get("limit") is not None or check.get("measured") is not None:
-        values = f" [measured {value_of(check.get('measured'), check.get('unit'))}, limit {value_of(check.get('limit'), check.get('unit'))}]"
+        measured, limit = (value_of(check.get(name), check.get("unit")) for name in ("measured", "limit"))
+        values = f" [measured {measured}, limit {limit if check.get('limit') is not None else 'not set'}]"
     text = f"{sign} {check.get('check', 'check')}: {check.get('sentence', 'no sentence')}{values}"
     return [Line(f"    {one}", tone) for one in _wrapped(text, width - 4)]
 
@@ -249,7 +250,8 @@ def _told(result: Json) -> list[Line]:
 
 
 _KNOWN = {
-    "msg", "changed", "failed", "unreachable", "reason_code", "remedy", "invocation", "exception", "warnings", "deprecations",
+    "msg", "changed", "failed", "unreachable", "reason_code", "remedy", "invocation", "exception", "warnings",
+    "deprecations",
 }  # fmt: skip
 
 
@@ -259,9 +261,7 @@ def _field(key: str, value: Any) -> list[str]:
     if isinstance(value, str):
         first, *more = clean(value)
         return [f"{printable(key)}: {first}", *(f"  {one}" for one in more)]
-    return [
-        f"{printable(key)}: {printable(json.dumps(value, default=str, ensure_ascii=False, sort_keys=True), _TEXT_LIMIT)}"
-    ]
+    return [f"{printable(key)}: {printable(_json(value), _TEXT_LIMIT)}"]
 
 
 def _stopped(task: str, results: Mapping[str, Json]) -> list[Line]:
@@ -285,9 +285,11 @@ def message_lines(value: Any) -> list[str]:
     """What a task prints for a person: a text, a list of texts, or another document."""
     if isinstance(value, (list, tuple)):
         return [line for one in value for line in message_lines(one)]
-    return clean(
-        value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False, sort_keys=True)
-    )
+    return clean(value if isinstance(value, str) else _json(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False, sort_keys=True)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -110,6 +110,8 @@ class View:
             return []
         found = self.failures()
         for texts, hosts in self.messages.items():
+            # Where not all were told the same, each with who was.
+            found += [Line(f"  on {lines.names(hosts)}:")] if len(self.messages) > 1 else []
             found += [Line(f"  {text}") for text in texts]
         found += self._outcome(task, now)
         self.task, self.states, self.messages = None, {}, {}
@@ -182,10 +184,6 @@ class View:
             took = lines.duration(now - self.stage_began)
             found.append(Line(f"Stage {printable(batch['stage'])} passed in {took}", lines.GOOD))
         return found
-
-    def reported(self, path: str) -> list[Line]:
-        self.report = path
-        return []
 
     # --- while nothing else is told ---
 
