@@ -22,9 +22,10 @@ def amount(value: float, unit: str | None) -> str:
 
 
 def _short(value: float) -> str:
-    """At least three digits that mean something, and no zeros behind the point."""
+    """Two digits or more that mean something, and no zeros behind the point."""
     if value == int(value):
         return str(int(value))
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 4
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3 if size >= 0.01 else 4
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -266,10 +266,15 @@ def _why(batch: Batch) -> str:
     return batch.judged[-1][2] if batch.judged else UNKNOWN
 
 
+def lost_hosts(returned: Json) -> list[str]:
+    """Hosts that were asked to go back and did not confirm it."""
+    return [host for host, answer in returned.items() if not answer.get("ok")]
+
+
 def _went_back(batch: Batch | None) -> str:
     if batch is None or batch.outcome != ledger.ROLLED_BACK:
         return ""
-    lost = [host for host, answer in batch.returned.items() if not answer.get("ok")]
+    lost = lost_hosts(batch.returned)
     if lost:
         return f"{', '.join(lost[:10])} did not confirm that they went back; "
     return f"{counted(len(batch.returned), 'host')} went back; " if batch.returned else "no host had to go back; "

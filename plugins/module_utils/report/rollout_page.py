@@ -16,7 +16,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.report.page import (
     html_page,
     html_text,
 )
-from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout import Batch, Event, Family, Report
+from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout import Batch, Event, Family, Report, lost_hosts
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout_style import STYLE
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.stage_lines import duration, nearness, value_of
 
@@ -138,11 +138,15 @@ def _check_table(checks: Sequence[Json]) -> str:
     rows = [
         [html_text(one.get("check")), html_text(_place(one)), _verdict(str(one.get("verdict"))),
          html_text(value_of(one.get("measured"), one.get("unit"))), html_text(_limit(one)),
-         html_text(one.get("sentence"))]
+         _words(one)]
         for one in checks[:MOST_ROWS]
     ]  # fmt: skip
     more = f"<p>and {len(checks) - MOST_ROWS} more, in the batch's record</p>" if len(checks) > MOST_ROWS else ""
     return _table(("check", "host, feature", "verdict", "measured", "limit", "in words"), rows) + more
+
+
+def _words(check: Json) -> str:
+    return f'<span class="words">{html_text(check.get("sentence"))}</span>'
 
 
 def _place(check: Json) -> str:
@@ -177,7 +181,7 @@ def _by_check(checks: Sequence[Json]) -> str:
             f"{_verdict(one)} {count}" for one in VERDICTS if (count := sum(row.get("verdict") == one for row in found))
         )
         rows.append([html_text(name), counts, html_text(value_of(worst.get("measured"), worst.get("unit"))),
-                     html_text(_limit(worst)), html_text(_place(worst)), html_text(worst.get("sentence"))])  # fmt: skip
+                     html_text(_limit(worst)), html_text(_place(worst)), _words(worst)])  # fmt: skip
     return _table(("check", "verdicts", "measured, worst", "limit", "host, feature", "in words"), rows)
 
 
@@ -195,6 +199,7 @@ def _batches(report: Report) -> str:
     rows = []
     for one in report.batches:
         kind, words = OUTCOMES.get(one.outcome, ("none", one.outcome))
+        words = "✗ not all went back" if lost_hosts(one.returned) else words
         verdict = _verdict(one.judged[-1][1]) if one.judged else html_text("–")
         rows.append([str(one.number), html_text(one.stage), html_names(one.hosts), _tag(kind, words), verdict,
                      html_text(_span(one)), plots.lane(one, report)])  # fmt: skip

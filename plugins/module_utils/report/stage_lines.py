@@ -29,6 +29,7 @@ _NEAREST = 8
 _BAR = 20
 # Nothing of a failure is cut; this only bounds a host that never ends.
 _TEXT_LIMIT = 200_000
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CODE = re.compile(r"EF_[A-Z0-9_]+", re.ASCII)
 
 
@@ -85,7 +86,7 @@ def progress(done: int, of: int) -> str:
 
 def stage_head(batch: Json, plan: Json) -> Line:
     """The line with which a stage begins."""
-    stage = next((one for one in plan.get("stages") or [] if one.get("name") == batch.get("stage")), {})
+    stage: Json = next((one for one in plan.get("stages") or [] if one.get("name") == batch.get("stage")), {})
     hosts, batches = stage.get("hosts") or batch["hosts"], stage.get("batches") or [batch["hosts"]]
     bake = f", bake {duration(stage['bake'])}" if isinstance(stage.get("bake"), int) else ""
     size = f"{counted(len(hosts), 'host')} in {len(batches)} {'batch' if len(batches) == 1 else 'batches'}{bake}"
@@ -145,7 +146,8 @@ def value_of(value: Any, unit: Any) -> str:
         return NOT_MEASURED
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return amount(value, unit if isinstance(unit, str) else None)
-    return printable(value, 60)
+    # Of a digest so much as tells it from others.
+    return f"{value[:12]}…" if isinstance(value, str) and _DIGEST.fullmatch(value) else printable(value, 60)
 
 
 def nearest(checks: Iterable[Json]) -> str:

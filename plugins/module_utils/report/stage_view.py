@@ -41,7 +41,8 @@ class View:
         self.plan: Json = {}
         self.batch: Json | None = None
         self.stage = ""
-        self.stage_began = self.began = 0.0
+        self.stage_began = 0.0
+        self.began: float | None = None
         self.done: set[str] = set()
         self.task: Task | None = None
         self.states: dict[str, str] = {}
@@ -63,7 +64,7 @@ class View:
         if name != self.play:
             found += self._fold(now)
             self.play, self.play_began = name, now
-            self.began = self.began or now
+            self.began = now if self.began is None else self.began
             found.append(Line(printable(name), lines.HEAD))
         return found
 
@@ -205,7 +206,7 @@ class View:
         """The last lines."""
         found = self._task_ends(now) + self._fold(now)
         of = lines.total(self.plan)
-        took = lines.duration(now - self.began)
+        took = lines.duration(now - (now if self.began is None else self.began))
         if self.stopped:
             where = lines.progress(len(self.done), of) if of else "before there was a plan"
             found.append(Line(f"Stopped after {took}: {where}; it began with: {self.stopped[0]}", lines.BAD))
