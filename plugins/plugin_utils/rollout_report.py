@@ -13,7 +13,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import expl
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout import report
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout_page import rollout_html
 
-# A record has every check of every host of a batch; more than this is no record of ours.
+# A record has every check of every host of a batch; a larger file was not written by us.
 RECORD_LIMIT = 1 << 30
 
 
@@ -36,7 +36,7 @@ def write(rollout, entries, folder, alive):
 
 
 def records_in(folder):
-    """The records of batches in a folder; a file that is not one is none."""
+    """The records of batches in a folder; a file that is not one is passed over."""
     found = []
     for path in sorted(Path(folder).glob("batch-*.json")) if folder is not None else ():
         try:

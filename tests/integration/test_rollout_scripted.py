@@ -192,8 +192,9 @@ def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundl
     assert record.pop("bundle")["version"] == "1.0.0" and len(digest) == 64
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", record.pop("rollout"))
     assert len(list((tmp_path / "records").glob("rollout-*.html"))) == 1
-    assert record == {"reasons": [], "next": [], "before_after": {}, "stage": "cell", "number": 2, "hosts": ["w2", "w3"], "outcome": "promoted", "digest": digest,
-                      "verdict": "pass", "sentence": "all well", "checks": [], "returned": {}}  # fmt: skip
+    assert record == {"stage": "cell", "number": 2, "hosts": ["w2", "w3"], "outcome": "promoted", "digest": digest,
+                      "verdict": "pass", "sentence": "all well", "checks": [], "reasons": [], "next": [],
+                      "before_after": {}, "returned": {}}  # fmt: skip
     assert json.loads((tmp_path / "records/batch-01.json").read_text())["hosts"] == ["w1"]
 
 
