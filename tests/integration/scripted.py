@@ -136,7 +136,8 @@ def begun(
                "-e", json.dumps(variables), *options]  # fmt: skip
     with (place / "stdout").open("w") as stdout, (place / "stderr").open("w") as stderr:
         return subprocess.Popen(
-            command, cwd=folder, text=True, stdout=stdout if screen_fd is None else screen_fd, stderr=stderr, stdin=subprocess.DEVNULL,
+            command, cwd=folder, text=True, stdin=subprocess.DEVNULL, stderr=stderr,
+            stdout=stdout if screen_fd is None else screen_fd,
             env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                  "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "PWD": str(folder),
                  "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),

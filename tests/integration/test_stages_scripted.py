@@ -130,7 +130,7 @@ def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path
     assert "394 millicores" in page and "w2 changed, over the limit" in page and "raise the limit" in page
 
 
-def test_on_a_terminal_the_last_line_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_terminal_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     broken = {"w2": {"failed": True, "msg": f"boom{EVIL}", "rc": 7, "stderr": f"one\ntwo{EVIL}"},
               "w3": {"unreachable": True, "msg": "no route to host"}}  # fmt: skip
     script = {**GOOD, DEPLOY: {**GOOD[DEPLOY], **broken}}
@@ -143,8 +143,9 @@ def test_on_a_terminal_the_last_line_counts_down_and_a_failure_is_told_in_full(t
     }
     assert "\x07" not in shown.text and "\x1b[2J" not in shown.text and "\x1b]" not in shown.text
     plain = re.sub(r"\x1b\[[0-9;]*[mK]|\r", "", shown.text)
-    for wanted in ("FAILED: ebpf.fleet.deploy : Deploy the release on w2", "    boom\\x1b[2J", "    rc: 7", "    stderr: one",
-                   "UNREACHABLE: ebpf.fleet.deploy : Deploy the release on w3", "    no route to host"):  # fmt: skip
+    task = "ebpf.fleet.deploy : Deploy the release"
+    for wanted in (f"FAILED: {task} on w2", "    boom\\x1b[2J", "    rc: 7", "    stderr: one",
+                   f"UNREACHABLE: {task} on w3", "    no route to host"):  # fmt: skip
         assert wanted in plain, wanted
     assert "EF_ROLLOUT_STOPPED: The rollout of 1.0.0 stopped in stage cell" in plain
 

@@ -92,7 +92,7 @@ def comparison(kind: Kind, record: Json) -> str:
 
 def _of(kind: Kind, side: Any) -> dict[str, Ends]:
     """{host: [before, after]} of the hosts that have that size; what is not a number is None."""
-    found = {}
+    found: dict[str, Ends] = {}
     for host, sizes in (side or {}).items():
         ends = sizes.get(kind.name)
         if isinstance(ends, (list, tuple)) and len(ends) == 2:
@@ -142,7 +142,8 @@ class _Scale:
     """From values to percents of the width, with some room on both sides."""
 
     def __init__(self, values: Sequence[float]) -> None:
-        self.low, self.high = (min(values), max(values)) if values else (0, 1)
+        self.low: float = min(values, default=0)
+        self.high: float = max(values, default=1)
         if self.low == self.high:
             self.low, self.high = self.low - 1, self.high + 1
 
