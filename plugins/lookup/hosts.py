@@ -41,6 +41,7 @@ from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.early import load_filters
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
@@ -51,6 +52,8 @@ class LookupModule(LookupBase):
     """Returns the patterns of each term."""
 
     def run(self, terms, variables=None, **kwargs):
+        # A play's hosts are found before its first worker is forked.
+        load_filters()
         answer = InventoryAnswer(self._loader, variables)
         asked = texts_of(terms)
         self.set_options(var_options=variables, direct=kwargs)

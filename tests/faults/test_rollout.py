@@ -24,6 +24,7 @@ def new_hosts(fleet: Fleet) -> None:
     fleet.reset()
 
 
+@pytest.mark.slow
 def test_check_mode_on_a_fresh_host_says_what_would_change_and_changes_nothing(fleet, first):
     before = shell("k510", FILES)
     told = fleet.roll_out(first, "--check", "--diff", "--limit", "k510")
@@ -34,11 +35,15 @@ def test_check_mode_on_a_fresh_host_says_what_would_change_and_changes_nothing(f
     assert installed("k510") == "" and programs("k510") == []
 
 
-def test_a_rollout_reaches_the_whole_fleet_and_a_second_run_changes_nothing(fleet, first):
+def test_a_rollout_reaches_the_whole_fleet(fleet, first):
     done = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
     assert done.rc == 0, done.text
     assert everywhere(running, fleet.hosts) == dict.fromkeys(fleet.hosts, first.version)
     assert all(programs(host) for host in fleet.hosts)
+
+
+@pytest.mark.slow
+def test_a_second_run_changes_nothing(fleet, first):
     again = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
     assert again.rc == 0, again.text
     assert {host: row["changed"] for host, row in recap(again).items()} == dict.fromkeys(fleet.hosts, 0)

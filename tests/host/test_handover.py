@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
+
 from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
 
@@ -68,6 +70,7 @@ def test_a_person_may_reload_and_a_stop_ends_all(deployed: SysHost) -> None:
     assert status(deployed)["state"] == "running"
 
 
+@pytest.mark.slow
 def test_a_unit_that_cannot_hand_over_is_restarted_and_that_is_told(deployed: SysHost, sysfleet: SysFleet) -> None:
     """As hosts of before are, until they are prepared again."""
     times = handed_over(deployed)

@@ -77,7 +77,7 @@ def check_truth(killed: Killed, programs: list[str]) -> None:
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 def test_trick(host: SysHost, evil: Path, trick: str) -> None:
     # Asked before: systemd reaps before it answers, so a storm of processes can keep it silent for minutes.
     framed = host.must("systemctl show -P MainPID systemd-journald.service").strip()
@@ -96,6 +96,7 @@ def test_trick(host: SysHost, evil: Path, trick: str) -> None:
     assert "\033" not in killed.text
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_hostile_at_each_start_stays_off(host: SysHost, evil: Path) -> None:
     """It is started again by systemd after two seconds (Restart=): the order has to outlast that."""
     hostile.install(host, evil, "again")

@@ -44,6 +44,7 @@ def answer_of(ran: Ran) -> dict[str, object]:
     return answer
 
 
+@pytest.mark.slow
 def test_way_back_is_bounded(
     deployed: SysHost, sysfleet: SysFleet, evil: Path, first: Release, second: Release
 ) -> None:

@@ -106,6 +106,7 @@ def test_an_order_of_a_page_turns_the_feature_off_and_is_taken_back(
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_way_back_of_a_page_runs_the_release_before(deployed: SysHost, sysfleet: SysFleet, first: Release) -> None:
     (text,) = {each.text for each in FOR_ANSIBLE if "scope=previous" in each.text}
     second = sysfleet.release("1.1.0", 2, ["runqlat"])

@@ -88,6 +88,7 @@ def test_a_signer_that_the_inventory_lost_is_named_and_nothing_is_written(
     assert deployed.must(f"cat {SIGNERS}").strip() == ours
 
 
+@pytest.mark.slow
 def test_a_refused_rollout_leaves_no_trust_behind(
     deployed: SysHost, sysfleet: SysFleet, second: Release, stranger: str
 ) -> None:

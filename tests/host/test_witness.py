@@ -109,6 +109,7 @@ def test_a_frozen_loader_with_a_forged_status_fails(
     assert "its unit got 0 ns of CPU" in found["witness_advance"]
 
 
+@pytest.mark.slow
 def test_a_fifo_in_the_place_of_the_status_holds_and_hangs_nothing(
     host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path
 ) -> None:

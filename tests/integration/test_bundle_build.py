@@ -92,6 +92,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     assert hashlib.sha256(built[0]).digest() == hashlib.sha256(built[1]).digest()
 
 
+@pytest.mark.slow
 def test_the_tar_is_plain_sorted_and_owned_by_root(tmp_path: Path) -> None:
     build(tmp_path / "b.tar")
     with tarfile.open(tmp_path / "b.tar", "r:") as tar:
@@ -102,6 +103,7 @@ def test_the_tar_is_plain_sorted_and_owned_by_root(tmp_path: Path) -> None:
         assert member.mtime == bd.epoch_of(CREATED)
 
 
+@pytest.mark.slow
 def test_a_second_build_changes_nothing_also_without_a_given_time(tmp_path: Path) -> None:
     output = tmp_path / "b.tar"
     assert build(output, created=None)["changed"]
@@ -110,6 +112,7 @@ def test_a_second_build_changes_nothing_also_without_a_given_time(tmp_path: Path
     assert not again["changed"] and output.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_folder_is_written_too(tmp_path: Path) -> None:
     answer = build(tmp_path / "bundle")
     assert answer["changed"] and bd.load_bundle(str(tmp_path / "bundle")).manifest.digest == answer["digest"]
@@ -141,12 +144,14 @@ def test_check_mode_builds_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_subset_of_the_features(tmp_path: Path) -> None:
     answer = build(tmp_path / "b.tar", features=["runqlat"])
     assert list(answer["features"]) == ["runqlat"]
     refused(tmp_path / "c.tar", "EF_ARGUMENT", "did you mean 'runqlat'?", features=["runqlatt"])
 
 
+@pytest.mark.slow
 def test_a_feature_from_another_folder(tmp_path: Path, feature: Path) -> None:
     answer = build(tmp_path / "b.tar", features_dirs=[str(feature.parent)])
     assert answer["features"] == {"runqlat": ["full", "reduced"]}
@@ -154,6 +159,7 @@ def test_a_feature_from_another_folder(tmp_path: Path, feature: Path) -> None:
     refused(tmp_path / "c.tar", "EF_ARGUMENT", "rename one", features_dirs=dirs)
 
 
+@pytest.mark.slow
 def test_a_given_loader_is_taken_and_must_fit_this_machine(tmp_path: Path) -> None:
     output = tmp_path / "b.tar"
     build(output)
@@ -199,6 +205,7 @@ def test_a_program_that_does_not_compile_is_refused(tmp_path: Path, feature: Pat
     refused(tmp_path / "b.tar", "EF_CONTRACT_MALFORMED", "does not exist", features_dirs=[str(feature.parent)])
 
 
+@pytest.mark.slow
 def test_keys_that_cannot_sign_are_refused(tmp_path: Path) -> None:
     output = tmp_path / "b.tar"
     refused(output, "EF_KEY", "does not exist", "ssh-keygen -t ed25519", signing_key=str(tmp_path / "none"))
@@ -275,6 +282,7 @@ def test_the_playbook_says_digest_and_place(tmp_path: Path) -> None:
     assert "changed=0" in again.stdout
 
 
+@pytest.mark.slow
 def test_the_playbook_takes_paths_from_where_it_was_called(tmp_path: Path, feature: Path) -> None:
     shutil.copy(make_key(), tmp_path / "key")
     variables = {

@@ -140,6 +140,7 @@ def refused(root: Path, loader: Path, code: str, *words: str, **changes: Any) ->
     return str(answer["msg"])
 
 
+@pytest.mark.slow
 def test_a_feature_that_counts_is_taken(tmp_path: Path, loader: Path) -> None:
     write_feature(tmp_path, CONTRACT)
     answer = build(tmp_path, loader)
@@ -168,6 +169,7 @@ def test_a_feature_that_counts_is_taken(tmp_path: Path, loader: Path) -> None:
                                                        "lacks 'map_type:ringbuf'"]),
     ],
 )  # fmt: skip
+@pytest.mark.sample(4)
 def test_an_object_that_the_contract_does_not_tell_is_refused(
     tmp_path: Path, loader: Path, old: str, new: str, words: list[str]
 ) -> None:
@@ -187,6 +189,7 @@ def policy(**changes: Any) -> dict[str, Any]:
     return {**CONTRACT, "data_path": "policy", "mode": "observe", "budget": budget, "variants": [variant], **changes}
 
 
+@pytest.mark.slow
 def test_an_lsm_program_must_be_proven_to_allow(tmp_path: Path, loader: Path) -> None:
     observing = SOURCE.replace("raw_tp/sched_switch", "lsm/file_open")
     write_feature(tmp_path / "good", policy(), observing)
@@ -229,6 +232,7 @@ def test_the_bcc_source_and_the_collector_go_along(tmp_path: Path, loader: Path)
         ({**BCC, "requires": ["btf:any", *BCC["requires"]]}, BCC_SOURCE, ["bcc.requires", "'btf:any'", "headers"]),
     ],
 )
+@pytest.mark.sample(2)
 def test_a_bcc_fallback_that_does_not_hold_is_refused(
     tmp_path: Path, loader: Path, bcc: Any, source: str | None, words: list[str]
 ) -> None:
@@ -295,6 +299,7 @@ def kernels(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_bundle_gets_what_its_objects_need_of_each_kernel(tmp_path: Path, loader: Path, kernels: Path) -> None:
     write_feature(tmp_path, CONTRACT)
     answer = build(tmp_path, loader, btf_dirs=[str(kernels)])
@@ -332,6 +337,7 @@ def test_the_bundle_gets_what_its_objects_need_of_each_kernel(tmp_path: Path, lo
         ("sub/6.1.0-10-amd64.btf", b"twin", ["same kernel as", "remove one"]),
     ],
 )
+@pytest.mark.sample(3)
 def test_btf_that_cannot_be_used_is_refused_by_name(
     tmp_path: Path, loader: Path, kernels: Path, name: str, content: Any, words: list[str]
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_bundle_that_was_not_shipped_is_answered_for_in_three_files(tmp_path: 
         assert all(feature in text for feature in FEATURES) and "w1" in text and "EF_POLICY_NOT_READY" in text
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_is_named_and_the_others_are_reported(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more/silent.ini").write_text(SILENT)
@@ -86,6 +87,7 @@ def test_a_bundle_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
     assert status != 0 and "EF_FILE_TYPE" in said and "Ask for capabilities" not in said
 
 
+@pytest.mark.slow
 def test_the_kernel_that_boots_next_is_read_out_of_its_image(tmp_path: Path, bundle: Path) -> None:
     """This machine's own BTF, packed as another kernel's image, whose boot loader is a link."""
     need_root()
@@ -165,6 +167,7 @@ def test_a_release_that_loses_what_it_sees_does_not_vouch_for_a_host(tmp_path: P
     assert status != 0 and "EF_POLICY_NOT_READY: runqlat dropped 900 of 1000" in said
 
 
+@pytest.mark.slow
 def test_a_healthy_observability_release_lets_the_policy_feature_into_the_plan(tmp_path: Path, bundle: Path) -> None:
     need_root()
     within = running_release(tmp_path, bundle)

@@ -83,6 +83,7 @@ def test_facts_and_profiles_are_returned(tmp_path: Path) -> None:
 
 @as_root
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
+@pytest.mark.sample(2)
 def test_runs_on_the_pythons_of_the_fleet(tmp_path: Path, version: str) -> None:
     results, said = run_with(version, tmp_path)
     assert results["result"]["failed"] is False, said
@@ -90,6 +91,7 @@ def test_runs_on_the_pythons_of_the_fleet(tmp_path: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
+@pytest.mark.sample(2)
 def test_an_old_python_gives_one_clear_message(tmp_path: Path, version: str) -> None:
     results, said = run_with(version, tmp_path)
     assert results["result"]["failed"] is True, said

@@ -275,6 +275,7 @@ def test_it_dies_with_the_module(hostile: Hostile, tmp_path: Path) -> None:
     wait_for(lambda: none_left())
 
 
+@pytest.mark.slow
 def test_hosts_that_share_a_kernel_verify_at_the_same_time(hostile: Hostile, tmp_path: Path) -> None:
     """Containers count their processes from 1 each, so that the runs of all three are of the same user."""
     others = [start_confined(hostile.compile("WAITS"), tmp_path / name, *CONTAINER) for name in ("first", "second")]
@@ -291,6 +292,7 @@ def test_hosts_that_share_a_kernel_verify_at_the_same_time(hostile: Hostile, tmp
             one.communicate()
 
 
+@pytest.mark.slow
 def test_a_host_that_is_short_of_processes_is_said_to_be(hostile: Hostile, tmp_path: Path) -> None:
     """The loader is not blamed for it. The limit is met by a process of the same user in another container."""
     other = start_confined(hostile.compile("WAITS"), tmp_path / "first", *CONTAINER)

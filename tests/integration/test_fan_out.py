@@ -108,6 +108,7 @@ def few(tmp_path_factory: pytest.TempPathFactory):
         yield fleet
 
 
+@pytest.mark.slow
 def test_forty_hanging_hosts_keep_no_good_host_from_its_kill(tmp_path, mixed):
     inventory = mixed.inventory(ebpf_fleet_connect_timeout=8)
     options = ("-e", "scope=global", "-e", "ebpf_fleet_report=record.json", "-e", "ebpf_fleet_kill_timeout=15")
@@ -254,6 +255,7 @@ def become(fleet, method: str, password: str | None, **more: Any) -> dict[str, A
 
 
 @pytest.mark.parametrize(("method", "password"), [("sudo", "of keeper"), ("su", "of root")])
+@pytest.mark.sample(1)
 def test_become_gives_its_password_when_it_is_asked(tmp_path, with_users, method, password):
     inventory = with_users.inventory(**become(with_users, method, password))
     overlay = "-e ansible_user=keeper"
@@ -363,6 +365,7 @@ def test_arguments_that_cannot_be_meant_are_refused(tmp_path, few):
     assert ran.rc != 0 and "a number from 1 to 3600" in ran.text
 
 
+@pytest.mark.slow
 def test_one_hosts_bad_variables_are_its_own_result(tmp_path, tmp_path_factory):
     with sshhosts.hosts(tmp_path_factory.mktemp("bad"), "good", first=420) as fleet:
         fleet.add("good", "undefined", ansible_host="{{ no_such_variable }}")

@@ -46,7 +46,7 @@ def namespace() -> None:
         pytest.skip("needs root for a mount namespace in which systemd seems to run")
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("file", "says"),
     [

@@ -177,7 +177,7 @@ def test_a_folder_that_a_user_owns_is_no_unit(place: KillPlace) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE_FILES)
 @pytest.mark.parametrize("scope", ["feature=probe", "global"])
-@pytest.mark.sample(4)
+@pytest.mark.sample(2)
 def test_a_list_that_is_a_trap_holds_nothing_up(place: KillPlace, hostile: Callable[[Path], None], scope: str) -> None:
     holder = place.hold("anything", in_unit=True)
     holder.freeze()
@@ -276,6 +276,7 @@ def test_a_search_that_hangs_delays_neither_the_kill_nor_the_answer(place: KillP
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
+@pytest.mark.sample(1)
 def test_a_loader_that_comes_back_is_killed_again_unless_the_order_was_taken_back(
     place: KillPlace, taken_back: bool
 ) -> None:

@@ -117,6 +117,7 @@ def test_a_pinned_link_is_told_too(place: KillPlace, folder: Path, before: str) 
     assert place.switch(deadline_seconds=6)["ok"]
 
 
+@pytest.mark.slow
 def test_several_pins_in_folders_are_told_within_bounds(place: KillPlace, folder: Path) -> None:
     (folder / "deep/er").mkdir(parents=True)
     pin(place, *[folder / f"deep/er/pin{number}" for number in range(14)])
@@ -136,6 +137,7 @@ def test_without_both_it_is_said_what_is_missing(place: KillPlace, folder: Path)
     assert not answer["ok"] and "python3" in answer["detail"] and place.name[:15] in answer["detail"], answer
 
 
+@pytest.mark.slow
 def test_a_pin_of_another_program_is_not_told(place: KillPlace, folder: Path) -> None:
     other: Any = KillPlace(place.root / "other")
     try:

@@ -216,6 +216,7 @@ class TestModule:
         assert not list(host.root.glob("*/ebpf-fleet/kill.d/*"))
         assert in_kernel(ids) == ids
 
+    @pytest.mark.slow
     def test_release(self, host: Sandbox, tmp_path: Path) -> None:
         self.switch(host, tmp_path, scopes=["feature=runqlat"])
         result = self.switch(host, tmp_path, scopes=["feature=runqlat"], state="released")
@@ -245,6 +246,7 @@ class TestModule:
             ({"scopes": ["global"], "wait": -1}, "wait: -1.0 is out of range"),
         ],
     )
+    @pytest.mark.sample(1)
     def test_bad_input_changes_nothing(self, tmp_path: Path, more: dict[str, Any], message: str) -> None:
         places = {name: str(tmp_path / name) for name in ("etc_dir", "run_dir", "state_dir")}
         result = run_one(tmp_path, "kill_switch", **places, **more)

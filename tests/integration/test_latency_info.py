@@ -115,6 +115,7 @@ def test_a_source_that_cannot_be_is_refused_by_its_field(tmp_path: Path) -> None
     assert "sources.w1.queries: is missing; the source prometheus needs it" in result["msg"]
 
 
+@pytest.mark.slow
 def test_a_host_measures_its_own_application_at_the_end_of_the_window(tmp_path: Path) -> None:
     times: list[float] = []
 

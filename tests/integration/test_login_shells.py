@@ -107,6 +107,7 @@ def test_the_ways_back_reach_every_host_through_its_shell(tmp_path, fleet, diges
         assert f"\n{rollback.MARK}" in result["stdout"].replace("\r", ""), (name, result)
 
 
+@pytest.mark.slow
 def test_through_become_too(tmp_path, tmp_path_factory):
     """sudo gives the command to sh, su to root's own shell: each within the login shell of another."""
     have = [method for method in ("sudo", "su") if shutil.which(method)]
@@ -179,6 +180,7 @@ def test_taking_back_what_no_host_has_is_a_failure_with_the_nearest_order(tmp_pa
         ("scop=global", "Say what to turn off with -e scope="),
     ],
 )
+@pytest.mark.sample(3)
 def test_an_order_that_cannot_be_meant_is_one_sentence_before_anything(tmp_path, fleet, given, words):
     ran, record = order(tmp_path, fleet, "-e", given, "--limit", "shell-dash")
     assert ran.rc != 0 and words in " ".join(ran.text.split()), ran.text

@@ -145,6 +145,7 @@ def test_a_rollout_holds_and_names_whose_answer_cannot_be_used(tmp_path: Path, l
     assert "Print the plan" not in said and not (tmp_path / "marker").exists()
 
 
+@pytest.mark.slow
 def test_a_host_cannot_choose_where_its_own_batch_is_recorded_nor_how_it_is_judged(
     tmp_path: Path,
     bundle: Path,  # noqa: F811

@@ -127,6 +127,7 @@ def test_a_name_that_means_no_host_is_told_with_the_nearest(tmp_path, options, w
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
+@pytest.mark.sample(2)
 def test_a_name_that_means_no_host_fails_every_playbook(tmp_path, playbook):
     scope = ("-e", "scope=global", "-e", "ebpf_fleet_return_timeout=5")
     path, options, words = inventory(tmp_path), ("--limit", "plain1,palin1"), "did you mean 'plain1'?"
@@ -153,6 +154,7 @@ def test_capabilities_accounts_for_every_name(tmp_path):
     assert sorted(json.loads((tmp_path / "fleet.json").read_text())["hosts"]) == sorted(names)
 
 
+@pytest.mark.slow
 def test_a_rollout_enters_the_hosts_themselves(tmp_path, bundle):  # noqa: F811
     names = ["db: primary", "plain1", "web, blue", "db:5432", "fe80::1%eth0", "[::1]:22"]
     options = (*rollout_options(bundle)[:2], "--check")

@@ -43,6 +43,7 @@ def test_bake_comes_before_the_window(tmp_path: Path) -> None:
         ({"bake": 90000}, "bake: 90000.0"),
     ],
 )
+@pytest.mark.sample(1)
 def test_bad_times_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     result = run_one(tmp_path, "observation_info", **arguments)
     assert result["failed"] is True

@@ -69,6 +69,7 @@ def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_
 
 
 @pytest.mark.parametrize("check", [False, True])
+@pytest.mark.sample(1)
 def test_in_a_freeze_nothing_starts_and_check_mode_shows_the_plan(tmp_path: Path, bundle: Path, check: bool) -> None:  # noqa: F811
     hosts = hosts_of(["w1", "w2"], {"w2": {"ebpf_fleet_freezes": [window(-1, 1)]}})
     ended = played(tmp_path, "rollout", hosts, GOOD, *(["--check"] if check else []), **given(bundle))
@@ -80,6 +81,7 @@ def test_in_a_freeze_nothing_starts_and_check_mode_shows_the_plan(tmp_path: Path
         held(ended, FROZEN, "EF_FROZEN: Nothing was changed: w2: frozen until", "ebpf_fleet_overrule_freeze")
 
 
+@pytest.mark.slow
 def test_an_overruled_freeze_is_told_and_does_not_hold(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     hosts = hosts_of(["w1"], ebpf_fleet_freezes=[window(-1, 1)])
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle, ebpf_fleet_overrule_freeze="CVE-2026-1"))
@@ -87,6 +89,7 @@ def test_an_overruled_freeze_is_told_and_does_not_hold(tmp_path: Path, bundle: P
     assert "overruled (CVE-2026-1): frozen until" in ended.part("Print the plan")
 
 
+@pytest.mark.slow
 def test_a_rollout_that_runs_into_a_freeze_stops_before_its_next_batch(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     # In force as soon as the first batch has confirmed.
     calls = f"query('ansible.builtin.file', '{tmp_path}/scripted/calls.jsonl', errors='ignore') | select | join"
@@ -125,6 +128,7 @@ def test_more_unreachable_hosts_than_may_be_hold_the_rollout(tmp_path: Path, bun
          "2 cannot be reached, and ebpf_fleet_unreachable_limit permits 1", "no route to host")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_host_that_is_lost_during_the_rollout_is_never_left_out(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     answers = {**GOOD, DEPLOY: {"w1": GONE, "*": changed()}}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers,
@@ -139,6 +143,7 @@ def quarantine(folder: Path, digest: str) -> str:
     return "kept_off.json"
 
 
+@pytest.mark.slow
 def test_a_stratum_in_quarantine_for_this_bundle_gets_nothing_and_all_left_out_is_refused(
     tmp_path: Path,
     bundle: Path,  # noqa: F811
@@ -161,6 +166,7 @@ def test_a_stratum_in_quarantine_for_this_bundle_gets_nothing_and_all_left_out_i
     assert "EF_UNREADABLE: the quarantine" in ended.said and "No such file" in ended.said
 
 
+@pytest.mark.slow
 def test_hosts_that_are_held_back_are_named_and_not_touched(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     names = [f"w{number}" for number in range(1, 5)]
     variables = given(bundle, ebpf_fleet_holdback=25, ebpf_fleet_holdback_until="2999-01-31")

@@ -81,6 +81,7 @@ def test_another_bundle_than_planned_is_refused(host: FolderHost, tmp_path: Path
 
 
 @pytest.mark.parametrize("what", ["another release", "an older release", "the same version"])
+@pytest.mark.sample(2)
 def test_the_module_refuses_it_too_before_it_unpacks(host: FolderHost, what: str) -> None:
     """Past the controller's own check, as from a controller that was changed."""
     found = swapped_in()[what]
@@ -259,6 +260,7 @@ def test_every_deployment_of_a_rollout_is_of_the_planned_digest() -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
+@pytest.mark.sample(1)
 def test_a_bundle_path_that_is_not_a_file_is_refused_at_once(host: FolderHost, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "fifo" if kind == "fifo" else Path(kind)
     if kind == "fifo":

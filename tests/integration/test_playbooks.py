@@ -43,7 +43,7 @@ def run(playbook: str, folder: Path, *options: str, within: str = "") -> tuple[i
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "options",
     [
@@ -107,6 +107,7 @@ def test_a_folder_for_records_that_is_none_is_refused_before_any_host_is_changed
     assert "Measure before" not in said
 
 
+@pytest.mark.slow
 def test_a_rollout_that_fails_leaves_a_host_alone_that_ran_the_release_before(tmp_path, bundle):
     """This machine has no systemd, so the batch fails before the deployment: nothing was changed, nothing goes back."""
     if os.geteuid() != 0 or Path("/run/systemd/system").is_dir():

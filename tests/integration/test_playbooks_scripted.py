@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback, script
 
-from tests.integration.scripted import ROOT, Ended, inventory, played
+from tests.integration.scripted import ROOT, Ended, collection, inventory, played
 from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import CAPABILITY, PREPARE
 
@@ -49,6 +49,34 @@ ebpf.fleet.prepare : Prepare user, directories, trust and unit: changed w1, chan
     assert "All assertions passed" not in ended.said
 
 
+WITNESS = """
+import os
+
+class FilterModule:
+    def filters(self):
+        return {}
+
+with open(os.environ["LOADED_BY"], "a") as file:
+    file.write(f"{os.getpid()}\\n")
+"""
+
+
+def test_filters_are_loaded_once_and_not_by_each_worker(tmp_path: Path) -> None:
+    """ansible-core forks for each task of each host, and a fork without them compiles all of them again."""
+    place = collection(tmp_path / "scripted") / "ansible_collections/ebpf/fleet/plugins/filter"
+    real = place.resolve()
+    place.unlink()
+    place.mkdir()
+    for one in real.iterdir():
+        (place / one.name).symlink_to(one)
+    (place / "witness.py").write_text(WITNESS)
+    loaded_by = tmp_path / "loaded_by"
+    ended = played(tmp_path, "prepare", HOSTS, {PREPARE: {"*": {"changed": True}}}, **SIGNERS,
+                   environment={"LOADED_BY": str(loaded_by)})  # fmt: skip
+    assert ended.status == 0, ended.said
+    assert len(loaded_by.read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(("variables", "task", "sentence"), [
     (LEFT_OUT, "Refuse names that mean no host, and a play that leaves one out", TOLD),
     ({"ebpf_fleet_loader_interval": 0}, "Refuse values that cannot be used",
@@ -82,6 +110,7 @@ def released(folder: Path, built: dict[str, Any] | None = None, **variables: Any
     return played(folder, "release", {"all": {"hosts": {}}}, {SIGN: {"*": {**BUILT, **(built or {})}}}, **variables)
 
 
+@pytest.mark.slow
 def test_a_release_of_which_only_what_is_needed_was_said(tmp_path: Path) -> None:
     ended = released(tmp_path, **WANTED)
     assert ended.status == 0, ended.said
@@ -130,7 +159,7 @@ def test_a_release_of_which_everything_was_said(tmp_path: Path, as_text: bool) -
     assert "kernels: 6.1: full; 4.19: none" in ended.said and "BTF for: 6.1, 6.2" in ended.said
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("variables", "refused"), [
     ({"ebpf_fleet_release_version": ""}, True),
     ({"ebpf_fleet_release_version": None}, True),
@@ -192,6 +221,7 @@ Fail when a name means no host, or a host was left out: ok w1>localhost
     assert "3 of 3 hosts" in ended.part("Print what the fleet can run") or "3 hosts" in ended.said
 
 
+@pytest.mark.slow
 def test_without_bundle_and_report_only_the_kernels_are_told(tmp_path: Path) -> None:
     ended = played(tmp_path, "capabilities", inventory(["w1"]), {ASK_ONLY: {"*": {**CAPABILITY, "profiles": {}}}})
     assert ended.status == 0, ended.said
@@ -203,7 +233,7 @@ def test_without_bundle_and_report_only_the_kernels_are_told(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("scripted", "hosts.json")] == []
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("variables", "expected"), [
     ({"ebpf_fleet_bcc_fallback": True}, {"fallbacks": ["bcc"]}),
     ({"ebpf_fleet_bcc_fallback": "no"}, {"fallbacks": []}),
@@ -218,6 +248,7 @@ def test_what_a_host_is_asked(tmp_path: Path, variables: dict[str, Any], expecte
     assert call.arguments == {"contracts": [], **expected}
 
 
+@pytest.mark.slow
 def test_the_bundle_that_is_asked_about_goes_before_the_inventorys(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     for variables in ({"bundle": str(bundle), "ebpf_fleet_bundle": "none.tar"},
                       {"bundle": "", "ebpf_fleet_bundle": str(bundle)}):  # fmt: skip
@@ -225,6 +256,7 @@ def test_the_bundle_that_is_asked_about_goes_before_the_inventorys(tmp_path: Pat
         assert ended.status == 0 and len(ended.calls[0].arguments["contracts"]) == 2, ended.said
 
 
+@pytest.mark.slow
 def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
     answers = {ASK_ONLY: {"w2": {"unreachable": True, "msg": "no route"}, "w3": {"failed": True, "msg": "no python"},
                           "*": CAPABILITY}}  # fmt: skip
@@ -239,7 +271,7 @@ def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path:
     assert "no route" in ended.part("Fail when a host did not answer") and "no python" in census["silence"]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("variables", "task", "sentence", "asked"), [
     ({"ebpf_fleet_bcc_fallback": "perhaps"}, "Refuse values that cannot be used", "EF_ARGUMENT: ", False),
     ({"ebpf_fleet_report": "nowhere/fleet"}, "Refuse a report path that cannot be written", "nowhere is not a folder",
@@ -319,6 +351,7 @@ def test_what_is_given_reaches_the_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "seconds"), [({}, 180), ({"ebpf_fleet_return_timeout": 99}, 99)])
+@pytest.mark.sample(1)
 def test_the_way_back_to_the_previous_release(tmp_path: Path, given: dict[str, Any], seconds: int) -> None:
     answers = {"hosts": {"w1": off(rollback.MARK, detail="back")}}
     ended = ordered(tmp_path, answers, hosts=inventory(["w1"]), scope="previous", ebpf_fleet_kill_timeout=7, **given)
@@ -347,7 +380,7 @@ def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Pat
     assert record["failed"] == ["w2", "w3"] and record["seconds"] == {"w1": 1.5, "w2": 1.5, "w3": 10.1}
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("given", "failed"), [({}, True), ({"allow_unconcerned": "true"}, False),
                                                ({"allow_unconcerned": "no"}, True)])  # fmt: skip
 def test_an_order_that_concerns_no_host_fails_unless_that_is_allowed(
@@ -374,7 +407,7 @@ def test_a_fan_out_that_fails_as_a_whole_fails_the_order(tmp_path: Path) -> None
     assert ended.status == 2 and ended.screen[-1] == f"{ORDER}: FAILED w1>localhost"
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("variables", "sentence"), [
     ({}, "EF_ARGUMENT: Say what to turn off with -e scope=: write global, feature=NAME"),
     ({"scope": "globl"}, "EF_ARGUMENT: scope 'globl' is not one: did you mean global?"),

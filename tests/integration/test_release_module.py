@@ -156,6 +156,7 @@ def test_changed_features_rewrite_only_the_desired_state(deployed: FolderHost) -
     assert answer["features"] == {"exec_events": {"enabled": False, "sample_every": 1}}
 
 
+@pytest.mark.slow
 def test_keep_prunes_the_oldest_but_never_current_or_previous(host: FolderHost) -> None:
     bundles = [make_bundle(f"{number}.0.0", number) for number in (1, 2, 3, 4)]
     for bundle in bundles:
@@ -170,7 +171,7 @@ def test_keep_prunes_the_oldest_but_never_current_or_previous(host: FolderHost) 
 # Refusals
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
 @pytest.mark.parametrize("path", FILLED)
 def test_a_flipped_byte_is_refused(deployed: FolderHost, path: str, where: str) -> None:
@@ -191,7 +192,7 @@ def test_a_byte_in_a_file_that_is_to_be_empty_is_refused(deployed: FolderHost, p
     assert path in refused(deployed, replaced(make_bundle(*NEW), path, b"#"), "EF_FILE_SIZE")
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("path", FILES)
 def test_a_missing_file_is_refused(deployed: FolderHost, path: str) -> None:
     members = {name: member for name, member in make_bundle(*NEW).members.items() if name != path}
@@ -199,7 +200,7 @@ def test_a_missing_file_is_refused(deployed: FolderHost, path: str) -> None:
     assert path in refused(deployed, members, codes.get(path, "EF_FILE_MISSING"))
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("path", [name for name in FILLED if not name.startswith("manifest")])
 def test_a_truncated_file_is_refused(deployed: FolderHost, path: str) -> None:
     bundle = make_bundle(*NEW)
@@ -215,6 +216,7 @@ def test_a_truncated_manifest_or_signature_is_refused(deployed: FolderHost, path
 
 
 @pytest.mark.parametrize("extra", ["readme", "features/runqlat/more.bpf.o", "../../outside", "/abs", "features//x"])
+@pytest.mark.sample(3)
 def test_an_extra_file_is_refused(deployed: FolderHost, extra: str) -> None:
     members = {**make_bundle(*NEW).members, extra: bd.Member(extra, 0o644, b"x")}
     refused(deployed, members, "EF_FILE_EXTRA", "EF_FILE_TYPE")
@@ -563,6 +565,7 @@ def test_a_running_loader_confirms_its_release(deployed: FolderHost) -> None:
 # Through ansible, with the action plugin
 
 
+@pytest.mark.slow
 def test_the_action_plugin_sends_the_bundle_once(host: FolderHost, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "b.tar", make_bundle())
     before = host.listing(times=True)
@@ -597,6 +600,7 @@ def test_a_bundle_may_be_a_folder(host: FolderHost, tmp_path: Path) -> None:
         ({"bundle": ""}, "EF_ARGUMENT", "bundle"),
     ],
 )
+@pytest.mark.sample(2)
 def test_bad_input_never_reaches_the_host(
     host: FolderHost, tmp_path: Path, changes: dict[str, object], code: str, word: str
 ) -> None:

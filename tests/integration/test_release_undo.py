@@ -78,6 +78,7 @@ def refused(host: FolderHost, answer: dict[str, Any], before: dict[str, tuple[An
 
 
 @pytest.mark.parametrize("place", ["current", "previous", "older"])
+@pytest.mark.sample(2)
 def test_a_signature_that_one_verifier_refuses_never_reaches_a_release(
     host: FolderHost, picky: dict[str, bd.Member], place: str
 ) -> None:
@@ -106,6 +107,7 @@ def test_the_same_signature_reaches_a_release_whose_loader_takes_it(host: Folder
 @pytest.mark.parametrize(
     "change", ["a newline behind", "CRLF", "another key", "another namespace", "half", "empty", "another manifest's"]
 )
+@pytest.mark.sample(2)
 def test_a_signature_that_both_refuse_changes_nothing(host: FolderHost, change: str) -> None:
     members = dict(make_bundle().members)
     assert deploy(host, members)["changed"] and host.deploy(make_bundle("2.0.0", 2))["changed"]
@@ -147,6 +149,7 @@ def spoil(host: FolderHost, release: str) -> None:
 @pytest.mark.parametrize(
     "what", ["upgrade", "signature", "features", "all of it", "damaged current", "damaged previous"]
 )
+@pytest.mark.sample(3)
 def test_a_step_that_fails_takes_all_back(broken: FolderHost, what: str) -> None:
     one, two = make_bundle("1.0.0", 1), make_bundle("2.0.0", 2)
     changes: dict[str, Any] = {"allow_downgrade": True}
@@ -187,6 +190,7 @@ def pinned(host: FolderHost) -> Iterator[FolderHost]:
 
 
 @pytest.mark.parametrize("what", ["prune", "absent"])
+@pytest.mark.slow
 def test_a_release_that_cannot_be_removed_brings_all_back(pinned: FolderHost, what: str) -> None:
     before = tree(pinned)
     prune = what == "prune"
@@ -240,6 +244,7 @@ def test_the_mark_survives_the_way_back_and_removal(host: FolderHost) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"sequence":1}\n', b"\xff", b"9" * 5000])
+@pytest.mark.sample(2)
 def test_a_mark_that_cannot_be_read_is_no_permission(host: FolderHost, data: bytes) -> None:
     assert host.deploy(make_bundle())["changed"]
     (host.root / "etc/ebpf-fleet/mark.json").write_bytes(data)

@@ -170,6 +170,7 @@ def test_two_rollouts_at_once(fleet: Fleet, tmp_path: Path) -> None:
     assert ended.status == 0 and fleet.runs() == dict.fromkeys(HOSTS, DONE)
 
 
+@pytest.mark.slow
 def test_a_pause_is_honoured_before_the_next_batch_and_can_be_resumed(fleet: Fleet) -> None:
     process = fleet.begin(fleet.script(**{JUDGE: {"w1": {**PASS, "hold": "judge"}, "*": PASS}}))
     fleet.reach("judge")
@@ -189,6 +190,7 @@ def test_a_pause_is_honoured_before_the_next_batch_and_can_be_resumed(fleet: Fle
     assert "1 of 3 hosts are done" in ended.part("Print the plan")
 
 
+@pytest.mark.slow
 def test_a_rollout_that_runs_is_ended_and_its_batch_goes_back(fleet: Fleet) -> None:
     process = fleet.begin(fleet.script(**{JUDGE: {"w2": {**PASS, "hold": "judge"}, "*": PASS}}))
     fleet.reach("judge")
@@ -204,6 +206,7 @@ def test_a_rollout_that_runs_is_ended_and_its_batch_goes_back(fleet: Fleet) -> N
     assert not (fleet.ledger.parent / "quarantine.json").exists(), "the release has no fault"
 
 
+@pytest.mark.slow
 def test_what_could_not_be_judged_is_watched_longer(fleet: Fleet) -> None:
     ended = fleet.play(fleet.script(**{JUDGE: {"w1": [OPEN, PASS], "*": PASS}}))
     assert ended.status == 0, ended.said
@@ -218,6 +221,7 @@ def test_what_could_not_be_judged_is_watched_longer(fleet: Fleet) -> None:
     assert verdicts == ["inconclusive", "pass", "pass", "pass"]
 
 
+@pytest.mark.slow
 def test_a_held_batch_is_promoted_by_a_person(fleet: Fleet) -> None:
     script = fleet.script(**{JUDGE: {"w2": OPEN, "*": PASS}})
     process = fleet.begin(script, ebpf_fleet_hold_seconds=100, ebpf_fleet_bake_extensions=2)
@@ -292,7 +296,7 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_a_controller_that_is_killed_is_resumed_from_the_truth_on_the_hosts(fleet: Fleet, point: str) -> None:
     script, state = POINTS[point]
     process = fleet.begin(fleet.script(**script))
@@ -316,6 +320,7 @@ def test_a_controller_that_is_killed_is_resumed_from_the_truth_on_the_hosts(flee
     assert (fleet.ledger.parent / "torn.log").read_bytes() == b'{"data":{"number":2,"sta\n'
 
 
+@pytest.mark.slow
 def test_a_resumed_batch_that_fails_goes_back_although_it_ran_the_release_before(fleet: Fleet) -> None:
     """The killed run had put it there: on probation, and never judged."""
     process = fleet.begin(fleet.script(**{AFTER: {"w2": {"hold": "here"}}}))
@@ -326,6 +331,7 @@ def test_a_resumed_batch_that_fails_goes_back_although_it_ran_the_release_before
     assert fleet.runs() == {"w1": DONE, "w2": BEFORE_IT, "w3": BEFORE_IT}
 
 
+@pytest.mark.slow
 def test_a_killed_rollout_is_ended_from_another_process(fleet: Fleet) -> None:
     process = fleet.begin(fleet.script(**{AFTER: {"w2": {"hold": "here"}}}))
     fleet.reach("here")
@@ -337,6 +343,7 @@ def test_a_killed_rollout_is_ended_from_another_process(fleet: Fleet) -> None:
     assert fleet.kinds()[-3:] == ["aborted", "rolled_back", "ended"] and not fleet.lock.exists()
 
 
+@pytest.mark.slow
 def test_a_confirmed_host_that_the_ledger_does_not_know_is_done_and_one_that_was_changed_since_is_not(
     fleet: Fleet,
 ) -> None:
@@ -378,12 +385,14 @@ def test_a_rollout_of_which_nothing_remains_ends_without_a_batch(fleet: Fleet) -
     ],
 )
 @pytest.mark.sample(1)
+@pytest.mark.slow
 def test_what_cannot_be_resumed_is_refused_before_any_host_is_changed(fleet: Fleet, wanted: str, sentence: str) -> None:
     assert fleet.play(fleet.script()).status == 0
     ended = fleet.play(fleet.script(), ebpf_fleet_resume=wanted or fleet.id())
     assert ended.status == 2 and sentence in ended.said and not ended.asked(DEPLOY)
 
 
+@pytest.mark.slow
 def test_a_changed_ledger_is_told_and_no_rollout_begins(fleet: Fleet) -> None:
     assert fleet.play(fleet.script()).status == 0
     lines = fleet.ledger.read_bytes().splitlines(keepends=True)
@@ -440,6 +449,7 @@ def test_hooks_get_entries_and_decide_nothing(fleet: Fleet, server: tuple[str, l
     assert b"secret" not in fleet.ledger.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_host_that_names_hooks_runs_nothing_here(fleet: Fleet) -> None:
     """With facts as variables, as ansible-core has it without our ansible.cfg."""
     proof = fleet.folder / "proof"

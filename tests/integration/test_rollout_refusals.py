@@ -106,6 +106,7 @@ SHORT = {"ebpf_fleet_window_after": 1.5, "ebpf_fleet_bake": 0}
         (SHORT, (), False),
     ],
 )
+@pytest.mark.sample(2)
 def test_a_lease_shorter_than_its_batch_is_watched_is_refused(
     tmp_path: Path, given: dict[str, Any], options: tuple[str, ...], refused: bool
 ) -> None:
@@ -133,6 +134,7 @@ WANTED = {"ebpf_fleet_target": TARGET, "ebpf_fleet_features": {"runqlat": {}, "e
         ({**UNSEEN, "ebpf_fleet_features": {"runqlat": {}}}, None),
     ],
 )  # fmt: skip
+@pytest.mark.sample(3)
 def test_a_policy_feature_is_refused_where_no_healthy_release_observes(
     tmp_path: Path, others: dict[str, Any], sentence: str | None
 ) -> None:
@@ -170,6 +172,7 @@ BATCH = {"number": 3, "stage": "cell", "hosts": ["w1", "w2"], "bake": 0}
         ([a_freeze(-1, 1)], "CVE", False, False),
     ],
 )  # fmt: skip
+@pytest.mark.sample(2)
 def test_a_batch_does_not_start_in_a_freeze_of_one_of_its_hosts(
     tmp_path: Path, windows: list[Any], overrule: str | None, check: bool, held: bool
 ) -> None:
@@ -202,6 +205,7 @@ def test_a_batch_does_not_start_in_a_freeze_of_one_of_its_hosts(
         (RECORDS, {"ebpf_fleet_report_dir": "none"}, {}, "none is not a folder on the controller; make it first."),
     ],
 )  # fmt: skip
+@pytest.mark.sample(4)
 def test_what_cannot_be_is_refused_before_a_host_is_changed(
     tmp_path: Path, name: str, everyone: dict[str, Any], others: dict[str, Any], sentence: str | None
 ) -> None:

@@ -76,6 +76,7 @@ def as_pattern(line: str) -> re.Pattern[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="loading BPF needs root")
+@pytest.mark.slow
 def test_the_page_leads_to_records_of_a_running_third_party_feature(tmp_path: Path) -> None:
     if platform.machine() != "x86_64":
         pytest.skip("the page's compile command names x86 as its target")

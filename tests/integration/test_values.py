@@ -31,7 +31,7 @@ def refused(said: str, sentence: str, also: int = 0) -> None:
     assert "Prepare user, directories" not in said and "Engage or release the kill order" not in said
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("variable", "sentence"),
     [
@@ -79,12 +79,14 @@ def test_a_rollout_answers_a_bad_value_with_one_sentence(tmp_path, bundle, varia
          "ebpf_fleet_release_sequence: is 'last' (text); give a whole number from 1 up"),
     ],
 )  # fmt: skip
+@pytest.mark.sample(4)
 def test_each_playbook_answers_a_bad_value_with_one_sentence(tmp_path, playbook, options, sentence):
     status, said = run(playbook, tmp_path, *[word for one in options for word in ("-e", one)])
     assert status != 0
     refused(said, sentence)
 
 
+@pytest.mark.slow
 def test_text_for_numbers_truths_and_documents_is_taken_by_a_rollout(tmp_path, bundle):  # noqa: F811
     given = ["ebpf_fleet_max_batch=2", "ebpf_fleet_window_before=1", "ebpf_fleet_bcc_fallback=no", "ebpf_fleet_cell=12",
              "ebpf_fleet_gate_limits={}", 'ebpf_fleet_stages=[{"stage":"cell","cell":12},{"stage":"fleet"}]',
@@ -98,6 +100,7 @@ def test_text_for_numbers_truths_and_documents_is_taken_by_a_rollout(tmp_path, b
     assert status == 0 or "TASK [ebpf.fleet.prepare" in said
 
 
+@pytest.mark.slow
 def test_check_mode_neither_measures_nor_bakes(tmp_path, bundle):  # noqa: F811
     _status, said = run("rollout", tmp_path, *rollout_options(bundle), "-e", "ebpf_fleet_bake=3600",
                         "-e", "ebpf_fleet_window_before=3600", "-e", "ebpf_fleet_window_after=3600",
@@ -106,6 +109,7 @@ def test_check_mode_neither_measures_nor_bakes(tmp_path, bundle):  # noqa: F811
     assert "skipping: [w1]" in before, said
 
 
+@pytest.mark.slow
 def test_a_standing_kill_order_is_told_in_the_plan_before_anything_is_changed(tmp_path, bundle):  # noqa: F811
     if os.geteuid() != 0:
         pytest.skip("not root: no mount namespace, in which an order concerns only this test")
@@ -128,6 +132,7 @@ def test_capabilities_says_why_a_host_gave_no_answer(tmp_path):
     assert "Connection refused" in json.loads((tmp_path / "fleet.json").read_text())["silence"]
 
 
+@pytest.mark.slow
 def test_a_host_without_systemd_is_told_that_nothing_can_be_deployed_there(tmp_path, bundle):  # noqa: F811
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine was booted with systemd")

@@ -230,6 +230,7 @@ def test_sample_thins_at_the_source_while_the_sink_stands_still(
     wait_for(lambda: state_of(service)["thinning"] < thinnest, "it steps back when the reader reads again", 20)
 
 
+@pytest.mark.slow
 def test_drop_drops_and_passes_over_nothing(
     loader: Path, tmp_path: Path, trust: Trust, generator: Generator, services: list[Service], reader: socket.socket
 ) -> None:

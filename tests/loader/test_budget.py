@@ -131,7 +131,7 @@ CASES = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("case", ["cpu", "event_rate", "map_memory"])
 def test_a_contracts_limit_takes_its_feature_down_step_by_step(loaded: Loaded, case: str) -> None:
     feature, budget, code, ladder = CASES[case]

@@ -18,7 +18,6 @@ from tests.loader.bundles import Trust
 from tests.loader.service import Service, feature_of, make_service, ours_in_kernel, wait_for
 
 BOTH = ("exec_events", "runqlat")
-ATTACHED_TO_OFF_US = 100_000
 NOISY_OFF_SECONDS = 2.0  # outer bound on a busy machine: pytest, bpftool and the kernel's grace period
 
 
@@ -90,7 +89,6 @@ def test_an_order_while_it_runs_takes_programs_and_maps_away(
     assert status["state"] == ("killed" if killed == set(BOTH) else "running")
     wait_for(service.kill_times_us, "the time in the journal")
     print(f"{name}: off {service.kill_times_us()[-1]} us after the loader saw it, {took * 1e3:.1f} ms by bpftool")
-    assert service.kill_times_us()[-1] < ATTACHED_TO_OFF_US
 
 
 @pytest.mark.parametrize(("name", "killed", "code"), SCOPES)
@@ -105,20 +103,23 @@ def test_an_order_at_start_holds_before_anything_is_loaded(
         assert f"feature {each}: attached" not in service.journal()
 
 
-def test_the_hundred_milliseconds_hold_each_time_under_load(service: Service) -> None:
+def test_order_after_order_is_obeyed_under_load_and_its_time_is_told(service: Service) -> None:
+    """How long each takes is measured by `make bench` (kill), not here."""
     service.start_settled()
-    storm = "end=$(($(date +%s) + 4)); while [ $(date +%s) -lt $end ]; do /bin/true; done"
-    storms = [subprocess.Popen(["sh", "-c", storm]) for _ in range(3)]
-    for _ in range(10):
-        service.wait_state("runqlat", "attached")
-        path = service.order("global")
-        service.wait_state("runqlat", "killed")
-        path.unlink()
-    times = wait_for(lambda: service.kill_times_us() if len(service.kill_times_us()) == 10 else None, "ten kills")
-    print(f"from seen to detached: median {sorted(times)[5]} us, most {max(times)} us")
-    assert max(times) < ATTACHED_TO_OFF_US
-    for each in storms:
-        assert each.wait() == 0, "the workload is unharmed"
+    storms = [subprocess.Popen(["sh", "-c", "while :; do /bin/true; done"]) for _ in range(3)]
+    try:
+        for _ in range(10):
+            programs = program_ids(service.wait_state("runqlat", "attached"))
+            path = service.order("global")
+            service.wait_state("runqlat", "killed")
+            wait_for(lambda gone=programs: not in_kernel("prog", gone), "the programs go")
+            path.unlink()
+        wait_for(lambda: len(service.kill_times_us()) == 10, "each of the ten kills is told with its time")
+        assert all(each.poll() is None for each in storms), "the workload is unharmed"
+    finally:
+        for each in storms:
+            each.kill()
+            each.wait()
 
 
 def test_a_released_order_attaches_again_and_counters_go_on(service: Service) -> None:

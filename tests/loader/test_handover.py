@@ -99,6 +99,7 @@ def of_load(service: Service) -> list[int]:
     return [each["pid"] for each in service.events() if each["feature"] == "exec_events" and each["uid"] == UID]
 
 
+@pytest.mark.slow
 def test_ten_upgrades_under_a_steady_load_miss_nothing_and_count_nothing_twice(
     service: Service, load_binary: Path, loader: Path, tmp_path: Path, trust: Trust, feature_objects: Path
 ) -> None:

@@ -69,6 +69,7 @@ def shipping(service: Service) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_shipper_that_is_killed_in_a_flood_takes_every_record_once(service: Service, generator: Generator) -> None:
     """Over more rotations than files are kept, killed four times, and then over a restart of the loader."""
     service.start_settled()

@@ -229,7 +229,7 @@ def test_events_that_are_told_without_a_run_fail(host: Witnessed) -> None:
     assert "exec_events: run time of its programs is told as" in said and "the kernel counted" in said
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("change", "check", "words"),
     [

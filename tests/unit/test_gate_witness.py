@@ -177,6 +177,7 @@ def test_a_restart_that_the_status_hides_counts() -> None:
 
 @pytest.mark.parametrize("late", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("interval", [1, 5])
+@pytest.mark.sample(3)
 def test_an_honest_host_agrees_whatever_the_moments_of_its_accounts(interval: int, late: float) -> None:
     """The status of each snapshot is up to an interval older than root's view; rates differ between both."""
     rng = random.Random(interval * 10 + int(late * 2))
@@ -306,6 +307,7 @@ def mutate(rng: random.Random, document: Any) -> Any:
     return document
 
 
+@pytest.mark.slow
 def test_no_answer_of_a_host_hides_the_others_or_raises() -> None:
     """1,500 mutations of a real observation, with a fixed seed; a good host stands beside each."""
     rng = random.Random(20260801)

@@ -144,6 +144,7 @@ def test_every_field_that_is_used_replaced_by_every_spoil(real: dict[str, Any]) 
         check(real, without(real, path), clean)
 
 
+@pytest.mark.slow
 def test_random_spoils_anywhere(real: dict[str, Any]) -> None:
     clean = everything({"a": real, "z": real})
     chance = random.Random(20261124)

@@ -477,6 +477,11 @@ def test_the_first_that_asks(seven):
 
 def test_the_second_that_asks(seven):
     assert seven == 7
+
+
+@pytest.mark.slow
+def test_long():
+    assert small.over(8)
 """
 
 
@@ -546,6 +551,13 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
             named = {name for _test, path, name in known["tests/test_small.py"]["seen"] if path == "plugins/small.py"}
             assert ("over" in named) is (times == 4)
             assert any(path == "playbooks/a.yml" for _test, path, _name in known["tests/test_small.py"]["seen"])
+        # Nor without those that are marked slow, where they are to be used.
+        assert "tests/test_small.py::test_long" not in known["tests/test_small.py"]["ends"]
+        for times in (5, 5):
+            known = seen.complete(stored, copy, {"tests/test_small.py": True}, said.append, {"tests/test_small.py"})
+            assert len(said) == times and "tests/test_small.py::test_long" in known["tests/test_small.py"]["ends"]
+        known = seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
+        assert len(said) == 5
     assert (small / "plugins/small.py").read_text() == PRODUCT
 
 

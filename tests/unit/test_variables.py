@@ -125,7 +125,8 @@ def public_variables() -> set[str]:
         asked = re.findall(r"(ebpf_fleet_\w+) (?:\| default\(|is defined)|-e '?\{?\"?(ebpf_fleet_\w+)", words)
         found |= {name for pair in asked for name in pair if name and name not in made}
     inner = {"ebpf_fleet_release", "ebpf_fleet_before", "ebpf_fleet_answers", "ebpf_fleet_target", "ebpf_fleet_verdict",
-             "ebpf_fleet_reading", "ebpf_fleet_return", "ebpf_fleet_outcome", "ebpf_fleet_ended", "ebpf_fleet_all_returns"}  # fmt: skip
+             "ebpf_fleet_reading",
+             "ebpf_fleet_return", "ebpf_fleet_outcome", "ebpf_fleet_ended", "ebpf_fleet_all_returns"}  # fmt: skip
     return found - inner
 
 

@@ -85,11 +85,8 @@ class Programs:
 
     def all(self) -> list[dict[str, Any]]:
         """Them, with the kernel's count of their runs."""
-        listed = loaded.read_loaded(stats_on=True)
-        if listed["programs"] is None:
-            raise SystemExit(f"bench: programs cannot be listed: {listed['evidence']}; run it as root")
         mine = self.ids()
-        return [each for each in listed["programs"] if each["id"] in mine]
+        return [each for each in _programs() if each["id"] in mine]
 
     def ran(self) -> tuple[int, int] | None:
         """Run time in ns and the runs, over all of them; None where it holds none by descriptor."""
@@ -104,6 +101,18 @@ class Programs:
         Asked all the time while a tracer starts: the kernel's list is not read before there is something in it.
         """
         return bool(self.ids()) and any(each["run_cnt"] for each in self.all() if each["name"] != "BEGIN")
+
+
+def still_loaded(ids: set[int]) -> set[int]:
+    """Those of these programs that the kernel has."""
+    return ids & {each["id"] for each in _programs()}
+
+
+def _programs() -> list[dict[str, Any]]:
+    listed = loaded.read_loaded(stats_on=True)
+    if listed["programs"] is None:
+        raise SystemExit(f"bench: programs cannot be listed: {listed['evidence']}; run it as root")
+    return list(listed["programs"])
 
 
 def _text_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from tests.oracle.witnesses import lab_ports
 from tests.support.play import ROOT, environment
 from tools.bench import bcc, idle, page, plan
 from tools.bench.events import CURVES, execs, saturation
+from tools.bench.kill import kill
 from tools.bench.machine import machine, make_ready, say, statistics_on
 from tools.bench.report import Result, result, rows
 from tools.bench.runqlat import runqlat
@@ -122,6 +123,7 @@ BENCHES: dict[str, Callable[[], Iterator[Result]]] = {
     "execs": execs,
     "runqlat": runqlat,
     "idle": idle.idle,
+    "kill": kill,
     "plan": plan.plan,
     "facts": facts_alone,
     "ansible": facts_by_ansible,

@@ -17,11 +17,15 @@ OWN_TEST = "tests/unit/test_mutants.py"
 
 
 class Area(NamedTuple):
-    """`name` is LANGUAGE/NAME; files and tests are paths below the tree, tests in the order in which they run."""
+    """`name` is LANGUAGE/NAME; files and tests are paths below the tree, tests in the order in which they run.
+
+    `slow`: are tests that are marked slow used too?
+    """
 
     name: str
     files: list[str]
     tests: list[str]
+    slow: bool = False
 
     @property
     def language(self) -> str:
@@ -40,7 +44,10 @@ class Area(NamedTuple):
 
 def read(root: Path = ROOT) -> dict[str, Area]:
     listed = yaml.safe_load((root / "tools/mutants/areas.yml").read_text(encoding="utf-8"))
-    return {name: Area(name, _files(root, one["files"]), _tests(root, one["tests"])) for name, one in listed.items()}
+    return {
+        name: Area(name, _files(root, one["files"]), _tests(root, one["tests"]), one.get("slow", False))
+        for name, one in listed.items()
+    }
 
 
 def _files(root: Path, patterns: list[str]) -> list[str]:

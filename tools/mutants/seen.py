@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Collection, Iterable, Mapping, Sequence
 
 from tools.mutants.areas import Area
 from tools.mutants.copy import Copy
@@ -21,8 +21,11 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def record(copy: Copy, test: str, calls: bool, limit: float = 1800) -> dict[str, Any]:
-    """Run one test file: how each test of it ended, who opened which file and, with `calls`, ran which function."""
+def record(copy: Copy, test: str, calls: bool, slow: bool, limit: float = 1800) -> dict[str, Any]:
+    """Run one test file: how each test of it ended, who opened which file and, with `calls`, ran which function.
+
+    `slow`: also those that are marked so.
+    """
     folder = copy.root.parent / "seen"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o1777)
@@ -34,8 +37,8 @@ def record(copy: Copy, test: str, calls: bool, limit: float = 1800) -> dict[str,
         shutil.copy(trace / "sitecustomize.py", place)
     try:
         copy.run(
-            [test], limit, "-p", "seen_plugin", "-m", "not slow", PYTHONPATH=path, EBPF_FLEET_SEEN=str(folder),
-            EBPF_FLEET_SEEN_CALLS="1" if calls else "",
+            [test], limit, "-p", "seen_plugin", *([] if slow else ["-m", "not slow"]), PYTHONPATH=path,
+            EBPF_FLEET_SEEN=str(folder), EBPF_FLEET_SEEN_CALLS="1" if calls else "",
         )  # fmt: skip
     finally:
         for place in beside:
@@ -54,30 +57,36 @@ def record(copy: Copy, test: str, calls: bool, limit: float = 1800) -> dict[str,
     return {
         "sha": sha((copy.root / test).read_bytes()),
         "calls": calls,
+        "slow": slow,
         "files": dict(sorted(files.items())),
         "ends": ends,
         "seen": sorted(row for row in seen if row[1] in files),
     }
 
 
-def fresh(entry: Mapping[str, Any] | None, root: Path, test: str, calls: bool) -> bool:
+def fresh(entry: Mapping[str, Any] | None, root: Path, test: str, calls: bool, slow: bool) -> bool:
     """Does what was recorded still hold, and is it enough: the same test file, and the same files that it ran?"""
-    if entry is None or entry["calls"] < calls or entry["sha"] != sha((root / test).read_bytes()):
+    if entry is None or entry["calls"] < calls or entry.get("slow", False) < slow:
+        return False
+    if entry["sha"] != sha((root / test).read_bytes()):
         return False
     return all(
         (root / path).is_file() and sha((root / path).read_bytes()) == had for path, had in entry["files"].items()
     )
 
 
-def complete(stored: Path, copy: Copy, tests: Mapping[str, bool], say: Callable[[str], None]) -> dict[str, Any]:
+def complete(
+    stored: Path, copy: Copy, tests: Mapping[str, bool], say: Callable[[str], None], slow: Collection[str] = ()
+) -> dict[str, Any]:
     """The map of these test files, recorded where it does not hold; written after each.
 
     True stands for a file of which each call is to be known: to note them takes its runs several times as long.
+    `slow` are the files of which the tests that are marked slow run too.
     """
     known: dict[str, Any] = json.loads(stored.read_bytes()) if stored.exists() else {}
     for test, calls in tests.items():
-        if not fresh(known.get(test), copy.root, test, calls):
-            known[test] = record(copy, test, calls)
+        if not fresh(known.get(test), copy.root, test, calls, test in slow):
+            known[test] = record(copy, test, calls, test in slow)
             bad = sorted(name for name, (outcome, _) in known[test]["ends"].items() if outcome == "failed")
             say(
                 f"recorded {test}: {len(known[test]['ends'])} tests"
