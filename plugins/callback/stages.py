@@ -136,8 +136,9 @@ class CallbackModule(Default):
             return []
         if stage_tasks.is_action(result.task, "gate"):
             return self.view.judged(result.result)
-        step = stage_tasks.step_of(result.task)
-        if step == "promoted":
+        if stage_tasks.is_action(result.task, "release") and result.result.get("changed"):
+            self.view.released(time.monotonic())
+        if stage_tasks.step_of(result.task) == "promoted":
             return self.view.promoted(time.monotonic())
         if self._run_is_verbose(result) and not self._display.verbosity:
             self.view.message(result.host.get_name(), stage_tasks.message_of(self, result))
@@ -148,7 +149,9 @@ class CallbackModule(Default):
             super().v2_runner_on_ok(result)
         else:
             self._handle_warnings(result.result)
-        self.end_host(result, stage_view.CHANGED if result.result.get("changed") else stage_view.OK)
+        # A lease is renewed again and again; that it is, is no change of the host.
+        changed = result.result.get("changed") and not stage_tasks.is_action(result.task, "lease")
+        self.end_host(result, stage_view.CHANGED if changed else stage_view.OK)
 
     def v2_runner_on_skipped(self, result):
         if self.both():

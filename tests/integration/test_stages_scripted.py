@@ -107,7 +107,7 @@ def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path
     assert shown.status == 2
     assert "\x1b" not in shown.text and "\r" not in shown.text and "\x07" not in shown.text
     assert shown.silence < SILENCE_SECONDS
-    assert re.search(r"^  \.\.\. canary 1/2, 0 of 3 hosts done: .*: bakes, \d s left$", shown.text, re.M)
+    assert re.search(r"^  \.\.\. canary 1/2, 0 of 3 hosts done: .* s left", shown.text, re.M)
     # All that passes on the way to the plan is one line, and nothing of it is told beside that.
     told = "\n".join(line for line in shown.lines if not line.startswith("  ... "))
     before = told.split("Stage canary: 1 host in 1 batch", 1)[0]
@@ -137,7 +137,7 @@ def test_a_terminal_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bu
     script = {**GOOD, DEPLOY: {**GOOD[DEPLOY], **broken}}
     shown = seen(tmp_path, script, True, **given(bundle, ebpf_fleet_bake=4))
     assert shown.status != 0
-    assert re.search(r"bakes, \d s left\r\x1b\[K", shown.text), shown.text[-3000:]
+    assert re.search(r"hosts done: [^\r\n]+\r\x1b\[K", shown.text), shown.text[-3000:]
     assert set(re.findall(r"\x1b[^m\x1b]*?[A-Za-z]", shown.text)) <= {
         "\x1b[K",
         *re.findall(r"\x1b\[[0-9;]*m", shown.text),

@@ -191,6 +191,24 @@ def test_messages_that_differ_are_told_with_their_hosts() -> None:
     assert texts(view.task_begins(Task("next", 3))) == ["  on a:", "  one", "  on b:", "  two"]
 
 
+def test_a_bake_that_goes_in_slices_tells_only_what_is_left_of_it() -> None:
+    view = planned()
+    view.planned({**PLAN, "batches": [{**PLAN["batches"][0], "bake": 60}]})  # type: ignore[dict-item]
+    view.play_begins("Roll out", 4)
+    view.task_begins(Task("Deploy", 4))
+    view.host_begins("a", 4)
+    view.released(10)
+    assert (view.bake_left(10), view.bake_left(69), view.bake_left(70), view.bake_left(99)) == (60, 1, 0, 0)
+    view.task_begins(Task("Measure", 10, wait=Wait(window=10)))
+    view.host_ends("a", "ok", {})
+    assert view.status(14).endswith("Measure: measures, 6 s left, 56 s of the bake left")
+    assert view.judged({"verdict": "pass", "checks": [], "hosts": ["a"]}) == []
+    assert view.task_begins(Task("Measure", 20, wait=Wait(window=10))) == []
+    view.host_ends("a", "ok", {})
+    assert texts(view.task_begins(Task("next", 75))) == ["  Measure: 1 ok after 55 s"]
+    assert texts(view.judged({"verdict": "fail", "checks": [check("x", "fail", 1, 0)]}))[0].startswith("  checks: fail")
+
+
 def test_a_resumed_rollout_counts_what_was_done_before() -> None:
     view = View()
     view.play_begins("Plan", 0)

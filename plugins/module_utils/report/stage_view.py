@@ -30,7 +30,6 @@ class Task(NamedTuple):
     began: float
     step: str = ""
     wait: Wait | None = None
-    quiet: bool = False
 
 
 class View:
@@ -55,6 +54,7 @@ class View:
         self.stopped: list[str] = []
         self.report = ""
         self.verdict: Json | None = None
+        self.bakes_since: float | None = None
 
     # --- plays and tasks ---
 
@@ -85,7 +85,7 @@ class View:
         if batch["stage"] != self.stage:
             self.stage, self.stage_began = str(batch["stage"]), now
             found.append(lines.stage_head(batch, self.plan))
-        self.batch, self.verdict = batch, None
+        self.batch, self.verdict, self.bakes_since = batch, None, None
         return [*found, lines.batch_head(batch, self.plan, len(self.done))]
 
     def play_is_planning(self) -> bool:
@@ -134,7 +134,8 @@ class View:
         count = {state: list(self.states.values()).count(state) for state in (OK, CHANGED, SKIPPED)}
         changed = [host for host, state in self.states.items() if state == CHANGED]
         took = now - task.began
-        if not changed and (took < LONG_SECONDS or task.quiet or not count[OK]):
+        # Of a bake that goes in slices only the time that is left is told.
+        if not changed and (took < LONG_SECONDS or self.bake_left(now) > 0 or not count[OK]):
             self.folded[OK if count[OK] else SKIPPED] += 1 if count[OK] or count[SKIPPED] else 0
             return []
         parts = [f"{count[OK]} ok"] if count[OK] else []
@@ -168,10 +169,22 @@ class View:
 
     def judged(self, verdict: Json) -> list[Line]:
         """What the gate said of the batch in hand."""
-        if self.batch is None or not verdict.get("hosts", True):
+        baking = verdict.get("verdict") == "pass" and not verdict.get("checks")
+        if self.batch is None or baking or not verdict.get("hosts", True):
             return []
         self.verdict = verdict
         return lines.verdict_lines(verdict, self.width)
+
+    def released(self, now: float) -> None:
+        """A host of the batch has another release now: the bake begins."""
+        self.bakes_since = now
+
+    def bake_left(self, now: float) -> float:
+        """Seconds of the planned bake that are still to come; 0 where nothing bakes."""
+        planned = (self.batch or {}).get("bake")
+        if self.bakes_since is None or not isinstance(planned, int):
+            return 0
+        return max(0.0, planned - (now - self.bakes_since))
 
     def promoted(self, now: float) -> list[Line]:
         """The batch has passed, and perhaps its stage."""
@@ -200,7 +213,11 @@ class View:
             where += f"{len(self.done)} of {lines.total(self.plan)} hosts done: "
         of = len(self.batch["hosts"]) if self.batch is not None else 0
         answers = f", {len(self.states)} of {of} answered" if of > 1 and 0 < len(self.states) < of else ""
-        return f"{where}{printable(task.name)}: {lines.wait_text(task.wait, now - task.began)}{answers}"
+        left, elapsed = self.bake_left(now), now - task.began
+        wait = task.wait
+        sliced = wait is not None and 0 < wait.bake + wait.window - elapsed < left
+        bake = f", {lines.duration(left)} of the bake left" if sliced else ""
+        return f"{where}{printable(task.name)}: {lines.wait_text(wait, elapsed)}{bake}{answers}"
 
     def ends(self, now: float) -> list[Line]:
         """The last lines."""
