@@ -48,7 +48,7 @@ COLORS = {
     stage_lines.HEAD: constants.COLOR_HIGHLIGHT,
     stage_lines.GOOD: constants.COLOR_OK,
     stage_lines.BAD: constants.COLOR_ERROR,
-    stage_lines.NOTE: constants.COLOR_WARN,
+    stage_lines.NOTE: constants.COLOR_CHANGED,
     stage_lines.CHANGED: constants.COLOR_CHANGED,
 }
 

@@ -46,7 +46,8 @@ class Screen:
             self.original(msg, color, stderr, screen_only, log_only, newline, caplevel)
             return
         if not self.trusting:
-            msg = "\n".join(clean(msg)) + ("\n" if msg.endswith("\n") and msg.strip("\n") else "")
+            # Ansible's own prompt of a pause ends in a carriage return.
+            msg = "\n".join(clean(msg.rstrip("\r"))) + ("\n" if msg.endswith("\n") and msg.strip("\n") else "")
         with self.lock:
             if not log_only:
                 self.wipe()

@@ -180,6 +180,16 @@ def test_what_failed_and_is_ignored_is_told_all_the_same(state: str) -> None:
     assert view.stopped == []
 
 
+def test_a_lost_host_that_is_ignored_makes_no_failure_of_another_one_ignored() -> None:
+    view = planned()
+    view.task_begins(Task("Deploy", 1))
+    view.host_ends("b", "failed", {"msg": "boom"})
+    view.host_ends("c", "unreachable", {"msg": "gone"}, ignored=True)
+    found = texts(view.task_begins(Task("next", 2)))
+    assert "FAILED: Deploy on b" in found and "UNREACHABLE (ignored): Deploy on c" in found
+    assert view.stopped == ["Deploy on b"]
+
+
 def test_messages_that_differ_are_told_with_their_hosts() -> None:
     view = planned()
     view.task_begins(Task("Print", 1))

@@ -46,7 +46,7 @@ class View:
         self.task: Task | None = None
         self.states: dict[str, str] = {}
         self.results: dict[str, dict[str, Json]] = {}
-        self.ignored = False
+        self.ignored: set[str] = set()
         self.messages: dict[tuple[str, ...], list[str]] = {}
         self.play = ""
         self.play_began = 0.0
@@ -99,7 +99,8 @@ class View:
         self.states[host] = state
         if state in (FAILED, UNREACHABLE):
             self.results.setdefault(state, {})[host] = result
-            self.ignored = ignored
+            if ignored:
+                self.ignored.add(state)
 
     def message(self, host: str, texts: list[str]) -> None:
         """What a task prints for a person."""
@@ -124,10 +125,11 @@ class View:
             return []
         found = self._fold(self.task.began)
         for kind, results in self.results.items():
-            if not self.ignored:
+            # In a batch a host that is lost sends all back, although the play itself goes on.
+            if kind not in self.ignored or self.batch is not None:
                 self.stopped.append(f"{printable(self.task.name)} on {lines.names(list(results))}")
-            found += lines.failure_lines(self.task.name, kind, results, self.ignored)
-        self.results, self.ignored = {}, False
+            found += lines.failure_lines(self.task.name, kind, results, kind in self.ignored)
+        self.results, self.ignored = {}, set()
         return found
 
     def _outcome(self, task: Task, now: float) -> list[Line]:
