@@ -38,7 +38,8 @@ EVIL = "\x1b[2J\x1b]0;mine\x07"
 BAD = {"host": "w2", "feature": None, "check": "loader_cpu", "verdict": "fail", "measured": 394, "limit": 50,
        "unit": "millicores", "sentence": f"w2: loader CPU 394 millicores, over the limit of 50{EVIL}"}  # fmt: skip
 SIZES = {"changed": {"w2": {"host_cpu_ppm": [10_000, 90_000]}}, "controls": {"w9": {"host_cpu_ppm": [10_000, 11_000]}}}
-FAILED = {**FAIL, "checks": [BAD], "reasons": [BAD], "before_after": SIZES}
+CPU = {**BAD, "check": "host_cpu_delta", "measured": 80_000, "limit": 50_000, "unit": "ppm", "sentence": "w2: busier"}
+FAILED = {**FAIL, "checks": [BAD, CPU], "reasons": [BAD], "before_after": SIZES}
 # Ten seconds, and what a busy test machine takes.
 SILENCE_SECONDS = 13
 
@@ -142,6 +143,14 @@ def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path
     page = report_of(tmp_path)
     assert "Stopped in stage cell: 2 checks fail; 2 hosts went back; 1 of 3 hosts run 1.0.0 and passed." in page
     assert "394 millicores" in page and "w2 changed, over the limit" in page and "raise the limit" in page
+    # The same page of the ledger and the records, by history.
+    (path,) = tmp_path.glob("rollout-*.html")
+    path.unlink()
+    rollout = path.stem.removeprefix("rollout-")
+    where = {"ebpf_fleet_rollout_id": rollout, "ebpf_fleet_report_dir": "."}
+    told = seen(tmp_path, {}, False, "history", **where)
+    assert told.status == 0, told.text
+    assert report_of(tmp_path).partition("page written")[0] == page.partition("page written")[0]
 
 
 def test_a_terminal_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
