@@ -4,7 +4,8 @@
 Builds and signs a release, rolls it out through every stage, tries a bad one
 and sees it stop at the canary, turns everything off and proves from each
 kernel that nothing is left. What it claims it has asked `bpftool` in the VMs,
-not only our own status. The record is build/demo/summary.json.
+not only our own status. The record is build/demo/summary.json, and each rollout
+has a report beside its records. Something is printed at least every ten seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +24,10 @@ from tests.support.play import ROOT, Played, lab, lab_hosts, new_key, on_host, p
 
 OUT = ROOT / "build" / "demo"
 GOOD, BAD = "1.0.0", "1.1.0"
+REPORTS = {GOOD: "rollout-good", BAD: "rollout-bad"}
 BAD_FEATURES = ROOT / "tests" / "fixtures" / "features" / "syscall_firehose"
 # A real load for the canary: two system calls a byte, bounded in time.
+SILENCE_SECONDS = 9
 LOAD = "timeout 300 dd if=/dev/zero of=/dev/null bs=1 >/dev/null 2>&1 </dev/null & echo $!"
 
 
@@ -40,14 +44,25 @@ class Demo:
         self.hosts: list[str] = []
         self.trust = ""
         self.key = Path()
+        self.now, self.now_since, self.last = "", self.started, self.started
+        threading.Thread(target=self.beat, daemon=True).start()
 
     def say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.started:5.0f} s] {text}", flush=True)
+        self.last = time.monotonic()
+        print(f"[{self.last - self.started:5.0f} s] {text}", flush=True)
+
+    def beat(self) -> None:
+        """Say what is still in hand, where nothing was said for long."""
+        while True:
+            time.sleep(1)
+            if self.now and time.monotonic() - self.last >= SILENCE_SECONDS:
+                self.say(f"  ... {self.now}: since {time.monotonic() - self.now_since:.0f} s")
 
     def step(self, name: str, action: Any) -> Any:
         """Do one step, time it, and write the summary so far."""
         self.say(name)
         began = time.monotonic()
+        self.now, self.now_since = name, began
         result = action()
         self.summary["steps"].append({"name": name, "seconds": round(time.monotonic() - began, 1)})
         self.write()
@@ -58,8 +73,9 @@ class Demo:
         (OUT / "summary.json").write_text(text)
 
     def playbook(self, name: str, log: str, expect: int | None = 0, **variables: Any) -> Played:
-        """Run a playbook; `expect` is its exit code, None for any failure."""
-        played = play(name, variables, log=OUT / f"{log}.log")
+        """Run a playbook; `expect` is its exit code, None for any failure. Of a rollout every line is shown."""
+        echo = (lambda line: self.say("  " + line)) if name == "rollout" else None
+        played = play(name, variables, log=OUT / f"{log}.log", echo=echo)
         good = played.rc == expect if expect is not None else played.rc != 0
         if not good:
             tail = "\n".join(played.text.splitlines()[-40:])
@@ -231,6 +247,12 @@ def require(holds: Any, otherwise: str) -> None:
         raise DemoError(otherwise)
 
 
+def reports() -> list[tuple[str, Path]]:
+    """(release, path) of each rollout's report."""
+    found = [(version, sorted((OUT / name).glob("rollout-*.html"))) for version, name in REPORTS.items()]
+    return [(version, paths[-1].relative_to(ROOT)) for version, paths in found if paths]
+
+
 def report(demo: Demo) -> str:
     """What a person reads at the end."""
     summary = demo.summary
@@ -251,6 +273,7 @@ def report(demo: Demo) -> str:
         f"whole run: {summary['seconds']} s. Where to look next:",
         "  build/demo/summary.json       everything above, with every check, measured value and limit",
         "  build/demo/*.log              what each playbook printed",
+        *(f"  {path}    the report of the rollout of {version}, for a browser" for version, path in reports()),
         "  make lab-ssh HOST=k61a        a shell on a host; try: ebpf-loader is in /var/lib/ebpf-fleet/current",
         "  make lab-down                 stop the fleet",
     ]
@@ -267,6 +290,10 @@ def main() -> int:
         demo.summary["error"] = str(error)
         demo.write()
         print(f"demo: FAILED: {error}", file=sys.stderr)
+        return 1
+    missing = set(REPORTS) - {version for version, _path in reports()}
+    if missing:
+        print(f"demo: FAILED: no report was written of {sorted(missing)}", file=sys.stderr)
         return 1
     demo.summary["seconds"] = round(time.monotonic() - demo.started)
     demo.write()

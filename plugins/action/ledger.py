@@ -12,7 +12,12 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import hooks, ledger
-from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_hooks, ledger_steps
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import (
+    ledger_folder,
+    ledger_hooks,
+    ledger_steps,
+    rollout_report,
+)
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 STEPS = (
@@ -27,6 +32,7 @@ STEPS = (
     "promoted",
     "changed",
     "rolled_back",
+    "report",
 )
 ARGUMENTS = {
     "step": {"type": "str", "required": True, "choices": list(STEPS)},
@@ -46,11 +52,13 @@ ARGUMENTS = {
     "returned": {"type": "dict", "default": {}},
     "returned_all": {"type": "dict", "default": {}},
     "strata": {"type": "list", "elements": "dict", "default": []},
+    "rollout": {"type": "str", "default": ""},
+    "report": {"type": "str", "default": ""},
 }
 # What is read by itself; everything else is for a document.
 OWN = ("hooks", "seconds")
 # Steps after which a ledger that cannot be written changes nothing: what was done is done, and is told.
-AFTERWARDS = ("promoted", "changed", "rolled_back")
+AFTERWARDS = ("promoted", "changed", "rolled_back", "report")
 
 
 class ActionModule(ActionBase):
@@ -93,6 +101,7 @@ class ActionModule(ActionBase):
         for note in steps.notes:
             self._display.display(f"ledger: {printable(note, 1000)}")
         self.tell(folder, steps.written, told)
+        answer = {**answer, **self.report(folder, here, steps, answer)}
         if step == "hold":
             answer = self.held(folder, answer, arguments, hostvars, told)
         return {"folder": str(folder.path), **answer}
@@ -107,6 +116,21 @@ class ActionModule(ActionBase):
         who = ledger_steps.who_of(wish)
         self._display.display(f"ledger: {who} promotes batch {arguments['batch']['number']}")
         return {**answer, "promote": True, "who": who}
+
+    def report(self, folder, here, steps, answer):
+        """Write the report where it was asked for, or a rollout stands still; what goes wrong changes nothing."""
+        arguments = steps.arguments
+        still = steps.written and (arguments["step"] == "hold" or answer.get("failed"))
+        rollout = steps.written[-1].rollout if still else arguments["rollout"] if arguments["step"] == "report" else ""
+        if not rollout or not arguments["report"]:
+            return {}
+        try:
+            with folder:
+                entries, alive = folder.entries(), folder.runs(here, rollout)
+            return {"report": rollout_report.write(rollout, entries, arguments["report"], alive)}
+        except FleetError as error:
+            self._display.warning(f"the report was not written: {printable(error.as_line(), 1000)}")
+            return {}
 
     def tell(self, folder, written, told):
         """Give each entry to the hooks that want it. What they do wrong is said and written, and changes nothing.

@@ -10,10 +10,11 @@ import os
 from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable_document
-from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_requests
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_requests, rollout_report
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
-ARGUMENTS = {"folder": {"type": "str", "default": ""}, "rollout": {"type": "str", "default": ""}}
+ARGUMENTS = {"folder": {"type": "str", "default": ""}, "rollout": {"type": "str", "default": ""},
+             "records": {"type": "str", "default": ""}}  # fmt: skip
 
 
 class ActionModule(ActionBase):
@@ -31,8 +32,14 @@ class ActionModule(ActionBase):
         folder = ledger_folder.Folder(path, writes=False)
         try:
             here = ledger_folder.owner_of(os.getppid(), os.environ, ledger_folder.now())
-            answer = ledger_requests.told(folder, here, str(arguments["rollout"]))
+            rollout = str(arguments["rollout"])
+            answer = ledger_requests.told(folder, here, rollout)
+            page = self.page(folder, here, rollout, arguments["records"]) if arguments["records"] and rollout else ""
         except FleetError as error:
             return {**result, **failed(error)}
         limit = ledger_folder.TEXT_LIMIT
-        return {**result, "changed": False, "folder": str(path), **printable_document(answer, limit)}
+        return {**result, "changed": False, "folder": str(path), **printable_document(answer, limit), "page": page}
+
+    def page(self, folder, here, rollout, records):
+        """The report of a rollout, of what the ledger has up to a break."""
+        return rollout_report.page_of(rollout, folder.read().entries, records, folder.runs(here, rollout))

@@ -206,6 +206,14 @@ hosts:
   returned: success
   type: list
   elements: str
+before_after:
+  description:
+    - Of C(changed) and C(controls) for each host what it was before and after the change, as C([before, after]) of
+      C(host_cpu_ppm), C(memory_used_bytes), C(pressure_cpu_ppm), C(pressure_memory_ppm), C(pressure_io_ppm),
+      C(application_p95_ns) and C(application_p99_ns).
+    - What was not measured is null; what the host has not at all is left out. Empty while the batch still bakes.
+  returned: success
+  type: dict
 checks:
   description: Every check that was made.
   returned: success

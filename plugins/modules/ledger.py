@@ -27,9 +27,10 @@ options:
       - V(promoted) records that it passed.
       - V(check) fails where a person asked for the end. V(hold) waits for a person.
       - V(changed) returns what this rollout changed, V(rolled_back) records a way back and ends the rollout.
+      - V(report) writes the report of O(rollout) again, once the batch has its record.
     type: str
     required: true
-    choices: [lock, resume, start, batch, measured, verdict, check, hold, promoted, changed, rolled_back]
+    choices: [lock, resume, start, batch, measured, verdict, check, hold, promoted, changed, rolled_back, report]
   folder:
     description:
       - Folder of the ledger on the controller, made if need be.
@@ -95,10 +96,21 @@ options:
     type: dict
     default: {}
   strata:
-    description: C(name) and C(stratum) of each host, for the quarantine.
+    description: C(name) and C(stratum) of each host, for the quarantine and for the report.
     type: list
     elements: dict
     default: []
+  rollout:
+    description: Id of the rollout of which V(report) writes the report.
+    type: str
+    default: ""
+  report:
+    description:
+      - Folder of the batches' records. The report of the rollout is written there as C(rollout-ID.html) in the step
+        V(report), where a batch is held, and where a person's wish ends the rollout. Empty writes none.
+      - A report that cannot be written is a warning, and changes nothing.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Takes no lock and writes nothing.
@@ -153,6 +165,10 @@ aborted:
   description: Whether a person asked for the end.
   returned: O(step=rolled_back)
   type: bool
+report:
+  description: Path of the report that was written.
+  returned: when it was
+  type: str
 quarantine_file:
   description: Path of the quarantine.
   returned: O(step=lock), and in check mode

@@ -24,6 +24,10 @@ options:
     description: Id of the rollout to explain; empty explains none.
     type: str
     default: ""
+  records:
+    description: Folder of the batches' records. With it and O(rollout) the report of that rollout is returned.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Reads the same in check mode.
@@ -49,6 +53,10 @@ EXAMPLES = r"""
 RETURN = r"""
 folder:
   description: The folder.
+  returned: success
+  type: str
+page:
+  description: The report as an HTML page; empty without O(records) and O(rollout).
   returned: success
   type: str
 sound:

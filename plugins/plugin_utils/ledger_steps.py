@@ -115,7 +115,7 @@ class Steps:
             self.write(
                 ledger.STARTED, rollout, who=self.here.user, bundle=self.arguments["bundle"], plan=plan,
                 bundle_digest=self.arguments["digest"], plan_digest=ledger.digest_of_document(whole(plan)),
-                controller=self.here.host,
+                controller=self.here.host, strata=by_stratum(self.arguments["strata"]),
             )  # fmt: skip
         self.notes.append(f"rollout {rollout} {'goes on' if resumed else 'begins'}; ledger {self.folder.path}")
         if not plan["hosts"]:
@@ -239,6 +239,10 @@ class Steps:
         else:
             self.end(rollout, ledger_history.COMPLETE, sentence)
 
+    def report(self):
+        """Nothing is written into the ledger; the report of it is the action's."""
+        return {}
+
     # --- the way back ---
 
     def changed(self):
@@ -326,6 +330,14 @@ def new_id(here, plan, digest):
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     seed = f"{digest}{here.pid}{here.start_ticks}{time.time_ns()}{os.urandom(8).hex()}{len(plan['hosts'])}"
     return f"{stamp}-{hashlib.sha256(seed.encode()).hexdigest()[:6]}"
+
+
+def by_stratum(hosts):
+    """{stratum: its hosts}, of each host's name and stratum."""
+    found = {}
+    for one in hosts:
+        found.setdefault(str(one["stratum"]), []).append(one["name"])
+    return found
 
 
 def value_at(value, *names):

@@ -116,9 +116,11 @@ def inventory(hosts: Sequence[str], **variables: Any) -> dict[str, Any]:
 
 def begun(
     folder: Path, playbook: str, hosts: Mapping[str, Any], script: Mapping[str, Any], *options: str,
-    environment: Mapping[str, str] | None = None, **variables: Any,
+    environment: Mapping[str, str] | None = None, screen_fd: int | None = None, **variables: Any,
 ) -> subprocess.Popen[str]:  # fmt: skip
     """Start a playbook in `folder`; `hosts` is an inventory, `variables` go in with -e.
+
+    With `screen_fd` it prints there.
 
     `playbook` is the name of one of the collection's, or a path that ends in .yml. What it prints goes to a file, so
     that no one who lives longer holds a pipe.
@@ -134,7 +136,8 @@ def begun(
                "-e", json.dumps(variables), *options]  # fmt: skip
     with (place / "stdout").open("w") as stdout, (place / "stderr").open("w") as stderr:
         return subprocess.Popen(
-            command, cwd=folder, text=True, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL,
+            command, cwd=folder, text=True, stdin=subprocess.DEVNULL, stderr=stderr,
+            stdout=stdout if screen_fd is None else screen_fd,
             env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                  "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "PWD": str(folder),
                  "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ Record the promotion in the ledger: ok FIRST
 RECORDED = """
 Record the batch: includes record_batch.yml for HOSTS
 Write the batch's record on the controller: ok FIRST>localhost
+Write the report of the rollout so far: ok FIRST
 """.strip().splitlines()
 RETURNED = """
 Promote only on a pass: FAILED HOST
@@ -188,8 +190,11 @@ def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundl
     assert (tmp_path / "records/batch-02.json").stat().st_mode & 0o777 == 0o644
     digest = ended.asked(CONFIRM)[0].arguments["digest"]
     assert record.pop("bundle")["version"] == "1.0.0" and len(digest) == 64
+    assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", record.pop("rollout"))
+    assert len(list((tmp_path / "records").glob("rollout-*.html"))) == 1
     assert record == {"stage": "cell", "number": 2, "hosts": ["w2", "w3"], "outcome": "promoted", "digest": digest,
-                      "verdict": "pass", "sentence": "all well", "checks": [], "returned": {}}  # fmt: skip
+                      "verdict": "pass", "sentence": "all well", "checks": [], "reasons": [], "next": [],
+                      "before_after": {}, "returned": {}}  # fmt: skip
     assert json.loads((tmp_path / "records/batch-01.json").read_text())["hosts"] == ["w1"]
 
 

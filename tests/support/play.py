@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,15 +46,20 @@ def play(
     arguments: tuple[str, ...] = (),
     log: Path | None = None,
     timeout: float = 1200,
+    echo: Callable[[str], None] | None = None,
 ) -> Played:
-    """Run a playbook of the collection; its output goes to ``log`` line by line and is returned."""
+    """Run a playbook of the collection; its output goes to ``log`` line by line and is returned.
+
+    With ``echo`` it is shown by the callback of rollouts, and each line is given to that as it comes.
+    """
     command = [str(VENV / "ansible-playbook"), str(ROOT / "playbooks" / f"{playbook}.yml")]
     if inventory is not None:
         command += ["-i", str(inventory)]
     command += ["-e", json.dumps(variables or {}), *arguments]
     started = time.monotonic()
+    shown = {} if echo is None else {"ANSIBLE_STDOUT_CALLBACK": "ebpf.fleet.stages"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), text=True, stdin=subprocess.DEVNULL,
+        command, cwd=ROOT, env=environment() | shown, text=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     lines = []
@@ -64,6 +70,8 @@ def play(
             lines.append(line)
             file.write(f"{time.monotonic() - started:6.1f} {line}")
             file.flush()
+            if echo is not None:
+                echo(line.rstrip("\n"))
             if time.monotonic() > deadline:
                 process.kill()
     return Played(process.wait(), "".join(lines), time.monotonic() - started)

@@ -111,12 +111,13 @@ def bundle_line(doc: Json) -> str:
 # Pages
 
 
-def html_page(title: str, body: Iterable[str]) -> str:
+def html_page(title: str, body: Iterable[str], style: str = "") -> str:
+    """A whole page; `style` is what it needs beside the style of all pages."""
     head = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html_text(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{html_text(title)}</title><style>{_STYLE}{style}</style></head><body>"
     )
     return "\n".join([head, f"<h1>{html_text(title)}</h1>", *body, "</body></html>"]) + "\n"
 

@@ -152,12 +152,13 @@ def explain(rollout: str, entries: Sequence[Entry], alive: bool) -> list[str]:
         f"begun by {first['who']} at {entries[0].time}; {len(first['plan'].get('hosts', []))} hosts "
         f"in {len(first['plan'].get('batches', []))} batches, plan {first['plan_digest'][:12]}"
     ]
-    said += [f"{one.time} {words}" for one in entries[1:] if (words := _words(one))]
+    said += [f"{one.time} {words}" for one in entries[1:] if (words := words_of(one))]
     state = state_of(entries, alive)
-    return [*said, f"now: {state}. {_next(state, rollout)}"]
+    return [*said, f"now: {state}. {next_step(state, rollout)}"]
 
 
-def _words(entry: Entry) -> str:
+def words_of(entry: Entry) -> str:
+    """What an entry tells, for a person; empty where that is nothing that they need."""
     data = entry.data
     batch = f"batch {data['number']}" if "number" in data else ""
     if entry.kind == ledger.BATCH_BEGUN:
@@ -205,7 +206,8 @@ def _some(hosts: Sequence[str]) -> str:
     return ", ".join(hosts[:_SHOWN]) + more
 
 
-def _next(state: str, rollout: str) -> str:
+def next_step(state: str, rollout: str) -> str:
+    """What may be done about a rollout in that state."""
     resume = f"ebpf.fleet.rollout with the same bundle and -e ebpf_fleet_resume={rollout}"
     return {
         COMPLETE: "There is nothing to do",

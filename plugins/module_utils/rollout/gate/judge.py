@@ -26,6 +26,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base impor
     expected_features,
     get,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.before_after import before_after
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import BY_NAME, of_scope
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.own import own_checks
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.reasons import reasons_of, unproven
@@ -73,6 +74,7 @@ def judge(inputs: Inputs) -> dict[str, Any]:
         "dry_run": [row(check) for check in dry.checks] if dry else [],
         "checks": [row(check) for check in checks],
         "hosts": sorted(inputs.changed),
+        "before_after": {} if inputs.early else before_after(inputs),
     }
 
 
