@@ -38,6 +38,7 @@ CHUNK = 1 << 20
 LAST_WORDS = 2000
 # Seconds: for `process`, and for a worker whose stream has ended to end itself.
 PROCESS_SECONDS, END_SECONDS = 300, 10
+BESIDE = 'PATH="$1:$PATH"; export PATH; shift; exec "$@"'
 INVENTORY = """#!/bin/sh
 exec cat "$(dirname "$0")/../project/hosts.json"
 """
@@ -78,7 +79,8 @@ class Job:
         except CellLostError as error:
             self.sentence = cells.lost(self.binding.cell, self.controller, str(error))
         except FleetError as error:
-            self.sentence = cells.refused(self.binding.cell, self.controller, error.message)
+            said = cells.lost if error.code == "EF_CELL_LOST" else cells.refused
+            self.sentence = said(self.binding.cell, self.controller, error.message)
         except Exception as error:  # noqa: BLE001  # whatever it is: unknown, and told of this cell alone
             said = printable(f"{type(error).__name__}: {error}", LAST_WORDS)
             self.sentence = cells.lost(self.binding.cell, self.controller, f"could not be asked ({said})")
@@ -142,6 +144,9 @@ class Job:
         # The command's own bound ends a worker that no one listens to any more.
         command = ["timeout", "-k", "10", str(self.seconds), *self.controller.runner, "worker",
                    "--keepalive-seconds", str(cells.KEEPALIVE_SECONDS)]  # fmt: skip
+        # A worker by its path has its ansible-playbook beside it.
+        beside = os.path.dirname(self.controller.runner[0])
+        command = ["sh", "-c", BESIDE, "sh", beside, *command] if os.path.isabs(beside) else command
         if self.controller.ssh is None:
             return command
         return ["ssh", *self.controller.options, *SSH, "--", self.controller.ssh, shlex.join(command)]

@@ -40,8 +40,8 @@ class Run(NamedTuple):
 
 def run(
     folder: Path, playbook: str, hosts: Mapping[str, Any], script: Mapping[str, Any] | None = None, *,
-    options: str = "", environment: Mapping[str, str] | None = None, on_event: Callable[[dict[str, Any]], Any] | None = None,
-    timeout: int = 300, **variables: Any,
+    options: str = "", environment: Mapping[str, str] | None = None,
+    on_event: Callable[[dict[str, Any]], Any] | None = None, timeout: int = 300, **variables: Any,
 ) -> Run:  # fmt: skip
     """Run one of the collection's playbooks to its end; with a script, hosts and modules are those of scripted.py.
 

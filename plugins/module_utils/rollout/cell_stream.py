@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any, Iterable, Mapping, NamedTuple
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.cells import STEPS, Binding
 
@@ -81,7 +81,7 @@ class Stream:
                 found.append(line)
 
     def finish(self) -> None:
-        """What must be so when nothing more comes: CellAnswerError where the stream was cut or has words after its end."""
+        """When nothing more comes: CellAnswerError where the stream was cut, or something follows its end."""
         if not self.ended:
             raise CellAnswerError("its stream ended before its end was said")
         if self._buffer:
@@ -152,8 +152,8 @@ def _counter(document: Mapping[str, Any]) -> int:
 def answers(events: Iterable[Mapping[str, Any]], binding: Binding) -> Answers:
     """What the hosts answered in the events of a whole stream.
 
-    CellAnswerError where an event is of another job, a host or a module is not of this one, something answers twice,
-    or the job is not named again as it was given.
+    CellAnswerError where an event is of another job, a host is not of this one, something answers twice, or the job
+    is not named again as it was given; FleetError with EF_CELL_LOST where it was not begun.
     """
     found = Answers({}, {}, {})
     named, last = 0, ""
@@ -166,13 +166,14 @@ def answers(events: Iterable[Mapping[str, Any]], binding: Binding) -> Answers:
             continue
         result = data.get("res")
         if data.get("task") == ECHO:
+            if named:
+                raise CellAnswerError("it names its job twice")
             named += _is_named(result, binding)
         else:
             _keep(found, binding, str(kind), data, result if isinstance(result, Mapping) else {})
-    if named != 1:
+    if named == 0:
         words = printable(" ".join(last.split()), 500) or "nothing"
-        raise CellAnswerError(f"it does not say which job it is; its last words: {words}" if not named
-                              else "it names its job twice")  # fmt: skip
+        raise FleetError("EF_CELL_LOST", f"did not begin the job; its last words: {words}")
     return found
 
 

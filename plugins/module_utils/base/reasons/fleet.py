@@ -151,7 +151,7 @@ SECTIONS: tuple[Section, ...] = (
                 (MODULES, PLAYBOOKS),
             ),
             "EF_CELL_LOST": Reason(
-                "a cell controller died, hung or was not reached: what its hosts did is unknown, and the batch goes back",
+                "a cell controller died, hung or was not reached: what its hosts did is unknown; the batch goes back",
                 "bring the cell controller back, see what its hosts run, and resume the rollout",
                 (MODULES, PLAYBOOKS),
                 see="cells.md",
