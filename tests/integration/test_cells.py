@@ -33,6 +33,8 @@ DONE, BEFORE_IT = (True, False), (False, False)
 LOST, ANSWER = "EF_CELL_LOST", "EF_CELL_ANSWER"
 # A worker that does as it should but for one thing, in one step: shell, with the real worker as "$@".
 WRAPPER = """#!/bin/sh
+PATH={beside}:$PATH
+export PATH
 # Every job is read whole first, as its step and its order decide what is done.
 job=$(mktemp "$HOME/job.XXXXXX")
 cat >"$job"
@@ -57,6 +59,8 @@ class Fleet:
 
     def __init__(self, folder: Path, bundle: Path, **controllers: Any) -> None:  # noqa: F811
         self.folder, self.bundle, self.digest = folder, bundle, digest_of(bundle)
+        # A machine that is busy with other tests may start a worker late.
+        self.silence = 120
         self.controllers = {cell: controllers.get(cell, {"local": True, "runner": RUNNER}) for cell in CELLS}
 
     def wrong(self, cell: str, step: str, wrong: str) -> None:
@@ -64,8 +68,11 @@ class Fleet:
         reads = self.folder / "reads.py"
         reads.write_text(READS)
         path = self.folder / f"runner-{cell}"
-        path.write_text(WRAPPER.format(python=sys.executable, reads=reads, step=step, wrong=wrong,
-                                       runner=shlex.join(RUNNER)))  # fmt: skip
+        beside = Path(sys.executable).parent
+        text = WRAPPER.format(
+            python=sys.executable, beside=beside, reads=reads, step=step, wrong=wrong, runner=shlex.join(RUNNER)
+        )
+        path.write_text(text)
         path.chmod(0o755)
         self.controllers[cell] = {**self.controllers[cell], "runner": ["env", f"HOME={self.folder}", str(path)]}
 
@@ -73,7 +80,7 @@ class Fleet:
         found: dict[str, Any] = inventory([])
         for cell, names in CELLS.items():
             one = inventory(names, ebpf_fleet_cell_controllers=self.controllers, ebpf_fleet_control_hosts=0,
-                            ebpf_fleet_cell_silence=10)  # fmt: skip
+                            ebpf_fleet_cell_silence=self.silence)  # fmt: skip
             for name, variables in one["all"]["hosts"].items():
                 found["all"]["hosts"][name] = {**variables, "ebpf_fleet_cell": cell}
         return found
@@ -182,8 +189,9 @@ done""",
 def test_a_controller_that_hangs_is_told_by_its_silence(fleet: Fleet) -> None:
     """A worker that is stopped (SIGSTOP) in a wave of both cells: what the other cell changed goes back with it."""
     fleet.wrong("b", "change", "kill -STOP $$")
+    fleet.silence = 30
     run = fleet.roll_out(ONE_WAVE)
-    lost(run, fleet, LOST, "b", "said nothing for 10 s in the step change")
+    lost(run, fleet, LOST, "b", "said nothing for 30 s in the step change")
     assert fleet.runs() == dict.fromkeys(fleet.runs(), BEFORE_IT)
 
 
