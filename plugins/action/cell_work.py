@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             name,
             values.plain(arguments["arguments"]),
             self._task.check_mode if arguments["check"] is None else arguments["check"],
-            os.path.abspath(self._loader.path_dwim(arguments["bundle"])) if name == "change" else "",
+            os.path.abspath(self._loader.path_dwim(arguments["bundle"])) if name == "deploy" else "",
             arguments["digest"],
             ledger.digest_of_document(whole(arguments["plan"])),
             arguments["batch"],

@@ -25,7 +25,7 @@ options:
     description: What is done on the hosts.
     type: str
     required: true
-    choices: [ask, measure, change, lease]
+    choices: [ask, measure, prepare, deploy, lease]
   hosts:
     description: Hosts of the batch; those whose cell has a controller are never asked directly after this.
     type: list
@@ -39,7 +39,7 @@ options:
     type: raw
     default: {}
   bundle:
-    description: Path of the bundle on the coordinator, which goes with the step V(change).
+    description: Path of the bundle on the coordinator, which goes with the step V(deploy).
     type: str
     default: ""
   digest:

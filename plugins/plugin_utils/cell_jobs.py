@@ -205,7 +205,7 @@ def make_private(private, job):
     script = private / "inventory/hosts"
     script.write_text(INVENTORY)
     script.chmod(0o700)
-    (private / "env/extravars").write_text(json.dumps({"ebpf_fleet_cell_step": job.binding.step}))
+    (private / "env/extravars").write_text(json.dumps({"cell_step": job.binding.step}))
     if job.work.check:
         (private / "env/cmdline").write_text("--check")
 
@@ -217,7 +217,7 @@ def inventory(job):
         "not_after": time.time() + job.seconds,
     }  # fmt: skip
     hosts = {host: unsafe(job.work.variables[host]) for host in job.binding.hosts}
-    given = {"ebpf_fleet_cell_job": unsafe(asked)}
+    given = {"cell_job": unsafe(asked)}
     return {"all": {"hosts": list(job.binding.hosts), "vars": given}, "_meta": {"hostvars": hosts}}
 
 
@@ -256,9 +256,10 @@ def process(place, spool, ident):
             timeout=PROCESS_SECONDS,
             check=False,
         )
-    if done.returncode not in (0, 1, 2):
+    # 1 where a host failed, which is that host's answer.
+    if done.returncode not in (0, 1):
         words = printable(done.stderr[-LAST_WORDS:].decode("utf-8", "replace"), LAST_WORDS)
-        raise cell_stream.CellAnswerError(f"ansible-runner process ended with status {done.returncode}: {words}")
+        raise CellLostError(f"answered, but ansible-runner process ended here with status {done.returncode}: {words}")
     found = [
         json.loads(path.read_text("utf-8")) for path in (place / "artifacts" / ident / "job_events").glob("*.json")
     ]

@@ -50,7 +50,7 @@ lines = open(sys.argv[1], "rb")
 lines.readline()
 size = json.loads(lines.readline())["zipfile"]
 data = base64.b64decode(lines.read((size + 2) // 3 * 4))
-print(json.loads(zipfile.ZipFile(io.BytesIO(data)).read("env/extravars"))["ebpf_fleet_cell_step"])
+print(json.loads(zipfile.ZipFile(io.BytesIO(data)).read("env/extravars"))["cell_step"])
 """
 
 
@@ -164,7 +164,7 @@ def test_a_cell_without_a_controller_is_driven_from_here_beside_one_that_has_one
     run = fleet.roll_out(ONE_WAVE)
     assert run.status == 0, run.said
     assert fleet.runs() == dict.fromkeys(fleet.runs(), DONE)
-    changed = run.results("Have cell controllers change their hosts")["a1"][0][1]
+    changed = run.results("Have cell controllers deploy the release")["a1"][0][1]
     assert list(changed["cells"]) == ["a"] and sorted(changed["by_cell"]) == ["a1", "a2"]
 
 
@@ -172,7 +172,7 @@ def test_a_controller_that_is_killed_holds_its_wave_and_nothing_before_it(behind
     """kill -9 in the middle of the change of the second wave: the worker has done a part of it."""
     behind_ssh.wrong(
         "b",
-        "change",
+        "deploy",
         f"""{shlex.join(RUNNER)} "$@" <"$job" | while read -r line; do
     printf '%s\\n' "$line"
     case $line in *'"task": "Deploy the release"'*) kill -9 0 ;; esac
@@ -188,10 +188,10 @@ done""",
 @pytest.mark.slow
 def test_a_controller_that_hangs_is_told_by_its_silence(fleet: Fleet) -> None:
     """A worker that is stopped (SIGSTOP) in a wave of both cells: what the other cell changed goes back with it."""
-    fleet.wrong("b", "change", "kill -STOP $$")
+    fleet.wrong("b", "deploy", "kill -STOP $$")
     fleet.silence = 30
     run = fleet.roll_out(ONE_WAVE)
-    lost(run, fleet, LOST, "b", "said nothing for 30 s in the step change")
+    lost(run, fleet, LOST, "b", "said nothing for 30 s in the step deploy")
     assert fleet.runs() == dict.fromkeys(fleet.runs(), BEFORE_IT)
 
 
@@ -242,7 +242,7 @@ def test_check_mode_plans_by_jobs_and_changes_nothing(fleet: Fleet) -> None:
 @pytest.mark.slow
 def test_a_rollout_that_a_lost_cell_stopped_is_resumed_when_it_is_back(fleet: Fleet) -> None:
     good = dict(fleet.controllers["b"])
-    fleet.wrong("b", "change", "exit 1")
+    fleet.wrong("b", "deploy", "exit 1")
     assert fleet.roll_out(TWO_WAVES).status == 2
     fleet.controllers["b"] = good
     run = fleet.roll_out(TWO_WAVES, ebpf_fleet_resume=fleet.entries()[0].rollout)

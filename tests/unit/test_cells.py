@@ -75,7 +75,7 @@ def test_two_controllers_of_one_cell_are_refused() -> None:
 def test_a_job_may_take_what_its_hosts_wait_for_and_what_tasks_take() -> None:
     assert cells.seconds_of("measure", {"bake": 60, "window": 30.5}, 3, 60) == 90 + 300 + 30
     assert cells.seconds_of("measure", {}, 1, 60) == 310
-    assert cells.seconds_of("change", {"lease": {}}, 2, 60) == 60 + 300 + 20
+    assert cells.seconds_of("deploy", {"lease": {}}, 2, 60) == 60 + 300 + 20
     assert cells.seconds_of("command", {"timeout": 180, "connect_timeout": 10}, 1, 60) == 190 + 310
     assert cells.seconds_of("lease", {"seconds": 400}, 1, 60) == 310
 

@@ -59,7 +59,7 @@ class Stream:
         self._counters: set[int] = set()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that came whole with this data, for `ansible-runner process`; CellAnswerError for what is none."""
+        """The lines that came whole with this data, for `ansible-runner process`; CellAnswerError for anything else."""
         self.bytes += len(data)
         if self.bytes > self.most_bytes:
             raise CellAnswerError(f"it sent more than {self.most_bytes} bytes")
@@ -143,7 +143,7 @@ def _counter(document: Mapping[str, Any]) -> int:
     """The number of an event; `ansible-runner process` makes a file's name of it and of the event's id."""
     counter, uuid = document.get("counter"), document.get("uuid")
     if isinstance(counter, bool) or not isinstance(counter, int) or counter < 1:
-        raise CellAnswerError("a line of its stream is no event")
+        raise CellAnswerError("a line of its stream counts as no event")
     if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
         raise CellAnswerError("an event of its stream has no id that can be used")
     return counter
@@ -158,7 +158,7 @@ def answers(events: Iterable[Mapping[str, Any]], binding: Binding) -> Answers:
     found = Answers({}, {}, {})
     named, last = 0, ""
     for event in events:
-        last = str(event.get("stdout") or "").strip() or last
+        last = _last_words(event) or last
         if event.get("runner_ident") != binding.ident:
             raise CellAnswerError(f"an event is of the job {printable(event.get('runner_ident'), 80)}")
         kind, data = event.get("event"), event.get("event_data")
@@ -175,6 +175,16 @@ def answers(events: Iterable[Mapping[str, Any]], binding: Binding) -> Answers:
         words = printable(" ".join(last.split()), 500) or "nothing"
         raise FleetError("EF_CELL_LOST", f"did not begin the job; its last words: {words}")
     return found
+
+
+def _last_words(event: Mapping[str, Any]) -> str:
+    """What an event says that may be why nothing came after it; the recap of a play is not."""
+    if event.get("event") == "playbook_on_stats":
+        return ""
+    data = event.get("event_data")
+    result = data.get("res") if isinstance(data, Mapping) else None
+    said = result.get("msg") if isinstance(result, Mapping) and event.get("event") == "runner_on_failed" else None
+    return str(said or event.get("stdout") or "").strip()
 
 
 def _is_named(result: Any, binding: Binding) -> int:

@@ -25,7 +25,8 @@ KEEPALIVE_SECONDS = 3
 STEPS: Mapping[str, tuple[str, ...]] = {
     "ask": ("capability_facts",),
     "measure": ("observation_info",),
-    "change": ("host_prepare", "release"),
+    "prepare": ("host_prepare",),
+    "deploy": ("release",),
     "lease": ("lease",),
     "command": (),
 }
@@ -78,7 +79,7 @@ def by_cell(hosts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Controller, l
 def seconds_of(step: str, arguments: Mapping[str, Any], hosts: int, activation: int) -> int:
     """Most seconds of a job: what its hosts wait for by themselves, and what tasks over SSH take beyond it."""
     own = sum(float(arguments.get(name) or 0) for name in _WAITS.get(step, ()))
-    return int(own) + (activation if step == "change" else 0) + BATCH_SECONDS + HOST_SECONDS * hosts
+    return int(own) + (activation if step == "deploy" else 0) + BATCH_SECONDS + HOST_SECONDS * hosts
 
 
 def lost(cell: str, controller: Controller, why: str) -> str:

@@ -157,9 +157,9 @@ SECTIONS: tuple[Section, ...] = (
                 see="cells.md",
             ),
             "EF_CELL_ANSWER": Reason(
-                "a cell controller answered twice, for another job, or with what is no whole answer",
+                "a cell controller answered twice, for another job, or not in the form of an answer",
                 "find out what answers there; see what its hosts run, and resume the rollout",
-                (MODULES, PLAYBOOKS),
+                (MODULES,),
                 see="cells.md",
             ),
             "EF_NO_RUNNER": Reason(
