@@ -87,8 +87,8 @@ class Fleet:
 
     def roll_out(self, stages: list[dict[str, Any]], options: str = "", **more: Any) -> events.Run:
         script = {ASK: {"*": CAPABILITY}, JUDGE: {"*": PASS}, "fake_hosts": self.digest}
-        return events.run(self.folder, "rollout", self.hosts(), script, options=options,
-                          **given(self.bundle, ebpf_fleet_window_after=0, ebpf_fleet_stages=stages, **more))  # fmt: skip
+        variables = given(self.bundle, ebpf_fleet_window_after=0, ebpf_fleet_stages=stages, **more)
+        return events.run(self.folder, "rollout", self.hosts(), script, options=options, **variables)
 
     def runs(self) -> dict[str, Any]:
         """{host: (whether it runs the release, whether it is on probation)}."""

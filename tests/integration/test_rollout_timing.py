@@ -33,14 +33,14 @@ def arguments() -> dict[str, Any]:
     """What the second play's tasks take of the times."""
     (play,) = [play for play in yaml.safe_load(TEXT) if play["name"] == "Roll out"]
     tasks = {task["name"]: task for one in play["tasks"] for task in [*one.get("block", []), *JUDGED]}
-    renew, _end, bake, *_judged = SLICE
+    renew, _end, slice_of_bake, *_judged = SLICE
     return {
         "lease": tasks["Deploy the release"]["vars"]["ebpf_fleet_deploy_lease"],
         "slices": tasks["Bake in slices where it takes long"]["loop"],
         "bake": tasks["Let it bake, then measure after"]["ebpf.fleet.observation_info"]["bake"],
         "window": tasks["Let it bake, then measure after"]["ebpf.fleet.observation_info"]["window"],
         "renewed": renew["ebpf.fleet.lease"]["seconds"],
-        "slice": bake["ansible.builtin.pause"]["seconds"],
+        "slice": slice_of_bake["ebpf.fleet.observation_info"],
         "folder": "{{ ebpf_fleet_report_folder }}",
     }
 
@@ -52,7 +52,7 @@ def rendered(folder: Path, variables: dict[str, Any], *options: str) -> dict[str
     hosts = {name: {**base, "ebpf_fleet_release": {"changed": name != "w2"}} for name in ("w1", "w2", "w3")}
     (folder / "hosts.yml").write_text(json.dumps({"ebpf_fleet_rollout": {"hosts": hosts}}))
     copy = {"content": "{{ seen | to_json }}", "dest": f"{folder}/{{{{ inventory_hostname }}}}.json", "mode": "0600"}
-    keep = {"ansible.builtin.copy": copy, "vars": {"seen": arguments()}}
+    keep = {"ansible.builtin.copy": copy, "vars": {"seen": arguments(), **SLICE[2]["vars"]}}
     first, second = heads()
     fault = {"ansible.builtin.debug": {"msg": "fault <{{ ebpf_fleet_timing.fault }}>"}, "run_once": True}
     (folder / "play.yml").write_text(
@@ -70,11 +70,12 @@ def lease(seconds: int) -> dict[str, Any]:
 
 def test_without_any_variable(tmp_path: Path) -> None:
     found = rendered(tmp_path, {})
-    one = {"lease": lease(530), "slices": [], "bake": 120, "window": 30, "renewed": 530, "slice": 300,
-           "folder": f"{tmp_path}/"}  # fmt: skip
+    one = {"lease": lease(530), "slices": list(range(11)), "bake": 10, "window": 30, "renewed": 530,
+           "slice": {"bake": 0, "window": 10}, "folder": f"{tmp_path}/"}  # fmt: skip
     assert found["w1"] == one
-    assert found["w2"] == {**one, "bake": 0}, "the release is not new there: nothing bakes"
-    assert found["w3"] == {**one, "lease": lease(430), "renewed": 430, "bake": 30}, "one host, of a later stage"
+    assert found["w2"] == {**one, "slices": [], "bake": 0}, "the release is not new there: nothing bakes"
+    later = {"lease": lease(430), "renewed": 430, "slices": [0, 1], "bake": 10}
+    assert found["w3"] == {**one, **later}, "one host, of a later stage"
 
 
 @pytest.mark.parametrize("as_text", [False, True])
@@ -85,8 +86,8 @@ def test_with_all_of_them_as_numbers_and_as_text_of_the_command_line(tmp_path: P
     options = [word for name, value in given.items() for word in ("-e", f"{name}={value}")] if as_text else []
     found = rendered(tmp_path, {} if as_text else given, *options)
     # 7 s of activation, 300 of bake until it is renewed, 2 of measurement, 300, and 10 a host.
-    assert found["w1"] == {"lease": lease(629), "slices": [0, 1], "bake": 1, "window": 1.5, "renewed": 629,
-                           "slice": 300, "folder": f"{tmp_path}/records"}  # fmt: skip
+    assert found["w1"] == {"lease": lease(629), "slices": list(range(54)), "bake": 7, "window": 1.5, "renewed": 629,
+                           "slice": {"bake": 9.5, "window": 1.5}, "folder": f"{tmp_path}/records"}  # fmt: skip
     assert (found["w2"]["slices"], found["w2"]["bake"]) == ([], 0)
 
 

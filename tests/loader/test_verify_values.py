@@ -87,3 +87,14 @@ def test_a_bundle_that_is_refused(driver: Path, bundle: Bundle, trust: Trust, sp
 def test_trust_files_that_trust_nobody(driver: Path, bundle: Bundle, trust: Trust, lines: str) -> None:
     trust.signers.write_text(lines, encoding="utf-8")
     assert verify(driver, bundle, trust)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("sign", "code"), [("\x01", 3), ("\x02", 3), ("\x1f", 3), ("\x7f", 3), ("\t", 0), (" ", 0), ("~", 0), ("\x80", 0)]
+)
+def test_a_signer_whose_comment_holds_a_control_character_is_left_out(
+    driver: Path, bundle: Bundle, trust: Trust, sign: str, code: int
+) -> None:
+    signers = trust.signers.read_text(encoding="utf-8").rstrip("\n")
+    trust.signers.write_bytes(f"{signers} one{sign}two\n".encode("latin-1"))
+    assert verify(driver, bundle, trust)[0] == code

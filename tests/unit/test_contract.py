@@ -192,6 +192,7 @@ def test_no_value_of_a_wrong_kind_passes_or_crashes(document: dict[str, Any], va
         (GOOD, "variants.0.requires.1", "helper:kprobe:d_path", ["no program of type 'kprobe'"]),
         (GOOD, "variants.0.requires.2", "attach:uprobe:x", ["variants[0].requires[2]", "did you mean 'kprobe'?"]),
         (GOOD, "variants.0.requires.2", "btf:any", ["'btf:any' and 'btf:vmlinux'", "remove 'btf:any'"]),
+        (GOOD, "variants.0.requires", ["btf:any", "btf:vmlinux"], ["'btf:any' and 'btf:vmlinux'", "remove 'btf:any'"]),
         (GOOD, "variants.0.requires.2", "attach:lsm:file_open", ["on the metrics data path", "'data_path: policy'"]),
         (EVENTS, "variants.0.requires.2", "attach:lsm:file_open", ["on the events data path", "'data_path: policy'"]),
         (GOOD, "bcc", {"programs": ["switch"], "requires": ["btf:any"]},
@@ -292,6 +293,20 @@ def test_a_newer_kernel_asks_for_an_older_one_too(requires: list[str], reachable
 def test_an_error_names_field_and_remedy(path: str, value: Any, words: list[str]) -> None:
     said = " | ".join(messages(changed(GOOD, path, value)))
     assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "least", "most"),
+    [(GOOD, "cpu_millicores", 1, 1000), (EVENTS, "map_memory_bytes", None, 2**63 - 1),
+     (EVENTS, "event_rate_per_second", None, 2**63 - 1)],
+)  # fmt: skip
+def test_a_budget_is_taken_up_to_its_last_value(
+    document: dict[str, Any], field: str, least: int | None, most: int
+) -> None:
+    taken = [most] if least is None else [least, most]
+    assert [messages(changed(document, f"budget.{field}", value)) for value in taken] == [[]] * len(taken)
+    for value in [most + 1] if least is None else [least - 1, most + 1]:
+        assert field in " ".join(messages(changed(document, f"budget.{field}", value)))
 
 
 def test_all_errors_are_said_at_once() -> None:

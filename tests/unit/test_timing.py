@@ -38,7 +38,7 @@ def test_without_any_variable_the_times_are_the_pages() -> None:
     """60 s of activation, 120 of bake and 30 of measurement; for twenty hosts 300 s and 10 for each more."""
     assert timing({}, hosts=20) == {
         "window_seconds": 30, "needed_seconds": 210, "lease_seconds": 710, "renew_seconds": 300,
-        "bake_slices": 0, "bake_rest_seconds": 120, "fault": "",
+        "slice_seconds": 10, "bake_slices": 11, "bake_rest_seconds": 10, "fault": "",
     }  # fmt: skip
 
 
@@ -94,16 +94,19 @@ def test_the_window_is_measured_as_it_was_given() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
-    ("bake", "renew", "slices", "rest"),
-    [(0, 300, 0, 0), (1, 300, 0, 1), (299, 300, 0, 299), (300, 300, 0, 300), (301, 300, 1, 1), (600, 300, 1, 300),
-     (601, 300, 2, 1), (1, 1, 0, 1), (2, 1, 1, 1), (3, 2, 1, 1), (86400, 1, 86399, 1)],
+    ("bake", "renew", "slice_seconds", "slices", "rest"),
+    [(0, 300, 10, 0, 0), (1, 300, 10, 0, 1), (10, 300, 10, 0, 10), (11, 300, 10, 1, 1), (20, 300, 10, 1, 10),
+     (21, 10, 10, 2, 1), (21, 9, 9, 2, 3), (600, 300, 10, 59, 10), (601, 300, 11, 54, 7), (3600, 300, 60, 59, 60),
+     (3601, 300, 61, 59, 2), (86400, 300, 300, 287, 300), (1, 1, 1, 0, 1), (2, 1, 1, 1, 1), (3, 2, 2, 1, 1),
+     (86400, 1, 1, 86399, 1)],
 )  # fmt: skip
-def test_a_long_bake_goes_in_slices_of_which_the_last_is_never_empty(
-    form: Any, bake: int, renew: int, slices: int, rest: int
+def test_a_bake_goes_in_slices_of_which_the_last_is_never_empty(
+    form: Any, bake: int, renew: int, slice_seconds: int, slices: int, rest: int
 ) -> None:
+    """Of 10 s, so that what is plainly bad is seen soon; longer where it were more than 60, but never than `renew`."""
     found = timing({BAKE: form(bake), RENEW: form(renew)})
-    assert (found["bake_slices"], found["bake_rest_seconds"], found["renew_seconds"]) == (slices, rest, renew)
-    assert slices * renew + rest == bake
+    assert (found["slice_seconds"], found["bake_slices"], found["bake_rest_seconds"]) == (slice_seconds, slices, rest)
+    assert found["renew_seconds"] == renew and slices * slice_seconds + rest == bake
 
 
 def test_where_the_release_is_not_new_nothing_bakes_and_the_lease_stays() -> None:
@@ -126,7 +129,7 @@ def test_the_early_stages_bake_longer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bake", "slices", "end"), [(0, 0, 0), (30, 0, 30), (300, 0, 300), (301, 1, 1), (3600, 11, 300)]
+    ("bake", "slices", "end"), [(0, 0, 0), (30, 2, 10), (300, 29, 10), (301, 30, 1), (3600, 59, 60)]
 )
 def test_a_batch_bakes_as_its_plan_says(bake: int, slices: int, end: int) -> None:
     found = timing({}, hosts=2, bake=bake)

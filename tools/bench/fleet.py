@@ -128,8 +128,8 @@ class Bench:
         for name in (*MODULES, "gate"):
             action = fleet / f"plugins/action/{name}.py"
             action.unlink(missing_ok=True)
-            text = f"from tools.bench.fleet_action import answered_by_script\nActionModule = answered_by_script({name!r})\n"
-            action.write_text(text)
+            found = f"answered_by_script({name!r})"
+            action.write_text(f"from tools.bench.fleet_action import answered_by_script\nActionModule = {found}\n")
         for name in MODULES:
             module = fleet / f"plugins/modules/{name}.py"
             source = module.read_text().split('\nif __name__ == "__main__":')[0]
@@ -186,9 +186,9 @@ class Bench:
 
     def rollout(self, *, seconds: float = 0, forks: int = 20, controllers: bool = False, **more: Any) -> Spent:
         """A whole rollout without bakes; it must end well."""
-        given = {"ebpf_fleet_bundle": str(self.bundle), "ebpf_fleet_allowed_signers": self.signers, "ebpf_fleet_bake": 0,
-                 "ebpf_fleet_window_before": 0, "ebpf_fleet_window_after": 0, "ebpf_fleet_control_hosts": 0,
-                 **more}  # fmt: skip
+        given = {"ebpf_fleet_bundle": str(self.bundle), "ebpf_fleet_allowed_signers": self.signers,
+                 "ebpf_fleet_bake": 0, "ebpf_fleet_window_before": 0, "ebpf_fleet_window_after": 0,
+                 "ebpf_fleet_control_hosts": 0, **more}  # fmt: skip
         spent = self.play("ebpf.fleet.rollout", given, seconds=seconds, forks=forks, controllers=controllers)
         if spent.status != 0:
             raise SystemExit(f"bench: the rollout over namespace hosts did not end well: {spent.said}")
@@ -219,7 +219,7 @@ def serial_of(cells: dict[str, str]) -> list[int]:
 
 @contextlib.contextmanager
 def bench(count: int) -> Iterator[Bench]:
-    """So many hosts; EF_BENCH_FLEET takes fewer."""
+    """So many hosts; EBPF_FLEET_BENCH_FLEET says how many."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         # Ansible's own copies of what it sends are looked up by users of namespaces.
@@ -263,20 +263,21 @@ def extrapolated(alone: float, by_cells: float) -> Iterator[Result]:
 def note(bare: Spent, ours: Spent, bundle: int) -> None:
     """What the rows hold, and what the extrapolation assumes."""
     NOTES.append(
-        f"`rollout over {HOSTS} hosts`: real OpenSSH to namespaces of this machine; the hosts' modules are stand-ins of "
-        f"the same size that answer by a script, as {HOSTS} loaders with BPF in one kernel are impossible. "
-        f"{STEPS} modules reach each host (ask, measure, prepare, deploy, measure, confirm); the bundle, {bundle / 1024:.0f} "
-        f"KiB, is sent besides. All of ansible-playbook and its ssh is counted, by a cgroup: {ours.cpu:.1f} s and {ours.wall:.0f} s of time, "
-        f"the no-op modules {bare.cpu:.1f} s and {bare.wall:.0f} s. Windows and bakes are 0."
+        f"`rollout over {HOSTS} hosts`: real OpenSSH to namespaces of this machine; the hosts' modules are stand-ins "
+        f"of the same size that answer by a script, as {HOSTS} loaders with BPF in one kernel are impossible. {STEPS} "
+        f"modules reach each host (ask, measure, prepare, deploy, measure, confirm); the bundle, {bundle / 1024:.0f} "
+        "KiB, is sent besides. All of ansible-playbook and its ssh is counted, by a cgroup: "
+        f"{ours.cpu:.1f} s of CPU in {ours.wall:.0f} s, the no-op modules {bare.cpu:.1f} s in {bare.wall:.0f} s. "
+        "Windows and bakes are 0."
     )
     NOTES.append(
-        f"`on {CONTROLLERS} cell controllers`: all on this machine, each with {FORKS} forks as the one controller has; a host works "
-        f"{WORK_SECONDS} s on each step, so that waiting is shared out, while all share this machine's cores."
+        f"`on {CONTROLLERS} cell controllers`: all on this machine, each with {FORKS} forks, as the one has; "
+        f"a host works {WORK_SECONDS} s on each step. Waiting is shared out so; this machine's cores are one for all."
     )
     NOTES.append(
-        f"`extrapolated to {LARGE:,} hosts` assumes: the CPU for each host that was measured here, at every size; {CORES} cores like this "
-        f"machine's in each controller, all busy; equal cells; the coordinator's own part counted as if it were shared out as well. "
-        "Bakes, windows and waiting for hosts come on top, and are the same for both."
+        f"`extrapolated`, {LARGE:,} hosts, assumes: the CPU for each host that was measured here, at every size; "
+        f"{CORES} cores like this machine's in each controller, all busy; equal cells; the coordinator's own part shared out as "
+        "if it were a cell's. Bakes, windows and waiting for hosts come on top, and are the same for both."
     )
 
 

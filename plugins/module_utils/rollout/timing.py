@@ -29,6 +29,10 @@ DEFAULTS = {ACTIVATION: 60, WINDOW: 30, RENEW: 300}
 # Seconds that a batch of a stage bakes: longest where least is known, as most faults show in the first minutes.
 BAKES = {"canary": 120, "cell": 60, "region": 60, "fleet": 30, "alone": 120}
 READ_BAKE = whole(0, 86400)
+# A bake is looked into each SLICE_SECONDS, so that what is plainly bad goes back within seconds; but a bake of hours
+# at most SLICES times, as each costs the controller a few tasks.
+SLICE_SECONDS = 10
+SLICES = 60
 # What a batch takes beyond its own waiting.
 BATCH_SECONDS = 300
 HOST_SECONDS = 10
@@ -41,9 +45,10 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True, bake:
     the batch; without it, before there is a plan, the longest bake of all stages is taken. BAKE, where it is set,
     outranks both. The result has
     ``window_seconds``, ``needed_seconds`` (what a lease must cover), ``lease_seconds`` (0: no lease),
-    ``renew_seconds`` (a longer bake goes in slices of this length), ``bake_slices`` (how many are baked before the
-    last, shorter or equal one), ``bake_rest_seconds`` (the last one), and ``fault``, a sentence, where the lease that
-    is asked for is too short, else empty. Raises RefusedValueError for a value that a variable does not take.
+    ``renew_seconds`` (how often a batch that is held renews its lease, and the longest slice), ``slice_seconds`` (a
+    longer bake goes in slices of this length), ``bake_slices`` (how many are baked before the last, shorter or equal
+    one), ``bake_rest_seconds`` (the last one), and ``fault``, a sentence, where the lease that is asked for is too
+    short, else empty. Raises RefusedValueError for a value that a variable does not take.
     """
     found = {name: _read(given, name, default) for name, default in DEFAULTS.items()}
     window, renew = found[WINDOW], found[RENEW]
@@ -51,14 +56,16 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True, bake:
     needed = found[ACTIVATION] + math.ceil(window) + min(planned, renew)
     asked = _read(given, LEASE, None)
     bake = planned if changed else 0
-    slices = (bake - 1) // renew if bake > 0 else 0
+    slice_seconds = min(renew, max(SLICE_SECONDS, math.ceil(planned / SLICES)))
+    slices = (bake - 1) // slice_seconds if bake > 0 else 0
     return {
         "window_seconds": window,
         "needed_seconds": needed,
         "lease_seconds": needed + BATCH_SECONDS + HOST_SECONDS * hosts if asked is None else asked,
         "renew_seconds": renew,
+        "slice_seconds": slice_seconds,
         "bake_slices": slices,
-        "bake_rest_seconds": bake - slices * renew,
+        "bake_rest_seconds": bake - slices * slice_seconds,
         "fault": fault_of(asked, needed),
     }
 
