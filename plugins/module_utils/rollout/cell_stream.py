@@ -64,7 +64,7 @@ class Stream:
         if self.bytes > self.most_bytes:
             raise CellAnswerError(f"it sent more than {self.most_bytes} bytes")
         self._buffer += data
-        found = []
+        found: list[bytes] = []
         while True:
             if self._skip:
                 gone = min(self._skip, len(self._buffer))
