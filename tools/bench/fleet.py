@@ -277,7 +277,7 @@ def note(bare: Spent, ours: Spent, bundle: int) -> None:
     NOTES.append(
         f"`extrapolated`, {LARGE:,} hosts, assumes: the CPU for each host that was measured here, at every size; "
         f"{CORES} cores like this machine's in each controller, all busy; equal cells; the coordinator's own "
-        "part shared out as if it were a cell's. Bakes, windows and waiting for hosts come on top, and are the same for both."
+        "part shared out as if it were a cell's. Bakes, windows and waiting come on top, the same for both."
     )
 
 
