@@ -14,6 +14,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import Flee
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import REASONS, remedy_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.cell_answers import taken
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.guarded import GuardedAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
@@ -40,6 +41,11 @@ class ActionModule(GuardedAction):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         host = (task_vars or {}).get("inventory_hostname", "this host")
+        features = asked_about(self._task.args.get("contracts"))
+        answer = taken(task_vars, "capability_facts")
+        if answer is not None:
+            # Of a cell controller it is still what a host said.
+            return {**result, **believed(host, answer, features)}
         try:
             answer = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
         except AnsibleConnectionFailure as error:
@@ -49,7 +55,7 @@ class ActionModule(GuardedAction):
             return no_answer(f"no usable answer from {host}: the answer: is nested too deep")
         if self._task.async_val:
             return {**result, **answer}
-        return {**result, **believed(host, answer, asked_about(self._task.args.get("contracts")))}
+        return {**result, **believed(host, answer, features)}
 
 
 def asked_about(contracts):

@@ -14,6 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import fanout
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import cell_steps
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import Reach
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
@@ -24,6 +25,7 @@ ARGUMENTS = {
     "timeout": {"type": "raw", "default": 20},
     "logins": {"type": "raw", "default": 0},
     "kex_algorithms": {"type": "str", "default": "^curve25519-sha256"},
+    "by_cell": {"type": "bool", "default": False},
 }
 QUIET_SECONDS = 2
 REPEAT_SECONDS = 10
@@ -50,6 +52,19 @@ class ActionModule(ActionBase):
             result.update(changed=False, skipped=True, hosts=asked, seconds=0.0, msg="check mode asks no host")
             return result
         begun = time.monotonic()
+        try:
+            told = through_cells(self, arguments, task_vars["hostvars"], hosts) if arguments["by_cell"] else {}
+        except FleetError as error:
+            return {**result, **failed(error)}
+        answers = {**told, **self.asked([host for host in hosts if host not in told], arguments, task_vars)}
+        answers = {host: answers[host] for host in hosts}
+        result.update(changed=True, hosts=answers, seconds=round(time.monotonic() - begun, 3))
+        return result
+
+    def asked(self, hosts, arguments, task_vars):
+        """What these hosts answer to the controller itself."""
+        if not hosts:
+            return {}
         reach = Reach(
             self, task_vars, arguments["command"], arguments["connect_timeout"], arguments["timeout"],
             arguments["kex_algorithms"],
@@ -60,8 +75,18 @@ class ActionModule(ActionBase):
         with Interrupted(run):
             answers = run.run()
         progress.end(run.counts(time.monotonic()))
-        result.update(changed=True, hosts=answers, seconds=round(time.monotonic() - begun, 3))
-        return result
+        return answers
+
+
+def through_cells(action, arguments, hostvars, hosts):
+    """What those hosts answer whose cell has a controller; of a cell that is lost none, so that they are asked here."""
+    if not cell_steps.any_controller(hostvars, hosts):
+        return {}
+    given = {name: arguments[name] for name in ("command", "connect_timeout", "timeout", "logins", "kex_algorithms")}
+    done = cell_steps.do(
+        cell_steps.Step("command", values.plain(given)), hostvars, hosts, None, action._display.warning
+    )
+    return done.command
 
 
 class Progress:

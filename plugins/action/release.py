@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned, load_bundle, write_tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.cell_answers import taken
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 MODULE = "ebpf.fleet.release"
@@ -30,6 +31,9 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = True
 
     def run(self, tmp=None, task_vars=None):
+        answer = taken(task_vars, "release")
+        if answer is not None:
+            return answer
         try:
             # Before the host is as much as connected to: a refusal concerns the controller alone.
             bundle = self.judge()

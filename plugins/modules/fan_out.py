@@ -62,6 +62,13 @@ options:
       - Empty leaves the choice to OpenSSH.
     type: str
     default: ^curve25519-sha256
+  by_cell:
+    description:
+      - Whether hosts whose cell has a controller (C(ebpf_fleet_cell_controllers)) are asked by that one, as a job of
+        ansible-runner. Hosts of a cell whose controller does not do it are then asked from here.
+      - What they answer is the same, but each job takes some seconds beside its hosts.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: No host is asked in check mode; each host's result is C(skipped).

@@ -44,11 +44,11 @@ class FakeHosts:
         status = {"bundle": {"digest": state["current"]}, "lease": {"expired": False} if state["lease"] else None}
         return {"observation": {"end": {"witness": {"installed_digest": state["current"]}, "status": status}}}
 
-    def do_release(self, host: str, arguments: dict[str, Any], _check: bool) -> dict[str, Any]:
+    def do_release(self, host: str, arguments: dict[str, Any], check: bool) -> dict[str, Any]:
         state, wanted = self.state(host), arguments["digest"]
         if state["current"] == wanted and not state["lease"]:
             return {"changed": False, "lease": None}
-        if state["current"] != wanted:
+        if state["current"] != wanted and not check:
             self.put(host, current=wanted, previous=state["current"], lease=True)
         return {"changed": True, "lease": arguments["lease"]}
 

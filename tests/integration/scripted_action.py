@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import cells
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import cell_answers
 
 from tests.integration.fake_hosts import FakeHosts
 
@@ -51,6 +53,10 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
+        module = self._task.action.rsplit(".", 1)[-1]
+        taken = cell_answers.taken(task_vars, module) if any(module in each for each in cells.STEPS.values()) else None
+        if taken is not None:
+            return {**result, **taken}
         folder, task = Path(os.environ["EBPF_FLEET_SCRIPT"]), str(self._task.name)
         host = str(task_vars["inventory_hostname"])
         answer = answer_of(folder, task, host)

@@ -88,6 +88,7 @@ Refuse limits and checks that the gate does not know: ok w1
 Refuse a lease that would run out while its batch is watched: ok w1>localhost
 Remember how to judge and where to record: ok w1, ok w2, ok w3
 Take the fleet's lock: ok w1
+Have cell controllers ask what their hosts can run: ok w1
 Ask every host what it can run: ok w1, ok w2, ok w3
 Find the hosts that take part, and why the others do not: ok w1>localhost
 Refuse a quarantine that cannot be used: skipping w1
@@ -110,23 +111,31 @@ PLAY Roll out
 Hold the batch in a freeze window or in blocked hours: ok FIRST>localhost
 Begin the batch in the ledger: ok FIRST
 Begin to measure the controls before: COMPARED
+Have cell controllers measure before: ok FIRST
 Measure before: ok HOST
 Ask for the applications' latency before: skipping FIRST
 End the controls' measurement before: COMPARED
 Record in the ledger what ran before: ok FIRST
+Hold where a cell controller did not measure before: ok FIRST
+Have cell controllers prepare their hosts: ok FIRST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
 ebpf.fleet.prepare : Refuse host limits that cannot be used: ok HOST
 ebpf.fleet.prepare : Ask for the running kernel: skipping HOST
 ebpf.fleet.prepare : Install BCC and the kernel's headers: skipping HOST
 ebpf.fleet.prepare : Prepare user, directories, trust and unit: ok HOST
+Hold where a cell controller did not prepare its hosts: ok FIRST
+Have cell controllers deploy the release: ok FIRST
 ebpf.fleet.deploy : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.deploy : Refuse a deployment without a bundle: ok HOST
 ebpf.fleet.deploy : Deploy the release: changed HOST
+Hold where a cell controller did not deploy the release: ok FIRST
 Bake in slices where it takes long: skipping HOST
 Let it bake before the controls are measured: skipping FIRST
 Begin to measure the controls after: COMPARED
+Have cell controllers let it bake, then measure after: ok FIRST
 Let it bake, then measure after: ok HOST
+Hold where a cell controller did not measure after: ok FIRST
 Ask for the applications' latency after: skipping FIRST
 End the controls' measurement after: COMPARED
 Judge the batch: ok FIRST
@@ -135,6 +144,7 @@ Watch longer, or hold for a person, what could not be judged: skipping HOST
 """.strip().splitlines()
 PROMOTED = """
 Promote only on a pass: ok HOST
+Have cell controllers confirm: ok FIRST
 Confirm the release and end its probation: ok HOST
 Hold unless every host has confirmed: ok HOST
 Record the promotion in the ledger: ok FIRST
@@ -347,7 +357,7 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
     (back,) = ended.asked(BACK)
     digest = ended.asked(CONFIRM)[0].arguments["digest"]
     assert back.arguments == {"command": way_back(digest), "hosts": ["w2", "w3"], "timeout": 180, "logins": 0,
-                              "kex_algorithms": "^curve25519-sha256"}  # fmt: skip
+                              "kex_algorithms": "^curve25519-sha256", "by_cell": True}  # fmt: skip
     stopped = "EF_ROLLOUT_STOPPED: The rollout of 1.0.0 stopped in stage cell; no later batch was started. " \
               "Why: 2 of 3 checks of this batch stand in the way, each named above. On this host: "  # fmt: skip
     end = "Next: raise the limit; or wait; then lift the quarantine (ebpf.fleet.quarantine -e " \

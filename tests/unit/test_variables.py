@@ -76,6 +76,10 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "ebpf_fleet_keep_releases": ([*NUMBER[0], (1, 1), ("100", 100)], [*WHOLE_SECONDS[1], 0, "101"]),
     "ebpf_fleet_bake_extensions": ([*NUMBER[0], ("0", 0), (100, 100)], [*WHOLE_SECONDS[1], 101]),
     "ebpf_fleet_hold_seconds": ([*NUMBER[0], (0, 0), ("604800", 604800)], [*WHOLE_SECONDS[1], 604801]),
+    "ebpf_fleet_cell_silence": ([("30", 30), (10, 10), ("3600", 3600)], [*WHOLE_SECONDS[1], 9, 3601]),
+    "ebpf_fleet_cell_controllers": (
+        [({}, {}), ("", {}), ('{"a": {"ssh": "b"}}', {"a": {"ssh": "b"}})],
+        [3, True, None, [], "[1]"]),
     "ebpf_fleet_abort_wait": ([*NUMBER[0], (0, 0), ("86400", 86400)], [*WHOLE_SECONDS[1], 86401]),
     "ebpf_fleet_hooks": ([([], []), ("", []), ('[{"url": "http://h"}]', [{"url": "http://h"}])],
                          [3, {"url": "http://h"}, "a", True]),

@@ -29,6 +29,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import (
     whole,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
+    cell_controllers,
     freeze,
     hooks,
     omissions,
@@ -128,6 +129,8 @@ ROLLOUT: dict[str, Reader] = {
     "ebpf_fleet_bake_extensions": whole(0, 100),
     "ebpf_fleet_hold_seconds": whole(0, 604800),
     "ebpf_fleet_rollback_all": truth,
+    cell_controllers.CONTROLLERS: cell_controllers.checked_controllers,
+    "ebpf_fleet_cell_silence": whole(10, 3600),
 }
 # What people ask of a rollout by its id.
 LEDGER: dict[str, Reader] = {

@@ -150,6 +150,24 @@ SECTIONS: tuple[Section, ...] = (
                 "bring it back, or leave it out on purpose with `--limit`",
                 (MODULES, PLAYBOOKS),
             ),
+            "EF_CELL_LOST": Reason(
+                "a cell controller died, hung or was not reached: what its hosts did is unknown; the batch goes back",
+                "bring the cell controller back, see what its hosts run, and resume the rollout",
+                (MODULES, PLAYBOOKS),
+                see="cells.md",
+            ),
+            "EF_CELL_ANSWER": Reason(
+                "a cell controller answered twice, for another job, or not in the form of an answer",
+                "find out what answers there; see what its hosts run, and resume the rollout",
+                (MODULES,),
+                see="cells.md",
+            ),
+            "EF_NO_RUNNER": Reason(
+                "the coordinator's Python has no ansible-runner",
+                "install ansible-runner beside ansible-core there",
+                (MODULES,),
+                see="cells.md",
+            ),
             "EF_SAMPLING": Reason(
                 "a fleet's sampling cannot be found: the target is not one, or no host was measured",
                 "give a feature and samples an hour; bring the loaders of the named hosts up",

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a rollout costs its controller, beside no-op modules on the same hosts; and its wall time with more controllers.
+
+The hosts are sshd processes in namespaces of this machine: real logins, real payloads, real transfers. What would need
+a kernel for each (200 loaders with BPF) is answered by a script: a module stands in for each of ours, which is as large
+and says as much, and waits as long as a host of ours may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple, Sequence
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bundle_files
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import Wishes, plan
+
+from tests.integration.release_host import make_bundle, make_key, public_key
+from tests.support import sshhosts
+from tests.support.play import ROOT
+from tools.bench.machine import say
+from tools.bench.report import Result, result
+
+HOSTS = int(os.environ.get("EBPF_FLEET_BENCH_FLEET", "200"))
+CONTROLLERS = 4
+# Hosts that a controller of the comparison asks at once, and seconds that a host works on each step.
+FORKS, WORK_SECONDS = 5, 0.5
+LIMIT_SECONDS = 3600
+LARGE, CELLS = 50_000, 50
+CORES = 8
+NOTES: list[str] = []
+# Our modules that run on a host in a rollout, by the task that calls each: measured twice.
+MODULES = ("capability_facts", "observation_info", "host_prepare", "release", "lease")
+STEPS = 6
+STAND_IN = """
+
+if __name__ == "__main__":
+    import json
+    import sys
+    import time
+
+    time.sleep({seconds})
+    print(json.dumps({{**{answer!r}, "said": "x" * {bytes}}}))
+    sys.exit(0)
+"""
+# Bytes that a healthy host answers.
+SAYS = {"capability_facts": 12_000, "observation_info": 9_000, "host_prepare": 1_500, "release": 1_500, "lease": 300}
+PROFILE = {"profile": "full", "variant": "full", "reason_code": "EF_OK", "reason": "fits"}
+FACTS = {"kernel": {"family": "6.1", "release": "6.1.0-1"}, "machine": "x86_64", "distro": {"id": "debian"},
+         "btf": {"state": "vmlinux"}}  # fmt: skip
+
+
+class Spent(NamedTuple):
+    """What one playbook took: seconds of CPU of the controller and all that it started, seconds, exit status."""
+
+    cpu: float
+    wall: float
+    status: int
+    said: str
+
+
+class Group:
+    """A cgroup of its own for a controller: an ssh that outlives its command is counted, too."""
+
+    def __init__(self) -> None:
+        v1 = Path("/sys/fs/cgroup/cpuacct")
+        self.path = (v1 if v1.is_dir() else Path("/sys/fs/cgroup")) / f"ebpf-fleet-bench-{os.getpid()}"
+        self.path.mkdir(exist_ok=True)
+
+    def seconds(self) -> float:
+        """CPU of all that was in it."""
+        usage = self.path / "cpuacct.usage"
+        if usage.exists():
+            return int(usage.read_text()) / 1e9
+        stat = dict(line.split() for line in (self.path / "cpu.stat").read_text().splitlines())
+        return int(stat["usage_usec"]) / 1e6
+
+    def enter(self, command: Sequence[str]) -> list[str]:
+        """The command, begun in it."""
+        return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh", *command]
+
+    def end(self) -> None:
+        """End what is left of it, as connections that are kept."""
+        for _try in range(50):
+            pids = (self.path / "cgroup.procs").read_text().split()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), 9)
+            if not pids:
+                break
+            time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+
+class Bench:
+    """Hosts, the collection with stand-ins, and a bundle, in one folder."""
+
+    def __init__(self, folder: Path, fleet: sshhosts.Hosts) -> None:
+        self.folder, self.fleet = folder, fleet
+        self.bundle = folder / "bundle.tar"
+        self.bundle.write_bytes(bundle_files.as_tar(make_bundle()))
+        self.signers = f'release@example.org namespaces="ebpf-fleet-release" {public_key(make_key())}'
+        names = sorted(fleet.names)
+        self.cells = {name: f"cell-{index % CONTROLLERS}" for index, name in enumerate(names)}
+
+    def collection(self, seconds: float) -> Path:
+        """The collection with real actions and stand-ins on the hosts, which work for so long."""
+        place = self.folder / f"collections-{seconds}"
+        fleet = place / "ansible_collections/ebpf/fleet"
+        if fleet.exists():
+            return place
+        for kind in ("action", "modules"):
+            (fleet / "plugins" / kind).mkdir(parents=True)
+            for path in (ROOT / "plugins" / kind).glob("*.py"):
+                (fleet / "plugins" / kind / path.name).symlink_to(path)
+        for one in ("galaxy.yml", "meta", "playbooks", "roles"):
+            (fleet / one).symlink_to(ROOT / one)
+        for path in (ROOT / "plugins").iterdir():
+            if path.name not in ("action", "modules", "__pycache__"):
+                (fleet / "plugins" / path.name).symlink_to(path)
+        for name in (*MODULES, "gate"):
+            action = fleet / f"plugins/action/{name}.py"
+            action.unlink(missing_ok=True)
+            found = f"answered_by_script({name!r})"
+            action.write_text(f"from tools.bench.fleet_action import answered_by_script\nActionModule = {found}\n")
+        for name in MODULES:
+            module = fleet / f"plugins/modules/{name}.py"
+            source = module.read_text().split('\nif __name__ == "__main__":')[0]
+            module.unlink()
+            answer = {"changed": name in ("release", "lease")}
+            if name == "release":
+                answer["lease"] = {"seconds": 400, "holder": "x"}
+            module.write_text(source + STAND_IN.format(seconds=seconds, answer=answer, bytes=SAYS[name]))
+        return place
+
+    def script(self) -> None:
+        passed = {"verdict": "pass", "sentence": "scripted", "checks": [], "reasons": [], "next": []}
+        observed = {"observation": {"start": {}, "end": {"status": {"bundle": {"digest": "0" * 64}, "lease": None}}}}
+        profiles = {"exec_events": PROFILE, "runqlat": PROFILE}
+        answers = {"gate": passed, "observation_info": observed,
+                   "capability_facts": {"capabilities": FACTS, "profiles": profiles}}  # fmt: skip
+        (self.folder / "script.json").write_text(json.dumps(answers))
+
+    def inventory(self, controllers: bool = False) -> Path:
+        """Of all hosts in CONTROLLERS cells; with a controller for each cell where that is wanted."""
+        for name, cell in self.cells.items():
+            self.fleet.variables[name].update(ebpf_fleet_cell=cell, ebpf_fleet_region="r")
+        local = {"local": True, "runner": [sys.executable, "-m", "ansible_runner"]}
+        own = {"ebpf_fleet_cell_controllers": {cell: local for cell in set(self.cells.values())}} if controllers else {}
+        return self.fleet.inventory(ansible_python_interpreter=sys.executable, **own)
+
+    def play(
+        self, playbook: str, variables: dict[str, Any], *, seconds: float, forks: int, controllers: bool = False
+    ) -> Spent:
+        """Run a playbook in a cgroup of its own."""
+        self.script()
+        place = self.collection(seconds)
+        command = [sys.executable, "-m", "ansible", "playbook", playbook, "-i", str(self.inventory(controllers)),
+                   "-e", json.dumps(variables), "-f", str(forks)]  # fmt: skip
+        settings = {
+            **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(place), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "EBPF_FLEET_SCRIPT": str(self.folder),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),
+            "XDG_STATE_HOME": str(self.folder / f"state-{time.monotonic_ns()}"), "PWD": str(self.folder),
+        }  # fmt: skip
+        group = Group()
+        log = self.folder / "playbook.log"
+        begun, before = time.monotonic(), group.seconds()
+        try:
+            with log.open("w") as file:
+                done = subprocess.run(
+                    group.enter(command), cwd=self.folder, env=settings, stdout=file, stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL, timeout=LIMIT_SECONDS, check=False,
+                )  # fmt: skip
+            wall = time.monotonic() - begun
+            return Spent(group.seconds() - before, wall, done.returncode, log.read_text()[-4000:])
+        finally:
+            group.end()
+
+    def rollout(self, *, seconds: float = 0, forks: int = 20, controllers: bool = False, **more: Any) -> Spent:
+        """A whole rollout without bakes; it must end well."""
+        given = {"ebpf_fleet_bundle": str(self.bundle), "ebpf_fleet_allowed_signers": self.signers,
+                 "ebpf_fleet_bake": 0, "ebpf_fleet_window_before": 0, "ebpf_fleet_window_after": 0,
+                 "ebpf_fleet_control_hosts": 0, **more}  # fmt: skip
+        spent = self.play("ebpf.fleet.rollout", given, seconds=seconds, forks=forks, controllers=controllers)
+        if spent.status != 0:
+            raise SystemExit(f"bench: the rollout over namespace hosts did not end well: {spent.said}")
+        return spent
+
+    def bare(self, serial: Sequence[int]) -> Spent:
+        """As many no-op modules on each host, in batches of the same sizes, by the same road."""
+        tasks = [{"name": f"Nothing {index}", "ansible.builtin.ping": {}} for index in range(STEPS - 1)]
+        plays = [
+            {"hosts": "all", "gather_facts": False, "tasks": [{"name": "Nothing", "ansible.builtin.ping": {}}]},
+            {"hosts": "all", "gather_facts": False, "serial": list(serial), "tasks": tasks},
+        ]
+        playbook = self.folder / "bare.yml"
+        playbook.write_text(json.dumps(plays))
+        spent = self.play(str(playbook), {}, seconds=0, forks=20)
+        if spent.status != 0:
+            raise SystemExit(f"bench: no-op modules on namespace hosts did not end well: {spent.said}")
+        return spent
+
+
+def serial_of(cells: dict[str, str]) -> list[int]:
+    """Sizes of the batches of the default plan of these hosts."""
+    hosts = [
+        {"name": name, "cell": cell, "region": "r", "stratum": "6.1/x86_64/debian"} for name, cell in cells.items()
+    ]
+    return list(plan(hosts, Wishes())["serial"])
+
+
+@contextlib.contextmanager
+def bench(count: int) -> Iterator[Bench]:
+    """So many hosts; EBPF_FLEET_BENCH_FLEET says how many."""
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        # Ansible's own copies of what it sends are looked up by users of namespaces.
+        folder.chmod(0o755)
+        with sshhosts.hosts(folder, *["good"] * count) as fleet:
+            yield Bench(folder, fleet)
+
+
+def fleet() -> Iterator[Result]:
+    """A rollout beside no-op modules; one controller beside four; and what follows for a large fleet."""
+    reason = sshhosts.why_not()
+    if reason:
+        say(f"no namespace hosts: {reason}")
+        NOTES.append(f"Not measured: rollouts over namespace hosts: {reason}.")
+        return
+    with bench(HOSTS) as made:
+        serial = serial_of(made.cells)
+        # Once to warm up, what is compiled and cached by the first run is not its cost.
+        bare, ours = made.bare(serial), made.rollout()
+        per_host = f"rollout over {HOSTS} hosts in {len(serial)} batches: controller's CPU per host and step"
+        each = HOSTS * STEPS
+        yield result(per_host, "ms", [1000 * ours.cpu / each], "as many no-op modules", [1000 * bare.cpu / each])
+        one_wave = {"ebpf_fleet_stages": [{"stage": "fleet"}], "ebpf_fleet_fleet_percent": 100,
+                    "ebpf_fleet_cell_percent": 100}  # fmt: skip
+        alone = made.rollout(seconds=WORK_SECONDS, forks=FORKS, **one_wave)
+        four = made.rollout(seconds=WORK_SECONDS, forks=FORKS, controllers=True, **one_wave)
+        name = f"rollout over {HOSTS} hosts in one wave on {CONTROLLERS} cell controllers"
+        yield result(f"{name}: wall time", "s", [four.wall], "one controller", [alone.wall])
+        yield result(f"{name}: CPU of all controllers", "s", [four.cpu], "one controller", [alone.cpu])
+        yield from extrapolated(ours.cpu / HOSTS, four.cpu / HOSTS)
+        note(bare, ours, made.bundle.stat().st_size)
+
+
+def extrapolated(alone: float, by_cells: float) -> Iterator[Result]:
+    """Hours of work of the controllers for LARGE hosts, by the CPU seconds of each host that were measured."""
+    one, many = LARGE * alone / CORES / 3600, LARGE * by_cells / CORES / CELLS / 3600
+    name = f"extrapolated: work of controllers for {LARGE:,} hosts, {CELLS} cells with one each"
+    yield result(name, "h", [many], "one controller", [one])
+
+
+def note(bare: Spent, ours: Spent, bundle: int) -> None:
+    """What the rows hold, and what the extrapolation assumes."""
+    NOTES.append(
+        f"`rollout over {HOSTS} hosts`: real OpenSSH to namespaces of this machine; the hosts' modules are stand-ins "
+        f"of the same size that answer by a script, as {HOSTS} loaders with BPF in one kernel are impossible. {STEPS} "
+        f"modules reach each host (ask, measure, prepare, deploy, measure, confirm); the bundle, {bundle / 1024:.0f} "
+        "KiB, is sent besides. All of ansible-playbook and its ssh is counted, by a cgroup: "
+        f"{ours.cpu:.1f} s of CPU in {ours.wall:.0f} s, the no-op modules {bare.cpu:.1f} s in {bare.wall:.0f} s. "
+        "Windows and bakes are 0."
+    )
+    NOTES.append(
+        f"`on {CONTROLLERS} cell controllers`: all on this machine, each with {FORKS} forks, as the one has; "
+        f"a host works {WORK_SECONDS} s on each step. Waiting is shared out so; this machine's cores are one for all."
+    )
+    NOTES.append(
+        f"`extrapolated`, {LARGE:,} hosts, assumes: the CPU for each host that was measured here, at every size; "
+        f"{CORES} cores like this machine's in each controller, all busy; equal cells; the coordinator's own "
+        "part shared out as if it were a cell's. Bakes, windows and waiting come on top, the same for both."
+    )
+
+
+if __name__ == "__main__":
+    for row in fleet():
+        print(json.dumps(row))
+    print("\n".join(NOTES))
