@@ -149,7 +149,7 @@ class CallbackModule(Default):
             super().v2_runner_on_ok(result)
         else:
             self._handle_warnings(result.result)
-        # A lease is renewed again and again; that it is, is no change of the host.
+        # A lease is renewed again and again, which changes nothing else on the host.
         changed = result.result.get("changed") and not stage_tasks.is_action(result.task, "lease")
         self.end_host(result, stage_view.CHANGED if changed else stage_view.OK)
 

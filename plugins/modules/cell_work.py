@@ -115,7 +115,7 @@ folder:
   returned: success
   type: str
 reason_code:
-  description: Why it was refused, a code of docs/reason-codes.md.
+  description: Why it was refused or failed, a code of docs/reason-codes.md.
   returned: failure
   type: str
 remedy:

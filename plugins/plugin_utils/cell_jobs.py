@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from ansible import constants
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import cell_stream, cells
 
@@ -44,8 +44,10 @@ exec cat "$(dirname "$0")/../project/hosts.json"
 """
 
 
-class CellLostError(Exception):
+class CellLostError(OneCodeError):
     """The controller did not end its job; the message says how."""
+
+    code = "EF_CELL_LOST"
 
 
 def refuse_without_runner():
@@ -77,7 +79,7 @@ class Job:
         try:
             self.answers = self._answers()
         except CellLostError as error:
-            self.sentence = cells.lost(self.binding.cell, self.controller, str(error))
+            self.sentence = cells.lost(self.binding.cell, self.controller, error.message)
         except FleetError as error:
             said = cells.lost if error.code == "EF_CELL_LOST" else cells.refused
             self.sentence = said(self.binding.cell, self.controller, error.message)

@@ -208,7 +208,7 @@ def test_a_bake_that_goes_in_slices_tells_only_what_is_left_of_it() -> None:
     view.task_begins(Task("Deploy", 4))
     view.host_begins("a", 4)
     view.released(10)
-    assert (view.bake_left(10), view.bake_left(69), view.bake_left(70), view.bake_left(99)) == (60, 1, 0, 0)
+    assert (view.bake_remains(10), view.bake_remains(69), view.bake_remains(70), view.bake_remains(99)) == (60, 1, 0, 0)
     view.task_begins(Task("Measure", 10, wait=Wait(window=10)))
     view.host_ends("a", "ok", {})
     assert view.status(14).endswith("Measure: measures, 6 s left, 56 s of the bake left")

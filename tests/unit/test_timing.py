@@ -37,8 +37,8 @@ FORMS = (int, str, lambda value: f" {value} ")
 def test_without_any_variable_the_times_are_the_pages() -> None:
     """60 s of activation, 120 of bake and 30 of measurement; for twenty hosts 300 s and 10 for each more."""
     assert timing({}, hosts=20) == {
-        "window_seconds": 30, "needed_seconds": 210, "lease_seconds": 710, "renew_seconds": 300,
-        "slice_seconds": 10, "bake_slices": 11, "bake_rest_seconds": 10, "fault": "",
+        "activation_seconds": 60, "window_seconds": 30, "needed_seconds": 210, "lease_seconds": 710,
+        "renew_seconds": 300, "slice_seconds": 10, "bake_slices": 11, "bake_rest_seconds": 10, "fault": "",
     }  # fmt: skip
 
 

@@ -130,6 +130,7 @@ def public_variables() -> set[str]:
         found |= {name for pair in asked for name in pair if name and name not in made}
     inner = {"ebpf_fleet_release", "ebpf_fleet_before", "ebpf_fleet_answers", "ebpf_fleet_target", "ebpf_fleet_verdict",
              "ebpf_fleet_reading",
+             "ebpf_fleet_begun",
              "ebpf_fleet_return", "ebpf_fleet_outcome", "ebpf_fleet_ended", "ebpf_fleet_all_returns"}  # fmt: skip
     return found - inner
 

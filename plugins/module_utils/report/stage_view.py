@@ -137,7 +137,7 @@ class View:
         changed = [host for host, state in self.states.items() if state == CHANGED]
         took = now - task.began
         # Of a bake that goes in slices only the time that is left is told.
-        if not changed and (took < LONG_SECONDS or self.bake_left(now) > 0 or not count[OK]):
+        if not changed and (took < LONG_SECONDS or self.bake_remains(now) > 0 or not count[OK]):
             self.folded[OK if count[OK] else SKIPPED] += 1 if count[OK] or count[SKIPPED] else 0
             return []
         parts = [f"{count[OK]} ok"] if count[OK] else []
@@ -181,7 +181,7 @@ class View:
         """A host of the batch has another release now: the bake begins."""
         self.bakes_since = now
 
-    def bake_left(self, now: float) -> float:
+    def bake_remains(self, now: float) -> float:
         """Seconds of the planned bake that are still to come; 0 where nothing bakes."""
         planned = (self.batch or {}).get("bake")
         if self.bakes_since is None or not isinstance(planned, int):
@@ -215,7 +215,7 @@ class View:
             where += f"{len(self.done)} of {lines.total(self.plan)} hosts done: "
         of = len(self.batch["hosts"]) if self.batch is not None else 0
         answers = f", {len(self.states)} of {of} answered" if of > 1 and 0 < len(self.states) < of else ""
-        left, elapsed = self.bake_left(now), now - task.began
+        left, elapsed = self.bake_remains(now), now - task.began
         wait = task.wait
         sliced = wait is not None and 0 < wait.bake + wait.window - elapsed < left
         bake = f", {lines.duration(left)} of the bake left" if sliced else ""

@@ -44,7 +44,7 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True, bake:
     `given` has the variables above, in any form that they take; None is not set. `bake` is what the plan has for
     the batch; without it, before there is a plan, the longest bake of all stages is taken. BAKE, where it is set,
     outranks both. The result has
-    ``window_seconds``, ``needed_seconds`` (what a lease must cover), ``lease_seconds`` (0: no lease),
+    ``activation_seconds``, ``window_seconds``, ``needed_seconds`` (what a lease must cover), ``lease_seconds`` (0: no lease),
     ``renew_seconds`` (how often a batch that is held renews its lease, and the longest slice), ``slice_seconds`` (a
     longer bake goes in slices of this length), ``bake_slices`` (how many are baked before the last, shorter or equal
     one), ``bake_rest_seconds`` (the last one), and ``fault``, a sentence, where the lease that is asked for is too
@@ -59,6 +59,7 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True, bake:
     slice_seconds = min(renew, max(SLICE_SECONDS, math.ceil(planned / SLICES)))
     slices = (bake - 1) // slice_seconds if bake > 0 else 0
     return {
+        "activation_seconds": found[ACTIVATION],
         "window_seconds": window,
         "needed_seconds": needed,
         "lease_seconds": needed + BATCH_SECONDS + HOST_SECONDS * hosts if asked is None else asked,
