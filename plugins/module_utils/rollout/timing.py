@@ -43,8 +43,8 @@ def timing(given: Mapping[str, Any], hosts: int = 0, changed: bool = True, bake:
 
     `given` has the variables above, in any form that they take; None is not set. `bake` is what the plan has for
     the batch; without it, before there is a plan, the longest bake of all stages is taken. BAKE, where it is set,
-    outranks both. The result has
-    ``activation_seconds``, ``window_seconds``, ``needed_seconds`` (what a lease must cover), ``lease_seconds`` (0: no lease),
+    outranks both. The result has ``activation_seconds``, ``window_seconds``, ``needed_seconds`` (what a lease must
+    cover), ``lease_seconds`` (0: no lease),
     ``renew_seconds`` (how often a batch that is held renews its lease, and the longest slice), ``slice_seconds`` (a
     longer bake goes in slices of this length), ``bake_slices`` (how many are baked before the last, shorter or equal
     one), ``bake_rest_seconds`` (the last one), and ``fault``, a sentence, where the lease that is asked for is too
