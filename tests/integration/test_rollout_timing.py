@@ -16,7 +16,10 @@ from tests.integration.runner import ROOT, run_written
 pytestmark = pytest.mark.apart
 
 TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
-SLICE = yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
+SLICE = {
+    task["name"]: task for task in yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
+}
+RENEW, MEASURE = SLICE["Renew the lease"], SLICE["Measure while it bakes"]
 JUDGED = yaml.safe_load((ROOT / "playbooks/tasks/measure_and_judge.yml").read_text(encoding="utf-8"))
 PLANNED = {"serial": [2, 1], "batch_of": {"w1": 1, "w2": 1, "w3": 2},
            "batches": [{"hosts": ["w1", "w2"], "stage": "canary", "bake": 120},
@@ -33,14 +36,13 @@ def arguments() -> dict[str, Any]:
     """What the second play's tasks take of the times."""
     (play,) = [play for play in yaml.safe_load(TEXT) if play["name"] == "Roll out"]
     tasks = {task["name"]: task for one in play["tasks"] for task in [*one.get("block", []), *JUDGED]}
-    renew, _end, slice_of_bake, *_judged = SLICE
     return {
         "lease": tasks["Deploy the release"]["vars"]["ebpf_fleet_deploy_lease"],
         "slices": tasks["Bake in slices where it takes long"]["loop"],
         "bake": tasks["Let it bake, then measure after"]["ebpf.fleet.observation_info"]["bake"],
         "window": tasks["Let it bake, then measure after"]["ebpf.fleet.observation_info"]["window"],
-        "renewed": renew["ebpf.fleet.lease"]["seconds"],
-        "slice": slice_of_bake["ebpf.fleet.observation_info"],
+        "renewed": RENEW["ebpf.fleet.lease"]["seconds"],
+        "slice": MEASURE["ebpf.fleet.observation_info"],
         "folder": "{{ ebpf_fleet_report_folder }}",
     }
 
@@ -52,7 +54,7 @@ def rendered(folder: Path, variables: dict[str, Any], *options: str) -> dict[str
     hosts = {name: {**base, "ebpf_fleet_release": {"changed": name != "w2"}} for name in ("w1", "w2", "w3")}
     (folder / "hosts.yml").write_text(json.dumps({"ebpf_fleet_rollout": {"hosts": hosts}}))
     copy = {"content": "{{ seen | to_json }}", "dest": f"{folder}/{{{{ inventory_hostname }}}}.json", "mode": "0600"}
-    keep = {"ansible.builtin.copy": copy, "vars": {"seen": arguments(), **SLICE[2]["vars"]}}
+    keep = {"ansible.builtin.copy": copy, "vars": {"seen": arguments(), **MEASURE["vars"]}}
     first, second = heads()
     fault = {"ansible.builtin.debug": {"msg": "fault <{{ ebpf_fleet_timing.fault }}>"}, "run_once": True}
     (folder / "play.yml").write_text(
