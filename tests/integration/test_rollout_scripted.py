@@ -687,5 +687,8 @@ def test_a_batch_that_is_plainly_bad_goes_back_while_it_bakes(tmp_path: Path, bu
     assert len(early) == 2 and early[0].arguments["early"] is True and early[0].arguments["hosts"] == ["w1"]
     assert ended.asked("Measure while it bakes")[0].arguments == {"bake": 0, "window": 10}
     assert ended.asked(AFTER) == ended.asked(JUDGE) == [] and len(ended.asked(BACK)) == 1
+    told = [line for line in ended.screen if line.startswith("Record what failed plainly in the ledger: ")]
+    assert told == ["Record what failed plainly in the ledger: skipping w1",
+                    "Record what failed plainly in the ledger: ok w1"]  # fmt: skip
     assert "EF_GATE_FAILED: Stage canary, while it baked: 2 checks fail" in ended.said
     assert not [call for call in ended.calls if call.host == "w2" and call.task != ASK], "a later batch"
