@@ -249,12 +249,21 @@ def deployments(node: Any, variables: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_every_deployment_of_a_rollout_is_of_the_planned_digest() -> None:
+    # A cell's controller deploys what its job is bound to, which is the coordinator's planned digest.
+    digests = {
+        "rollout.yml": "{{ ebpf_fleet_target.digest }}", "cell_deploy.yml": "{{ cell_job.binding.bundle_digest }}"
+    }  # fmt: skip
     found = []
     for path in sorted((REPO / "playbooks").rglob("*.yml")):
         for variables in deployments(yaml.safe_load(path.read_text()), {}):
             found.append(path.name)
-            assert variables.get("ebpf_fleet_deploy_digest") == "{{ ebpf_fleet_target.digest }}", path
-    assert found == ["rollout.yml"]
+            assert variables.get("ebpf_fleet_deploy_digest") == digests[path.name], path
+    assert sorted(found) == sorted(digests)
+    assert "    ebpf.fleet.cell_work: &cell_work" in (REPO / "playbooks/rollout.yml").read_text()
+    assert (
+        'digest: "{{ ebpf_fleet_target.digest }}"'
+        in ((REPO / "playbooks/rollout.yml").read_text().split("ebpf.fleet.cell_work: &cell_work", 1)[1][:200])
+    )
     plan = (REPO / "playbooks/rollout.yml").read_text()
     assert plan.count("lookup('ebpf.fleet.bundle'") == 1, "the bundle is read once, for the plan"
 
