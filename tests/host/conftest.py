@@ -17,6 +17,7 @@ from tests.support.syshost import SysHost, why_not
 def can_boot() -> None:
     reason = why_not()
     if reason:
+        # Of the machine, such as a container that forbids namespaces: tests/holes.yml has each with its why.
         pytest.skip(reason)
 
 

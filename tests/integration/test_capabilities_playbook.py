@@ -10,31 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import contracts, writer
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
 
-from tests.integration.release_host import REPO, as_bundle, make_key, order, public_key
+from tests.integration.conftest import POLICY_FEATURES as FEATURES
+from tests.integration.release_host import make_key, public_key
 from tests.integration.test_playbooks import OWN_STATE, run
 from tests.unit.test_nextkernel_image import bzimage, vmlinux
 
 pytestmark = pytest.mark.apart
 
-FEATURES = ["exec_events", "exec_policy", "file_unlinks", "runqlat"]
 NEXT = "9.9.0-1-next"
 # Port 9 answers to nobody.
 SILENT = (
     "gone ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=9 ansible_ssh_common_args='-o BatchMode=yes'\n"
 )
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A signed bundle with a policy feature, and one whose hook may be gone."""
-    features = contracts.find_features([REPO / "bpf/features"], FEATURES)
-    built = as_bundle(writer.build(order("2.0.0", 2, make_key(), features=features)).members)
-    path = tmp_path_factory.mktemp("bundle") / "fleet.tar"
-    path.write_bytes(bd.as_tar(built))
-    return path
 
 
 def need_root() -> None:
@@ -47,9 +35,16 @@ def report(folder: Path, name: str = "fleet") -> dict[str, Any]:
     return found
 
 
-def test_a_bundle_that_was_not_shipped_is_answered_for_in_three_files(tmp_path: Path, bundle: Path) -> None:
+def test_a_bundle_that_was_not_shipped_is_answered_for_in_three_files(tmp_path: Path, policy_bundle: Path) -> None:
     need_root()
-    asked = ("-e", f"bundle={bundle}", "-e", "ebpf_fleet_report=fleet", "-e", 'ebpf_fleet_features={"exec_policy":{}}')
+    asked = (
+        "-e",
+        f"bundle={policy_bundle}",
+        "-e",
+        "ebpf_fleet_report=fleet",
+        "-e",
+        'ebpf_fleet_features={"exec_policy":{}}',
+    )
     status, said = run("capabilities", tmp_path, *asked)
     assert status == 0, said
     census = report(tmp_path)
@@ -88,7 +83,7 @@ def test_a_bundle_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_kernel_that_boots_next_is_read_out_of_its_image(tmp_path: Path, bundle: Path) -> None:
+def test_the_kernel_that_boots_next_is_read_out_of_its_image(tmp_path: Path, policy_bundle: Path) -> None:
     """This machine's own BTF, packed as another kernel's image, whose boot loader is a link."""
     need_root()
     own = Path("/sys/kernel/btf/vmlinux")
@@ -100,7 +95,7 @@ def test_the_kernel_that_boots_next_is_read_out_of_its_image(tmp_path: Path, bun
     within = "mount -t tmpfs tmpfs /boot && "
     within += f"cp {tmp_path}/image /boot/vmlinuz-{NEXT} && cp {tmp_path}/config /boot/config-{NEXT} && "
     within += f"ln -s vmlinuz-{NEXT} /boot/vmlinuz && "
-    options = ("-e", f"bundle={bundle}", "-e", "ebpf_fleet_next_kernel=auto", "-e", "ebpf_fleet_report=fleet")
+    options = ("-e", f"bundle={policy_bundle}", "-e", "ebpf_fleet_next_kernel=auto", "-e", "ebpf_fleet_report=fleet")
     status, said = run("capabilities", tmp_path, *options, within=within)
     assert status == 0, said
     after = report(tmp_path)["hosts"]["w1"]["next_kernel"]
@@ -120,14 +115,14 @@ def test_a_next_kernel_that_is_not_installed_is_unknown_and_said(tmp_path: Path)
     assert after["release"] is None and "1.2.3, which is not installed" in after["chosen_by"]
 
 
-def rollout(bundle: Path, folder: Path, within: str, **more: Any) -> tuple[int, str]:
+def rollout(policy_bundle: Path, folder: Path, within: str, **more: Any) -> tuple[int, str]:
     signers = f'release@example.org namespaces="ebpf-fleet-release" {public_key(make_key())}'
-    variables = {"ebpf_fleet_bundle": str(bundle), "ebpf_fleet_allowed_signers": signers,
+    variables = {"ebpf_fleet_bundle": str(policy_bundle), "ebpf_fleet_allowed_signers": signers,
                  "ebpf_fleet_window_before": 1, "ebpf_fleet_window_after": 1, "ebpf_fleet_bake": 0, **more}  # fmt: skip
     return run("rollout", folder, "-e", json.dumps(variables), "--limit", "w1", "--check", within=within)
 
 
-def running_release(folder: Path, bundle: Path, **feature: Any) -> str:
+def running_release(folder: Path, policy_bundle: Path, **feature: Any) -> str:
     """Shell that lays a release and its loader's status over this machine, in a mount namespace of its own."""
     status = {
         "schema": "ebpf.fleet/status/v1", "state": "running", "bundle": {"digest": "ab" * 32},
@@ -143,7 +138,7 @@ def running_release(folder: Path, bundle: Path, **feature: Any) -> str:
     release = "/var/lib/ebpf-fleet/releases/1"
     return OWN_STATE + (
         "mount -t tmpfs tmpfs /run && mkdir /run/ebpf-fleet-loader && "
-        f"mkdir -p {release}/bundle && tar -xf {bundle} -C {release}/bundle && "
+        f"mkdir -p {release}/bundle && tar -xf {policy_bundle} -C {release}/bundle && "
         f"ln -s releases/1 /var/lib/ebpf-fleet/current && python3 {folder}/status.py && "
     )
 
@@ -151,32 +146,34 @@ def running_release(folder: Path, bundle: Path, **feature: Any) -> str:
 NAMED = {"runqlat": {}, "exec_policy": {}}
 
 
-def test_a_policy_feature_is_refused_before_any_host_is_touched(tmp_path: Path, bundle: Path) -> None:
+def test_a_policy_feature_is_refused_before_any_host_is_touched(tmp_path: Path, policy_bundle: Path) -> None:
     need_root()
-    status, said = rollout(bundle, tmp_path, OWN_STATE, ebpf_fleet_features=NAMED)
+    status, said = rollout(policy_bundle, tmp_path, OWN_STATE, ebpf_fleet_features=NAMED)
     assert status != 0
     assert "w1: exec_policy: EF_POLICY_NOT_READY: no release of ours is known to run on this host" in said
     assert "Print the plan" not in said and "Measure before" not in said
 
 
 @pytest.mark.slow
-def test_a_release_that_loses_what_it_sees_does_not_vouch_for_a_host(tmp_path: Path, bundle: Path) -> None:
+def test_a_release_that_loses_what_it_sees_does_not_vouch_for_a_host(tmp_path: Path, policy_bundle: Path) -> None:
     need_root()
-    within = running_release(tmp_path, bundle, counters={"produced": 1000, "dropped": 900, "sampled_out": 0})
-    status, said = rollout(bundle, tmp_path, within, ebpf_fleet_features=NAMED)
+    within = running_release(tmp_path, policy_bundle, counters={"produced": 1000, "dropped": 900, "sampled_out": 0})
+    status, said = rollout(policy_bundle, tmp_path, within, ebpf_fleet_features=NAMED)
     assert status != 0 and "EF_POLICY_NOT_READY: runqlat dropped 900 of 1000" in said
 
 
 @pytest.mark.slow
-def test_a_healthy_observability_release_lets_the_policy_feature_into_the_plan(tmp_path: Path, bundle: Path) -> None:
+def test_a_healthy_observability_release_lets_the_policy_feature_into_the_plan(
+    tmp_path: Path, policy_bundle: Path
+) -> None:
     need_root()
-    within = running_release(tmp_path, bundle)
-    _status, said = rollout(bundle, tmp_path, within, ebpf_fleet_features=NAMED)
+    within = running_release(tmp_path, policy_bundle)
+    _status, said = rollout(policy_bundle, tmp_path, within, ebpf_fleet_features=NAMED)
     assert "EF_POLICY_NOT_READY" not in said and "Print the plan" in said
 
 
 @pytest.mark.slow
-def test_without_the_policy_feature_a_new_host_is_planned(tmp_path: Path, bundle: Path) -> None:
+def test_without_the_policy_feature_a_new_host_is_planned(tmp_path: Path, policy_bundle: Path) -> None:
     need_root()
-    _status, said = rollout(bundle, tmp_path, OWN_STATE)
+    _status, said = rollout(policy_bundle, tmp_path, OWN_STATE)
     assert "EF_POLICY_NOT_READY" not in said and "Print the plan" in said

@@ -18,7 +18,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 from tests.integration import events
 from tests.integration.fake_hosts import FakeHosts
 from tests.integration.scripted import ROOT, inventory
-from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import ASK, CAPABILITY, JUDGE, PASS, digest_of, given
 from tests.support import sshhosts
 
@@ -57,7 +56,7 @@ print(json.loads(zipfile.ZipFile(io.BytesIO(data)).read("env/extravars"))["cell_
 class Fleet:
     """Two cells of two hosts each, every one with a controller; `controllers` are those that are not plain."""
 
-    def __init__(self, folder: Path, bundle: Path, **controllers: Any) -> None:  # noqa: F811
+    def __init__(self, folder: Path, bundle: Path, **controllers: Any) -> None:
         self.folder, self.bundle, self.digest = folder, bundle, digest_of(bundle)
         # A machine that is busy with other tests may start a worker late.
         self.silence = 120
@@ -106,7 +105,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, bundle: Path) -> Fleet:  # noqa: F811
+def fleet(tmp_path: Path, bundle: Path) -> Fleet:
     return Fleet(tmp_path, bundle)
 
 
@@ -115,6 +114,7 @@ def behind_ssh(fleet: Fleet) -> Iterator[Fleet]:
     """The same, with both controllers behind an sshd of their own, which knows nothing of this run's settings."""
     reason = sshhosts.why_not()
     if reason:
+        # Of the machine, such as a container that forbids namespaces: tests/holes.yml has each with its why.
         pytest.skip(reason)
     keys = fleet.folder / "keys"
     keys.mkdir()

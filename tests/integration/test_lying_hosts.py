@@ -16,7 +16,6 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabilities
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
-from tests.integration.test_capabilities_playbook import bundle  # noqa: F401  # a fixture
 from tests.integration.test_playbooks import rollout_options, run
 
 pytestmark = pytest.mark.apart
@@ -135,8 +134,10 @@ def test_no_text_of_a_host_is_evaluated_and_no_fact_of_one_becomes_a_setting(tmp
     assert "TASK [Write the answers]" in said and "fleet" not in [path.name for path in tmp_path.iterdir()]
 
 
-def test_a_rollout_holds_and_names_whose_answer_cannot_be_used(tmp_path: Path, liars: Path, bundle: Path) -> None:  # noqa: F811
-    options = rollout_options(bundle)[:2]
+def test_a_rollout_holds_and_names_whose_answer_cannot_be_used(
+    tmp_path: Path, liars: Path, policy_bundle: Path
+) -> None:
+    options = rollout_options(policy_bundle)[:2]
     status, said = run("rollout", tmp_path, "-i", "hosts.ini", "-i", str(liars / "liars.ini"), *options, "--check")
     assert status != 0 and unseen(said) == [], said
     told = " ".join(said.split())
@@ -148,7 +149,7 @@ def test_a_rollout_holds_and_names_whose_answer_cannot_be_used(tmp_path: Path, l
 @pytest.mark.slow
 def test_a_host_cannot_choose_where_its_own_batch_is_recorded_nor_how_it_is_judged(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    policy_bundle: Path,
 ) -> None:
     """Its facts, which outrank an inventory's variables, come with the answer of another module."""
     folder, chosen = tmp_path / "liars", tmp_path / "chosen"
@@ -157,7 +158,7 @@ def test_a_host_cannot_choose_where_its_own_batch_is_recorded_nor_how_it_is_judg
     spread = {"ebpf_fleet_report_dir": str(chosen), "ebpf_fleet_gate_checks": [{"name": "x", "expression": "`true`"}]}
     answer = result(ansible_facts=spread, observation=None)
     (folder / "l.ini").write_text(lie(folder, "a1", result(capabilities=facts(), profiles={}), answer))
-    status, said = run("rollout", tmp_path, "-i", str(folder / "l.ini"), *rollout_options(bundle)[:2])
+    status, said = run("rollout", tmp_path, "-i", str(folder / "l.ini"), *rollout_options(policy_bundle)[:2])
     assert status != 0 and "no later batch was started" in said, said
     assert list(chosen.iterdir()) == [], "the host chose where the controller writes"
 
@@ -165,7 +166,7 @@ def test_a_host_cannot_choose_where_its_own_batch_is_recorded_nor_how_it_is_judg
 @pytest.mark.slow
 def test_a_host_that_stands_alone_is_named_in_the_plan_and_changes_against_the_last_census_too(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    policy_bundle: Path,
 ) -> None:
     folder = tmp_path / "liars"
     folder.mkdir()
@@ -177,7 +178,7 @@ def test_a_host_that_stands_alone_is_named_in_the_plan_and_changes_against_the_l
     (tmp_path / "last.json").write_text(json.dumps(census))
     alone = facts(kernel={**facts()["kernel"], "family": "9.99"})
     (folder / "l.ini").write_text(lie(folder, "a1", result(capabilities=alone, profiles={})))
-    options = (*rollout_options(bundle)[:2], "-e", "ebpf_fleet_last_census=last.json", "--check")
+    options = (*rollout_options(policy_bundle)[:2], "-e", "ebpf_fleet_last_census=last.json", "--check")
     status, said = run("rollout", tmp_path, "-i", "hosts.ini", "-i", str(folder / "l.ini"), *options)
     told = " ".join(said.split())
     assert "1 host claims a stratum that no other host has; they come last and are not canaries: a1 (9.99/" in told

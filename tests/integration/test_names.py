@@ -16,7 +16,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.inventory_answer import InventoryAnswer, texts_of
 
-from tests.integration.test_playbooks import bundle, rollout_options  # noqa: F401
+from tests.integration.test_playbooks import rollout_options
 
 pytestmark = pytest.mark.apart
 
@@ -155,7 +155,7 @@ def test_capabilities_accounts_for_every_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rollout_enters_the_hosts_themselves(tmp_path, bundle):  # noqa: F811
+def test_a_rollout_enters_the_hosts_themselves(tmp_path, bundle):
     names = ["db: primary", "plain1", "web, blue", "db:5432", "fe80::1%eth0", "[::1]:22"]
     options = (*rollout_options(bundle)[:2], "--check")
     # It goes as far as the first batch where the machine has no systemd, and that is a host of an odd name.

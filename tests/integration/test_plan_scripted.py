@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.integration.scripted import inventory, played
-from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import (
     AFTER,
     ASK,
@@ -49,7 +48,7 @@ def window(start: int, end: int) -> dict[str, str]:
     return {"from": moments[0], "to": moments[1], "why": "holidays"}
 
 
-def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_path: Path, bundle: Path) -> None:
     stages = [{"stage": "canary", "bake": 2}, {"stage": "cell", "bake": 1}, {"stage": "fleet"}]
     hosts = hosts_of(["w1", "w2", "w3"], ebpf_fleet_fleet_percent=None, ebpf_fleet_cell_percent=None)
     variables = given(bundle, ebpf_fleet_stages=stages)
@@ -70,7 +69,7 @@ def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_
 
 @pytest.mark.parametrize("check", [False, True])
 @pytest.mark.sample(1)
-def test_in_a_freeze_nothing_starts_and_check_mode_shows_the_plan(tmp_path: Path, bundle: Path, check: bool) -> None:  # noqa: F811
+def test_in_a_freeze_nothing_starts_and_check_mode_shows_the_plan(tmp_path: Path, bundle: Path, check: bool) -> None:
     hosts = hosts_of(["w1", "w2"], {"w2": {"ebpf_fleet_freezes": [window(-1, 1)]}})
     ended = played(tmp_path, "rollout", hosts, GOOD, *(["--check"] if check else []), **given(bundle))
     assert "w2: frozen until" in ended.part("Print the plan") and "canary: 1 hosts" in ended.part("Print the plan")
@@ -82,7 +81,7 @@ def test_in_a_freeze_nothing_starts_and_check_mode_shows_the_plan(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_an_overruled_freeze_is_told_and_does_not_hold(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_an_overruled_freeze_is_told_and_does_not_hold(tmp_path: Path, bundle: Path) -> None:
     hosts = hosts_of(["w1"], ebpf_fleet_freezes=[window(-1, 1)])
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle, ebpf_fleet_overrule_freeze="CVE-2026-1"))
     assert ended.status == 0, ended.said
@@ -90,7 +89,7 @@ def test_an_overruled_freeze_is_told_and_does_not_hold(tmp_path: Path, bundle: P
 
 
 @pytest.mark.slow
-def test_a_rollout_that_runs_into_a_freeze_stops_before_its_next_batch(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_rollout_that_runs_into_a_freeze_stops_before_its_next_batch(tmp_path: Path, bundle: Path) -> None:
     # In force as soon as the first batch has confirmed.
     calls = f"query('ansible.builtin.file', '{tmp_path}/scripted/calls.jsonl', errors='ignore') | select | join"
     late = "{{ [%s] if 'Confirm the release' in %s else [] }}" % (json.dumps(window(-1, 1)), calls)
@@ -105,7 +104,7 @@ def test_a_rollout_that_runs_into_a_freeze_stops_before_its_next_batch(tmp_path:
     assert "Confirm the release and end its probation: ok w1" in ended.screen
 
 
-def test_hosts_that_do_not_take_part_are_named_and_not_touched(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_hosts_that_do_not_take_part_are_named_and_not_touched(tmp_path: Path, bundle: Path) -> None:
     killed = {**CAPABILITY, "capabilities": {**CAPABILITY["capabilities"], "kill_orders": ["global"]}}
     hosts = hosts_of(["w1", "w2", "w3", "w4", "w5"], {"w2": {"ebpf_fleet_maintenance": "new disks"}})
     answers = {**GOOD, ASK: {"w3": GONE, "w4": killed, "*": CAPABILITY}}
@@ -120,7 +119,7 @@ def test_hosts_that_do_not_take_part_are_named_and_not_touched(tmp_path: Path, b
         assert sentence in told, told
 
 
-def test_more_unreachable_hosts_than_may_be_hold_the_rollout(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_more_unreachable_hosts_than_may_be_hold_the_rollout(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, ASK: {"w2": GONE, "w3": GONE, "*": CAPABILITY}}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2", "w3"]), answers,
                    **given(bundle, ebpf_fleet_unreachable_limit=1))  # fmt: skip
@@ -129,7 +128,7 @@ def test_more_unreachable_hosts_than_may_be_hold_the_rollout(tmp_path: Path, bun
 
 
 @pytest.mark.slow
-def test_a_host_that_is_lost_during_the_rollout_is_never_left_out(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_host_that_is_lost_during_the_rollout_is_never_left_out(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, DEPLOY: {"w1": GONE, "*": changed()}}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers,
                    **given(bundle, ebpf_fleet_unreachable_limit="50%"))  # fmt: skip
@@ -146,7 +145,7 @@ def quarantine(folder: Path, digest: str) -> str:
 @pytest.mark.slow
 def test_a_stratum_in_quarantine_for_this_bundle_gets_nothing_and_all_left_out_is_refused(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
 ) -> None:
     other = {**CAPABILITY, "capabilities": {**CAPABILITY["capabilities"],
                                             "kernel": {"family": "6.12", "release": "6.12.0"}}}  # fmt: skip
@@ -167,7 +166,7 @@ def test_a_stratum_in_quarantine_for_this_bundle_gets_nothing_and_all_left_out_i
 
 
 @pytest.mark.slow
-def test_hosts_that_are_held_back_are_named_and_not_touched(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_hosts_that_are_held_back_are_named_and_not_touched(tmp_path: Path, bundle: Path) -> None:
     names = [f"w{number}" for number in range(1, 5)]
     variables = given(bundle, ebpf_fleet_holdback=25, ebpf_fleet_holdback_until="2999-01-31")
     ended = played(tmp_path, "rollout", inventory(names, ebpf_fleet_growth=100), GOOD, **variables)

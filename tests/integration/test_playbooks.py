@@ -11,9 +11,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import files as bd
 
-from tests.integration.release_host import make_bundle, make_key, public_key
+from tests.integration.release_host import make_key, public_key
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = ("capabilities", "prepare", "rollback", "rollout")
@@ -84,13 +83,6 @@ def test_the_fleets_answers_are_written_where_the_command_was_typed(tmp_path):
     status, said = run("capabilities", tmp_path, "-e", "ebpf_fleet_report=fleet.json")
     assert status == 0, said
     assert sorted(json.loads((tmp_path / "fleet.json").read_text())["hosts"]) == ["d1", "w1"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bundle") / "fleet.tar"
-    path.write_bytes(bd.as_tar(make_bundle()))
-    return path
 
 
 def rollout_options(bundle: Path) -> list[str]:

@@ -13,7 +13,6 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback, script
 
 from tests.integration.scripted import ROOT, Ended, collection, inventory, played
-from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import CAPABILITY, PREPARE
 
 pytestmark = pytest.mark.apart
@@ -186,7 +185,7 @@ def test_a_release_needs_a_version_a_sequence_and_a_key(
 ASK_ONLY = "Ask for capabilities"
 
 
-def test_the_fleet_is_asked_and_each_page_is_written_once(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_the_fleet_is_asked_and_each_page_is_written_once(tmp_path: Path, bundle: Path) -> None:
     before = time.time()
     answers = {ASK_ONLY: {"*": CAPABILITY}}
     variables = {"ebpf_fleet_report": "fleet", "bundle": str(bundle)}
@@ -249,7 +248,7 @@ def test_what_a_host_is_asked(tmp_path: Path, variables: dict[str, Any], expecte
 
 
 @pytest.mark.slow
-def test_the_bundle_that_is_asked_about_goes_before_the_inventorys(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_the_bundle_that_is_asked_about_goes_before_the_inventorys(tmp_path: Path, bundle: Path) -> None:
     for variables in ({"bundle": str(bundle), "ebpf_fleet_bundle": "none.tar"},
                       {"bundle": "", "ebpf_fleet_bundle": str(bundle)}):  # fmt: skip
         ended = played(tmp_path, "capabilities", inventory(["w1"]), {ASK_ONLY: {"*": CAPABILITY}}, **variables)
@@ -257,7 +256,7 @@ def test_the_bundle_that_is_asked_about_goes_before_the_inventorys(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path: Path, bundle: Path) -> None:
     answers = {ASK_ONLY: {"w2": {"unreachable": True, "msg": "no route"}, "w3": {"failed": True, "msg": "no python"},
                           "*": CAPABILITY}}  # fmt: skip
     policy = {"ebpf_fleet_features": {"exec_policy": {}}, "ebpf_fleet_report": "fleet.json", "bundle": str(bundle)}

@@ -22,7 +22,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 
 from tests.integration.fake_hosts import OLD, FakeHosts
 from tests.integration.scripted import Ended, begun, inventory, outcome, played
-from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import (
     AFTER,
     ASK,
@@ -115,7 +114,7 @@ def until(true: Callable[[], bool], seconds: float = 120) -> None:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, bundle: Path) -> Fleet:  # noqa: F811
+def fleet(tmp_path: Path, bundle: Path) -> Fleet:
     return Fleet(tmp_path, bundle, digest_of(bundle))
 
 

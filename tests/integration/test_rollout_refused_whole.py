@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.release_host import make_key, public_key
-from tests.integration.test_playbooks import bundle, rollout_options, run  # noqa: F401
+from tests.integration.test_playbooks import rollout_options, run
 
 # The playbook from its first task, for each; test_rollout_refusals has the tasks alone, and more cases.
 pytestmark = [pytest.mark.apart, pytest.mark.slow]
@@ -46,7 +46,7 @@ LEASES: list[tuple[dict[str, Any], int]] = [
 @pytest.mark.parametrize(("variables", "least"), LEASES)
 def test_a_lease_that_would_run_out_while_its_batch_is_watched_is_refused(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     variables: dict[str, Any],
     least: int,
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_lease_that_would_run_out_while_its_batch_is_watched_is_refused(
 @pytest.mark.parametrize("seconds", [0, None])
 def test_no_lease_and_the_lease_that_is_reckoned_are_never_too_short(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     seconds: int | None,
 ) -> None:
     given = {} if seconds is None else {"ebpf_fleet_rollout_lease_seconds": seconds}
@@ -69,11 +69,11 @@ def test_no_lease_and_the_lease_that_is_reckoned_are_never_too_short(
 
 
 @pytest.mark.parametrize("variable", ["ebpf_fleet_bundle", "ebpf_fleet_allowed_signers"])
-def test_a_rollout_without_bundle_or_signers_is_refused(tmp_path: Path, bundle: Path, variable: str) -> None:  # noqa: F811
+def test_a_rollout_without_bundle_or_signers_is_refused(tmp_path: Path, bundle: Path, variable: str) -> None:
     refused(rolled(tmp_path, rollout_options(bundle), **{variable: ""}), "A rollout needs ebpf_fleet_bundle (a bundle")
 
 
-def test_trust_that_would_not_take_the_bundle_is_refused(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_trust_that_would_not_take_the_bundle_is_refused(tmp_path: Path, bundle: Path) -> None:
     stranger = f"x@example.org {public_key(make_key('stranger'))}"
     said = rolled(tmp_path, rollout_options(bundle), ebpf_fleet_allowed_signers=stranger)
     refused(said, "Nothing was changed.")
@@ -86,7 +86,7 @@ def test_trust_that_would_not_take_the_bundle_is_refused(tmp_path: Path, bundle:
 ])  # fmt: skip
 def test_features_that_the_bundle_does_not_hold_are_refused(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     features: dict[str, Any],
     sentence: str,
 ) -> None:
@@ -103,7 +103,7 @@ def test_features_that_the_bundle_does_not_hold_are_refused(
 )
 def test_limits_and_checks_that_the_gate_does_not_know_are_refused(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     variables: dict[str, Any],
     words: str,
 ) -> None:
@@ -112,7 +112,7 @@ def test_limits_and_checks_that_the_gate_does_not_know_are_refused(
     refused(task, words)
 
 
-def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: Path) -> None:
     place = "ebpf_fleet_cell=c ebpf_fleet_region=r"
     gone = "ansible_host=127.0.0.1 ansible_port=1 ansible_connection=ssh"
     here = f"ansible_connection=local ansible_python_interpreter={sys.executable}"

@@ -16,7 +16,6 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import controls
 
 from tests.integration.release_host import make_key, public_key
 from tests.integration.scripted import ROOT, Call, Ended, inventory, played
-from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.apart
 
@@ -58,7 +57,7 @@ GOOD: dict[str, Any] = {ASK: {"*": CAPABILITY}, DEPLOY: {"*": changed()}, JUDGE:
                         "Judge what fails plainly": {"*": PASS}}  # fmt: skip
 
 
-def given(bundle: Path, **more: Any) -> dict[str, Any]:  # noqa: F811
+def given(bundle: Path, **more: Any) -> dict[str, Any]:
     signers = f'release@example.org namespaces="ebpf-fleet-release" {public_key(make_key())}'
     return {"ebpf_fleet_bundle": str(bundle), "ebpf_fleet_allowed_signers": signers, "ebpf_fleet_bake": 0, **more}
 
@@ -179,7 +178,7 @@ def lines(part: list[str], *hosts: str, compared: bool = False) -> list[str]:
     return found
 
 
-def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "records").mkdir()
     ended = played(tmp_path, "rollout", inventory(["w1", "w2", "w3"]), GOOD,
                    **given(bundle, ebpf_fleet_report_dir="records"))  # fmt: skip
@@ -250,7 +249,7 @@ def names(call: Call) -> list[str]:
 @pytest.mark.parametrize("as_text", [False, True])
 @pytest.mark.sample(1)
 @pytest.mark.slow
-def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bundle: Path, as_text: bool) -> None:  # noqa: F811
+def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bundle: Path, as_text: bool) -> None:
     check = {"name": "mine", "expression": "a", "max": 1}
     values = {
         "ebpf_fleet_window_before": 3.5, "ebpf_fleet_window_after": 4.5, "ebpf_fleet_bake": 3,
@@ -293,7 +292,7 @@ def test_what_is_given_reaches_the_modules_as_what_it_means(tmp_path: Path, bund
 
 
 @pytest.mark.slow
-def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -> None:
     """Without a lease nothing is renewed and nothing confirmed; a host that lost its fallbacks keeps none."""
     answers = {**GOOD, DEPLOY: {"*": {"changed": True, "lease": None}}}
     ended = played(tmp_path, "rollout", inventory(["w1"], ebpf_fleet_fallbacks=["bcc"]), answers, **given(
@@ -311,7 +310,7 @@ def test_fallbacks_of_the_inventory_and_no_lease(tmp_path: Path, bundle: Path) -
 
 
 @pytest.mark.slow
-def test_what_a_host_answers_does_not_judge_the_host(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_what_a_host_answers_does_not_judge_the_host(tmp_path: Path, bundle: Path) -> None:
     """With facts as variables, as ansible-core has it without our ansible.cfg: the inventory's word is kept before."""
     lie = {"ebpf_fleet_gate_limits": {"status_age_ns": 9**9}, "ebpf_fleet_on_inconclusive": {"application_p99": "pass"},
            "ebpf_fleet_gate_checks": [{"name": "x"}], "ebpf_fleet_report_dir": "elsewhere"}  # fmt: skip
@@ -326,7 +325,7 @@ def test_what_a_host_answers_does_not_judge_the_host(tmp_path: Path, bundle: Pat
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_check_mode_asks_and_plans_and_neither_measures_judges_nor_bakes(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_check_mode_asks_and_plans_and_neither_measures_judges_nor_bakes(tmp_path: Path, bundle: Path) -> None:
     ended = played(tmp_path, "rollout", inventory(["w1"]), {**GOOD, DEPLOY: {"*": {"changed": True}}}, "--check",
                    **given(bundle, ebpf_fleet_bake=2, ebpf_fleet_rollout_renew_seconds=1))  # fmt: skip
     assert ended.status == 0, ended.said
@@ -339,7 +338,7 @@ def test_check_mode_asks_and_plans_and_neither_measures_judges_nor_bakes(tmp_pat
 # --- a batch that goes back ----------------------------------------------------------------------
 
 
-def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, bundle: Path) -> None:
     returns = {"hosts": {"w2": answered(detail="runs 0.9.0 again"), "w3": answered(ok=False, detail="does not start")}}
     answers = {**GOOD, JUDGE: {"w1": PASS, "*": FAIL}, BACK: {"*": returns}}
     hosts = inventory(["w1", "w2", "w3", "w4"])
@@ -372,7 +371,7 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
     assert json.loads((tmp_path / "batch-01.json").read_text())["outcome"] == "promoted"
 
 
-def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> None:
     """Nor is anything recorded where no folder was named; values of the way back are taken as they are given."""
     verdict = {**FAIL, "verdict": "inconclusive", "sentence": "not measured", "reasons": [], "next": []}
     answers = {**GOOD, JUDGE: {"*": verdict}, BACK: {"*": {"hosts": {"w1": answered(changed=False)}}}}
@@ -409,7 +408,7 @@ def digest_of(path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_who_goes_back_is_who_was_changed_or_may_have_been(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_who_goes_back_is_who_was_changed_or_may_have_been(tmp_path: Path, bundle: Path) -> None:
     """Hosts of one batch: w1 changed, w2 failed, w3 lost while it was changed, w4 ran this release already and is
     changed, w5 was not changed, w6 neither; of w4 and w5 the trust was changed."""
     digest = digest_of(bundle)
@@ -457,7 +456,7 @@ def test_who_goes_back_is_who_was_changed_or_may_have_been(tmp_path: Path, bundl
 
 
 @pytest.mark.slow
-def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, JUDGE: {"*": FAIL}, BACK: {"*": {"failed": True, "msg": "no more processes"}},
               DEPLOY: {"w2": {"changed": False}, "*": changed()}, PREPARE: {"*": {"trust_changed": True}},
               TRUST: {"*": {"failed": True, "msg": "none at all"}}}  # fmt: skip
@@ -482,7 +481,7 @@ def test_a_way_back_that_fails_as_a_whole_is_told_of_each_host(tmp_path: Path, b
 
 
 @pytest.mark.slow
-def test_a_host_that_answers_nonsense_goes_back_with_the_others(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_host_that_answers_nonsense_goes_back_with_the_others(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, DEPLOY: {"w2": {"changed": "perhaps", "unreachable": "perhaps", "msg": "gone"}, "*": changed()},
                BACK: {"*": {"hosts": {"w1": answered(detail="went back")}}}}  # fmt: skip
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers, **given(bundle, **WHOLE))
@@ -492,7 +491,7 @@ def test_a_host_that_answers_nonsense_goes_back_with_the_others(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_in_check_mode_no_host_goes_back(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_in_check_mode_no_host_goes_back(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, DEPLOY: {"w1": {"failed": True, "changed": True, "msg": "would not fit"}, "*": changed()},
               PREPARE: {"*": {"trust_changed": True}}}  # fmt: skip
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers, "--check", **given(bundle, **WHOLE))
@@ -507,7 +506,7 @@ def test_in_check_mode_no_host_goes_back(tmp_path: Path, bundle: Path) -> None: 
 @pytest.mark.slow
 def test_a_lost_host_stays_in_its_batch_and_sends_it_back(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     task: str,
     asked: list[str],
 ) -> None:
@@ -534,7 +533,7 @@ def held(ended: Ended, task: str, *sentences: str) -> None:
     assert {call.task for call in ended.calls} <= {ASK, "Refuse limits and checks that the gate does not know"}
 
 
-def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: Path) -> None:
     gone = {"unreachable": True, "msg": "no route to host"}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2", "w3"]), {**GOOD, ASK: {"w2": gone, "*": CAPABILITY}},
                    **given(bundle))  # fmt: skip
@@ -543,7 +542,7 @@ def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: P
          "no route to host")  # fmt: skip
 
 
-def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path: Path, bundle: Path) -> None:
     standing = {**CAPABILITY, "capabilities": {**CAPABILITY["capabilities"], "kill_orders": ["global"]}}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), {**GOOD, ASK: {"w2": standing, "*": CAPABILITY}},
                    **given(bundle))  # fmt: skip
@@ -574,7 +573,7 @@ def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path
 ])  # fmt: skip
 def test_what_cannot_be_rolled_out_is_refused(
     tmp_path: Path,
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     task: str,
     variables: dict[str, Any],
     sentence: str,
@@ -583,7 +582,7 @@ def test_what_cannot_be_rolled_out_is_refused(
     held(ended, task, sentence)
 
 
-def test_the_words_of_the_gate_that_refuses_limits(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_the_words_of_the_gate_that_refuses_limits(tmp_path: Path, bundle: Path) -> None:
     task = "Refuse limits and checks that the gate does not know"
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), {**GOOD, task: {"*": {"failed": True, "msg": "no"}}},
                    **given(bundle))  # fmt: skip
@@ -627,7 +626,7 @@ some avg10=0.00 avg60=0.00 avg300=0.00 total={at}
 
 
 @pytest.mark.slow
-def test_controls_are_measured_beside_the_batch_and_a_lost_one_is_one_less(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_controls_are_measured_beside_the_batch_and_a_lost_one_is_one_less(tmp_path: Path, bundle: Path) -> None:
     hosts = [f"w{at}" for at in range(1, 5)]
     moments = [(100, 1000), (110, 1100), (200, 2000), (230, 2600)]
     tasks = [f"{when} the controls{what}" for when, what in CONTROLS]
@@ -652,7 +651,7 @@ def test_controls_are_measured_beside_the_batch_and_a_lost_one_is_one_less(tmp_p
 
 
 @pytest.mark.slow
-def test_prometheus_is_asked_once_for_all_hosts_from_the_controller(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_prometheus_is_asked_once_for_all_hosts_from_the_controller(tmp_path: Path, bundle: Path) -> None:
     queries = {one: f'{one}{{instance="{{{{ inventory_hostname }}}}"}}' for one in ("p95", "p99")}
     shop = {"source": "prometheus", "url": "http://p:9090", "unit": "s", "queries": queries}
     hosts = inventory(["w1", "w2"], ebpf_fleet_application_latency=shop)
@@ -670,14 +669,14 @@ def test_prometheus_is_asked_once_for_all_hosts_from_the_controller(tmp_path: Pa
     assert ended.asked(BEFORE)[0].arguments["latency"]["source"] == "prometheus"
 
 
-def test_a_source_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_source_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: Path, bundle: Path) -> None:
     hosts = inventory(["w1", "w2"], ebpf_fleet_application_latency={"source": "file", "path": "latency.json"})
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle))
     assert ended.status == 2 and ended.calls == []
     assert "EF_ARGUMENT: ebpf_fleet_application_latency.path: is 'latency.json' (text); give an absolute" in ended.said
 
 
-def test_a_batch_that_is_plainly_bad_goes_back_while_it_bakes(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_batch_that_is_plainly_bad_goes_back_while_it_bakes(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, "Judge what fails plainly": {"*": [PASS, FAIL]},
                BACK: {"*": {"hosts": {"w1": answered(detail="runs 0.9.0 again")}}}}  # fmt: skip
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), answers,

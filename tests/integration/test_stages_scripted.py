@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.integration.scripted import begun, inventory, outcome
-from tests.integration.test_playbooks import bundle  # noqa: F401  # a fixture
 from tests.integration.test_rollout_scripted import (
     ASK,
     BACK,
@@ -112,7 +111,7 @@ def report_of(folder: Path) -> str:
     return " ".join(found.words)
 
 
-def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path: Path, bundle: Path) -> None:
     went = {host: answered(detail="the previous release runs") for host in ("w2", "w3")}
     slow = {"*": changed(), "w1": {**changed(), "hold": "deploy"}}
     script = {**GOOD, DEPLOY: slow, JUDGE: {"*": PASS, "w2": FAILED}, BACK: {"*": {"changed": True, "hosts": went}}}
@@ -153,7 +152,7 @@ def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path
     assert report_of(tmp_path).partition("page written")[0] == page.partition("page written")[0]
 
 
-def test_a_terminal_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_terminal_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bundle: Path) -> None:
     broken = {"w2": {"failed": True, "msg": f"boom{EVIL}", "rc": 7, "stderr": f"one\ntwo{EVIL}"},
               "w3": {"unreachable": True, "msg": "no route to host"}}  # fmt: skip
     script = {**GOOD, DEPLOY: {**GOOD[DEPLOY], **broken}}
@@ -173,7 +172,7 @@ def test_a_terminal_counts_down_and_a_failure_is_told_in_full(tmp_path: Path, bu
     assert "EF_ROLLOUT_STOPPED: The rollout of 1.0.0 stopped in stage cell" in plain
 
 
-def test_a_refusal_and_a_host_that_does_not_answer_are_told_in_full(tmp_path: Path, bundle: Path) -> None:  # noqa: F811
+def test_a_refusal_and_a_host_that_does_not_answer_are_told_in_full(tmp_path: Path, bundle: Path) -> None:
     script = {**GOOD, ASK: {"*": CAPABILITY, "w2": {"unreachable": True, "msg": f"no route{EVIL}"}}}
     shown = seen(tmp_path, script, False, **given(bundle))
     assert shown.status != 0

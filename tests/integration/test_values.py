@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_playbooks import bundle, rollout_options, run  # noqa: F401
+from tests.integration.test_playbooks import rollout_options, run
 
 pytestmark = pytest.mark.apart
 
@@ -50,7 +50,7 @@ def refused(said: str, sentence: str, also: int = 0) -> None:
         ("ebpf_fleet_expected_stratum=6.1", "ebpf_fleet_expected_stratum '6.1' is not FAMILY/MACHINE/DISTRO"),
     ],
 )
-def test_a_rollout_answers_a_bad_value_with_one_sentence(tmp_path, bundle, variable, sentence):  # noqa: F811
+def test_a_rollout_answers_a_bad_value_with_one_sentence(tmp_path, bundle, variable, sentence):
     status, said = run("rollout", tmp_path, *rollout_options(bundle), "-e", variable)
     assert status != 0
     refused(said, sentence)
@@ -87,7 +87,7 @@ def test_each_playbook_answers_a_bad_value_with_one_sentence(tmp_path, playbook,
 
 
 @pytest.mark.slow
-def test_text_for_numbers_truths_and_documents_is_taken_by_a_rollout(tmp_path, bundle):  # noqa: F811
+def test_text_for_numbers_truths_and_documents_is_taken_by_a_rollout(tmp_path, bundle):
     given = ["ebpf_fleet_max_batch=2", "ebpf_fleet_window_before=1", "ebpf_fleet_bcc_fallback=no", "ebpf_fleet_cell=12",
              "ebpf_fleet_gate_limits={}", 'ebpf_fleet_stages=[{"stage":"cell","cell":12},{"stage":"fleet"}]',
              "ebpf_fleet_keep_releases=3", "ebpf_fleet_expected_stratum=*/*/*",
@@ -101,7 +101,7 @@ def test_text_for_numbers_truths_and_documents_is_taken_by_a_rollout(tmp_path, b
 
 
 @pytest.mark.slow
-def test_check_mode_neither_measures_nor_bakes(tmp_path, bundle):  # noqa: F811
+def test_check_mode_neither_measures_nor_bakes(tmp_path, bundle):
     _status, said = run("rollout", tmp_path, *rollout_options(bundle), "-e", "ebpf_fleet_bake=3600",
                         "-e", "ebpf_fleet_window_before=3600", "-e", "ebpf_fleet_window_after=3600",
                         "--check", "--diff")  # fmt: skip
@@ -110,7 +110,7 @@ def test_check_mode_neither_measures_nor_bakes(tmp_path, bundle):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_standing_kill_order_is_told_in_the_plan_before_anything_is_changed(tmp_path, bundle):  # noqa: F811
+def test_a_standing_kill_order_is_told_in_the_plan_before_anything_is_changed(tmp_path, bundle):
     if os.geteuid() != 0:
         pytest.skip("not root: no mount namespace, in which an order concerns only this test")
     order = "mount -t tmpfs tmpfs /run && mkdir -p /run/ebpf-fleet/kill.d && : >/run/ebpf-fleet/kill.d/global &&"
@@ -133,7 +133,7 @@ def test_capabilities_says_why_a_host_gave_no_answer(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_host_without_systemd_is_told_that_nothing_can_be_deployed_there(tmp_path, bundle):  # noqa: F811
+def test_a_host_without_systemd_is_told_that_nothing_can_be_deployed_there(tmp_path, bundle):
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine was booted with systemd")
     status, said = run("capabilities", tmp_path, "-e", f"bundle={bundle}", "-e", "ebpf_fleet_report=fleet.json")
