@@ -36,7 +36,9 @@ def run(playbook: str, folder: Path, *options: str, within: str = "") -> tuple[i
     done = subprocess.run(
         command,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1",
-             "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_INVENTORY": "hosts.ini", "PWD": str(folder)},
+             "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_INVENTORY": "hosts.ini", "PWD": str(folder),
+             # Another test's rollout may have quarantined this very release.
+             "XDG_STATE_HOME": str(folder / "state")},
         cwd=folder, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
