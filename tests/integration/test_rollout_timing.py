@@ -17,7 +17,9 @@ pytestmark = pytest.mark.apart
 
 TEXT = (ROOT / "playbooks/rollout.yml").read_text(encoding="utf-8")
 SLICE = {
-    task["name"]: task for task in yaml.safe_load((ROOT / "playbooks/tasks/bake_slice.yml").read_text(encoding="utf-8"))
+    task["name"]: task
+    for name in ("renew_lease", "bake_slice")
+    for task in yaml.safe_load((ROOT / f"playbooks/tasks/{name}.yml").read_text(encoding="utf-8"))
 }
 RENEW, MEASURE = SLICE["Renew the lease"], SLICE["Measure while it bakes"]
 JUDGED = yaml.safe_load((ROOT / "playbooks/tasks/measure_and_judge.yml").read_text(encoding="utf-8"))
