@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import Refu
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import cell_stream, cells
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.cell_controllers import Controller, read_controllers
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.cell_stream import CellAnswerError, Stream, answers
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import cell_jobs
 
 NAME = "ebpf_fleet_cell_controllers"
 JOB = cells.Binding("0a1b", "20261128-1", "us-a", 2, "measure", "1" * 64, "2" * 64, ("w1", "w2"))
@@ -249,3 +251,12 @@ def test_the_sentences_name_cell_controller_and_what_becomes_of_hosts() -> None:
     assert lost.startswith("EF_CELL_LOST: cell us-a: its controller (ctl-a) hung; ") and "lease" in lost
     refused = cells.refused("us-a", Controller(None), "it answered twice")
     assert "EF_CELL_ANSWER: cell us-a: its controller (this machine) answered with what is not believed" in refused
+
+
+def test_a_job_that_cannot_even_be_made_is_told_of_its_cell_alone(tmp_path: Path) -> None:
+    (tmp_path / JOB.ident).write_text("in the way of the job's folder")
+    job = cell_jobs.Job(cell_jobs.Work(tmp_path, {}, {}, False, 5, ""), Controller("ops@ctl-a"), JOB, 5)
+    job._run()
+    assert job.answers is None and job.took is not None
+    told = "EF_CELL_LOST: cell us-a: its controller (ops@ctl-a) could not be asked (FileExistsError: "
+    assert job.sentence.startswith(told) or job.sentence.startswith(told.replace("FileExists", "NotADirectory"))

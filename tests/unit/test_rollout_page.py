@@ -160,6 +160,17 @@ def test_how_far_a_failed_rollout_reached() -> None:
     assert found == [Family("5.10", 1, 1, 0, 1, 0), Family("6.1", 3, 2, 1, 1, 0), Family("unknown", 1, 0, 0, 0, 0)]
 
 
+def test_what_was_seen_on_hosts_before_a_verdict_counts_as_reached() -> None:
+    """A controller that died between measuring and judging: b ran the release by then, c still the one before."""
+    story = Story()
+    hosts = ["b", "c"]
+    story.add(ledger.BATCH_BEGUN, number=2, stage="cell", hosts=hosts)
+    running = {"b": {"digest": DIGEST, "lease": True}, "c": {"digest": OLD, "lease": False}}
+    story.add(ledger.OBSERVED, number=2, when="after", digests={}, running=running)
+    found = report(ID, story.entries, [], False).families
+    assert found == [Family("5.10", 1, 0, 0, 0, 0), Family("6.1", 3, 1, 0, 0, 1), Family("unknown", 1, 0, 0, 0, 0)]
+
+
 def test_a_rollout_that_is_held() -> None:
     page = held().page(alive=True)
     whole(page)
