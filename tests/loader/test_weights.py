@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Iterator
@@ -115,6 +116,25 @@ def test_a_known_load_under_changing_sampling_is_estimated_within_its_error(
     assert count < estimate == found["ebpf_fleet_events_weighted_total{feature=runqlat}"]
     buckets = [name for name in found if re.search(r"weighted_bucket", name)]
     assert len(buckets) == 41 and found["ebpf_fleet_events_weighted_total{feature=exec_events}"] >= weighted
+
+
+def test_a_histogram_and_the_sum_of_its_weights_are_of_one_moment(service: Service) -> None:
+    """Waits end all the time, also while the loader reads them."""
+    service.want("runqlat", runqlat=2)
+    service.start_settled()
+    hogs = [subprocess.Popen(["sh", "-c", "while :; do /bin/true; done"]) for _ in range(3)]
+    try:
+        sums = set()
+        for _ in range(30):
+            service.fresh_status()
+            found = samples(service)
+            sums.add(found["ebpf_fleet_run_queue_latency_seconds_weighted_count"])
+            assert found["ebpf_fleet_events_weighted_total{feature=runqlat}"] == max(sums)
+        assert len(sums) == 30, "waits ended between any two of them"
+    finally:
+        for each in hogs:
+            each.kill()
+            each.wait()
 
 
 def test_weights_stay_over_detach_and_attach(service: Service, load_binary: Path) -> None:

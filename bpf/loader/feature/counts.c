@@ -117,13 +117,11 @@ int ef_live_hist(const struct ef_live *live, struct ef_sum *hist) {
 	return map ? ef_hist_add(map, hist) : 0;
 }
 
-bool ef_live_weighted(const struct ef_live *live, uint64_t *weighted) {
-	struct ef_sum hist[EF_HIST_SLOTS + 1];
-
+bool ef_live_weighted(const struct ef_live *live, const struct ef_sum *hist, uint64_t *weighted) {
 	*weighted = live->counted.past_weighted + live->attached.tally.weighted +
 		    live->attached.aggregated.weighted + ef_series_weighted(&live->counted.series);
-	if (live->contract.third_party || live->counted.unweighed ||
-	    (live->attached.object && !weighs(live)) || ef_live_hist(live, hist))
+	if (!hist || live->contract.third_party || live->counted.unweighed ||
+	    (live->attached.object && !weighs(live)))
 		return false;
 	for (size_t i = 0; i < EF_HIST_SLOTS; i++)
 		*weighted += hist[i].weighted;

@@ -117,9 +117,10 @@ int ef_live_hist(const struct ef_live *live, struct ef_sum *hist);
 
 /*
  * The sum of the weights of what was delivered or told together, over this process's life: an
- * estimate of produced without dropped. False: not known, objects of its do not weigh.
+ * estimate of produced without dropped. "hist" is what ef_live_hist() read, so that both are of one
+ * moment, or NULL where it could not. False: not known, objects of its do not weigh.
  */
-bool ef_live_weighted(const struct ef_live *live, uint64_t *weighted);
+bool ef_live_weighted(const struct ef_live *live, const struct ef_sum *hist, uint64_t *weighted);
 
 /* "full", "reduced" or "disabled". */
 const char *ef_live_profile(const struct ef_live *live);

@@ -36,7 +36,8 @@ static void see_maps(const struct ef_live *live, struct ef_feature_snapshot *sna
 		ef_map_see(map, buffer_bytes(live, map), &snapshot->maps[snapshot->n_maps++]);
 }
 
-static void count(const struct ef_live *live, struct ef_feature_snapshot *snapshot) {
+static void count(const struct ef_live *live, struct ef_feature_snapshot *snapshot,
+		  const struct ef_sum *hist) {
 	bool counted = live->contract.counted;
 	struct ef_counters counters;
 
@@ -47,7 +48,7 @@ static void count(const struct ef_live *live, struct ef_feature_snapshot *snapsh
 	snapshot->sampled_out = (struct ef_count){counted, counters.sampled_out};
 	snapshot->in_flight = (struct ef_count){counted, ef_counters_in_flight(&counters)};
 	snapshot->aggregated = ef_live_aggregated(live);
-	snapshot->weighted.known = ef_live_weighted(live, &snapshot->weighted.n);
+	snapshot->weighted.known = ef_live_weighted(live, hist, &snapshot->weighted.n);
 }
 
 /* Why fewer records than events arrive, where the contract says more than `drop`. */
@@ -69,19 +70,20 @@ static void see_consumer(const struct ef_live *live, struct ef_consumer_seen *co
 	};
 }
 
-static void see_signals(const struct ef_live *live, struct ef_feature_snapshot *snapshot) {
+static void see_signals(const struct ef_live *live, struct ef_feature_snapshot *snapshot,
+			const struct ef_sum *hist) {
 	const struct ef_contract *contract = &live->contract;
 
 	snapshot->has_events = ef_contract_signal(contract, EF_SIGNAL_EVENTS) != NULL;
 	snapshot->counters = ef_contract_signal(contract, EF_SIGNAL_COUNTERS);
 	snapshot->series = &live->counted.series;
-	snapshot->histogram = ef_contract_signal(contract, EF_SIGNAL_HISTOGRAM);
-	if (snapshot->histogram && ef_live_hist(live, snapshot->hist))
-		snapshot->histogram = NULL;
+	snapshot->histogram = hist ? ef_contract_signal(contract, EF_SIGNAL_HISTOGRAM) : NULL;
 }
 
 void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 			      struct ef_feature_snapshot *snapshot) {
+	const struct ef_sum *hist;
+
 	ef_live_note(live);
 	*snapshot = (struct ef_feature_snapshot){
 	    .name = ef_live_name(live),
@@ -104,9 +106,11 @@ void ef_feature_snapshot_take(struct ef_live *live, bool with_stats,
 		see_maps(live, snapshot);
 	}
 	snapshot->n_links = ef_live_links(live, &snapshot->links);
-	count(live, snapshot);
+	/* Once: events go on, and the sum of its weights is told beside it. */
+	hist = ef_live_hist(live, snapshot->hist) ? NULL : snapshot->hist;
+	count(live, snapshot, hist);
 	see_consumer(live, &snapshot->consumer);
-	see_signals(live, snapshot);
+	see_signals(live, snapshot, hist);
 }
 
 void ef_feature_snapshot_missing(const char *name, uint32_t sample_every,
