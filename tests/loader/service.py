@@ -98,6 +98,21 @@ def ours_in_kernel(kind: str) -> list[dict[str, Any]]:
     return [each for each in named if not is_of_another_worker(each)]
 
 
+def dump_map(map_id: int) -> list[int]:
+    """A per-CPU array of u64 by bpftool, summed over the CPUs."""
+    done = subprocess.run(
+        ["bpftool", "-j", "map", "dump", "id", str(map_id)], check=True, capture_output=True, text=True
+    )
+    return [
+        sum(int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), "little") for cpu in entry["values"])
+        for entry in json.loads(done.stdout)
+    ]
+
+
+def map_id(feature: dict[str, Any], name: str) -> int:
+    return next(int(each["id"]) for each in feature["maps"] if each["name"] == name)
+
+
 def links_in_kernel() -> list[dict[str, Any]]:
     """bpftool's list of BPF links."""
     return shown("link")

@@ -16,8 +16,9 @@ import pytest
 
 from tests.load import NAME, Generator, feature
 from tests.loader.bundles import Trust
-from tests.loader.service import ROOT, Service, make_service, total, wait_for
+from tests.loader.service import ROOT, Service, dump_map, make_service, map_id, total, wait_for
 
+DROPPED = 2  # EF_DROPPED: its place in ef_counters
 SMALL_RING = "-DEF_RING_BYTES=65536"
 LOOSE = {"cpu_millicores": 1000, "event_rate_per_second": 10_000_000, "drop_ratio_ppm": 1_000_000}
 SAME, BEGUN, CHANGED, ENDED = range(4)
@@ -296,7 +297,9 @@ def test_aggregated_records_that_nobody_takes_are_dropped(
     offered = generator.run(20_000, 2.0)
     counters = at_rest(service, offered)
     assert counters["dropped"] == offered and counters["sampled_out"] == counters["delivered"] == 0
-    assert service.feature(NAME)["consumer"]["unwritten"] == offered
+    # On a busy machine the ring may be full for a moment: what was dropped there never came to the loader.
+    in_kernel = dump_map(map_id(service.feature(NAME), "ef_counters"))[DROPPED]
+    assert service.feature(NAME)["consumer"]["unwritten"] == offered - in_kernel > 0
     assert state_of(service)["aggregated"] == 0
 
 

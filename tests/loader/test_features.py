@@ -21,8 +21,10 @@ from tests.loader.service import (
     Service,
     compile_feature,
     contract_of,
+    dump_map,
     feature_of,
     make_service,
+    map_id,
     ours_in_kernel,
     total,
     wait_for,
@@ -78,21 +80,6 @@ def own_true(folder: Path, name: str = "ef_test_exec") -> Path:
 def run_times(program: Path, times: int) -> None:
     for _ in range(times):
         subprocess.run([str(program)], check=True)
-
-
-def dump_map(map_id: int) -> list[int]:
-    """A per-CPU array of u64 by bpftool, summed over the CPUs."""
-    done = subprocess.run(
-        ["bpftool", "-j", "map", "dump", "id", str(map_id)], check=True, capture_output=True, text=True
-    )
-    return [
-        sum(int.from_bytes(bytes(int(byte, 16) for byte in cpu["value"]), "little") for cpu in entry["values"])
-        for entry in json.loads(done.stdout)
-    ]
-
-
-def map_id(feature: dict[str, Any], name: str) -> int:
-    return next(int(each["id"]) for each in feature["maps"] if each["name"] == name)
 
 
 # ---- what the objects hold ----
