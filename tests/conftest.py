@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `make test` runs and what it may leave out.
 
-Of a table of cases marked `sample(n)`: the first, the last, and those evenly between. A skip for what setup provides,
-or for a reason that is not in tests/holes.yml, is a failure. What may run side by side: support/groups.py.
+Of a table of cases marked `sample(n)`: the first, the last, and those evenly between; of one in tests/integration that
+is not marked the first, as each case is a run of Ansible of which the unit tests have every case. A skip for what setup
+provides, or for a reason that is not in tests/holes.yml, is a failure. What may run side by side: support/groups.py.
 """
 
 from __future__ import annotations
@@ -44,19 +45,25 @@ def open_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
             folder.chmod(folder.stat().st_mode | 0o011)
 
 
+def cases_of(item: pytest.Item) -> int:
+    """How many cases of this test's table `make test` takes, 0 for all."""
+    marker = item.get_closest_marker("sample")
+    if marker is not None:
+        return int(marker.args[0])
+    return 1 if item.nodeid.startswith("tests/integration/") else 0
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what `make test-all` alone runs; the closing line counts it as deselected."""
     if os.environ.get("EBPF_FLEET_QUICK") != "1":
         return
     tables: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("sample") and not item.get_closest_marker("slow"):
+        if cases_of(item) and not item.get_closest_marker("slow"):
             tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
     left_out = set()
     for cases in tables.values():
-        marker = cases[0].get_closest_marker("sample")
-        assert marker is not None
-        left_out.update(set(cases) - set(evenly(cases, *marker.args)))
+        left_out.update(set(cases) - set(evenly(cases, cases_of(cases[0]))))
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -170,7 +170,7 @@ def roll_out_bad(demo: Demo, bundle: Path) -> None:
     try:
         demo.playbook("rollout", "rollout-bad", None, **rollout_variables(demo, bundle, "rollout-bad"))
     finally:
-        # It ends by itself after a while, which is no news to whoever looks on.
+        # It may have ended by itself: nothing that whoever looks on need know.
         on_host(canary, f"kill {pid} 2>/dev/null || :")
     tried = batches("rollout-bad")
     require(len(tried) == 1, f"{len(tried)} batches were tried; only the canary should have been")

@@ -9,6 +9,7 @@ import os
 import time
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import hooks, ledger
@@ -54,9 +55,10 @@ ARGUMENTS = {
     "strata": {"type": "list", "elements": "dict", "default": []},
     "rollout": {"type": "str", "default": ""},
     "report": {"type": "str", "default": ""},
+    "record": {"type": "raw", "default": {}},
 }
 # What is read by itself; everything else is for a document.
-OWN = ("hooks", "seconds")
+OWN = ("hooks", "seconds", "record")
 # Steps after which a ledger that cannot be written changes nothing: what was done is done, and is told.
 AFTERWARDS = ("promoted", "changed", "rolled_back", "report")
 
@@ -78,6 +80,11 @@ class ActionModule(ActionBase):
             return {**result, "skipped": True, "changed": False, "msg": "check mode writes no ledger", **where}
         arguments = {name: value if name in OWN else ledger_steps.whole(value) for name, value in arguments.items()}
         step = arguments["step"]
+        if arguments["record"]:
+            try:
+                rollout_report.write_record(values.plain(arguments["record"]), arguments["report"])
+            except FleetError as error:
+                return {**result, **failed(error)}
         try:
             told = hooks.read("hooks", arguments["hooks"])
             answer = self.stepped(step, arguments, task_vars["hostvars"], told)

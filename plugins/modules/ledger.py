@@ -111,6 +111,12 @@ options:
       - A report that cannot be written is a warning, and changes nothing.
     type: str
     default: ""
+  record:
+    description:
+      - What V(report) first writes as the record of a batch, C(batch-NUMBER.json), into the folder of O(report).
+      - A record that cannot be written fails the task.
+    type: raw
+    default: {}
 attributes:
   check_mode:
     description: Takes no lock and writes nothing.

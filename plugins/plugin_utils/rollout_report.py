@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -21,6 +22,18 @@ def page_of(rollout, entries, records, alive):
     """The page of a rollout; FleetError where the ledger does not have it. `records` is a folder, or None."""
     written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     return rollout_html(report(rollout, entries, records_in(records), alive), written)
+
+
+def write_record(record, folder):
+    """Write the record of a batch for people and for the report; returns its path, FleetError where it cannot be."""
+    place = Path(folder)
+    path = place / f"batch-{record['number']:02d}.json"
+    text = json.dumps(record, indent=4, sort_keys=True)
+    try:
+        atomic_files.replace_file(path, text.encode("utf-8"), 0o644, place)
+    except OSError as error:
+        raise explain(error, "EF_ARGUMENT") from error
+    return str(path)
 
 
 def write(rollout, entries, folder, alive):

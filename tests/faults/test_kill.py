@@ -51,6 +51,7 @@ def test_global_kill_empties_every_kernel_and_release_fills_it_again(fleet, take
     assert until(lambda: everywhere(programs, fleet.hosts), take_back) == take_back
 
 
+@pytest.mark.slow
 def test_one_feature_is_turned_off_and_the_other_goes_on(fleet, take_back):
     done = fleet.kill("feature=exec_events")
     assert done.rc == 0, done.text
@@ -132,6 +133,7 @@ def test_a_vague_order_is_refused_before_any_host_is_asked(fleet):
         assert done.rc != 0 and "Engage or release the kill order" not in done.text, scope
 
 
+@pytest.mark.slow
 def test_check_mode_orders_nothing(fleet, take_back):
     fleet.kill("global", "--check")
     assert everywhere(programs, fleet.hosts) == take_back

@@ -88,6 +88,7 @@ def test_a_host_lost_midway_rolls_its_batch_back_and_stops_the_rollout(fleet, fi
     assert running("k73") == second.version, "a batch that had passed stays as it is"
 
 
+@pytest.mark.slow
 def test_the_next_release_reaches_the_whole_fleet_also_after_that_loss(fleet, second):
     done = fleet.roll_out(second, ebpf_fleet_stages=[{"stage": "fleet"}])
     assert done.rc == 0, done.text

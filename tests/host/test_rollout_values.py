@@ -92,6 +92,7 @@ def test_check_mode_shows_what_would_change_without_measuring_or_waiting(
     [("global", True), ("feature.runqlat", True), ("feature.exec_events", False), ("family.1.0", False)],
 )
 @pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_standing_order_is_told_before_the_host_is_changed(
     rolled_out: SysHost, sysfleet: SysFleet, first: Release, order: str, refused: bool
 ) -> None:

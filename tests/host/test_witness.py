@@ -85,6 +85,7 @@ def forge(host: SysHost, script: str = FORGER) -> None:
     time.sleep(1)
 
 
+@pytest.mark.slow
 def test_a_good_host_agrees_in_every_check(host: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path) -> None:
     verdict, after = judge(sysfleet, first, tmp_path)
     assert verdict["verdict"] == "pass", verdict["sentence"]

@@ -146,6 +146,7 @@ def running_release(folder: Path, policy_bundle: Path, **feature: Any) -> str:
 NAMED = {"runqlat": {}, "exec_policy": {}}
 
 
+@pytest.mark.slow
 def test_a_policy_feature_is_refused_before_any_host_is_touched(tmp_path: Path, policy_bundle: Path) -> None:
     need_root()
     status, said = rollout(policy_bundle, tmp_path, OWN_STATE, ebpf_fleet_features=NAMED)

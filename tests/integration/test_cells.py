@@ -168,6 +168,7 @@ def test_a_cell_without_a_controller_is_driven_from_here_beside_one_that_has_one
     assert list(changed["cells"]) == ["a"] and sorted(changed["by_cell"]) == ["a1", "a2"]
 
 
+@pytest.mark.slow
 def test_a_controller_that_is_killed_holds_its_wave_and_nothing_before_it(behind_ssh: Fleet) -> None:
     """kill -9 in the middle of the change of the second wave: the worker has done a part of it."""
     behind_ssh.wrong(
@@ -207,7 +208,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 def test_what_is_not_one_whole_answer_is_not_believed(fleet: Fleet, kind: str) -> None:
     wrong, code, why = WRONG[kind]
     fleet.wrong("b", "measure", wrong)
@@ -218,6 +219,7 @@ def test_what_is_not_one_whole_answer_is_not_believed(fleet: Fleet, kind: str) -
     assert "Deploy the release" not in run.tasks()
 
 
+@pytest.mark.slow
 def test_an_old_answer_that_is_sent_again_is_of_another_job(fleet: Fleet) -> None:
     """What the first wave measured, whole and good, comes as the answer of the second."""
     fleet.wrong(
@@ -232,6 +234,7 @@ def test_an_old_answer_that_is_sent_again_is_of_another_job(fleet: Fleet) -> Non
     assert fleet.runs() == dict.fromkeys(fleet.runs(), BEFORE_IT)
 
 
+@pytest.mark.slow
 def test_check_mode_plans_by_jobs_and_changes_nothing(fleet: Fleet) -> None:
     run = fleet.roll_out(ONE_WAVE, options="--check")
     assert run.status == 0, run.said

@@ -160,6 +160,7 @@ def test_every_kind_of_host_is_named_with_its_true_reason(tmp_path, few):
     assert running(f"Port={sshhosts.PORT}") == [], "an ssh that was given up still runs"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("text", ["echo one; echo two >&2; exit 3", "printf 'a\\377b'; cat /proc/self/stat | head -c0"])
 def test_a_result_equals_what_raw_gives(tmp_path, few, text):
     inventory = few.inventory()

@@ -39,6 +39,7 @@ def test_a_verdict_and_its_checks_are_returned(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_failed_verdict_does_not_fail_the_task(tmp_path: Path) -> None:
     after = observation()
     after["end"]["status"]["loader"]["cpu_ns"] = 10**10
@@ -57,6 +58,7 @@ def test_own_expressions_run(tmp_path: Path) -> None:
     assert found["psi"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.slow
 def test_an_expression_that_would_take_minutes_is_stopped_and_the_check_says_so(tmp_path: Path) -> None:
     own = [{"name": "mine", "expression": " | ".join(["[@, @]"] * 30) + " | length(to_string(@))", "max": 1}]
     begin = time.monotonic()
@@ -68,6 +70,7 @@ def test_an_expression_that_would_take_minutes_is_stopped_and_the_check_says_so(
     assert "make it simpler" in found["mine"]["sentence"]
 
 
+@pytest.mark.slow
 def test_a_hosts_malformed_answer_is_said_of_it_alone(tmp_path: Path) -> None:
     bad = observation()
     bad["end"]["status"]["features"] = {"exec_events": 7}

@@ -64,6 +64,7 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(tmp_path, file, says):
     assert not (tmp_path / "good").exists()
 
 
+@pytest.mark.slow
 def test_a_host_without_systemd_is_told_so_and_nothing_is_written(tmp_path):
     if Path("/run/systemd/system").is_dir():
         pytest.skip("systemd runs this machine, so its absence cannot be tried")
@@ -104,6 +105,7 @@ def test_a_symlink_where_a_control_file_belongs_is_refused_with_the_remedy(names
     assert target.read_text() == "keep"
 
 
+@pytest.mark.slow
 def test_a_snippet_that_is_to_be_applied_but_was_not_given_is_refused(namespace, tmp_path):
     result = prepare(files=[item(tmp_path / "file")], tmpfiles="other.conf")
     assert result["msg"] == "EF_ARGUMENT: 'other.conf' is to be applied but is not among files; add it"

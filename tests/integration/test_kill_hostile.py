@@ -94,6 +94,7 @@ def bash_like(shell: str) -> str:
     return shell
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_frozen_process_of_the_unit_is_killed_whatever_it_is_called(place: KillPlace, shell: str) -> None:
     holder = place.hold("anything", in_unit=True)
@@ -133,7 +134,7 @@ def test_a_process_of_a_user_that_is_only_named_like_ours_is_named_and_never_kil
     place: KillPlace, comm: str
 ) -> None:
     holder = place.hold(comm, uid=65534)
-    answer = place.switch(deadline_seconds=10)
+    answer = place.switch(deadline_seconds=7)
     assert (answer["ok"], answer["left"], answer["escalated"]) == (False, 1, False), answer
     # Another suite on this kernel may hold the same few instructions.
     assert {"pid": holder.process.pid, "uid": 65534} in answer["holders"]
@@ -146,8 +147,9 @@ def test_a_process_that_a_forged_list_accuses_is_named_and_never_killed(place: K
     holder = place.hold("innocent")
     place.contract.unlink()
     place.list_program(holder)
-    answer = place.switch(deadline_seconds=10)
-    assert (answer["ok"], answer["left"]) == (False, 1), answer
+    answer = place.switch(deadline_seconds=7)
+    # The list accuses by tag: another suite on this kernel may hold the same few instructions.
+    assert answer["ok"] is False and answer["left"] >= 1, answer
     assert {"pid": holder.process.pid, "uid": 0} in answer["holders"]
     assert not holder.is_dead
 
@@ -170,7 +172,7 @@ def test_a_containers_user_of_the_same_number_is_not_ours(place: KillPlace) -> N
 def test_a_folder_that_a_user_owns_is_no_unit(place: KillPlace) -> None:
     holder = place.hold("anything", in_unit=True)
     os.chown(place.group, 65534, 65534)
-    answer = place.switch(deadline_seconds=4)
+    answer = place.switch(deadline_seconds=7)
     assert (answer["ok"], answer["escalated"]) == (False, False), answer
     assert not holder.is_dead
 
@@ -268,7 +270,7 @@ def test_a_search_that_hangs_delays_neither_the_kill_nor_the_answer(place: KillP
     stuck = place.root / "bin/python3"
     stuck.write_text("#!/bin/sh\nexec sleep 40\n")
     stuck.chmod(0o755)
-    answer = place.switch(before=before, deadline_seconds=4)
+    answer = place.switch(before=before, deadline_seconds=7)
     assert (answer["ok"], answer["escalated"], answer["left"]) == (False, True, None), answer
     assert "did not end in time" in answer["detail"]
     assert answer["seconds"] < 8
@@ -282,7 +284,7 @@ def test_a_loader_that_comes_back_is_killed_again_unless_the_order_was_taken_bac
 ) -> None:
     """Behind the answer the watch goes on as long as the order holds."""
     place.hold("anything", in_unit=True).freeze()
-    assert place.switch("global", grace_seconds=0, deadline_seconds=4)["escalated"] is True
+    assert place.switch("global", grace_seconds=0, deadline_seconds=7)["escalated"] is True
     if taken_back:
         place.switch("global", state="released")
     again = place.hold("anything", in_unit=True)
@@ -308,7 +310,7 @@ def test_a_contract_on_a_disk_that_hangs_is_not_waited_for(place: KillPlace) -> 
 def test_a_family_that_cannot_be_told_is_said_and_nothing_is_killed(place: KillPlace) -> None:
     holder = place.hold("anything", in_unit=True)
     os.mkfifo(place.root / "etc/os-release")
-    answer = place.switch("kernel_family=debian-2.6", deadline_seconds=4)
+    answer = place.switch("kernel_family=debian-2.6", deadline_seconds=7)
     assert answer["ok"] is False
     assert "cannot tell whether" in answer["detail"]
     assert place.has_order("family.debian-2.6")

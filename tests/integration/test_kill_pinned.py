@@ -131,6 +131,7 @@ def test_bpftool_tells_it_where_there_is_no_python(place: KillPlace, folder: Pat
     assert [(one["id"], one["path"]) for one in answer["pins"]] == [(number, f"{folder}/kept")], answer
 
 
+@pytest.mark.slow
 def test_without_both_it_is_said_what_is_missing(place: KillPlace, folder: Path) -> None:
     pin(place, folder / "kept")
     answer = place.switch(deadline_seconds=6, before=hidden("/usr/bin/python3", str(BPFTOOL)))

@@ -31,6 +31,7 @@ needs_namespace = pytest.mark.skipif(
 
 
 @needs_namespace
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("shell", SHELLS)
 class TestScript:
     """Runs beside no loader: what the script does with files, families and witnesses."""

@@ -105,6 +105,7 @@ class TestScript:
         assert host.switch("global", state="released")["ok"] is True
         host.wait(lambda: set(host.attached()) == {"runqlat", "exec_events"}, "attached again")
 
+    @pytest.mark.sample(1)
     @pytest.mark.parametrize("scope", ["global", "feature=exec_events"])
     def test_a_proof_that_takes_longer_than_the_grace_is_no_disobedience(
         self, host: Sandbox, tmp_path: Path, scope: str
@@ -190,7 +191,7 @@ class TestModule:
             pytest.skip(f"another loader was started on this machine meanwhile (programs {sorted(left)})")
         assert (result["failed"], result["orders"]) == (False, {"etc": ["global"], "run": ["global"]})
 
-    @pytest.mark.sample(2)
+    @pytest.mark.sample(1)
     @pytest.mark.parametrize("hostile", HOSTILE_FILES)
     def test_a_list_that_is_a_trap_holds_nothing_up(
         self, host: Sandbox, tmp_path: Path, hostile: Callable[[Path], None]

@@ -83,6 +83,7 @@ def test_what_prometheus_answers_is_used_only_where_it_is_one_number(shop: Shop,
     assert found is None and wrong.startswith(f"{shop.url}: the query for p99: ") and named in wrong
 
 
+@pytest.mark.slow
 def test_the_module_asks_for_many_hosts_and_the_gate_judges_them(shop: Shop, tmp_path: Path) -> None:
     sources = {"w1": shop.source(), "w2": shop.source("no_such_series"), "w3": {}}
     result = run_one(tmp_path, "latency_info", "--check", sources=sources)

@@ -99,6 +99,7 @@ def liars(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_capabilities_names_every_liar_keeps_every_honest_host_and_paints_nothing(tmp_path: Path, liars: Path) -> None:
     options = ("-i", "hosts.ini", "-i", str(liars / "liars.ini"), "-e", "ebpf_fleet_report=fleet")
     status, said = run("capabilities", tmp_path, *options)
@@ -257,7 +258,7 @@ PAYLOADS = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_a_kill_order_meets_a_host_that_answers_what_it_likes(tmp_path: Path, sshd: Sshd, name: str) -> None:
     payload, why = PAYLOADS[name]

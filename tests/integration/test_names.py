@@ -165,6 +165,7 @@ def test_a_rollout_enters_the_hosts_themselves(tmp_path, bundle):
     assert sorted(recap) == sorted(names), "another host was entered, or one was not"
 
 
+@pytest.mark.slow
 def test_a_group_of_later_plays_has_the_host_itself(tmp_path):
     """add_host reads db:5432 as the port of another host that is called db."""
     names = [name for name in reversed(NAMES) if "{{" not in name]

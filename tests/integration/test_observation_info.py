@@ -29,6 +29,7 @@ def test_a_host_on_which_nothing_is_installed(tmp_path: Path) -> None:
         assert "manifest.json: is not there" in observation[end]["witness"]["why"]["installed_digest"]
 
 
+@pytest.mark.slow
 def test_bake_comes_before_the_window(tmp_path: Path) -> None:
     result = run_one(tmp_path, "observation_info", window=0, bake=1.5, state_dir=str(tmp_path))
     assert result["observation"]["window_ns"] == 0
@@ -63,7 +64,7 @@ def test_the_loaders_counters_are_seen_to_move(
         result = run_one(
             tmp_path,
             "observation_info",
-            window=3,
+            window=2,
             state_dir=str(host.service.state),
             application_file=str(application),
         )

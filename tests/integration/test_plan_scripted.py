@@ -119,6 +119,7 @@ def test_hosts_that_do_not_take_part_are_named_and_not_touched(tmp_path: Path, b
         assert sentence in told, told
 
 
+@pytest.mark.slow
 def test_more_unreachable_hosts_than_may_be_hold_the_rollout(tmp_path: Path, bundle: Path) -> None:
     answers = {**GOOD, ASK: {"w2": GONE, "w3": GONE, "*": CAPABILITY}}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2", "w3"]), answers,

@@ -270,6 +270,7 @@ def test_every_deployment_of_a_rollout_is_of_the_planned_digest() -> None:
 
 @pytest.mark.parametrize("kind", ["fifo", "/dev/zero"])
 @pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_bundle_path_that_is_not_a_file_is_refused_at_once(host: FolderHost, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "fifo" if kind == "fifo" else Path(kind)
     if kind == "fifo":

@@ -391,6 +391,7 @@ def test_an_order_that_concerns_no_host_fails_unless_that_is_allowed(
     assert (ended.screen[-1] == f"{UNCONFIRMED}: FAILED w1, FAILED w2, FAILED w3") is failed
 
 
+@pytest.mark.slow
 def test_an_order_goes_out_though_a_name_means_no_host_and_says_so_last(tmp_path: Path) -> None:
     ended = ordered(
         tmp_path, {"hosts": {"w1": off(), "w2": off()}}, scope="global", ebpf_fleet_report="r.json", **LEFT_OUT
@@ -421,6 +422,7 @@ def test_an_order_that_is_not_clear_goes_to_no_host(tmp_path: Path, variables: d
     assert ended.screen[-1] == "Refuse an order that is not clear: FAILED w1>localhost" and sentence in ended.said
 
 
+@pytest.mark.slow
 def test_a_bad_value_that_an_order_does_not_take_keeps_nothing_on(tmp_path: Path) -> None:
     hosts = inventory(["w1"], ebpf_fleet_bake="soon", ebpf_fleet_loader_interval=-1)
     ended = ordered(tmp_path, {"hosts": {"w1": off()}}, hosts=hosts, scope="global")

@@ -622,6 +622,7 @@ def test_a_tampered_bundle_is_refused_through_ansible(deployed: FolderHost, tmp_
     assert deployed.current() == make_bundle().manifest.release_id
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("version", ["3.8", "3.9"])
 def test_the_oldest_pythons_can_do_it(host: FolderHost, tmp_path: Path, version: str) -> None:
     found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")) or [

@@ -224,6 +224,7 @@ def test_a_kill_at_any_moment_of_a_new_signature_leaves_a_good_one(host: FolderH
 # The high-water mark
 
 
+@pytest.mark.slow
 def test_the_mark_survives_the_way_back_and_removal(host: FolderHost) -> None:
     one, two, three = (make_bundle(f"{number}.0.0", number) for number in (1, 2, 3))
     for bundle in (one, three):

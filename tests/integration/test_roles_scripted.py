@@ -292,6 +292,7 @@ def deployed(folder: Path, **variables: Any) -> Ended:
     return played(folder, "own.yml", inventory(["w1"]), {}, **variables)
 
 
+@pytest.mark.slow
 def test_what_is_deployed_by_default_and_that_a_bundle_is_needed(tmp_path: Path) -> None:
     (call,) = deployed(tmp_path, ebpf_fleet_bundle="/b.tar").calls
     assert call.arguments == {"bundle": "/b.tar", "fallbacks": [], "keep": 3, "allow_downgrade": False, "wait": 60}

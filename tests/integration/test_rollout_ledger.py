@@ -253,6 +253,7 @@ def test_a_hold_that_no_one_answers_goes_back_and_a_batch_that_is_not_held_canno
     assert refused.status == 2 and f"EF_ROLLOUT_STATE: rollout {fleet.id()} is stopped" in refused.said
 
 
+@pytest.mark.slow
 def test_a_failed_batch_quarantines_the_release_and_all_of_it_may_go_back(fleet: Fleet) -> None:
     script = fleet.script(**{JUDGE: {"w2": FAIL, "*": PASS}})
     ended = fleet.play(script, ebpf_fleet_rollback_all=True)

@@ -72,6 +72,7 @@ def lease(seconds: int) -> dict[str, Any]:
     return {"seconds": seconds, "holder": "rollout of 1.1.0"}
 
 
+@pytest.mark.slow
 def test_without_any_variable(tmp_path: Path) -> None:
     found = rendered(tmp_path, {})
     one = {"lease": lease(530), "slices": list(range(11)), "bake": 10, "window": 30, "renewed": 530,

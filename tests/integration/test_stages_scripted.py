@@ -111,6 +111,7 @@ def report_of(folder: Path) -> str:
     return " ".join(found.words)
 
 
+@pytest.mark.slow
 def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path: Path, bundle: Path) -> None:
     went = {host: answered(detail="the previous release runs") for host in ("w2", "w3")}
     slow = {"*": changed(), "w1": {**changed(), "hold": "deploy"}}

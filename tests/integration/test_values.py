@@ -121,6 +121,7 @@ def test_a_standing_kill_order_is_told_in_the_plan_before_anything_is_changed(tm
     assert "1 hosts in batches of 1: w1" in said and "Measure before" not in said
 
 
+@pytest.mark.slow
 def test_capabilities_says_why_a_host_gave_no_answer(tmp_path):
     gone = "ansible_host=127.0.0.1 ansible_port=1 ansible_connection=ssh"
     (tmp_path / "gone.ini").write_text(f"[web]\ngone {gone}\n")

@@ -27,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 FOLDER = "/run/ef-features"  # where send() puts it
 ROUNDS = int(os.environ.get("EBPF_FLEET_CLOCK_ROUNDS", "1"))
 SECONDS = 600.0  # of a round
+# `make soak` runs it with many rounds, make test-all with one.
+pytestmark = pytest.mark.slow
 GROWING = ("produced", "delivered", "dropped", "sampled_out")
 
 

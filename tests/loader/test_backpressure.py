@@ -243,6 +243,7 @@ def test_drop_drops_and_passes_over_nothing(
     assert state_of(service) == {"policy": "drop", "active": False, "thinning": 1, "aggregated": 0}
 
 
+@pytest.mark.slow
 def test_aggregate_tells_a_flood_as_a_line_a_group(
     loader: Path, tmp_path: Path, trust: Trust, generator: Generator, services: list[Service]
 ) -> None:

@@ -220,6 +220,7 @@ def test_a_folder_that_cannot_be_read_is_a_global_order(service: Service, spoil:
     assert found["reason_code"] == "EF_KILLED_GLOBAL" and str(folder) in found["reason"]
 
 
+@pytest.mark.slow
 def test_orders_are_obeyed_in_a_flood_of_files(service: Service) -> None:
     service.start_settled()
     folder = service.run / "kill.d"

@@ -122,8 +122,14 @@ def test_what_makes_no_label_is_added_up(counting: Counting) -> None:
     counting.caller.call(900)
     found = counting.wait_total(900).samples[METRIC]
     assert found == {labels_of("PERCPU_HASH", slot): 300.0 for slot in range(3)}
-    maps = {each["name"]: each for each in service.feature("counter_kinds")["maps"]}
-    assert maps["ef_ck_count"]["entries"] == 300, "the map has an entry for each key"
+
+    def entries() -> object:
+        return next(
+            each["entries"] for each in service.feature("counter_kinds")["maps"] if each["name"] == "ef_ck_count"
+        )
+
+    # The status is written behind the metrics.
+    wait_for(lambda: entries() == 300, "the map to have an entry for each key")
 
 
 def test_more_entries_than_one_batch_holds(counting: Counting) -> None:

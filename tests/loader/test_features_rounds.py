@@ -50,7 +50,7 @@ def hooks_of(name: str, variant: str) -> set[str]:
     return {str(each).split(":")[1] for each in entry["requires"] if str(each).startswith("attach:")}
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "variant"), TURNS)
 def test_a_variant_counts_what_the_workload_did_or_says_why_not(run_round: Any, name: str, variant: str) -> None:
     number = [entry["name"] for entry in contract_of(name)["variants"]].index(variant)
@@ -65,6 +65,7 @@ def test_a_variant_counts_what_the_workload_did_or_says_why_not(run_round: Any, 
     pytest.skip(f"this kernel: {found['attached']['features'][name]['reason']}")
 
 
+@pytest.mark.slow
 def test_every_kind_of_hook_that_needs_no_probe_was_counted(run_round: Any) -> None:
     """Tracepoints work on every kernel: the variants that use only these are never skipped above."""
     plain = [turn for turn in TURNS if hooks_of(*turn) <= {"tp_btf", "raw_tp"}]

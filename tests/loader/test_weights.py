@@ -125,18 +125,19 @@ def test_a_histogram_and_the_sum_of_its_weights_are_of_one_moment(service: Servi
     hogs = [subprocess.Popen(["sh", "-c", "while :; do /bin/true; done"]) for _ in range(3)]
     try:
         sums = set()
-        for _ in range(30):
+        for _ in range(10):
             service.fresh_status()
             found = samples(service)
             sums.add(found["ebpf_fleet_run_queue_latency_seconds_weighted_count"])
             assert found["ebpf_fleet_events_weighted_total{feature=runqlat}"] == max(sums)
-        assert len(sums) == 30, "waits ended between any two of them"
+        assert len(sums) == 10, "waits ended between any two of them"
     finally:
         for each in hogs:
             each.kill()
             each.wait()
 
 
+@pytest.mark.slow
 def test_weights_stay_over_detach_and_attach(service: Service, load_binary: Path) -> None:
     service.want(*BOTH, exec_events=2, runqlat=2)
     service.start_settled()

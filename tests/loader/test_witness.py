@@ -153,6 +153,7 @@ def test_a_frozen_loader_with_a_forged_status_fails_with_both_values(host: Witne
     assert "its unit got 0 ns of CPU" in found["witness_advance"]
 
 
+@pytest.mark.slow
 def test_a_forged_lower_cost_fails_and_the_kernels_is_judged(host: Witnessed) -> None:
     """The loader works, its status says that it costs nothing."""
     burn = subprocess.Popen(["sh", "-c", "while :; do :; done"])
@@ -218,6 +219,7 @@ def test_a_program_that_is_held_and_not_told_fails(host: Witnessed) -> None:
     assert "holds programs in the kernel that it does not tell" in said and "ef_" in said
 
 
+@pytest.mark.slow
 def test_events_that_are_told_without_a_run_fail(host: Witnessed) -> None:
     def claim(status: Json, seconds: float) -> None:
         feature = status["features"]["exec_events"]
@@ -252,6 +254,7 @@ def test_an_old_status_does_not_pass(host: Witnessed) -> None:
     assert "status_fresh" in held(verdict) and "did not advance" in held(verdict)["witness_advance"]
 
 
+@pytest.mark.slow
 def test_another_binary_than_the_installed_one_fails(host: Witnessed, tmp_path: Path) -> None:
     installed = host.places.root / "var/lib/ebpf-fleet/current/ebpf-loader"
     installed.unlink()

@@ -11,7 +11,7 @@ from typing import Any
 GROUPS = {
     # They flood this machine, or count what all of it does.
     "machine": ("loader", "backpressure fairness features features_bounds features_rounds handover perf "
-                "runbooks runbooks_floods shipping unobserved weights witness"),
+                "runbooks runbooks_floods shipping weights witness"),
     # They ask for every program of ours that is loaded, or load one.
     "loaded": ("integration", "bcc_start fan_out kill_hostile kill_orders kill_pinned kill_script kill_switch "
                "login_shells playbooks third_party_page"),

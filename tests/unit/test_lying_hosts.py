@@ -130,7 +130,9 @@ def test_the_real_document_keeps_to_the_rule(real: dict[str, Any]) -> None:
     assert everything({"a": real})["plan"]["hosts"] == ["a"]
 
 
-def test_every_field_that_is_used_replaced_by_every_spoil(real: dict[str, Any]) -> None:
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("part", range(3))
+def test_every_field_that_is_used_replaced_by_every_spoil(real: dict[str, Any], part: int) -> None:
     clean = everything({"a": real, "z": real})
     facts = real["capabilities"]
     used = [("capabilities",), ("profiles",)]
@@ -138,7 +140,7 @@ def test_every_field_that_is_used_replaced_by_every_spoil(real: dict[str, Any]) 
         used += [("capabilities", key, *path) for path in places(facts[key])]
     used += [("profiles", *path) for path in places(real["profiles"])]
     chance = random.Random(7)
-    for path in used:
+    for path in used[part::3]:
         for value in chance.sample(SPOILS, 2):
             check(real, spoil(real, path, value), clean)
         check(real, without(real, path), clean)

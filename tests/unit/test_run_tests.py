@@ -63,6 +63,7 @@ def test_slow(): pass
 """
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("mark", "quick", "count"),
     [("", "0", 3), ("", "1", 2), (run_tests.APART, "0", 2), (run_tests.APART, "1", 1), (run_tests.SHARED, "1", 1)],

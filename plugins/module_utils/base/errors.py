@@ -52,7 +52,9 @@ def explain(error: OSError | FleetError, code: str = "EF_STORE") -> FleetError:
     """The error itself, or an OSError in the family: of this code, but a full disk has a code of its own."""
     if isinstance(error, FleetError):
         return error
-    file = None if error.filename is None else str(error.filename)
+    # Of a rename the second is the file that a person knows, and the first a temporary one.
+    named = error.filename if error.filename2 is None else error.filename2
+    file = None if named is None else str(named)
     where = file or "the host's disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FleetError("EF_DISK_FULL", f"{where}: no space is left; make room on that file system", file)
