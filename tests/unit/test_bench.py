@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.errors import LabError
-from tools.bench import bcc, page, plan
+from tools.bench import bcc, fleet, page, plan
 from tools.bench import run as bench
 from tools.bench.against import compared
 from tools.bench.cost import Cost
@@ -248,3 +248,53 @@ def test_the_plan_of_a_fleet_is_measured_in_a_process_of_its_own(monkeypatch: py
     seconds, memory = plan.plan()
     assert (seconds["unit"], seconds["peer_value"], memory["unit"], memory["peer_value"]) == ("s", 5, "MB", 500)
     assert seconds["ours"] > 0 and 5 < memory["ours"] < 500
+
+
+PRINTED = """
+PLAY [Plan] ****
+
+TASK [Ask] ****
+ok: [w1]
+ok: [w2]
+
+TASK [Say] ****
+ok: [w1] => {"msg": "ok: [w2]"}
+
+PLAY [Roll out] ****
+
+TASK [Begin] ****
+ok: [w1]
+
+PLAY [Roll out] ****
+
+TASK [Begin] ****
+ok: [w2 -> localhost]
+
+TASK [Deploy] ****
+changed: [w2]
+skipping: [w3]
+
+TASK [Record] ****
+included: record.yml for w2, w3
+
+TASK [Write] ****
+ok: [w2] => (item=w2)
+"""
+
+
+def test_tasks_are_counted_in_what_a_rollout_printed() -> None:
+    assert fleet.tasks_of(PRINTED, "Plan") == (1, 1)
+    assert fleet.tasks_of(PRINTED, "Roll out") == (2, 2)
+    with pytest.raises(ValueError, match="no play Other"):
+        fleet.tasks_of(PRINTED, "Other")
+    made = fleet.no_ops(fleet.Tasks(3, 2), 1)
+    assert [("ansible.builtin.ping" in one, one.get("run_once", False)) for one in made] == [
+        (True, False), (False, False), (False, False), (False, True), (False, True)
+    ]  # fmt: skip
+
+
+def test_the_coordinators_work_is_not_shared_out_among_cells() -> None:
+    row = fleet.extrapolated(alone=2.0, coordinator=0.5, cell=1.0)
+    hours = fleet.LARGE / fleet.CORES / 3600
+    assert row["ours"] == pytest.approx(hours * (0.5 + 1.0 / fleet.CELLS), abs=0.01)
+    assert row["peer_value"] == pytest.approx(hours * 2.0, abs=0.01)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ NOTES: list[str] = []
 # Our modules that run on a host in a rollout, by the task that calls each: measured twice.
 MODULES = ("capability_facts", "observation_info", "host_prepare", "release", "lease")
 STEPS = 6
+# A line for a host: what became of a task there.
+RAN = re.compile(r"^(?:ok|changed|skipping|included): .*$", re.M)
 STAND_IN = """
 
 if __name__ == "__main__":
@@ -57,20 +60,29 @@ FACTS = {"kernel": {"family": "6.1", "release": "6.1.0-1"}, "machine": "x86_64",
 
 
 class Spent(NamedTuple):
-    """What one playbook took: seconds of CPU of the controller and all that it started, seconds, exit status."""
+    """What one playbook took: seconds of CPU of the controller and all that it started, of those in `cells` those of
+    the cells' controllers; seconds; exit status; and what it printed."""
 
     cpu: float
     wall: float
     status: int
     said: str
+    cells: float = 0.0
+
+
+class Tasks(NamedTuple):
+    """How many tasks a play has: `each` are run for every host, `once` for one of them."""
+
+    each: int
+    once: int
 
 
 class Group:
     """A cgroup of its own for a controller: an ssh that outlives its command is counted, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "controller") -> None:
         v1 = Path("/sys/fs/cgroup/cpuacct")
-        self.path = (v1 if v1.is_dir() else Path("/sys/fs/cgroup")) / f"ebpf-fleet-bench-{os.getpid()}"
+        self.path = (v1 if v1.is_dir() else Path("/sys/fs/cgroup")) / f"ebpf-fleet-bench-{name}-{os.getpid()}"
         self.path.mkdir(exist_ok=True)
 
     def seconds(self) -> float:
@@ -134,7 +146,7 @@ class Bench:
             module = fleet / f"plugins/modules/{name}.py"
             source = module.read_text().split('\nif __name__ == "__main__":')[0]
             module.unlink()
-            answer = {"changed": name in ("release", "lease")}
+            answer: dict[str, Any] = {"changed": name in ("release", "lease")}
             if name == "release":
                 answer["lease"] = {"seconds": 400, "holder": "x"}
             module.write_text(source + STAND_IN.format(seconds=seconds, answer=answer, bytes=SAYS[name]))
@@ -152,8 +164,12 @@ class Bench:
         """Of all hosts in CONTROLLERS cells; with a controller for each cell where that is wanted."""
         for name, cell in self.cells.items():
             self.fleet.variables[name].update(ebpf_fleet_cell=cell, ebpf_fleet_region="r")
-        local = {"local": True, "runner": [sys.executable, "-m", "ansible_runner"]}
-        own = {"ebpf_fleet_cell_controllers": {cell: local for cell in set(self.cells.values())}} if controllers else {}
+        # Each in a cgroup beside the coordinator's, so that its part is known.
+        runner = Group("cells").enter([sys.executable, "-m", "ansible_runner"])
+        local = {"local": True, "runner": runner}
+        own: dict[str, Any] = (
+            {"ebpf_fleet_cell_controllers": {cell: local for cell in set(self.cells.values())}} if controllers else {}
+        )
         return self.fleet.inventory(ansible_python_interpreter=sys.executable, **own)
 
     def play(
@@ -170,9 +186,9 @@ class Bench:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "collections")]),
             "XDG_STATE_HOME": str(self.folder / f"state-{time.monotonic_ns()}"), "PWD": str(self.folder),
         }  # fmt: skip
-        group = Group()
+        group, cells = Group(), Group("cells")
         log = self.folder / "playbook.log"
-        begun, before = time.monotonic(), group.seconds()
+        begun, before, cells_before = time.monotonic(), group.seconds(), cells.seconds()
         try:
             with log.open("w") as file:
                 done = subprocess.run(
@@ -180,9 +196,12 @@ class Bench:
                     stdin=subprocess.DEVNULL, timeout=LIMIT_SECONDS, check=False,
                 )  # fmt: skip
             wall = time.monotonic() - begun
-            return Spent(group.seconds() - before, wall, done.returncode, log.read_text()[-4000:])
+            of_cells = cells.seconds() - cells_before
+            cpu = group.seconds() - before + of_cells
+            return Spent(cpu, wall, done.returncode, log.read_text(), of_cells)
         finally:
             group.end()
+            cells.end()
 
     def rollout(self, *, seconds: float = 0, forks: int = 20, controllers: bool = False, **more: Any) -> Spent:
         """A whole rollout without bakes; it must end well."""
@@ -191,22 +210,48 @@ class Bench:
                  "ebpf_fleet_control_hosts": 0, **more}  # fmt: skip
         spent = self.play("ebpf.fleet.rollout", given, seconds=seconds, forks=forks, controllers=controllers)
         if spent.status != 0:
-            raise SystemExit(f"bench: the rollout over namespace hosts did not end well: {spent.said}")
+            raise SystemExit(f"bench: the rollout over namespace hosts did not end well: {spent.said[-4000:]}")
         return spent
 
-    def bare(self, serial: Sequence[int]) -> Spent:
-        """As many no-op modules on each host, in batches of the same sizes, by the same road."""
-        tasks = [{"name": f"Nothing {index}", "ansible.builtin.ping": {}} for index in range(STEPS - 1)]
+    def bare(self, serial: Sequence[int], before: Tasks, batch: Tasks) -> Spent:
+        """No-op tasks in batches of the same sizes, by the same road, as many as before the batches and in each.
+
+        Of each play's tasks for every host, as many are modules on the host as the rollout has there.
+        """
         plays = [
-            {"hosts": "all", "gather_facts": False, "tasks": [{"name": "Nothing", "ansible.builtin.ping": {}}]},
-            {"hosts": "all", "gather_facts": False, "serial": list(serial), "tasks": tasks},
+            {"hosts": "all", "gather_facts": False, "tasks": no_ops(before, 1)},
+            {"hosts": "all", "gather_facts": False, "serial": list(serial), "tasks": no_ops(batch, STEPS - 1)},
         ]
         playbook = self.folder / "bare.yml"
         playbook.write_text(json.dumps(plays))
         spent = self.play(str(playbook), {}, seconds=0, forks=20)
         if spent.status != 0:
-            raise SystemExit(f"bench: no-op modules on namespace hosts did not end well: {spent.said}")
+            raise SystemExit(f"bench: no-op tasks on namespace hosts did not end well: {spent.said[-4000:]}")
         return spent
+
+
+def no_ops(tasks: Tasks, modules: int) -> list[dict[str, Any]]:
+    """So many tasks that do nothing, `modules` of them on the hosts."""
+    on_host: dict[str, Any] = {"ansible.builtin.ping": {}}
+    here: dict[str, Any] = {"ansible.builtin.assert": {"that": True, "quiet": True}}
+    every = [on_host] * modules + [here] * (tasks.each - modules)
+    plain = [{"name": f"Nothing {number}", **one} for number, one in enumerate(every)]
+    return plain + [{"name": f"Nothing once {number}", "run_once": True, **here} for number in range(tasks.once)]
+
+
+def tasks_of(printed: str, play: str) -> Tasks:
+    """The tasks of the first play of that name with several hosts, by what ansible-playbook printed."""
+    for part in re.split(r"^PLAY ", printed, flags=re.M)[1:]:
+        if not part.startswith(f"[{play}]"):
+            continue
+        hosts = [
+            # An include says all of its hosts in one line.
+            sum(line.count(",") + 1 if line.startswith("included: ") else 1 for line in RAN.findall(section))
+            for section in re.split(r"^TASK ", part, flags=re.M)[1:]
+        ]
+        if max(hosts) > 1:
+            return Tasks(sum(count > 1 for count in hosts), sum(count == 1 for count in hosts))
+    raise ValueError(f"no play {play} with several hosts was printed")
 
 
 def serial_of(cells: dict[str, str]) -> list[int]:
@@ -237,38 +282,48 @@ def fleet() -> Iterator[Result]:
         return
     with bench(HOSTS) as made:
         serial = serial_of(made.cells)
-        # Once to warm up, what is compiled and cached by the first run is not its cost.
-        bare, ours = made.bare(serial), made.rollout()
-        per_host = f"rollout over {HOSTS} hosts in {len(serial)} batches: controller's CPU per host and step"
-        each = HOSTS * STEPS
-        yield result(per_host, "ms", [1000 * ours.cpu / each], "as many no-op modules", [1000 * bare.cpu / each])
-        one_wave = {"ebpf_fleet_stages": [{"stage": "fleet"}], "ebpf_fleet_fleet_percent": 100,
+        ours = made.rollout()
+        modules = made.bare(serial, Tasks(1, 0), Tasks(STEPS - 1, 0))
+        before, batch = tasks_of(ours.said, "Plan the rollout"), tasks_of(ours.said, "Roll out")
+        tasks = made.bare(serial, before, batch)
+        name = f"rollout over {HOSTS} hosts in {len(serial)} batches: controller's CPU per host"
+        yield result(name, "ms", [1000 * ours.cpu / HOSTS], "as many no-op tasks", [1000 * tasks.cpu / HOSTS])
+        of_modules = f"{name}, beside its modules alone"
+        yield result(of_modules, "ms", [1000 * ours.cpu / HOSTS], "as many no-op modules", [1000 * modules.cpu / HOSTS])
+        one_wave: dict[str, Any] = {"ebpf_fleet_stages": [{"stage": "fleet"}], "ebpf_fleet_fleet_percent": 100,
                     "ebpf_fleet_cell_percent": 100}  # fmt: skip
         alone = made.rollout(seconds=WORK_SECONDS, forks=FORKS, **one_wave)
         four = made.rollout(seconds=WORK_SECONDS, forks=FORKS, controllers=True, **one_wave)
         name = f"rollout over {HOSTS} hosts in one wave on {CONTROLLERS} cell controllers"
         yield result(f"{name}: wall time", "s", [four.wall], "one controller", [alone.wall])
         yield result(f"{name}: CPU of all controllers", "s", [four.cpu], "one controller", [alone.cpu])
-        yield from extrapolated(ours.cpu / HOSTS, four.cpu / HOSTS)
-        note(bare, ours, made.bundle.stat().st_size)
+        yield extrapolated(alone.cpu / HOSTS, (four.cpu - four.cells) / HOSTS, four.cells / HOSTS)
+        note(ours, modules, tasks, before, batch, made.bundle.stat().st_size)
 
 
-def extrapolated(alone: float, by_cells: float) -> Iterator[Result]:
-    """Hours of work of the controllers for LARGE hosts, by the CPU seconds of each host that were measured."""
-    one, many = LARGE * alone / CORES / 3600, LARGE * by_cells / CORES / CELLS / 3600
+def extrapolated(alone: float, coordinator: float, cell: float) -> Result:
+    """Hours of work for LARGE hosts, by the CPU seconds that each host took: of one controller; or of the coordinator,
+    which is one, and of a cell's controller, of which there are CELLS."""
+    one = LARGE * alone / CORES / 3600
+    many = LARGE * (coordinator + cell / CELLS) / CORES / 3600
     name = f"extrapolated: work of controllers for {LARGE:,} hosts, {CELLS} cells with one each"
-    yield result(name, "h", [many], "one controller", [one])
+    return result(name, "h", [many], "one controller", [one])
 
 
-def note(bare: Spent, ours: Spent, bundle: int) -> None:
+def note(ours: Spent, modules: Spent, tasks: Spent, before: Tasks, batch: Tasks, bundle: int) -> None:
     """What the rows hold, and what the extrapolation assumes."""
     NOTES.append(
         f"`rollout over {HOSTS} hosts`: real OpenSSH to namespaces of this machine; the hosts' modules are stand-ins "
         f"of the same size that answer by a script, as {HOSTS} loaders with BPF in one kernel are impossible. {STEPS} "
         f"modules reach each host (ask, measure, prepare, deploy, measure, confirm); the bundle, {bundle / 1024:.0f} "
         "KiB, is sent besides. All of ansible-playbook and its ssh is counted, by a cgroup: "
-        f"{ours.cpu:.1f} s of CPU in {ours.wall:.0f} s, the no-op modules {bare.cpu:.1f} s in {bare.wall:.0f} s. "
-        "Windows and bakes are 0."
+        f"{ours.cpu:.1f} s of CPU in {ours.wall:.0f} s. Windows and bakes are 0; each was run once."
+    )
+    NOTES.append(
+        f"`As many no-op tasks` ({tasks.cpu:.1f} s in {tasks.wall:.0f} s): {before.each} for each host and "
+        f"{before.once} for all before the first batch, {batch.each} and {batch.once} in each batch, counted in what the rollout "
+        "printed: `ping` where a module reaches the host, `assert` elsewhere. "
+        f"`As many no-op modules` ({modules.cpu:.1f} s in {modules.wall:.0f} s): the `ping` alone."
     )
     NOTES.append(
         f"`on {CONTROLLERS} cell controllers`: all on this machine, each with {FORKS} forks, as the one has; "
@@ -276,8 +331,9 @@ def note(bare: Spent, ours: Spent, bundle: int) -> None:
     )
     NOTES.append(
         f"`extrapolated`, {LARGE:,} hosts, assumes: the CPU for each host that was measured here, at every size; "
-        f"{CORES} cores like this machine's in each controller, all busy; equal cells; the coordinator's own "
-        "part shared out as if it were a cell's. Bakes, windows and waiting come on top, the same for both."
+        f"{CORES} cores like this machine's in each controller, all busy; equal cells, whose controllers work at the "
+        "same time, after the coordinator's own work, which is not shared out. Bakes, windows and waiting come on top, "
+        "the same for both."
     )
 
 
