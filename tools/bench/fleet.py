@@ -321,8 +321,8 @@ def note(ours: Spent, modules: Spent, tasks: Spent, before: Tasks, batch: Tasks,
     )
     NOTES.append(
         f"`As many no-op tasks` ({tasks.cpu:.1f} s in {tasks.wall:.0f} s): {before.each} for each host and "
-        f"{before.once} for all before the first batch, {batch.each} and {batch.once} in each batch, counted in what the rollout "
-        "printed: `ping` where a module reaches the host, `assert` elsewhere. "
+        f"{before.once} for all before the first batch, {batch.each} and {batch.once} in each batch, counted in what "
+        "the rollout printed: `ping` where a module reaches the host, `assert` elsewhere. "
         f"`As many no-op modules` ({modules.cpu:.1f} s in {modules.wall:.0f} s): the `ping` alone."
     )
     NOTES.append(
