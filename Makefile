@@ -29,7 +29,7 @@ build: setup ## the loader and the features' objects, into build/
 demo: build ## the main job on a fleet of real VMs; summary in build/demo/summary.json
 	@$(SUDO) $(PYTHON) -m tools.demo
 
-test: build ## what CI runs: every kind of test, those of VMs on two kernels; some 25 minutes
+test: build ## what CI runs: every kind of test, those of VMs on two kernels; some 20 minutes
 	@$(SUDO) $(PYTHON) -m tools.run_tests --quick
 
 test-all: build ## every test there is, the matrix of kernels too; some 2 hours

@@ -44,6 +44,7 @@ ARGUMENTS = {
     "bundle": {"type": "dict", "default": {}},
     "digest": {"type": "str", "default": ""},
     "batch": {"type": "dict", "default": {}},
+    "frozen": {"type": "list", "elements": "str", "default": []},
     "before_var": {"type": "str", "default": "ebpf_fleet_before"},
     "after_var": {"type": "str", "default": "ebpf_fleet_after"},
     "verdict": {"type": "dict", "default": {}},

@@ -63,6 +63,13 @@ options:
     description: The batch of the plan that the step is about.
     type: dict
     default: {}
+  frozen:
+    description:
+      - What keeps hosts of the batch from being changed now, a sentence each (P(ebpf.fleet.rollout_freeze#filter)).
+      - With any, V(batch) ends the rollout before the batch; it can be resumed.
+    type: list
+    elements: str
+    default: []
   before_var:
     description: Variable of each host that holds the observation from before the change.
     type: str

@@ -131,7 +131,7 @@ class Steps:
     # --- a batch ---
 
     def batch(self):
-        """Begin a batch, unless a person asked the rollout to pause or to end before it."""
+        """Begin a batch, unless a person asked the rollout to pause or to end before it, or a freeze keeps it."""
         rollout, batch = self.own(), self.arguments["batch"]
         before = f"before batch {batch['number']}"
         wish = self.folder.asked(rollout, "abort")
@@ -153,8 +153,21 @@ class Steps:
                 f"rollout {rollout} pauses {before} (stage {batch['stage']}), as {who_of(wish)} asked: "
                 f"nothing of it was changed; go on with -e ebpf_fleet_resume={rollout}",
             )
+        if self.arguments["frozen"]:
+            return self.frozen(rollout, batch)
         self.write(ledger.BATCH_BEGUN, rollout, **{key: batch[key] for key in ("number", "stage", "hosts")})
         return {"rollout": rollout}
+
+    def frozen(self, rollout, batch):
+        """End the rollout before a batch that a freeze keeps."""
+        why = "; ".join(self.arguments["frozen"])
+        self.end(rollout, ledger_history.STOPPED, f"before batch {batch['number']}, which may not start now: {why}")
+        return stopped(
+            "EF_FROZEN",
+            f"Batch {batch['number']} (stage {batch['stage']}) and all after it were not started: {why}. "
+            f"The batches before it keep the release. Go on with -e ebpf_fleet_resume={rollout} when that is over, or "
+            """overrule it by name with -e '{"ebpf_fleet_overrule_freeze": "WHY"}'""",
+        )
 
     def measured(self):
         """Write what every host of the batch ran before, and the digests of what was measured."""

@@ -36,7 +36,9 @@ def test_check_mode_on_a_fresh_host_says_what_would_change_and_changes_nothing(f
 
 
 def test_a_rollout_reaches_the_whole_fleet(fleet, first):
-    done = fleet.roll_out(first, ebpf_fleet_stages=STAGES)
+    # In stages and within the shares of a batch where there are hosts for them.
+    whole = {"ebpf_fleet_stages": STAGES[1:], "ebpf_fleet_fleet_percent": 100, "ebpf_fleet_cell_percent": 100}
+    done = fleet.roll_out(first, **({"ebpf_fleet_stages": STAGES} if len(fleet.hosts) > 2 else whole))
     assert done.rc == 0, done.text
     assert everywhere(running, fleet.hosts) == dict.fromkeys(fleet.hosts, first.version)
     assert all(programs(host) for host in fleet.hosts)
@@ -106,19 +108,20 @@ def test_no_rollout_begins_while_a_host_is_silent(fleet, second):
     assert "do not answer: k612" in done.text and "Measure before" not in done.text
 
 
-def test_a_bundle_that_was_altered_is_refused_on_the_host_and_the_old_release_runs_on(fleet, second, tmp_path):
+def test_a_bundle_that_was_altered_is_refused_on_the_host_and_the_old_release_runs_on(fleet, first):
     stranger = fleet.folder / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
     forged = fleet.release("3.0.0", 3, key=stranger)
-    before = programs("k510")
+    before, ran = programs("k510"), running("k510")
+    assert ran >= first.version
     done = fleet.roll_out(forged, "--limit", "k510")
     assert done.rc != 0
     assert "EF_SIG_UNKNOWN_SIGNER" in done.text
-    assert running("k510") == second.version and programs("k510") == before
+    assert running("k510") == ran and programs("k510") == before
     assert "3.0.0" not in installed("k510")
 
 
-def test_a_loader_refuses_what_was_altered_behind_the_modules_back(fleet, second):
+def test_a_loader_refuses_what_was_altered_behind_the_modules_back(fleet):
     object_file = "/var/lib/ebpf-fleet/current/bundle/features/runqlat/full.bpf.o"
     shell("k612", f"cp -p {object_file} /root/kept; printf X | dd of={object_file} bs=1 seek=99 conv=notrunc")
     try:

@@ -120,6 +120,7 @@ def test_a_folder_is_written_too(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.slow
 def test_a_version_is_immutable(tmp_path: Path) -> None:
     output = tmp_path / "b.tar"
     build(output)

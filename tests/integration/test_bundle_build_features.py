@@ -251,6 +251,7 @@ def compiled(root: Path, loader: Path) -> bytes:
     return bd.load_bundle(build(root, loader)["output"]).members["features/probe/reduced.bpf.o"].data
 
 
+@pytest.mark.slow
 def test_an_object_of_others_goes_in_byte_for_byte(tmp_path: Path, loader: Path) -> None:
     data = compiled(tmp_path / "theirs", loader)
     folder = write_feature(tmp_path, {**CONTRACT, "origin": "third_party"}, None)
@@ -338,6 +339,7 @@ def test_the_bundle_gets_what_its_objects_need_of_each_kernel(tmp_path: Path, lo
     ],
 )
 @pytest.mark.sample(3)
+@pytest.mark.slow
 def test_btf_that_cannot_be_used_is_refused_by_name(
     tmp_path: Path, loader: Path, kernels: Path, name: str, content: Any, words: list[str]
 ) -> None:
@@ -466,6 +468,7 @@ def test_a_matrix_goes_in_and_tells_the_compatibility(tmp_path: Path, loader: Pa
         ("hosts.k61n.load", 0.5, ["document", "0.5", "integer"]),
     ],
 )
+@pytest.mark.slow
 def test_a_matrix_of_something_else_is_refused(
     tmp_path: Path, loader: Path, measured: dict[str, Any], path: str, value: Any, words: list[str]
 ) -> None:

@@ -148,6 +148,7 @@ def lost(run: events.Run, fleet: Fleet, code: str, cell: str, why: str) -> None:
     assert "quarantined" not in fleet.kinds()
 
 
+@pytest.mark.slow
 def test_a_good_rollout_over_two_cells_behind_ssh_ends_everywhere(behind_ssh: Fleet) -> None:
     run = behind_ssh.roll_out(TWO_WAVES)
     assert run.status == 0, run.said

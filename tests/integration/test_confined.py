@@ -265,6 +265,7 @@ def start_confined(loader: Path, folder: Path, *prefix: str) -> subprocess.Popen
     return subprocess.Popen(command, env=environment(PYTHONPATH=IMPORTS), stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_it_dies_with_the_module(hostile: Hostile, tmp_path: Path) -> None:
     process = start_confined(hostile.compile("WAITS"), tmp_path)
     try:

@@ -296,6 +296,7 @@ def test_a_host_over_another_connection_has_the_same_bound(tmp_path):
     assert subprocess.run(["pgrep", "-f", f"sleep {mark}"], capture_output=True, check=False).stdout == b""
 
 
+@pytest.mark.slow
 def test_a_jump_host_of_the_inventory_is_used_and_one_that_hangs_ends_with_its_host(tmp_path, few):
     inventory = few.inventory()
     (good,), (noisy,) = few.of_kind("good"), few.of_kind("noisy")

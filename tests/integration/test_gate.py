@@ -47,6 +47,7 @@ def test_a_failed_verdict_does_not_fail_the_task(tmp_path: Path) -> None:
     assert (result["failed"], result["verdict"]) == (False, "fail")
 
 
+@pytest.mark.slow
 def test_own_expressions_run(tmp_path: Path) -> None:
     own = [
         {"name": "produced", "expression": "rates.features.exec_events.produced_delta", "max": 899},
@@ -101,10 +102,12 @@ class TestHostVariables:
         "after": {"changed": False, "observation": observation()},
     }
 
+    @pytest.mark.slow
     def test_registered_results_and_dotted_paths(self, tmp_path: Path) -> None:
         result = collect(tmp_path, self.VARIABLES, hosts=["localhost"], expected=EXPECTED, contracts=CONTRACTS)
         assert result["verdict"] == "pass", result["sentence"]
 
+    @pytest.mark.slow
     def test_expectations_of_a_variable(self, tmp_path: Path) -> None:
         variables = {**self.VARIABLES, "wanted": {"exec_events": {"profile": "full", "variant": "full"}}}
         result = collect(tmp_path, variables, hosts=["localhost"], expected_var="wanted", contracts=CONTRACTS)
@@ -132,6 +135,7 @@ class TestHostVariables:
 
     @pytest.mark.parametrize("wanted", [{"exec_events": {"profile": [1]}}, ["exec_events"], {"\x1b[2J": "full"}])
     @pytest.mark.sample(1)
+    @pytest.mark.slow
     def test_predictions_that_are_none_are_said_of_their_host(self, tmp_path: Path, wanted: Any) -> None:
         variables = {**self.VARIABLES, "wanted": wanted}
         result = collect(tmp_path, variables, hosts=["localhost"], expected_var="wanted", contracts=CONTRACTS)

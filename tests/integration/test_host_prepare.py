@@ -74,6 +74,7 @@ def test_a_host_without_systemd_is_told_so_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "file").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing_and_check_mode_touches_nothing(namespace, tmp_path):
     path = tmp_path / "deep/file"
     told = prepare("--check", "--diff", files=[item(path)])

@@ -130,6 +130,7 @@ def test_a_frozen_cgroup_is_killed_too(place: KillPlace) -> None:
 
 @pytest.mark.parametrize("comm", ["ebpf-loader", "ebpf-fleet-bcc"])
 @pytest.mark.sample(1)
+@pytest.mark.slow
 def test_a_process_of_a_user_that_is_only_named_like_ours_is_named_and_never_killed(
     place: KillPlace, comm: str
 ) -> None:
@@ -263,6 +264,7 @@ def test_what_another_process_holds_is_left_for_every_witness(place: KillPlace, 
     assert not holder.is_dead
 
 
+@pytest.mark.slow
 def test_a_search_that_hangs_delays_neither_the_kill_nor_the_answer(place: KillPlace) -> None:
     holder = place.hold("anything", in_unit=True)
     holder.freeze()

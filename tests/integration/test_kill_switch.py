@@ -150,6 +150,7 @@ class TestScript:
         assert set(listed(host)) == ids
         assert host.switch("global")["ok"] is True
 
+    @pytest.mark.slow
     def test_no_place_for_an_order_stops_the_loader_and_says_that_nothing_holds(self, host: Sandbox) -> None:
         ids = set(listed(host))
         for folder in ("etc", "run"):
@@ -231,6 +232,7 @@ class TestModule:
         own = {number for number, feature in listed(host).items() if feature == "runqlat"}
         assert {one["id"] for one in result["programs_left"]} == own
 
+    @pytest.mark.slow
     def test_a_loader_that_does_not_obey_fails_the_task(self, host: Sandbox, tmp_path: Path) -> None:
         assert host.inside("kill", "-STOP", str(host.status()["pid"])).returncode == 0
         result = self.switch(host, tmp_path, scopes=["feature=runqlat"], wait=0.5)
@@ -255,6 +257,7 @@ class TestModule:
         assert message in result["msg"] and result["reason_code"] == "EF_ARGUMENT"
         assert not (tmp_path / "run_dir").exists()
 
+    @pytest.mark.slow
     def test_an_etc_that_refuses_is_said_after_the_kill(self, host: Sandbox, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         result = self.switch(host, tmp_path, scopes=["feature=runqlat"], etc_dir=str(tmp_path / "file"))

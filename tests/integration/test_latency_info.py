@@ -102,6 +102,7 @@ def test_the_module_asks_for_many_hosts_and_the_gate_judges_them(shop: Shop, tmp
     assert results["gate"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_from_the_controller_is_asked_there(shop: Shop, tmp_path: Path) -> None:
     here = {"source": "command", "argv": ["/bin/echo", json.dumps({"p95_ms": 1, "p99_ms": 2})]}
     sources = {"w1": shop.source(), "w2": here}
@@ -110,6 +111,7 @@ def test_only_what_is_asked_from_the_controller_is_asked_there(shop: Shop, tmp_p
     assert set(run_one(tmp_path, "latency_info", sources=sources, only="controller")["hosts"]) == {"w1"}
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_is_refused_by_its_field(tmp_path: Path) -> None:
     result = run_one(tmp_path, "latency_info", sources={"w1": {"source": "prometheus", "url": "http://p"}})
     assert result["failed"] is True and result["reason_code"] == "EF_ARGUMENT"

@@ -139,6 +139,7 @@ def test_nothing_is_current_so_nothing_is_on_probation(tmp_path: Path) -> None:
 # The release module
 
 
+@pytest.mark.slow
 def test_a_release_comes_with_its_lease_and_a_second_run_changes_nothing(host: FolderHost) -> None:
     bundle = make_bundle("2.0.0", 2)
     told = host.deploy(bundle, check=True, lease=GRANT)
@@ -205,6 +206,7 @@ def test_a_lease_with_another_state_is_refused(host: FolderHost) -> None:
     assert refused["failed"] and "lease: belongs to" in refused["msg"]
 
 
+@pytest.mark.slow
 def test_by_ansible_itself(host: FolderHost) -> None:
     answer = run_ansible("lease", {"root": str(host.root), **GRANT})
     assert answer["changed"] and on_host(host)["holder"] == "rollout 7"

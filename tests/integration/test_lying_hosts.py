@@ -135,6 +135,7 @@ def test_no_text_of_a_host_is_evaluated_and_no_fact_of_one_becomes_a_setting(tmp
     assert "TASK [Write the answers]" in said and "fleet" not in [path.name for path in tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_rollout_holds_and_names_whose_answer_cannot_be_used(
     tmp_path: Path, liars: Path, policy_bundle: Path
 ) -> None:

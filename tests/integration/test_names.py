@@ -65,6 +65,7 @@ def answer(folder: Path, *options: str) -> list[str]:
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
+@pytest.mark.slow
 def test_every_name_is_addressed_and_by_a_list_of_names_and_by_limit(tmp_path, playbook):
     assert addressed(tmp_path, playbook) == answer(tmp_path) == sorted(NAMES)
     # What a person types behind -e is a template, as everywhere in Ansible.

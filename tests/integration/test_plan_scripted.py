@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 
 from tests.integration.scripted import inventory, played
 from tests.integration.test_rollout_scripted import (
@@ -28,7 +29,7 @@ from tests.integration.test_rollout_scripted import (
 pytestmark = pytest.mark.apart
 
 FROZEN = "Refuse a rollout in a freeze window or in blocked hours"
-BATCH = "Hold the batch in a freeze window or in blocked hours"
+BATCH = "Begin the batch in the ledger, unless a freeze or a person holds it"
 GONE = {"unreachable": True, "msg": "no route to host"}
 STRATUM = "6.1/unknown/debian"
 
@@ -48,6 +49,7 @@ def window(start: int, end: int) -> dict[str, str]:
     return {"from": moments[0], "to": moments[1], "why": "holidays"}
 
 
+@pytest.mark.slow
 def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_path: Path, bundle: Path) -> None:
     stages = [{"stage": "canary", "bake": 2}, {"stage": "cell", "bake": 1}, {"stage": "fleet"}]
     hosts = hosts_of(["w1", "w2", "w3"], ebpf_fleet_fleet_percent=None, ebpf_fleet_cell_percent=None)
@@ -96,12 +98,19 @@ def test_a_rollout_that_runs_into_a_freeze_stops_before_its_next_batch(tmp_path:
     hosts = hosts_of(["w1", "w2", "w3", "w4"], ebpf_fleet_freezes=late)
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle, ebpf_fleet_max_batch=1))
     assert ended.status == 2, ended.said
-    assert ended.screen[-1] == f"{BATCH}: FAILED w2>localhost", ended.screen
+    assert ended.screen[-1] == f"{BATCH}: FAILED w2", ended.screen
     assert "EF_FROZEN: Batch 2 (stage cell) and all after it were not started: frozen until " in ended.said
     assert {call.host for call in ended.asked(DEPLOY)} == {"w1"}, (
         "what was promoted stays, and nothing later is changed"
     )
     assert "Confirm the release and end its probation: ok w1" in ended.screen
+    found = ledger.verify((tmp_path / "state/ebpf-fleet/ledger.jsonl").read_bytes()).entries
+    last = found[-1].data
+    assert (found[-1].kind, last["outcome"]) == ("ended", "stopped") and "frozen until" in last["sentence"]
+    assert (
+        not (tmp_path / "state/ebpf-fleet/rollout.lock").exists()
+        and f"ebpf_fleet_resume={found[0].rollout}" in ended.said
+    )
 
 
 def test_hosts_that_do_not_take_part_are_named_and_not_touched(tmp_path: Path, bundle: Path) -> None:

@@ -82,6 +82,7 @@ def test_another_bundle_than_planned_is_refused(host: FolderHost, tmp_path: Path
 
 @pytest.mark.parametrize("what", ["another release", "an older release", "the same version"])
 @pytest.mark.sample(2)
+@pytest.mark.slow
 def test_the_module_refuses_it_too_before_it_unpacks(host: FolderHost, what: str) -> None:
     """Past the controller's own check, as from a controller that was changed."""
     found = swapped_in()[what]

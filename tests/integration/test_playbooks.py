@@ -81,6 +81,7 @@ def test_check_mode_of_the_kill_switch_is_not_a_yes_and_says_why(tmp_path, more)
     assert "run it without --check" in said
 
 
+@pytest.mark.slow
 def test_the_fleets_answers_are_written_where_the_command_was_typed(tmp_path):
     status, said = run("capabilities", tmp_path, "-e", "ebpf_fleet_report=fleet.json")
     assert status == 0, said

@@ -137,6 +137,7 @@ Print where the bundle is: ok localhost
 
 
 @pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.slow
 def test_a_release_of_which_everything_was_said(tmp_path: Path, as_text: bool) -> None:
     values = {
         **WANTED, "ebpf_fleet_release_features": ["runqlat"], "ebpf_fleet_release_features_dirs": ["mine", "/own"],
@@ -241,6 +242,7 @@ def test_without_bundle_and_report_only_the_kernels_are_told(tmp_path: Path) -> 
     ({"ebpf_fleet_next_kernel": "auto"}, {"fallbacks": [], "next_kernel": "auto"}),
     ({"ebpf_fleet_next_kernel": ""}, {"fallbacks": []}),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_what_a_host_is_asked(tmp_path: Path, variables: dict[str, Any], expected: dict[str, Any]) -> None:
     ended = played(tmp_path, "capabilities", inventory(["w1"]), {ASK_ONLY: {"*": CAPABILITY}}, **variables)
     (call,) = ended.calls
@@ -361,6 +363,7 @@ def test_the_way_back_to_the_previous_release(tmp_path: Path, given: dict[str, A
     assert "All 1 hosts confirmed; the slowest took 40 ms on the host." in ended.part("Print the verdict")
 
 
+@pytest.mark.slow
 def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Path) -> None:
     answers = {
         "w1": off(),
@@ -382,6 +385,7 @@ def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Pat
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(("given", "failed"), [({}, True), ({"allow_unconcerned": "true"}, False),
                                                ({"allow_unconcerned": "no"}, True)])  # fmt: skip
+@pytest.mark.slow
 def test_an_order_that_concerns_no_host_fails_unless_that_is_allowed(
     tmp_path: Path, given: dict[str, Any], failed: bool
 ) -> None:

@@ -188,12 +188,14 @@ def test_a_flipped_byte_is_refused(deployed: FolderHost, path: str, where: str) 
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("path", sorted({*FILES} - {*FILLED}))
+@pytest.mark.slow
 def test_a_byte_in_a_file_that_is_to_be_empty_is_refused(deployed: FolderHost, path: str) -> None:
     assert path in refused(deployed, replaced(make_bundle(*NEW), path, b"#"), "EF_FILE_SIZE")
 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("path", FILES)
+@pytest.mark.slow
 def test_a_missing_file_is_refused(deployed: FolderHost, path: str) -> None:
     members = {name: member for name, member in make_bundle(*NEW).members.items() if name != path}
     codes = {"manifest.json": "EF_SIG_BAD", "manifest.json.sig": "EF_SIG_MISSING"}
@@ -202,6 +204,7 @@ def test_a_missing_file_is_refused(deployed: FolderHost, path: str) -> None:
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("path", [name for name in FILLED if not name.startswith("manifest")])
+@pytest.mark.slow
 def test_a_truncated_file_is_refused(deployed: FolderHost, path: str) -> None:
     bundle = make_bundle(*NEW)
     data = bundle.members[path].data
@@ -217,6 +220,7 @@ def test_a_truncated_manifest_or_signature_is_refused(deployed: FolderHost, path
 
 @pytest.mark.parametrize("extra", ["readme", "features/runqlat/more.bpf.o", "../../outside", "/abs", "features//x"])
 @pytest.mark.sample(3)
+@pytest.mark.slow
 def test_an_extra_file_is_refused(deployed: FolderHost, extra: str) -> None:
     members = {**make_bundle(*NEW).members, extra: bd.Member(extra, 0o644, b"x")}
     refused(deployed, members, "EF_FILE_EXTRA", "EF_FILE_TYPE")
@@ -284,6 +288,7 @@ def test_trust_that_is_missing_empty_open_or_binary_is_refused(deployed: FolderH
     refused(deployed, members, "EF_TRUST_MISSING")
 
 
+@pytest.mark.slow
 def test_a_truncated_archive_is_refused(deployed: FolderHost, tmp_path: Path) -> None:
     bundle = make_bundle(*NEW)
     asked = deployed.questions(bundle.members, resolve_features(None, bundle.contracts))
@@ -487,6 +492,7 @@ def test_a_file_system_without_exec_is_named(tmp_path: Path) -> None:
         subprocess.run(["umount", str(base)], check=True)
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_interleave(deployed: FolderHost) -> None:
     with (deployed.base / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -505,6 +511,7 @@ def test_two_runs_do_not_interleave(deployed: FolderHost) -> None:
     assert answer["changed"] and deployed.current() == make_bundle(*NEW).manifest.release_id
 
 
+@pytest.mark.slow
 def test_arguments_that_do_no_good_are_refused(host: FolderHost) -> None:
     for changes, word in (
         ({"keep": 0}, "keep"),
@@ -579,6 +586,7 @@ def test_the_action_plugin_sends_the_bundle_once(host: FolderHost, tmp_path: Pat
     assert not again["changed"] and host.listing(times=True) == after
 
 
+@pytest.mark.slow
 def test_a_bundle_may_be_a_folder(host: FolderHost, tmp_path: Path) -> None:
     for path, member in make_bundle().members.items():
         target = tmp_path / "bundle" / path
@@ -601,6 +609,7 @@ def test_a_bundle_may_be_a_folder(host: FolderHost, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.sample(2)
+@pytest.mark.slow
 def test_bad_input_never_reaches_the_host(
     host: FolderHost, tmp_path: Path, changes: dict[str, object], code: str, word: str
 ) -> None:
@@ -611,6 +620,7 @@ def test_bad_input_never_reaches_the_host(
     assert host.listing(times=True) == before
 
 
+@pytest.mark.slow
 def test_a_tampered_bundle_is_refused_through_ansible(deployed: FolderHost, tmp_path: Path) -> None:
     bundle = make_bundle(*NEW)
     data = bundle.members["features/runqlat/full.bpf.o"].data

@@ -150,6 +150,7 @@ def spoil(host: FolderHost, release: str) -> None:
     "what", ["upgrade", "signature", "features", "all of it", "damaged current", "damaged previous"]
 )
 @pytest.mark.sample(3)
+@pytest.mark.slow
 def test_a_step_that_fails_takes_all_back(broken: FolderHost, what: str) -> None:
     one, two = make_bundle("1.0.0", 1), make_bundle("2.0.0", 2)
     changes: dict[str, Any] = {"allow_downgrade": True}
@@ -199,6 +200,7 @@ def test_a_release_that_cannot_be_removed_brings_all_back(pinned: FolderHost, wh
     assert host_goes_back(pinned, make_bundle("3.0.0", 3))
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_new_signature_leaves_a_good_one(host: FolderHost, tmp_path: Path) -> None:
     members = dict(make_bundle().members)
     assert deploy(host, members)["changed"] and host.deploy(make_bundle("2.0.0", 2))["changed"]

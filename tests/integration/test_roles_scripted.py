@@ -251,6 +251,7 @@ def state(ended: Ended, task: str) -> str:
 @pytest.mark.parametrize(
     ("fallback", "packages", "installs"), [(True, True, True), (True, False, False), (False, True, False)]
 )
+@pytest.mark.slow
 def test_packages_are_installed_only_where_both_are_asked_for(
     tmp_path: Path, fallback: bool, packages: bool, installs: bool
 ) -> None:

@@ -153,6 +153,7 @@ def test_a_rollout_is_recorded_from_its_begin_to_its_end_and_gives_the_lock_back
         assert sentence in told.said, told.said
 
 
+@pytest.mark.slow
 def test_two_rollouts_at_once(fleet: Fleet, tmp_path: Path) -> None:
     first = fleet.begin(fleet.script(**{JUDGE: {"w1": {**PASS, "hold": "judge"}, "*": PASS}}))
     fleet.reach("judge")
@@ -418,6 +419,7 @@ def server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         yield url, got
 
 
+@pytest.mark.slow
 def test_hooks_get_entries_and_decide_nothing(fleet: Fleet, server: tuple[str, list[dict[str, Any]]]) -> None:
     url, got = server
     told = fleet.folder / "told.jsonl"
@@ -464,6 +466,7 @@ def test_a_host_that_names_hooks_runs_nothing_here(fleet: Fleet) -> None:
     assert not proof.exists() and not (fleet.folder / "elsewhere").exists() and fleet.kinds()[-1] == "ended"
 
 
+@pytest.mark.slow
 def test_check_mode_takes_no_lock_and_writes_no_ledger(fleet: Fleet) -> None:
     process = begun(fleet.folder, "rollout", inventory(["w1"]), fleet.script(), "--check", **given(fleet.bundle))
     ended = outcome(fleet.folder, process)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import sys
 from pathlib import Path
@@ -41,7 +40,6 @@ FEATURES = "Refuse features that the bundle does not hold"
 GATE = "Refuse limits and checks that the gate does not know"
 VALUES = "Refuse values that cannot be used"
 CONFIRMED = "Hold unless every host has confirmed"
-HELD = "Hold the batch in a freeze window or in blocked hours"
 RECORDS = "Refuse a folder for records that cannot be used"
 
 
@@ -107,6 +105,7 @@ SHORT = {"ebpf_fleet_window_after": 1.5, "ebpf_fleet_bake": 0}
     ],
 )
 @pytest.mark.sample(2)
+@pytest.mark.slow
 def test_a_lease_shorter_than_its_batch_is_watched_is_refused(
     tmp_path: Path, given: dict[str, Any], options: tuple[str, ...], refused: bool
 ) -> None:
@@ -135,6 +134,7 @@ WANTED = {"ebpf_fleet_target": TARGET, "ebpf_fleet_features": {"runqlat": {}, "e
     ],
 )  # fmt: skip
 @pytest.mark.sample(3)
+@pytest.mark.slow
 def test_a_policy_feature_is_refused_where_no_healthy_release_observes(
     tmp_path: Path, others: dict[str, Any], sentence: str | None
 ) -> None:
@@ -149,39 +149,6 @@ def test_a_host_that_is_left_out_is_not_asked_whether_it_is_observed(tmp_path: P
     given = {**WANTED, "ebpf_fleet_capability": answer(), "ebpf_fleet_taking_part": {"kept": ["w1"]}}
     refused, said = asked(tmp_path, POLICY, given, UNSEEN)
     assert not refused, said
-
-
-# --- freeze windows -------------------------------------------------------------------------------
-
-
-def a_freeze(start: int, end: int) -> dict[str, str]:
-    """A window from so many hours from now until so many."""
-    now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-    moments = [(now + datetime.timedelta(hours=hours)).isoformat() for hours in (start, end)]
-    return {"from": moments[0], "to": moments[1], "why": "holidays"}
-
-
-BATCH = {"number": 3, "stage": "cell", "hosts": ["w1", "w2"], "bake": 0}
-
-
-@pytest.mark.parametrize(
-    ("windows", "overrule", "check", "held"),
-    [
-        ([], None, False, False), ([a_freeze(-2, -1), a_freeze(1, 2)], None, False, False),
-        ([a_freeze(-1, 1)], None, False, True), ([a_freeze(-1, 1)], None, True, False),
-        ([a_freeze(-1, 1)], "CVE", False, False),
-    ],
-)  # fmt: skip
-@pytest.mark.sample(2)
-def test_a_batch_does_not_start_in_a_freeze_of_one_of_its_hosts(
-    tmp_path: Path, windows: list[Any], overrule: str | None, check: bool, held: bool
-) -> None:
-    given = {"ebpf_fleet_batch": BATCH, "ebpf_fleet_overrule_freeze": overrule}
-    refused, said = asked(tmp_path, HELD, given, {"ebpf_fleet_freezes": windows}, *(["--check"] if check else []))
-    assert refused is held, said
-    if held:
-        assert "EF_FROZEN: Batch 3 (stage cell) and all after it were not started: w2: frozen until " in said
-        assert "The batches before it keep the release. Run the same rollout again when that is over" in said
 
 
 # --- what would only be found out once a host was changed -----------------------------------------

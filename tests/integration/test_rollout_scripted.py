@@ -107,8 +107,7 @@ Queue the hosts batch by batch: ok w1 (w1), ok w1 (w2), ok w1 (w3)
 """.strip().splitlines()
 CHANGED = """
 PLAY Roll out
-Hold the batch in a freeze window or in blocked hours: ok FIRST>localhost
-Begin the batch in the ledger: ok FIRST
+Begin the batch in the ledger, unless a freeze or a person holds it: ok FIRST
 Begin to measure the controls before: COMPARED
 Have cell controllers measure before: skipping FIRST
 Measure before: ok HOST
@@ -370,6 +369,7 @@ def test_a_batch_that_fails_goes_back_and_says_why_to_each_host(tmp_path: Path, 
     assert json.loads((tmp_path / "batch-01.json").read_text())["outcome"] == "promoted"
 
 
+@pytest.mark.slow
 def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> None:
     """Nor is anything recorded where no folder was named; values of the way back are taken as they are given."""
     verdict = {**FAIL, "verdict": "inconclusive", "sentence": "not measured", "reasons": [], "next": []}
@@ -532,6 +532,7 @@ def held(ended: Ended, task: str, *sentences: str) -> None:
     assert {call.task for call in ended.calls} <= {ASK, "Refuse limits and checks that the gate does not know"}
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: Path) -> None:
     gone = {"unreachable": True, "msg": "no route to host"}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2", "w3"]), {**GOOD, ASK: {"w2": gone, "*": CAPABILITY}},
@@ -541,6 +542,7 @@ def test_a_host_that_does_not_answer_holds_the_rollout(tmp_path: Path, bundle: P
          "no route to host")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_order_that_stands_holds_the_rollout_after_the_plan_was_said(tmp_path: Path, bundle: Path) -> None:
     standing = {**CAPABILITY, "capabilities": {**CAPABILITY["capabilities"], "kill_orders": ["global"]}}
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), {**GOOD, ASK: {"w2": standing, "*": CAPABILITY}},
@@ -581,6 +583,7 @@ def test_what_cannot_be_rolled_out_is_refused(
     held(ended, task, sentence)
 
 
+@pytest.mark.slow
 def test_the_words_of_the_gate_that_refuses_limits(tmp_path: Path, bundle: Path) -> None:
     task = "Refuse limits and checks that the gate does not know"
     ended = played(tmp_path, "rollout", inventory(["w1", "w2"]), {**GOOD, task: {"*": {"failed": True, "msg": "no"}}},
@@ -668,6 +671,7 @@ def test_prometheus_is_asked_once_for_all_hosts_from_the_controller(tmp_path: Pa
     assert ended.asked(BEFORE)[0].arguments["latency"]["source"] == "prometheus"
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_is_refused_before_anything_is_asked(tmp_path: Path, bundle: Path) -> None:
     hosts = inventory(["w1", "w2"], ebpf_fleet_application_latency={"source": "file", "path": "latency.json"})
     ended = played(tmp_path, "rollout", hosts, GOOD, **given(bundle))

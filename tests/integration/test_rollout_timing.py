@@ -85,6 +85,7 @@ def test_without_any_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_text", [False, True])
 @pytest.mark.sample(1)
+@pytest.mark.slow
 def test_with_all_of_them_as_numbers_and_as_text_of_the_command_line(tmp_path: Path, as_text: bool) -> None:
     given = {"ebpf_fleet_bake": 601, "ebpf_fleet_rollout_renew_seconds": 300, "ebpf_fleet_window_after": 1.5,
              "ebpf_fleet_activation_timeout": 7, "ebpf_fleet_report_dir": "records"}  # fmt: skip

@@ -80,6 +80,7 @@ def test_a_rollout_answers_a_bad_value_with_one_sentence(tmp_path, bundle, varia
     ],
 )  # fmt: skip
 @pytest.mark.sample(4)
+@pytest.mark.slow
 def test_each_playbook_answers_a_bad_value_with_one_sentence(tmp_path, playbook, options, sentence):
     status, said = run(playbook, tmp_path, *[word for one in options for word in ("-e", one)])
     assert status != 0

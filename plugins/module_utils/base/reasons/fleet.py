@@ -213,7 +213,7 @@ SECTIONS: tuple[Section, ...] = (
             "EF_FROZEN": Reason(
                 "a freeze window or blocked hours keep the rollout, or its next batch, from starting",
                 "run the same rollout again when that is over, or overrule it by name: `ebpf_fleet_overrule_freeze`",
-                (PLAYBOOKS,),
+                (MODULES, PLAYBOOKS),
                 see="rollout.md",
             ),
             "EF_GATE_FAILED": Reason(
