@@ -143,8 +143,8 @@ class Job:
         return stream
 
     def _worker(self):
-        # The command's own bound ends a worker that no one listens to any more.
-        command = ["timeout", "-k", "10", str(self.seconds), *self.controller.runner, "worker",
+        # Its own bound ends a worker that no one listens to any more; later, so that whoever listens says why.
+        command = ["timeout", "-k", "10", str(self.seconds + END_SECONDS), *self.controller.runner, "worker",
                    "--keepalive-seconds", str(cells.KEEPALIVE_SECONDS)]  # fmt: skip
         # A worker by its path has its ansible-playbook beside it.
         beside = os.path.dirname(self.controller.runner[0])

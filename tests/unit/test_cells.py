@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,31 @@ def test_a_job_that_cannot_even_be_made_is_told_of_its_cell_alone(tmp_path: Path
     assert job.answers is None and job.took is not None
     told = "EF_CELL_LOST: cell us-a: its controller (ops@ctl-a) could not be asked (FileExistsError: "
     assert job.sentence.startswith(told) or job.sentence.startswith(told.replace("FileExists", "NotADirectory"))
+
+
+def test_a_worker_that_is_there_and_does_not_come_to_an_end_is_ended(tmp_path: Path) -> None:
+    """It says that it lives twice a second, so that no silence tells it; what it has begun ends with it."""
+    alive = f'echo $$ >{tmp_path}/pid; while :; do echo \'{{"event": "keepalive"}}\'; sleep 0.5; done'
+    hosts: dict[str, dict[str, Any]] = {"w1": {}, "w2": {}}
+    work = cell_jobs.Work(tmp_path, hosts, {}, False, 60, "")
+    job = cell_jobs.Job(work, Controller(None, (), ("sh", "-c", alive, "sh")), JOB, 4)
+    cell_jobs.run([job])
+    assert job.answers is None
+    assert job.sentence.startswith(
+        "EF_CELL_LOST: cell us-a: its controller (this machine) did not end the step measure"
+    )
+    assert "within 4 s" in job.sentence
+    pid = int((tmp_path / "pid").read_text())
+    for _attempt in range(200):
+        if not runs(pid):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} runs on")
+
+
+def runs(pid: int) -> bool:
+    """Whether it lives; one that has ended and was not waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
