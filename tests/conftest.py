@@ -2,8 +2,9 @@
 """What `make test` runs and what it may leave out.
 
 Of a table of cases marked `sample(n)`: the first, the last, and those evenly between; of one in tests/integration that
-is not marked the first, as each case is a run of Ansible of which the unit tests have every case. A skip for what setup
-provides, or for a reason that is not in tests/holes.yml, is a failure. What may run side by side: support/groups.py.
+is not marked the first, as each case there is a run of Ansible or of a whole script: `make test-all` has them all. A
+skip for what setup provides, or for a reason that is not in tests/holes.yml, is a failure. What may run side by side:
+support/groups.py.
 """
 
 from __future__ import annotations

@@ -81,11 +81,11 @@ class ActionModule(ActionBase):
             return {**result, "skipped": True, "changed": False, "msg": "check mode writes no ledger", **where}
         arguments = {name: value if name in OWN else ledger_steps.whole(value) for name, value in arguments.items()}
         step = arguments["step"]
-        if arguments["record"]:
-            try:
+        try:
+            if arguments["record"]:
                 rollout_report.write_record(values.plain(arguments["record"]), arguments["report"])
-            except FleetError as error:
-                return {**result, **failed(error)}
+        except FleetError as error:
+            return {**result, **failed(error)}
         try:
             told = hooks.read("hooks", arguments["hooks"])
             answer = self.stepped(step, arguments, task_vars["hostvars"], told)

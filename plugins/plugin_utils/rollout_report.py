@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files, bounded
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout import report
 from ansible_collections.ebpf.fleet.plugins.module_utils.report.rollout_page import rollout_html
 
@@ -26,6 +26,8 @@ def page_of(rollout, entries, records, alive):
 
 def write_record(record, folder):
     """Write the record of a batch for people and for the report; returns its path, FleetError where it cannot be."""
+    if not folder:
+        raise FleetError("EF_ARGUMENT", "record: has no folder to go to; give it as report")
     place = Path(folder)
     path = place / f"batch-{record['number']:02d}.json"
     text = json.dumps(record, indent=4, sort_keys=True)

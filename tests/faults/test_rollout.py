@@ -108,12 +108,12 @@ def test_no_rollout_begins_while_a_host_is_silent(fleet, second):
     assert "do not answer: k612" in done.text and "Measure before" not in done.text
 
 
-def test_a_bundle_that_was_altered_is_refused_on_the_host_and_the_old_release_runs_on(fleet, first):
+def test_a_bundle_that_was_altered_is_refused_on_the_host_and_the_old_release_runs_on(fleet):
     stranger = fleet.folder / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
     forged = fleet.release("3.0.0", 3, key=stranger)
     before, ran = programs("k510"), running("k510")
-    assert ran >= first.version
+    assert ran and before, "a test before leaves a release that runs"
     done = fleet.roll_out(forged, "--limit", "k510")
     assert done.rc != 0
     assert "EF_SIG_UNKNOWN_SIGNER" in done.text
@@ -200,6 +200,7 @@ def test_bad_input_is_refused_with_one_clear_message_and_changes_nothing(fleet, 
 @pytest.mark.slow
 def test_a_host_without_systemd_is_refused_before_anything_changes_on_it(fleet, second, tmp_path):
     """This machine runs no systemd, so it stands for such a host."""
+    # Of the machine: what is tried is a host without it, and no other is at hand that is not a guest with systemd.
     if Path("/run/systemd/system").is_dir():
         pytest.skip("this machine was booted with systemd, so it cannot stand for a host without it")
     bare = tmp_path / "bare.ini"

@@ -91,6 +91,7 @@ def test_an_order_of_a_page_turns_the_feature_off_and_is_taken_back(
     feature = text.partition("feature=")[2].split()[0]
     _await_running(deployed)
     found = status(deployed)["features"][feature]
+    # Of the kernel: what does not attach cannot be turned off; tests/lab has every feature attached.
     if found["state"] != "attached":
         pytest.skip(f"{feature} does not attach here: {found['reason']}")
     names = {one["name"] for one in found["programs"]}

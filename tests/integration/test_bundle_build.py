@@ -304,6 +304,7 @@ def test_the_playbook_takes_paths_from_where_it_was_called(tmp_path: Path, featu
 @pytest.mark.slow
 def test_the_playbook_takes_btf_and_says_for_which_kernels(tmp_path: Path, feature: Path) -> None:
     vmlinux = Path("/sys/kernel/btf/vmlinux")
+    # Of the kernel: nothing else has whole BTF; the lab's guests have it.
     if not vmlinux.exists():
         pytest.skip(f"{vmlinux} is not there: this kernel does not tell its types")
     (tmp_path / "btf").mkdir()

@@ -285,6 +285,7 @@ def test_an_object_in_a_feature_of_ours_is_a_mistake(tmp_path: Path, loader: Pat
 @pytest.fixture
 def kernels(tmp_path: Path) -> Path:
     """Whole BTF of kernels, as it is collected: this machine's, under several names."""
+    # Of the kernel: nothing else has whole BTF; the lab's guests have it.
     if not VMLINUX.exists():
         pytest.skip(f"{VMLINUX} is not there: this kernel does not tell its types")
     folder = tmp_path / "btf"
@@ -376,6 +377,7 @@ def test_folders_without_btf_and_a_missing_bpftool_are_said(
 
 
 def test_what_the_script_collects_on_a_host_is_what_the_build_takes(tmp_path: Path, loader: Path) -> None:
+    # Of the kernel: nothing else has whole BTF; the lab's guests have it.
     if not VMLINUX.exists():
         pytest.skip(f"{VMLINUX} is not there: this kernel does not tell its types")
     (tmp_path / "btf").mkdir()

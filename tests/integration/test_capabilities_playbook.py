@@ -26,6 +26,7 @@ SILENT = (
 
 
 def need_root() -> None:
+    # A user may run the file; make test refuses one.
     if os.geteuid() != 0:
         pytest.skip("not root: the kernel answers few questions, and no mount namespace can be made")
 
@@ -87,6 +88,7 @@ def test_the_kernel_that_boots_next_is_read_out_of_its_image(tmp_path: Path, pol
     """This machine's own BTF, packed as another kernel's image, whose boot loader is a link."""
     need_root()
     own = Path("/sys/kernel/btf/vmlinux")
+    # Of the kernel: nothing else has whole BTF; the lab's guests have it.
     if not own.exists():
         pytest.skip(f"{own} is not there: this kernel has no BTF to pack")
     kernel = vmlinux(own.read_bytes())

@@ -19,6 +19,7 @@ from tests.loader.service import contract_of, feature_of
 
 FEATURES = tuple(sorted(path.parent.name for path in (ROOT / "bpf/features").glob("*/contract.yml")))
 
+# A user may run the file; make test refuses one.
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the kernel answers these questions to root only")
 
 HIDE_BTF = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh"]
@@ -114,6 +115,7 @@ def interpreter_of(version: str) -> str:
     for place in places:
         if place.exists():
             return str(place)
+    # Debian 12 has 3.11 alone; the lab's guests have 3.9 and 3.13.
     pytest.skip(f"no Python {version} on this machine")
 
 
@@ -163,6 +165,7 @@ def kernel_log() -> list[str]:
     try:
         fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
+        # A container may hide it; then nothing can be said of it.
         pytest.skip(f"the kernel's log cannot be read here: {error}")
     records = []
     try:

@@ -40,10 +40,10 @@ from tests.integration.release_host import (
     sign_again,
 )
 
+# A user may run a file, and a machine may be of another kind; `make test` is root's, and the compiler is setup's.
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root"),
     pytest.mark.skipif(platform.machine() not in MACHINES, reason="no filter of system calls for this machine"),
-    pytest.mark.skipif(shutil.which("gcc") is None, reason="no compiler for the hostile loader"),
 ]
 SOURCE = Path(__file__).parent / "hostile/loader.c"
 BOUNDS = Bounds(20, 10, 256 * 1024 * 1024, 64 * 1024, 16 * 1024)

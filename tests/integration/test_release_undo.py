@@ -21,7 +21,6 @@ from tests.integration.test_confined import with_loader
 pytestmark = [
     pytest.mark.apart,
     pytest.mark.skipif(os.geteuid() != 0, reason="a host's releases belong to root; run as root"),
-    pytest.mark.skipif(shutil.which("gcc") is None, reason="no compiler for the picky loader"),
 ]
 PICKY = Path(__file__).parent / "hostile/picky.c"
 

@@ -23,6 +23,8 @@ def test_a_record_is_whole_readable_by_all_and_found_for_the_report(tmp_path: Pa
 
 
 def test_a_record_that_cannot_be_written_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match="give it as report"):
+        rollout_report.write_record(RECORD, "")
     with pytest.raises(FleetError, match="gone") as refused:
         rollout_report.write_record(RECORD, str(tmp_path / "gone"))
     assert refused.value.code == "EF_ARGUMENT"

@@ -279,6 +279,7 @@ included: record.yml for w2, w3
 
 TASK [Write] ****
 ok: [w2] => (item=w2)
+ok: [w2] => (item=w3)
 """
 
 

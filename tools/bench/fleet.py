@@ -39,8 +39,8 @@ NOTES: list[str] = []
 # Our modules that run on a host in a rollout, by the task that calls each: measured twice.
 MODULES = ("capability_facts", "observation_info", "host_prepare", "release", "lease")
 STEPS = 6
-# A line for a host: what became of a task there.
-RAN = re.compile(r"^(?:ok|changed|skipping|included): .*$", re.M)
+# A line for a host: what became of a task there, and who did it for it. An include says all of its hosts in one line.
+RAN = re.compile(r"^(?:(?:ok|changed|skipping): \[([^] ]+)|included: .* for (.+))", re.M)
 STAND_IN = """
 
 if __name__ == "__main__":
@@ -245,11 +245,10 @@ def tasks_of(printed: str, play: str) -> Tasks:
         if not part.startswith(f"[{play}]"):
             continue
         hosts = [
-            # An include says all of its hosts in one line.
-            sum(line.count(",") + 1 if line.startswith("included: ") else 1 for line in RAN.findall(section))
+            len({name for one, several in RAN.findall(section) for name in (one or several).split(", ")})
             for section in re.split(r"^TASK ", part, flags=re.M)[1:]
         ]
-        if max(hosts) > 1:
+        if max(hosts, default=0) > 1:
             return Tasks(sum(count > 1 for count in hosts), sum(count == 1 for count in hosts))
     raise ValueError(f"no play {play} with several hosts was printed")
 
