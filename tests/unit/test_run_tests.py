@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,26 @@ def test_a_suite_runs_what_is_marked_and_leaves_out_what_is_slow(
     for workers in (1, 2):
         ran = run_tests.run_pytest("table", *options, str(tmp_path / "test_table.py"), mark=mark, workers=workers)
         assert ran == (count, 0, 0)
+
+
+def collected(quick: str, *paths: str) -> Counter[str]:
+    """How many cases of each test pytest would run."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *paths]
+    where = {**os.environ, "EBPF_FLEET_QUICK": quick}
+    done = subprocess.run(command, cwd=run_tests.ROOT, env=where, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Counter(line.partition("[")[0] for line in done.stdout.splitlines() if "::" in line)
+
+
+def test_of_a_table_a_quick_run_takes_what_it_is_marked_with_and_in_integration_one() -> None:
+    orders, hostile = "tests/integration/test_kill_orders.py", "tests/integration/test_kill_hostile.py"
+    unit = "tests/unit/test_freeze.py"
+    every, quick = (collected(one, orders, hostile, unit) for one in ("0", "1"))
+    plain = f"{orders}::test_the_wait_has_two_ends"
+    marked = f"{hostile}::test_a_frozen_process_of_the_unit_is_killed_whatever_it_is_called"
+    assert (every[plain], quick[plain]) == (4, 1)
+    assert (every[marked], quick[marked]) == (3, 2)
+    assert set(every) == set(quick), "of every test at least one case"
+    assert {name: n for name, n in every.items() if name.startswith(unit)} == {
+        name: n for name, n in quick.items() if name.startswith(unit)
+    }, "elsewhere a table that is not marked is whole"
