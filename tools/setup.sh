@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Brings a fresh Debian 12 machine to where everything here can be built and
 # tested: Debian packages, and a virtual environment in .cache/venv. A second
-# run finds its stamp and does nothing.
+# run finds all of it there and does nothing.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,17 +11,17 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 packages="$(sed -e 's/#.*//' tools/packages.txt | tr '\n' ' ')"
 want="$(cat tools/packages.txt requirements.txt tools/setup.sh | sha256sum | cut -d' ' -f1)"
 stamp=.cache/setup.stamp
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && .cache/venv/bin/ansible --version >/dev/null 2>&1; then
+missing=""
+for package in $packages; do
+	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+if [ -z "$missing" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && .cache/venv/bin/ansible --version >/dev/null 2>&1; then
 	exit 0
 fi
 
 [ "$(id -u)" = 0 ] || { say "run this as root or with sudo: packages are missing or new"; exit 1; }
 command -v apt-get >/dev/null || { say "no apt-get here: this set-up knows Debian 12 and its kin"; exit 1; }
 
-missing=""
-for package in $packages; do
-	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
-done
 if [ -n "$missing" ]; then
 	say "installing Debian packages:$missing"
 	apt-get update -qq

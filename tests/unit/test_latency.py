@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -188,15 +189,19 @@ def test_a_file_is_read_while_it_is_fresh(tmp_path: Path) -> None:
         os.utime(path, (time.time() - age,) * 2)
         found, wrong = latency_sources.ask(asked)
         assert (found == GOOD, wrong is None) == (fine, fine)
-    assert wrong is not None and "the file: is 70 s in the future, at most 60 s are allowed" in wrong
+    # A busy machine comes to read it later.
+    told = re.search(r"the file: is (\d+) s in the future, at most 60 s are allowed", wrong or "")
+    assert told and 60 < int(told[1]) <= 70
 
 
 def test_the_observations_own_file_is_held_to_the_same(tmp_path: Path) -> None:
     path = tmp_path / "latency.json"
     path.write_text(json.dumps(GOOD))
-    os.utime(path, (time.time() - 61,) * 2)
+    old = time.time() - 61
+    os.utime(path, (old, old))
     found, wrong = obs.read_application(path)
-    assert found is None and wrong is not None and wrong.startswith(f"{path}: the file: is 61 s old")
+    told = re.match(rf"{re.escape(str(path))}: the file: is (\d+) s old", wrong or "")
+    assert found is None and told and 61 <= int(told[1]) <= time.time() - old + 1
 
 
 @pytest.mark.parametrize("make", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/etc/hostname"),
