@@ -523,7 +523,7 @@ def planted(copy: Copy, operator: str, after: str, known: seen.Map) -> tuple[str
 def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function(small: Path) -> None:
     said: list[str] = []
     with copied(small) as copy:
-        stored = small / "map.json"
+        stored = small / "map"
         known = seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert "test_bad" in said[0] and len(said) == 1
         other = ("tests/test_small.py::test_another_process", "plugins/small.py", "over")
@@ -544,7 +544,7 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
         seen.complete(stored, copy, {"tests/test_small.py": True}, said.append)
         assert len(said) == 2
         # Without calls it is known who opened what; that is not enough for Python.
-        stored.unlink()
+        (stored / "tests.test_small.py.json").unlink()
         for calls, times in ((False, 3), (False, 3), (True, 4), (False, 4)):
             known = seen.complete(stored, copy, {"tests/test_small.py": calls}, said.append)
             assert len(said) == times

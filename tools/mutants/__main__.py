@@ -198,7 +198,7 @@ def main(words: list[str]) -> int:
         calls = {test: False for area in picked.values() for test in area.tests}
         calls.update({test: True for area in picked.values() if area.language == "python" for test in area.tests})
         slow = {test for area in picked.values() if area.slow for test in area.tests}
-        known = seen.complete(OUT / "map.json", copy, calls, say, slow)
+        known = seen.complete(OUT / "map", copy, calls, say, slow)
         for name, area in picked.items():
             tried += run_area(copy, area, quotas[name], given.seed, known, results)
             share = report.shares(tried, accepted, lambda one: one)[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Collection, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from tools.mutants.areas import Area
 from tools.mutants.copy import Copy
 from tools.mutants.fault import Fault
 
-# {test file: what its run recorded}, as map.json keeps it.
+# {test file: what its run recorded}; each is kept in a file of its own.
 Map = Mapping[str, Mapping[str, Any]]
 
 
@@ -78,23 +79,28 @@ def fresh(entry: Mapping[str, Any] | None, root: Path, test: str, calls: bool, s
 def complete(
     stored: Path, copy: Copy, tests: Mapping[str, bool], say: Callable[[str], None], slow: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The map of these test files, recorded where it does not hold; written after each.
+    """The map of these test files, recorded where it does not hold; each in a file of its own, written at once.
 
     True stands for a file of which each call is to be known: to note them takes its runs several times as long.
     `slow` are the files of which the tests that are marked slow run too.
     """
-    known: dict[str, Any] = json.loads(stored.read_bytes()) if stored.exists() else {}
+    stored.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Any] = {}
     for test, calls in tests.items():
-        if not fresh(known.get(test), copy.root, test, calls, test in slow):
-            known[test] = record(copy, test, calls, test in slow)
-            bad = sorted(name for name, (outcome, _) in known[test]["ends"].items() if outcome == "failed")
+        place = stored / (test.replace("/", ".") + ".json")
+        entry = json.loads(place.read_bytes()) if place.exists() else None
+        if not fresh(entry, copy.root, test, calls, test in slow):
+            entry = record(copy, test, calls, test in slow)
+            bad = sorted(name for name, (outcome, _) in entry["ends"].items() if outcome == "failed")
             say(
-                f"recorded {test}: {len(known[test]['ends'])} tests"
+                f"recorded {test}: {len(entry['ends'])} tests"
                 + "".join(f"\n  fails without a fault, not used: {name}" for name in bad)
             )
-            # Another run may have recorded others meanwhile.
-            there = json.loads(stored.read_bytes()) if stored.exists() else {}
-            stored.write_text(json.dumps({**there, test: known[test]}), encoding="utf-8")
+            # Another run may read it, or write the same, meanwhile.
+            new = place.with_suffix(f".{os.getpid()}")
+            new.write_text(json.dumps(entry), encoding="utf-8")
+            new.replace(place)
+        known[test] = entry
     return known
 
 
