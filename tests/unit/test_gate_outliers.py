@@ -118,3 +118,26 @@ def test_controls_excuse_and_do_not_accuse() -> None:
 def test_a_host_that_was_not_measured_is_held_by_its_own_check() -> None:
     verdict = batch(20, {"before": observation(50 * SECOND), "after": spoil("host/cpu_busy_ns", None)})
     assert verdict["verdict"] == HELD and of_host(verdict, "host_cpu_delta")["verdict"] == HELD
+
+
+@pytest.mark.parametrize(("bad", "name"), [(busy(60_000), "host_cpu_delta"), (full(200 << 20), "host_memory_delta")])
+def test_a_host_of_a_small_batch_is_measured_again_before_another_load_fails_it(bad: dict[str, Any], name: str) -> None:
+    for readings, reading, expected in ((2, 1, HELD), (3, 2, HELD), (2, 2, FAILED), (1, 1, FAILED)):
+        verdict = batch(3, bad, budget=(0.05, 1, readings, reading))
+        found = of_host(verdict, name)
+        assert found["verdict"] == verdict["verdict"] == expected, (readings, reading, verdict["sentence"])
+        assert ("by something else than ours" in found["sentence"]) is (expected == HELD)
+    assert of_host(batch(3, bad, budget=(0.05, 1, 2, 1)), name)["sentence"].endswith(
+        "it fails where the next measurement is over too"
+    )
+    # Where an open check would stop nothing it is judged at once, and a dry run tells what it would be.
+    assert batch(3, bad, budget=(0.05, 1, 2, 1), on_inconclusive={name: "pass"})["verdict"] == FAILED
+    assert of_host(batch(3, bad, budget=(0.05, 1, 2, 1), dry_run=[name]), name)["verdict"] == FAILED
+
+
+def test_what_is_ours_is_not_measured_again() -> None:
+    over = batch(3, busy(60_000, 600_000_000), budget=(0.05, 1, 2, 1), limits={"loader_cpu_millicores": 1_000})
+    assert of_host(over, "host_cpu_delta")["verdict"] == FAILED
+    unknown = busy(60_000)
+    unknown["after"]["end"]["host"]["cpus"] = None
+    assert of_host(batch(3, unknown, budget=(0.05, 1, 2, 1)), "host_cpu_delta")["verdict"] == FAILED

@@ -58,9 +58,13 @@ def test_limits_of_growth_are_the_gates(hosts: int, over: int, found: str | None
         "host_memory_shift": numpy.zeros(hosts),
     }
     theirs = {name: numpy.zeros(20) for name in ours}
-    assert simulate.limit_alarms(ours, theirs) == ({found} if found else set())
+    assert simulate.limit_alarms([ours], [theirs]) == ({found} if found else set())
     raised = {**theirs, "host_cpu_shift": numpy.full(20, 10_000)}
-    assert simulate.limit_alarms(ours, raised) == set()
+    assert simulate.limit_alarms([ours], [raised]) == set()
+    # A small batch is read again where one of its hosts is over, a large one is judged by their number at once.
+    assert simulate.limit_alarms([ours, theirs], [theirs, theirs]) == ({found} if found == "host_outliers" else set())
+    assert simulate.limit_alarms([ours, ours], [theirs, theirs]) == ({found} if found else set())
+    assert simulate.limit_alarms([theirs, ours], [theirs, theirs]) == set()
 
 
 def test_the_plan_is_the_default_one_with_its_controls() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import ranktest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
+    INCONCLUSIVE,
     PASS,
     Finding,
     Inputs,
@@ -137,7 +138,7 @@ def net_of_controls(own: int | None, inputs: Inputs, delta: Callable[[Any], int 
 def judge_host_cpu(pair: Pair) -> Measured | Finding:
     """Did the host itself get busier, beyond what unchanged hosts did?"""
     growth, how = net_of_controls(cpu_delta(pair.inputs.changed[pair.host]), pair.inputs, cpu_delta)
-    found = by_another_load(pair, growth, pair.limit("host_cpu_delta_ppm"), ours_ppm(pair))
+    found = by_another_load(pair, growth, pair.limit("host_cpu_delta_ppm"), ours_ppm(pair), "host_cpu_delta")
     said = f"host CPU grew by {growth} ppm ({how}; {ours(pair)})"
     return found.told(said) if found else Measured(growth, {"how": how, "ours": ours(pair)})
 
@@ -145,7 +146,7 @@ def judge_host_cpu(pair: Pair) -> Measured | Finding:
 def judge_host_memory(pair: Pair) -> Measured | Finding:
     """Did the host itself get fuller, beyond what unchanged hosts did?"""
     growth, how = net_of_controls(memory_delta(pair.inputs.changed[pair.host]), pair.inputs, memory_delta)
-    found = by_another_load(pair, growth, pair.limit("host_memory_delta_bytes"), ours_bytes(pair))
+    found = by_another_load(pair, growth, pair.limit("host_memory_delta_bytes"), ours_bytes(pair), "host_memory_delta")
     return found.told(f"host memory grew by {growth} bytes ({how})") if found else Measured(growth, {"how": how})
 
 
@@ -154,22 +155,32 @@ class OtherLoad(NamedTuple):
 
     growth: int
     limit: int
+    verdict: str
 
     def told(self, said: str) -> Finding:
-        """It passes, and it is counted: outliers.py."""
-        sentence = f"{said}, over the limit of {self.limit}, by something else than ours; counted by host_outliers"
-        return Finding(PASS, self.growth, self.limit, sentence)
+        """The finding: it passes and is counted (outliers.py), or it is open until it is measured again."""
+        then = "counted by host_outliers" if self.verdict == PASS else "it fails where the next measurement is over too"
+        sentence = f"{said}, over the limit of {self.limit}, by something else than ours; {then}"
+        return Finding(self.verdict, self.growth, self.limit, sentence)
 
 
-def by_another_load(pair: Pair, growth: int | None, limit: int, own: int | None) -> OtherLoad | None:
-    """Whether a host of a large batch is over its limit by what is surely not ours; None where it must be judged.
+def by_another_load(pair: Pair, growth: int | None, limit: int, own: int | None, check: str) -> OtherLoad | None:
+    """Whether a host is over its limit by what is surely not ours; None where it must be judged.
 
-    Ours must be measured, and at most half of the limit. In a small batch each host is held to its limit.
+    Ours must be measured, and at most half of the limit. A host of a large batch passes. One of a small batch is open
+    as long as a reading is to come: another load that comes and goes is over in one of them, harm done by the release
+    in all. Where `check` may not hold a rollout, an open one would let it pass unseen, so it is judged at once.
     """
     over = growth is not None and growth > limit
-    if growth is None or not over or own is None or 2 * own > limit or len(pair.inputs.changed) < LARGE_BATCH:
+    if growth is None or not over or own is None or 2 * own > limit:
         return None
-    return OtherLoad(growth, limit)
+    if len(pair.inputs.changed) >= LARGE_BATCH:
+        return OtherLoad(growth, limit, PASS)
+    budget = pair.inputs.budget
+    last = budget.reading >= budget.readings
+    if last or check in pair.inputs.dry_run or pair.inputs.on_inconclusive.get(check, "hold") != "hold":
+        return None
+    return OtherLoad(growth, limit, INCONCLUSIVE)
 
 
 def ours_ppm(pair: Pair) -> int | None:
