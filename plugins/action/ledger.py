@@ -134,7 +134,7 @@ class ActionModule(ActionBase):
             return {}
         try:
             with folder:
-                entries, alive = folder.entries(), folder.runs(here, rollout)
+                entries, alive = folder.entries(rollout), folder.runs(here, rollout)
             return {"report": rollout_report.write(rollout, entries, arguments["report"], alive)}
         except FleetError as error:
             self._display.warning(f"the report was not written: {printable(error.as_line(), 1000)}")

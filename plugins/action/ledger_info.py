@@ -42,4 +42,4 @@ class ActionModule(ActionBase):
 
     def page(self, folder, here, rollout, records):
         """The report of a rollout, of what the ledger has up to a break."""
-        return rollout_report.page_of(rollout, folder.read().entries, records, folder.runs(here, rollout))
+        return rollout_report.page_of(rollout, folder.read_all().entries, records, folder.runs(here, rollout))

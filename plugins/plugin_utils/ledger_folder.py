@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The folder of a fleet's ledger on the controller: its files, under one flock(2), each write on disk before it counts.
 
-ledger.jsonl    the chain; head.json how far it had come; torn.log what crashes left of lines
+ledger.jsonl    the end of the chain; head.json how far it had come; torn.log what crashes left of lines
+sealed/         the chain before that, a file of some SEAL_BYTES each, which nothing writes again
 rollout.lock    who runs a rollout now; requests/ what people asked of it
 quarantine.json releases that may not go to a kind of host
 """
@@ -25,6 +26,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import p
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger, ledger_lock, quarantine
 
 BLOCK = 1 << 16
+# A ledger of this size is sealed before the next rollout: every rollout reads the whole of its file some times.
+SEAL_BYTES = 32 << 20
 REQUESTS = ("pause", "abort", "promote")
 # So that a sentence that a host told fills neither the ledger nor a screen.
 TEXT_LIMIT = 2000
@@ -78,6 +81,7 @@ class Folder:
         self.path = Path(path)
         self.writes = writes
         self.ledger = self.path / "ledger.jsonl"
+        self.sealed = self.path / "sealed"
         self.head = self.path / "head.json"
         self.torn = self.path / "torn.log"
         self.lock = self.path / "rollout.lock"
@@ -156,34 +160,87 @@ class Folder:
     def _tail(self):
         """The end of the ledger, read from its end: as much as holds one whole line and what comes after it."""
         head = self._head()
-        if not self.ledger.exists():
-            return ledger.tail_of(b"", head)
-        with open(self.ledger, "rb") as file:
-            at, data = file.seek(0, os.SEEK_END), b""
-            while at > 0 and data.count(b"\n") < 2:
-                step = min(BLOCK, at)
-                at -= step
-                file.seek(at)
-                data = file.read(step) + data
-        return ledger.tail_of(data, head)
+        data = last_bytes(self.ledger) if self.ledger.exists() else b""
+        return ledger.tail_of(data, head, None if b"\n" in data else self._base())
 
     def _head(self):
         return ledger.parse_head(self.head.read_bytes()) if self.head.exists() else None
 
     def read(self):
-        """The whole ledger, verified; a broken one is not an error here."""
+        """ledger.jsonl, verified behind what is sealed; a broken one is not an error here."""
         with refused(self.ledger):
             # First the head: a line that is written meanwhile is one more, not one too few.
             head = self._head()
+            base = self._base()
             data = self.ledger.read_bytes() if self.ledger.exists() else b""
-        return ledger.verify(data, head)
+        return ledger.verify(data, head, base)
 
-    def entries(self):
-        """Every entry; EF_LEDGER_BROKEN where the chain is."""
+    def read_all(self):
+        """What is sealed and ledger.jsonl, verified as one chain, from the oldest file that is still here."""
+        with refused(self.ledger):
+            head = self._head()
+            parts = [path.read_bytes() for _range, path in self._sealed_files()]
+            data = b"".join([*parts, self.ledger.read_bytes() if self.ledger.exists() else b""])
+        # Who keeps old files elsewhere has taken the first ones out.
+        return ledger.verify(data, head, ledger.before_first(data) if parts else None)
+
+    def entries(self, rollout=""):
+        """Every entry of ledger.jsonl, or of all files where the rollout began in a sealed one.
+
+        EF_LEDGER_BROKEN where the chain is.
+        """
         found = self.read()
+        begun = any(one.kind == ledger.STARTED and one.rollout == rollout for one in found.entries)
+        if rollout and not begun and found.broken_line is None:
+            found = self.read_all()
         if found.broken_line is not None:
             raise ledger.LedgerBrokenError(broken(self.ledger, found), str(self.ledger))
         return found.entries
+
+    # --- sealed files ---
+
+    def seal(self, least=SEAL_BYTES):
+        """Put ledger.jsonl to the sealed files where it is so large; it must be sound. Returns the file's path or None.
+
+        The rename is the one step: before it nothing has changed, and after it the chain goes on behind that file.
+        """
+        with refused(self.ledger):
+            if not self.ledger.exists() or self.ledger.stat().st_size < max(1, least):
+                return None
+            tail = self._tail()
+            if tail.torn:
+                return None
+            with open(self.ledger, "rb") as file:
+                first = ledger.parse_line(file.readline().rstrip(b"\n")).sequence
+            self.sealed.mkdir(mode=0o750, exist_ok=True)
+            place = self.sealed / ledger.sealed_name(first, tail.head.sequence)
+            os.rename(self.ledger, place)
+            os.chmod(place, 0o440)
+            atomic_files.sync_folder(self.sealed)
+            atomic_files.sync_folder(self.path)
+            return place
+
+    def _sealed_files(self):
+        """[((first, last), path)] in the sequence of their lines."""
+        if not self.sealed.is_dir():
+            return []
+        named = ((ledger.sealed_range(path.name), path) for path in self.sealed.iterdir())
+        return sorted(one for one in named if one[0] is not None)
+
+    def _base(self):
+        """The last sealed line; None where nothing is sealed."""
+        files = self._sealed_files()
+        if not files:
+            return None
+        (_first, last), path = files[-1]
+        with refused(path):
+            try:
+                return ledger.base_of(last_bytes(path).rstrip(b"\n").rpartition(b"\n")[2], last)
+            except ledger.LedgerBrokenError as error:
+                problem = f"{path}: {error}; find out who wrote there, keep {self.sealed}, ledger.jsonl and head.json"
+                raise ledger.LedgerBrokenError(
+                    f"{problem}, and put them elsewhere: the next rollout begins a new ledger", str(path)
+                ) from error
 
     # --- the lock ---
 
@@ -272,6 +329,18 @@ class Folder:
         """Replace the quarantine."""
         with refused(self.quarantine):
             atomic_files.replace_file(self.quarantine, quarantine.render(entries), 0o644, self.path)
+
+
+def last_bytes(path):
+    """The end of a file from the begin of a line on: its last whole line at least, and what comes after it."""
+    with open(path, "rb") as file:
+        at, data = file.seek(0, os.SEEK_END), b""
+        while at > 0 and data.count(b"\n") < 2:
+            step = min(BLOCK, at)
+            at -= step
+            file.seek(at)
+            data = file.read(step) + data
+    return data
 
 
 def running(owner, here, path):

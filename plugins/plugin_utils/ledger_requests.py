@@ -32,7 +32,7 @@ def running_rollout(folder, here, given):
 
 def state_of(folder, here, rollout):
     """(its entries, its state); FleetError for an id that the ledger does not have."""
-    own = ledger_history.one_of(folder.entries(), rollout)
+    own = ledger_history.one_of(folder.entries(rollout), rollout)
     return own, ledger_history.state_of(own, folder.runs(here, rollout))
 
 
@@ -78,7 +78,7 @@ def abort(folder, here, given):
     folder.take(here)
     folder.name(here, rollout)
     # Where a later rollout went over the same hosts, what they run is its word, and nothing is in hand here.
-    batch = None if ledger_history.later_than(folder.entries(), rollout) else ledger_history.in_hand(own)
+    batch = None if ledger_history.later_than(folder.entries(rollout), rollout) else ledger_history.in_hand(own)
     changed = ledger_history.changed_hosts(own)
     hosts = [] if batch is None else [host for host in batch["hosts"] if host in changed]
     return {"rollout": rollout, "state": state, "live": False, "hosts": hosts, "batch": batch,
@@ -116,7 +116,7 @@ def lift(folder, here, wanted):
 
 def told(folder, here, rollout):
     """What the ledger tells: whether its chain is sound, its rollouts, one of them, and what is quarantined."""
-    found = folder.read()
+    found = folder.read_all()
     known = ledger_history.rollouts(found.entries)
     lines = [ledger_history.line_of(one, own, folder.runs(here, one)) for one, own in known.items()]
     explained = []

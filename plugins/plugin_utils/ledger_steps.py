@@ -74,12 +74,15 @@ class Steps:
             self.notes.append(
                 f"{unfinished} did not come to its end: ebpf.fleet.history -e ebpf_fleet_rollout_id={unfinished}"
             )
+        sealed = None if self.arguments["resume"] else self.folder.seal()
+        if sealed is not None:
+            self.notes.append(f"the ledger was large: its lines are in {sealed} now, and it goes on behind them")
         return {"quarantine_file": str(self.folder.quarantine), "stale": ledger_lock.who(stale) if stale else None}
 
     def resume(self):
         """The plan of what remains of a rollout, by what its hosts were found to run."""
-        entries = self.folder.entries()
         rollout, digest = self.arguments["resume"], self.arguments["digest"]
+        entries = self.folder.entries(rollout)
         own = ledger_resume.refuse(entries, rollout, digest, alive=False)
         plan = ledger_resume.remaining_plan(own, self.arguments["plan"], self.found(own[0].data["plan"]["hosts"]))
         return {"plan": plan}
@@ -103,7 +106,7 @@ class Steps:
         plan, resumed = self.arguments["plan"], self.arguments["resume"]
         if resumed:
             rollout = resumed
-            ledger_resume.refuse(self.folder.entries(), rollout, self.arguments["digest"], alive=False)
+            ledger_resume.refuse(self.folder.entries(rollout), rollout, self.arguments["digest"], alive=False)
             self.folder.forget(rollout)
         else:
             rollout = new_id(self.here, plan, self.arguments["digest"])
@@ -215,7 +218,7 @@ class Steps:
     def hold(self):
         """Write that the batch waits for a person; how long it waits in this step is `waiting`'s."""
         rollout, number = self.own(), self.arguments["batch"]["number"]
-        own = list(ledger.of_rollout(self.folder.entries(), rollout))
+        own = list(ledger.of_rollout(self.folder.entries(rollout), rollout))
         if not ledger_history.is_held(own):
             self.write(
                 ledger.ACTION, rollout, action=ledger.HELD, number=number, seconds=int(self.arguments["seconds"])
@@ -245,7 +248,7 @@ class Steps:
 
     def finish(self, rollout, sentence):
         """Write the end of a rollout that has no more to do in this run: complete, unless its plan has more hosts."""
-        missing = ledger_history.missing_hosts(list(ledger.of_rollout(self.folder.entries(), rollout)))
+        missing = ledger_history.missing_hosts(list(ledger.of_rollout(self.folder.entries(rollout), rollout)))
         if missing:
             some = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
             self.end(rollout, ledger_history.STOPPED, f"hosts of its plan were not to be changed by this run: {some}")
@@ -261,14 +264,14 @@ class Steps:
     def changed(self):
         """Hosts that this rollout changed and that are not of the batch in hand."""
         rollout = self.own()
-        own = list(ledger.of_rollout(self.folder.entries(), rollout))
+        own = list(ledger.of_rollout(self.folder.entries(rollout), rollout))
         hosts = set(self.arguments["batch"]["hosts"])
         return {"rollout": rollout, "hosts": [host for host in ledger_history.changed_hosts(own) if host not in hosts]}
 
     def rolled_back(self):
         """Write that the batch went back, who did not, what may not go where again, and that the rollout stops."""
         rollout, batch, given = self.own(), self.arguments["batch"], self.arguments["verdict"]
-        own = list(ledger.of_rollout(self.folder.entries(), rollout))
+        own = list(ledger.of_rollout(self.folder.entries(rollout), rollout))
         aborted = ledger_history.is_to_end(own)
         why = str(given.get("sentence") or "a task of this batch failed, or a host was lost")
         why = "a person asked it to end" if aborted else why

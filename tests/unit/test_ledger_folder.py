@@ -286,3 +286,99 @@ def test_an_address_that_does_not_answer_or_drips_has_its_time(server: tuple[str
     assert tell(url=f"{url}/drip", timeout=0.5) == "did not answer within 0.5 s"
     assert time.monotonic() - begun < 3
     assert tell(url="http://127.0.0.1:1/x?secret").startswith("cannot be reached: ")
+
+
+# --- sealed files --------------------------------------------------------------------------------
+
+
+def chain(path: Path, *rollouts: str, least: int = 1) -> None:
+    """Two entries of each rollout, and what is there sealed before each."""
+    for rollout in rollouts:
+        with Folder(path) as folder:
+            folder.seal(least)
+            plan = {"hosts": ["a"], "batches": []}
+            folder.append(
+                rollout, ledger.STARTED, {**WHO, "bundle": {}, "bundle_digest": "", "plan": plan, "plan_digest": ""}
+            )
+            folder.append(rollout, ledger.ENDED, {"outcome": "complete", "sentence": "done"})
+
+
+def sealed(path: Path) -> list[str]:
+    return sorted(one.name for one in (path / "sealed").iterdir())
+
+
+def test_a_large_ledger_is_sealed_and_the_chain_goes_on_behind_it(tmp_path: Path) -> None:
+    chain(tmp_path, "r1", "r2", "r3")
+    assert sealed(tmp_path) == ["000000001-000000002.jsonl", "000000003-000000004.jsonl"]
+    assert [(tmp_path / "sealed" / name).stat().st_mode & 0o777 for name in sealed(tmp_path)] == [0o440] * 2
+    folder = Folder(tmp_path, writes=False)
+    here, everything = folder.read(), folder.read_all()
+    assert (here.broken_line, [one.sequence for one in here.entries]) == (None, [5, 6])
+    assert (everything.broken_line, [one.sequence for one in everything.entries]) == (None, [1, 2, 3, 4, 5, 6])
+    assert everything.entries[2].previous == ledger.digest_of(
+        (tmp_path / "sealed" / sealed(tmp_path)[0]).read_bytes().splitlines()[1]
+    )
+    # Of a rollout that is in the file at hand nothing older is read; of one that is sealed all is.
+    assert [one.rollout for one in folder.entries("r3")] == ["r3"] * 2
+    assert [one.rollout for one in folder.entries("r1")] == ["r1"] * 2 + ["r2"] * 2 + ["r3"] * 2
+
+
+def test_a_ledger_is_sealed_from_its_size_on_and_an_empty_one_never(tmp_path: Path) -> None:
+    with Folder(tmp_path) as folder:
+        assert folder.seal(0) is None
+    append(tmp_path)
+    size = (tmp_path / "ledger.jsonl").stat().st_size
+    with Folder(tmp_path) as folder:
+        assert folder.seal(size + 1) is None and not (tmp_path / "sealed").exists()
+        place = folder.seal(size)
+        assert place == tmp_path / "sealed" / "000000001-000000001.jsonl" and place.stat().st_size == size
+        assert folder.seal(0) is None, "there is no ledger now"
+        assert folder.read() == ([], None, "", b"") and len(folder.read_all().entries) == 1
+    assert append(tmp_path).sequence == 2
+
+
+def test_a_line_torn_right_behind_a_sealed_file_is_set_aside(tmp_path: Path) -> None:
+    chain(tmp_path, "r1")
+    with Folder(tmp_path) as folder:
+        folder.seal(1)
+    (tmp_path / "ledger.jsonl").write_bytes(b'{"half')
+    with Folder(tmp_path) as folder:
+        assert folder.read().torn == b'{"half' and folder.seal(1) is None
+    assert append(tmp_path).sequence == 4
+    found = Folder(tmp_path, writes=False).read_all()
+    assert found.broken_line is None and [one.kind for one in found.entries[2:]] == [ledger.REPAIRED, "aborted"]
+
+
+def test_a_sealed_file_that_was_changed_or_lost_its_end_is_a_break(tmp_path: Path) -> None:
+    chain(tmp_path, "r1", "r2", "r3")
+    first, last = (tmp_path / "sealed" / name for name in sealed(tmp_path))
+    whole = last.read_bytes()
+    last.write_bytes(whole.replace(b"done", b"dome"))
+    folder = Folder(tmp_path, writes=False)
+    assert folder.read().broken_line == 1, "the file at hand names the line as it was"
+    assert folder.read_all().broken_line == 5
+    last.write_bytes(whole.splitlines(keepends=True)[0])
+    with pytest.raises(ledger.LedgerBrokenError, match="has sequence 3 where its name says 4"):
+        folder.read()
+    assert folder.read_all().broken_line == 4
+    # A file in the middle that is gone breaks the chain; the oldest ones may be kept elsewhere.
+    last.write_bytes(whole)
+    first.rename(tmp_path / "elsewhere")
+    found = folder.read_all()
+    assert (found.broken_line, found.entries[0].sequence) == (None, 3)
+    (tmp_path / "elsewhere").rename(first)
+    last.unlink()
+    assert folder.read_all().broken_line == 3
+    assert folder.read().broken_line == 1
+
+
+def test_a_ledger_that_is_gone_while_its_head_knows_more_is_a_break(tmp_path: Path) -> None:
+    chain(tmp_path, "r1", "r2")
+    (tmp_path / "ledger.jsonl").unlink()
+    folder = Folder(tmp_path, writes=False)
+    assert folder.read().broken_line == 1 and "line 4 was written" in folder.read().fault
+    with pytest.raises(ledger.LedgerBrokenError, match="line 4 was written"):
+        append(tmp_path)
+    # Other files in the folder mean nothing.
+    (tmp_path / "sealed" / "notes.txt").write_text("x")
+    assert folder.read_all().broken_line == 3

@@ -173,15 +173,16 @@ def parse_line(line: bytes) -> Entry:
     return entry
 
 
-def verify(data: bytes, head: Head | None = None) -> Verified:
-    """Read a whole ledger and hold each line against the one before it, and the last ones against the head.
+def verify(data: bytes, head: Head | None = None, base: Head | None = None) -> Verified:
+    """Read a ledger and hold each line against the one before it, and the last ones against the head.
 
-    Without a head, which a ledger of one torn line has not yet, a cut end cannot be seen.
+    Without a head, which a ledger of one torn line has not yet, a cut end cannot be seen. `base` is the line before
+    the first one, where older lines are in sealed files and `data` has none of them.
     """
     lines = data.split(b"\n")
     torn = lines.pop()
     entries: list[Entry] = []
-    last: Head | None = None
+    last = base
     for number, line in enumerate(lines, 1):
         try:
             entry = parse_line(line)
@@ -191,8 +192,8 @@ def verify(data: bytes, head: Head | None = None) -> Verified:
         except ValueError as error:
             return Verified(entries, number, printable(error), b"")
         entries.append(entry)
-    written = head.sequence if head else 0
-    if written > len(entries):
+    written, found = head.sequence if head else 0, last.sequence if last else 0
+    if written > found:
         fault = f"the head says that line {written} was written, and the ledger ends before this one"
         return Verified(entries, len(entries) + 1, fault, b"")
     return Verified(entries, None, "", torn)
@@ -229,17 +230,18 @@ class Tail(NamedTuple):
     torn: bytes
 
 
-def tail_of(data: bytes, head: Head | None) -> Tail:
+def tail_of(data: bytes, head: Head | None, base: Head | None = None) -> Tail:
     """The end of a ledger; `data` are its last bytes from the begin of a line on, one whole line at least.
 
-    Raises LedgerBrokenError where the last line, or a line that the head knows, is not there as it was written.
+    `base` is the last line of the sealed files before it. Raises LedgerBrokenError where the last line, or a line
+    that the head knows, is not there as it was written.
     """
     whole, _end, torn = data.rpartition(b"\n")
     line = whole.rpartition(b"\n")[2]
     if not line:
-        if head is not None:
+        if head is not None and head != base:
             raise LedgerBrokenError(f"the ledger has no line, and its head says that line {head.sequence} was written")
-        return Tail(None, torn)
+        return Tail(base, torn)
     try:
         entry = parse_line(line)
         last = Head(entry.sequence, digest_of(line))
@@ -250,6 +252,45 @@ def tail_of(data: bytes, head: Head | None) -> Tail:
         problem = f"the ledger ends with line {last.sequence}, and its head says that line {head.sequence} was written"
         raise LedgerBrokenError(problem)
     return Tail(last, torn)
+
+
+# --- sealed files ------------------------------------------------------------------------------
+
+_SEALED = re.compile(r"(\d{9,})-(\d{9,})\.jsonl", re.ASCII)
+
+
+def sealed_name(first: int, last: int) -> str:
+    """The name of a file with the lines of these sequences; names sort as the lines do."""
+    return f"{first:09}-{last:09}.jsonl"
+
+
+def sealed_range(name: str) -> tuple[int, int] | None:
+    """(first, last) sequence of a sealed file by its name; None for another file."""
+    found = _SEALED.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def base_of(line: bytes, last: int) -> Head:
+    """The place in the chain of a sealed file's last line, which must be of the sequence that its name says."""
+    try:
+        entry = parse_line(line)
+        if entry.sequence != last:
+            raise ValueError(f"has sequence {entry.sequence} where its name says {last}")
+    except ValueError as error:
+        raise LedgerBrokenError(f"the last line of a sealed ledger: {printable(error)}") from error
+    return Head(entry.sequence, digest_of(line))
+
+
+def before_first(data: bytes) -> Head | None:
+    """The line before a ledger's first one, as that names it; None where that is the first of all, or is not one."""
+    try:
+        entry = parse_line(data.partition(b"\n")[0])
+    except ValueError:
+        return None
+    return Head(entry.sequence - 1, entry.previous) if entry.sequence > 1 else None
+
+
+# --- the head ----------------------------------------------------------------------------------
 
 
 def render_head(head: Head) -> bytes:
