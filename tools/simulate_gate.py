@@ -37,7 +37,8 @@ READINGS = 2
 class Model(NamedTuple):
     """What a fleet without any difference looks like. Shares are fractions; the noise of a host is its own.
 
-    `tails` are the degrees of freedom of the noise (Student's t; 0 is normal), `noise` what a host's latency varies by
+    `tails` are the degrees of freedom of the noise (Student's t; 0 is normal); with `jobs` that of a host's CPU and
+    memory goes up alone, as a job that begins takes some and none gives any. `noise` is what a host's latency varies by
     between two windows beyond the chance of its requests, `shock` what it varies by on all hosts together,
     `cpu_shock` the same of their CPUs' busy share.
     """
@@ -50,6 +51,7 @@ class Model(NamedTuple):
     cpu_shock: float = 0.005
     memory_noise: float = 8 * MIB
     tails: int = 0
+    jobs: bool = False
 
 
 class Tally(NamedTuple):
@@ -122,14 +124,20 @@ def growths(chance: Random, model: Model, count: int, readings: int, shocks: Num
 def _window(chance: Random, model: Model, count: int, seconds: float, shock: float) -> dict[str, Numbers]:
     p95, p99 = log_quantiles(chance, model, count, seconds)
     own = model.noise * noise(chance, model, count)
+    cpu, memory = (load_of(noise(chance, model, count), model) for _each in range(2))
     return {
-        "host_cpu_shift": model.cpu_noise * noise(chance, model, count) + model.cpu_shock * shock,
-        "host_memory_shift": model.memory_noise * noise(chance, model, count),
+        "host_cpu_shift": model.cpu_noise * cpu + model.cpu_shock * shock,
+        "host_memory_shift": model.memory_noise * memory,
         **{f"pressure_{kind}_shift": 0.01 * numpy.exp(0.5 * noise(chance, model, count).clip(-9, 9))
            for kind in ("cpu", "memory", "io")},
         "application_p95_shift": p95 + own + model.shock * shock,
         "application_p99_shift": p99 + own + model.shock * shock,
     }  # fmt: skip
+
+
+def load_of(own: Numbers, model: Model) -> Numbers:
+    """A host's own noise as its CPU and memory have it."""
+    return numpy.abs(own) if model.jobs else own
 
 
 def _growth(name: str, before: Numbers, after: Numbers) -> Numbers:
@@ -272,7 +280,9 @@ def report(options: argparse.Namespace) -> bool:
     runs = [("one reading a batch", 1, Model()), ("two readings a batch, the default", READINGS, Model()),
             ("one reading, heavy tails (t, 3)", 1, Model(tails=3)),
             ("two readings, heavy tails (t, 3)", READINGS, Model(tails=3))]  # fmt: skip
-    for run, (words, readings, model) in enumerate(runs):
+    jobs = [("one reading, jobs that begin (t, 3, upward)", 1, Model(tails=3, jobs=True)),
+            ("two readings, jobs that begin (t, 3, upward)", READINGS, Model(tails=3, jobs=True))]  # fmt: skip
+    for run, (words, readings, model) in [*enumerate(runs), *enumerate(jobs, 80)]:
         told = false_alarms(options.seed, run, options.rollouts, Rollout(batches, readings, rate, model))
         print(f"{words} | {told['rank tests']} | {told['fixed limits']} | {told['either']}")
         good = good and interval(*told["rank tests"])[0] <= rate

@@ -11,10 +11,13 @@
  *   ask REQUIREMENT BTF ERROR...   what is answered for a kernel 6.1 with that BTF (vmlinux, bundled, missing),
  *                            where perf_event_open ends with the first error (0: none) and a program's load with
  *                            the second; what was asked of the kernel, and the reason
+ *   holds                    when this kernel was read and let go: is standard input still open; when a file's types
+ *                            were used: is the file open at the path for them; and when they were let go
  */
 /* clang-format on */
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/perf_event.h>
 #include <stdarg.h>
@@ -28,6 +31,7 @@
 #include "kernel/bpflog.h"
 #include "kernel/format.h"
 #include "kernel/hook.h"
+#include "kernel/kernel.h"
 #include "kernel/labels.h"
 #include "kernel/proof.h"
 #include "kernel/require.h"
@@ -330,9 +334,30 @@ static void do_notes(int n, char **word) {
 	printf(" %s\n", hex);
 }
 
+static void do_holds(int n, char **word) {
+	struct ef_kernel kernel;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	(void)n, (void)word;
+	ef_kernel_read(&kernel);
+	ef_kernel_clear(&kernel);
+	printf("%d", fcntl(STDIN_FILENO, F_GETFD) >= 0);
+	ef_kernel_use_btf(&kernel, fd, "types.btf");
+	printf(" %d %s %d", access(kernel.btf_path, R_OK) == 0, kernel.btf_file,
+	       kernel.btf == EF_BTF_BUNDLED);
+	ef_kernel_clear(&kernel);
+	printf(" %d", fcntl(fd, F_GETFD) >= 0);
+	/* A second time there is nothing to let go. */
+	fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	ef_kernel_clear(&kernel);
+	printf(" %d\n", fcntl(fd, F_GETFD) >= 0);
+	close(fd);
+}
+
 static const struct command commands[] = {
     {"format", 1, do_format}, {"pick", 2, do_pick}, {"log", 0, do_log},
     {"proof", 0, do_proof},   {"ask", 2, do_ask},   {"notes", 1, do_notes},
+    {"holds", 0, do_holds},
 };
 
 int main(int argc, char **argv) {

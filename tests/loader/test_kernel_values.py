@@ -344,3 +344,9 @@ def test_the_bpf_lsm_must_be_active(sys: Path, modules: str | None, said: str) -
     if modules:
         put(sys, "kernel/security/lsm", modules)
     assert answer(sys, "attach:lsm:bprm_check_security")[0].startswith(said)
+
+
+def test_a_kernel_holds_the_types_that_it_was_given_and_lets_go_of_nothing_else(driver: Path) -> None:
+    with open("/dev/null", "rb") as given:
+        done = subprocess.run([driver, "holds"], stdin=given, capture_output=True, text=True, check=True)
+    assert done.stdout == "1 1 types.btf 1 0 1\n"
