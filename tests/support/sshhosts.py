@@ -113,6 +113,12 @@ class Hosts:
             isolate.append(str(self.folder / "user_key.pub"))
             return subprocess.Popen([*isolate, SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
 
+    def kill(self, name: str) -> None:
+        """End a host at once, with everything that runs on it, as when its power is cut."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait(30)
+
     def wait(self, seconds: float = 60) -> None:
         """Wait until every sshd answers."""
         end = time.monotonic() + seconds

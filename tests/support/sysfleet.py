@@ -33,6 +33,8 @@ class SysFleet:
         self.key, self.trust = new_key(folder / "keys")
         # Seconds that a playbook may take.
         self.patience = 300.0
+        # {host: variables of its own}, beside its ways in.
+        self.own: dict[str, dict[str, Any]] = {}
 
     def release(
         self, version: str, sequence: int, features: Sequence[str] = ("runqlat", "exec_events"), **more: Any
@@ -54,7 +56,7 @@ class SysFleet:
         It is a dynamic one: only those take every name as it is; others read ports and ranges out of it.
         """
         names = [host.name for host in self.hosts]
-        meta = {"hostvars": {host.name: host.ssh for host in self.hosts}}
+        meta = {"hostvars": {host.name: {**host.ssh, **self.own.get(host.name, {})} for host in self.hosts}}
         document = {"all": {"hosts": names, "vars": {**VARIABLES, **variables}}, "_meta": meta}
         (self.folder / "hosts.json").write_text(json.dumps(document))
         path = self.folder / "hosts"

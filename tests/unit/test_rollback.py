@@ -85,6 +85,37 @@ def test_leaves_a_host_alone_on_which_another_release_is_active(host):
     assert not (host / "calls").exists()
 
 
+def lease_of(host: Path, digest: str) -> Path:
+    path = host / "etc/ebpf-fleet/lease.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"bundle_digest": digest}))
+    return path
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_the_lease_of_a_release_that_never_became_active_ends_and_that_of_another_stays(host, active):
+    """A release run writes it first, and may die before it activates anything."""
+    if not active:
+        (host / "var/lib/ebpf-fleet/current").unlink()
+    lease = lease_of(host, "a" * 64)
+    answer = run(host, "b" * 64)
+    assert answer["ok"] and not answer["changed"] and lease.exists(), answer
+    answer = run(host, "a" * 64)
+    assert answer["ok"] and answer["changed"] and not lease.exists(), answer
+    assert current(host) == ("releases/new" if active else None)
+    answer = run(host, "a" * 64)
+    assert answer["ok"] and not answer["changed"], answer
+
+
+def test_a_probation_ends_with_the_release_that_was_on_it(host):
+    lease = lease_of(host, digest(host, "new"))
+    assert run(host, digest(host, "new"))["changed"] and not lease.exists()
+    other = lease_of(host, "c" * 64)
+    (host / "var/lib/ebpf-fleet/current").unlink()
+    os.symlink("releases/new", host / "var/lib/ebpf-fleet/current")
+    assert run(host, digest(host, "new"))["changed"] and other.exists()
+
+
 def test_a_second_run_for_the_same_release_changes_nothing(host):
     new = digest(host, "new")
     assert run(host, new)["changed"]

@@ -17,13 +17,14 @@ from tests.scenarios.invariant import LEASE_OVER, NOTHING, RUNS, host_faults, le
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests/scenarios"
 SCENARIOS: dict[str, Any] = yaml.safe_load((FOLDER / "scenarios.yml").read_text())
-# As they are promised; what a cell controller's death does is held where cells are.
+# As they are promised.
 PROMISED = (
     "good release everywhere", "drops over budget", "CPU over budget", "memory growth", "loader crash loop",
     "application latency regression", "feature that loads on only some kernels", "host unreachable before deploy",
     "host unreachable during deploy", "host unreachable after deploy", "host rebooted during bake",
     "controller killed at ten random points, then resumed", "two rollouts at once", "Prometheus down",
     "clock skew of a minute", "disk full", "release quarantined earlier", "freeze window",
+    "cell controller killed",
 )  # fmt: skip
 
 

@@ -47,8 +47,8 @@ within() {
 	return "$code"
 }
 
-# The probation ends with the release that was on it; the lease of another stays.
-end_lease() { ! grep -q "\"$now\"" "$lease" 2>/dev/null || rm -f "$lease"; }
+# DIGEST: the probation ends with the release that was on it; the lease of another stays. Was there one?
+end_lease() { grep -q "\"$1\"" "$lease" 2>/dev/null && rm -f "$lease"; }
 
 # Does the status say that this release runs? It may be anything, and become anything before it is read.
 runs() {
@@ -104,8 +104,10 @@ if [ -n "$trust_only" ]; then
 fi
 if [ ! -L "$store/current" ]; then
 	if [ -n "$from" ]; then
-		restore_trust "" && answer true true "" "no release is active here"
-		answer true false "" "no release is active here"
+		changed=false
+		end_lease "$from" && changed=true
+		restore_trust "" && changed=true
+		answer true "$changed" "" "no release is active here"
 	fi
 	answer false false "" "no release is active here and none can be gone back to"
 fi
@@ -113,14 +115,17 @@ now=$(digest "$store/current")
 # What cannot be read does not count as another release.
 [ -n "$now" ] || answer false false "" "the digest of the current release cannot be read; look at $store/current"
 if [ -n "$from" ] && [ "$now" != "$from" ]; then
-	restore_trust "$now" && answer true true "$now" "another release is active already"
-	answer true false "$now" "another release is active already"
+	# A release run that died before it activated left the lease of what it was to activate.
+	changed=false
+	end_lease "$from" && changed=true
+	restore_trust "$now" && changed=true
+	answer true "$changed" "$now" "another release is active already"
 fi
 if [ ! -L "$store/previous" ]; then
 	[ -n "$from" ] || answer false false "$now" "there is no previous release on this host"
 	stop_unit false "$now"
 	rm -f "$store/current" || answer false true "$now" "cannot remove the link current"
-	end_lease
+	end_lease "$now"
 	restore_trust ""
 	answer true true "" "this was the first release: nothing runs now"
 fi
@@ -139,5 +144,5 @@ while ! runs "$back"; do
 	[ "$asked" -gt "$confirm_seconds" ] && answer false true "$back" "the loader did not confirm in time; see journalctl -u $unit"
 	sleep 1
 done
-end_lease
+end_lease "$now"
 answer true true "$back" "the previous release runs"
