@@ -154,6 +154,35 @@ def test_a_term_that_matches_nothing_is_told_with_the_nearest_name(
     assert all(one.startswith(start) or start in one for one, start in zip(found, sentences)), found
 
 
+@pytest.mark.parametrize(
+    ("term", "lost"),
+    [
+        ("", False),
+        ("!", False),
+        ("&", False),
+        ("web1", False),
+        ("!web1", False),
+        ("&web", False),
+        ("x[1]", False),
+        ("&x[1]", False),
+        ("&y[1]", False),
+        ("&z[1]", True),
+        ("y[1]", True),
+        ("!x?", False),
+        ("&x?", True),
+        ("localhost", False),
+        ("&localhost", False),
+        ("~(", True),
+        ("wbe1", True),
+    ],
+)
+def test_a_part_of_a_pattern_is_lost_where_neither_it_nor_what_it_is_a_sign_of_is_there(
+    tmp_path: Path, term: str, lost: bool
+) -> None:
+    """`x[1]` is a host here, and so is `&y[1]`; a reader of patterns takes both for a part of a group."""
+    assert answer(tmp_path, odd=("x[1]", "&y[1]"))._matches_nothing(term) is lost
+
+
 # --- the lookups ----------------------------------------------------------------------------------
 
 
@@ -165,14 +194,17 @@ def test_the_hosts_of_a_play_are_patterns_of_names_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the option and the filters stood in for, which a loader has of a whole run."""
-    known, exactly = variables(tmp_path), [False]
-    monkeypatch.setattr(hosts, "load_filters", lambda: None)
-    monkeypatch.setattr(hosts.LookupModule, "set_options", lambda _self, var_options, direct: None)
-    monkeypatch.setattr(hosts.LookupModule, "get_option", lambda _self, _name: exactly[0])
+    known, given = variables(tmp_path), {"exactly": False}
+    loaded: list[str] = []
+    taken: list[Any] = []
+    monkeypatch.setattr(hosts, "load_filters", lambda: loaded.append("filters"))
+    monkeypatch.setattr(hosts.LookupModule, "set_options", lambda _self, **words: taken.append(words))
+    monkeypatch.setattr(hosts.LookupModule, "get_option", lambda _self, name: given[name])
     assert looked_up(hosts, ["web1", ["a,b", "db*"]], known) == ["web1", exact_pattern("a,b"), "db*"]
     with pytest.raises(AnsibleLookupError, match=f"EF_HOSTS: {re.escape(hosts.NO_HOST)}"):
         looked_up(hosts, ["empty"], known)
-    exactly[0] = True
+    assert loaded == ["filters"] * 2 and taken == [{"var_options": known, "direct": {}}] * 2
+    given["exactly"] = True
     assert looked_up(hosts, [["web2", "web1"]], known) == ["web2", "web1"]
     with pytest.raises(AnsibleLookupError, match="EF_HOSTS: 1 of 1 hosts of the inventory were not addressed: 'web'"):
         looked_up(hosts, ["web"], known)
