@@ -250,18 +250,27 @@ def test_without_variables_of_hosts_what_the_task_gives_is_judged() -> None:
     assert found["hosts"] == ["w1"]
 
 
+VARS = {"before_var": "b", "after_var": "a"}
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        {},
-        {"hosts": ["w1"]},
-        {"hosts": ["w1"], "after_var": "a", "changed": {}},
-        {"hosts": ["w1"], "after_var": "a"},
-        {"changed": {}, "before_var": "b"},
-        {"changed": {}, "expected": {}, "expected_var": "e"},
-        {"changed": {}, "changes": {}},
+        ({}, "^one of the following is required: changed, hosts$"),
+        ({"hosts": ["w1"]}, "^missing parameter.s. required by 'hosts': after_var$"),
+        ({"hosts": ["w1"], "changed": {}, **VARS}, r"^parameters are mutually exclusive: changed\|hosts$"),
+        ({"hosts": ["w1"], "after_var": "a"}, "^parameters are required together: before_var, after_var$"),
+        ({"changed": {}, "before_var": "b"}, "^parameters are required together: before_var, after_var$"),
+        ({"changed": {}, "expected": {}, "expected_var": "e"},
+         r"^parameters are mutually exclusive: expected\|expected_var$"),
+        ({"changed": {}, "changes": {}}, "Unsupported parameters .*: changes. Supported parameters include: "),
     ],
-)
-def test_arguments_that_need_or_exclude_one_another(arguments: dict[str, Any]) -> None:
-    with pytest.raises(AnsibleError):
+)  # fmt: skip
+def test_arguments_that_need_or_exclude_one_another(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(AnsibleError, match=words):
         act({}, **arguments)
+
+
+def test_the_task_goes_to_no_host() -> None:
+    action = gate.ActionModule
+    assert (action.TRANSFERS_FILES, action._requires_connection, action._supports_check_mode) == (False, False, True)
