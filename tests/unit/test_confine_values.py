@@ -216,3 +216,34 @@ def test_what_a_program_is_shown_is_sealed_and_only_itself_can_run(tmp_path: Pat
     # Where the folder itself forbids execution, that stays forbidden.
     program = sealed + ["NOEXEC"] * bool(os.statvfs(tmp_path).f_flag & os.ST_NOEXEC)
     assert json.loads(done.stdout) == {"bundle": [*sealed, "NOEXEC"], "program": program, "file": [*sealed, "NOEXEC"]}
+
+
+DROPPED = """
+import json, os, struct, sys
+sys.path[:0] = {path!r}
+from ansible_collections.ebpf.fleet.plugins.module_utils.confine import confinement
+# Root of a container may have capabilities to hand on: here one of each of the two words that it has any of.
+column = confinement.MACHINES[os.uname().machine].column
+held = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapPrm")]
+low, high = int(held[0], 16) & 0xffffffff, int(held[0], 16) >> 32
+some = struct.pack("=IiIIIIII", confinement.CAPABILITY_VERSION, 0, low, low, low & -low, high, high, high & -high)
+confinement._call("hand some on", confinement._syscall(confinement.CAPSET[column], some[:8], some[8:]))
+account = os.open("/proc/self/status", os.O_RDONLY)
+os.setgroups([1, 2])
+before = os.pread(account, 65536, 0).decode()
+confinement._drop_privileges({user})
+print(json.dumps([before, os.pread(account, 65536, 0).decode()]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to give up")
+def test_no_capability_of_any_set_is_kept_nor_a_group() -> None:
+    script = DROPPED.format(path=sys.path, user=USER)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    before, after = (dict(line.split(":", 1) for line in one.splitlines()) for one in json.loads(done.stdout))
+    assert int(before["CapInh"], 16) != 0 and before["Groups"].split() == ["1", "2"]
+    kept = {name: after[name].split() for name in ACCOUNT if name.startswith("Cap") or name in ("Groups", "NoNewPrivs")}
+    none = {name: ["0" * 16] for name in kept if name.startswith("Cap")}
+    assert kept == {**none, "Groups": [], "NoNewPrivs": ["1"]}
+    assert after["Uid"].split() == after["Gid"].split() == [str(USER)] * 4

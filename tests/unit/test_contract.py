@@ -296,6 +296,23 @@ def test_an_error_names_field_and_remedy(path: str, value: Any, words: list[str]
 
 
 @pytest.mark.parametrize(
+    ("requires", "refused"),
+    [
+        (["btf:any", "btf:vmlinux"], True),
+        (["btf:vmlinux", "kernel:5.9", "btf:any"], True),
+        (["btf:any"], False),
+        (["btf:vmlinux"], False),
+        (["btf:vmlinux", "kernel:5.9"], False),
+        (["kernel:5.9"], False),
+    ],
+)
+def test_a_variant_that_asks_for_the_kernels_own_btf_asks_for_no_other(requires: list[str], refused: bool) -> None:
+    said = [one for one in messages(changed(GOOD, "variants.0.requires", requires)) if "has 'btf:any'" in one]
+    words = "has 'btf:any' and 'btf:vmlinux'; remove 'btf:any': the other asks for more"
+    assert said == ([f"x/contract.yml: variants[0].requires: {words}"] if refused else [])
+
+
+@pytest.mark.parametrize(
     ("document", "field", "least", "most"),
     [(GOOD, "cpu_millicores", 1, 1000), (EVENTS, "map_memory_bytes", None, 2**63 - 1),
      (EVENTS, "event_rate_per_second", None, 2**63 - 1)],

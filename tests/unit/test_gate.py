@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments as gate_arguments
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import judge as gate
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import own as gate_own
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import shift
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs, Pair
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.checks import NAMES
 
 SECOND = 10**9
@@ -551,6 +552,50 @@ class TestApplication:
 
 
 class TestOwnChecks:
+    def test_the_rates_that_an_expression_may_use(self) -> None:
+        after = observation()
+        feature = after["end"]["status"]["features"]["exec_events"]
+        feature["counters"].update(produced=904, delivered=900, dropped=3, sampled_out=1)
+        after["end"]["status"]["features"]["other"] = {**feature, "state": "off"}
+        pair = Pair("h", None, after, None)  # type: ignore[arg-type]
+        counted = {"produced_delta": 904, "delivered_delta": 900, "dropped_delta": 3, "sampled_out_delta": 1}
+        assert gate_own.rates(pair) == {
+            "window_ns": 10 * SECOND, "status_span_ns": 10 * SECOND, "loader_cpu_millicores": 1,
+            "bpf_cpu_millicores": 1, "host_cpu_ppm": 100_000,
+            "features": {"exec_events": {**counted, "cpu_millicores": 1}},
+        }  # fmt: skip
+        after["end"]["status"]["pid"] = 8
+        lost = gate_own.rates(pair)
+        assert (lost["status_span_ns"], lost["loader_cpu_millicores"]) == (None, None)
+        assert {name: lost["features"]["exec_events"][name] for name in counted} == dict.fromkeys(counted)
+
+    def test_the_document_has_both_observations_and_the_rates(self) -> None:
+        seen: list[Any] = []
+
+        def search(expression: str, document: Any) -> Any:
+            seen.append((expression, document))
+            return 3
+
+        mine = [{"name": "low", "expression": "a", "max": 3, "unit": "s"},
+                {"name": "high", "expression": "b", "min": 3.5}]  # fmt: skip
+        before = observation(50 * SECOND)
+        verdict = judge(observation(), before, extra_checks=mine, search=search)
+        assert [one[0] for one in seen] == ["a", "b"] and set(seen[0][1]) == {"before", "after", "rates"}
+        assert (seen[0][1]["before"], seen[0][1]["after"]) == (before, observation())
+        assert check(verdict, "low") == {
+            "host": "h1", "feature": None, "check": "low", "verdict": "pass", "measured": 3, "limit": 3, "unit": "s",
+            "sentence": "h1: low is 3, at most 3 is allowed",
+        }  # fmt: skip
+        assert check(verdict, "high") == {
+            "host": "h1", "feature": None, "check": "high", "verdict": "fail", "measured": 3, "limit": 3.5,
+            "unit": None, "sentence": "h1: high is 3, at least 3.5 is allowed",
+        }  # fmt: skip
+
+    def test_without_jmespath_an_own_check_holds(self) -> None:
+        held = check(judge(observation(), extra_checks=[{"name": "mine", "expression": "x", "max": 0}]), "mine")
+        assert (held["verdict"], held["measured"], held["limit"]) == ("inconclusive", None, 0)
+        assert held["sentence"] == "h1: mine: no JMESPath at hand"
+
     def test_bounds(self) -> None:
         def search(expression: str, document: Any) -> Any:
             return document["rates"][expression]
@@ -580,27 +625,32 @@ class TestOwnChecks:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"limits": {"drop_ration_ppm": 1}}, "did you mean drop_ratio_ppm"),
-        ({"limits": {"xyzzy": 1}}, "known are"),
+        ({"limits": {"drop_ration_ppm": 1}},
+         r"^limits: unknown name 'drop_ration_ppm'; did you mean drop_ratio_ppm\?$"),
+        ({"limits": {"xyzzy": 1}}, "^limits: unknown name 'xyzzy'; known are accounting_error_events, "),
         ({"limits": {"loader_cpu_millicores": -1}}, "limits.loader_cpu_millicores: is -1"),
         ({"limits": {"loader_cpu_millicores": 1.5}}, "1000 is one core"),
         ({"limits": {"loader_cpu_millicores": None}}, "limits.loader_cpu_millicores: is nothing"),
         ({"limits": {"status_age_ns": "5s"}}, "nanoseconds"),
         ({"limits": {"require_events": "maybe"}}, "require_events: is 'maybe'"),
-        ({"on_inconclusive": {"bpf_cpo": "pass"}}, "did you mean bpf_cpu"),
-        ({"on_inconclusive": {"bpf_cpu": "ignore"}}, "say hold or pass"),
+        ({"on_inconclusive": {"bpf_cpo": "pass"}},
+         r"^on_inconclusive: unknown name 'bpf_cpo'; did you mean bpf_cpu\?$"),
+        ({"dry_run": ["bpf_cpo"]}, r"^dry_run: unknown name 'bpf_cpo'; did you mean bpf_cpu\?$"),
+        ({"on_inconclusive": {"bpf_cpu": "ignore"}}, "^on_inconclusive.bpf_cpu: 'ignore'; say hold or pass$"),
         ({"expected": {"h1": "full"}}, "expected.h1"),
-        ({"expected": {"h1": {"f": "ful"}}}, "did you mean full"),
+        ({"expected": {"h1": {"f": "ful"}}}, r"^expected.h1.f: unknown name 'ful'; did you mean full\?$"),
         ({"expected": {"h1": {"f": {"variant": "full"}}}}, "expected.h1.f"),
         ({"contracts": [{"feature": "f"}]}, "contracts: each needs"),
         ({"extra_checks": [{"name": "a"}]}, "extra_checks: each needs"),
         ({"extra_checks": [{"name": "a", "expression": "x"}]}, "give one of max and min"),
         ({"extra_checks": [{"name": "a", "expression": "x", "max": 1, "min": 0}]}, "give one of max and min"),
         ({"extra_checks": [{"name": "a", "expression": "x", "max": "one"}]}, "max: is 'one' .*give a number"),
-        ({"extra_checks": [{"name": "a", "expression": "x", "maximum": 1}]}, "did you mean max"),
-        ({"extra_checks": [{"name": "bpf_cpu", "expression": "x", "max": 1}]}, "name is taken"),
+        ({"extra_checks": [{"name": "a", "expression": "x", "maximum": 1}]},
+         r"^extra_checks.a: unknown name 'maximum'; did you mean max\?$"),
+        ({"extra_checks": [{"name": "bpf_cpu", "expression": "x", "max": 1}]},
+         "^extra_checks.bpf_cpu: the name is taken; choose another$"),
     ],
-)
+)  # fmt: skip
 def test_bad_arguments_are_refused_by_name(more: dict[str, Any], message: str) -> None:
     with pytest.raises(gate_arguments.GateInputError, match=message):
         judge(observation(), **more)

@@ -190,6 +190,46 @@ def test_another_process_counts_from_zero_and_is_no_step_backwards(field: str) -
     assert check(judge(after, full()), "loader_restarts")["verdict"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "told"),
+    [
+        ("whole", "whole", ["unit.n_restarts"]),
+        (None, None, ["unit.n_restarts"]),
+        (None, "whole", []),
+        ("whole", None, []),
+        ("other", "whole", []),
+    ],
+)
+def test_restarts_are_compared_while_nothing_says_that_it_is_another_process(start: Any, end: Any, told: Any) -> None:
+    after = full()
+    after["end"]["unit"]["n_restarts"] -= 1
+    for name, kind in (("start", start), ("end", end)):
+        main = after[name]["witness"]["loader"]["main"]
+        # Root saw no process there, or another one.
+        after[name]["witness"]["loader"]["main"] = None if kind is None else main
+        if kind == "other":
+            main["pid"] += 1
+    assert [one.field for one in gate_counters.backwards(after)] == told
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "same", "maybe"),
+    [
+        ((7, 1), (7, 1), True, True),
+        ((7, 1), (7, 2), False, False),
+        ((7, 1), (8, 1), False, False),
+        ((7, 1), (None, None), False, False),
+        ((None, None), (7, 1), False, False),
+        ((None, None), (None, None), False, True),
+        ((7, None), (7, None), True, True),
+        ((None, 1), (None, 1), False, False),
+    ],
+)
+def test_one_process_at_both_ends(first: Any, last: Any, same: bool, maybe: bool) -> None:
+    ends = [{"pid": pid, "started_boottime_ns": at} for pid, at in (first, last)]
+    assert gate_counters._same(*ends) is same and gate_counters._same(*ends, maybe=True) is maybe
+
+
 def test_another_program_counts_from_zero_and_is_no_step_backwards() -> None:
     after = full()
     for programs in (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,135 @@ def test_what_only_grows_lies_between_the_kernels_counts(
     account = side(told={"boottime_ns": BEGIN + SLACK_NS})
     found = witness_cost.judge_growth(account, Growth(told, seen, 2, "its cost", "ns"))
     assert tuple(found[:3]) == (verdict, value, limit) and "its cost" in found.sentence, found
+
+
+END, WINDOW = BEGIN + 10**10, 10**10
+LOST = "CPU time of the loader could not be seen: "
+
+
+@pytest.mark.parametrize(
+    ("told", "cpu", "more", "finding"),
+    [
+        ((BEGIN, END), (5, 6), {}, ("pass", WINDOW, WINDOW, "the account of the loader goes on")),
+        ((BEGIN, BEGIN + SLACK_NS), (5, 5), {},
+         ("fail", SLACK_NS, 0, f"the account of the loader advanced by {SLACK_NS} ns, its unit got 0 ns of CPU")),
+        ((BEGIN, BEGIN + SLACK_NS - 1), (5, 5), {},
+         ("pass", SLACK_NS - 1, WINDOW, "the account of the loader goes on")),
+        ((BEGIN, BEGIN + SLACK_NS), (5, 5), {"cpu_source": "processes"},
+         ("pass", SLACK_NS, WINDOW, "the account of the loader goes on")),
+        ((BEGIN, END), (5, None), {"why": {"cpu_ns": "no file"}}, ("inconclusive", None, None, LOST + "no file")),
+        ((BEGIN, END), (6, 5), {}, ("inconclusive", None, None, LOST + "the kernel did not say")),
+        ((BEGIN, END + 10**9), (5, 6), {}, ("pass", WINDOW + 10**9, WINDOW, "the account of the loader goes on")),
+        ((BEGIN, END + 10**9 + 1), (5, 6), {},
+         ("fail", END + 10**9 + 1, END, f"the account of the loader is of {END + 10**9 + 1} ns after boot, "
+                                        f"the clock said {END} ns")),
+        ((BEGIN + 10**9 + 1, END), (5, 6), {},
+         ("fail", BEGIN + 10**9 + 1, END, f"the account of the loader is of {BEGIN + 10**9 + 1} ns after boot, "
+                                          f"the clock said {END} ns")),
+        ((BEGIN, BEGIN), (5, 6), {},
+         ("fail", 0, WINDOW, f"the account of the loader did not advance while {WINDOW} ns passed")),
+        ((BEGIN, BEGIN - 7), (5, 6), {"late": WINDOW},
+         ("inconclusive", -7, WINDOW, f"the account of the loader did not advance while {WINDOW} ns passed")),
+        ((BEGIN, BEGIN + 1), (5, 6), {}, ("pass", 1, WINDOW, "the account of the loader goes on")),
+        ((None, END), (5, 6), {}, ("inconclusive", END, None, "the loader gives no time of its account")),
+        ((BEGIN, None), (5, 6), {}, ("inconclusive", None, None, "the loader gives no time of its account")),
+    ],
+)  # fmt: skip
+def test_an_account_goes_on_with_the_clock_and_costs_something(
+    told: Any, cpu: Any, more: dict[str, Any], finding: tuple[Any, ...]
+) -> None:
+    more = dict(more)
+    late = more.pop("late", WINDOW - 1)
+    main = {"pid": 7, "started_boottime_ns": 1}
+    seen = [{"main": main, "cpu_ns": one, "cpu_source": "cgroup", **more} for one in cpu]
+    account = Side("loader", tuple({"boottime_ns": at} for at in told), (seen[0], seen[1]), (BEGIN, END))
+    pair = Pair("h", None, {}, SimpleNamespace(limits={"status_age_ns": late}))
+    assert tuple(witness_cost.judge_advance(pair, account)[:4]) == finding
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "spent"),
+    [
+        ({}, {}, 4),
+        ({}, {"cpu_ns": 5}, 0),
+        ({}, {"cpu_ns": 4}, None),
+        ({"cpu_ns": None}, {}, None),
+        ({}, {"cpu_ns": None}, None),
+        ({}, {"cpu_source": "processes"}, None),
+        ({}, {"main": {"pid": 8, "started_boottime_ns": 1}}, None),
+        ({"main": None}, {"main": None}, None),
+    ],
+)
+def test_what_a_unit_got_is_one_count_of_one_life(first: Any, last: Any, spent: int | None) -> None:
+    whole = {"cpu_ns": 5, "cpu_source": "cgroup", "main": {"pid": 7, "started_boottime_ns": 1}}
+    ends = ({**whole, **first}, {**whole, "cpu_ns": 9, **last})
+    assert witness_cost.unit_cpu_ns(Side("loader", ({}, {}), ends, (0, 0))) == spent
+
+
+def test_the_cost_of_both_services_together() -> None:
+    """In thousandths of a CPU, rounded up; unknown where one was not seen whole, or no time passed."""
+    found = observation()
+    pair = Pair("h", None, found, None)  # type: ignore[arg-type]
+    loader = [found[end]["witness"]["loader"] for end in ("start", "end")]
+    for spent, millicores in ((10**7, 1), (10**7 + 1, 2), (0, 0)):
+        loader[0]["cpu_ns"], loader[1]["cpu_ns"] = 5, 5 + spent
+        assert witness_cost.units_millicores(pair) == millicores
+    loader[1]["cpu_ns"] = 5 + 10**7
+    for end, cpu in (("start", 0), ("end", 2 * 10**7)):
+        found[end]["witness"]["collector"] = {**loader[0], "cpu_ns": cpu}
+    assert witness_cost.units_millicores(pair) == 3
+    found["end"]["witness"]["collector"]["cpu_ns"] = None
+    assert witness_cost.units_millicores(pair) is None
+    found["end"]["witness"]["collector"] = found["start"]["witness"]["collector"] = None
+    found["end"]["witness"]["boottime_ns"] = found["start"]["witness"]["boottime_ns"]
+    assert witness_cost.units_millicores(pair) is None
+    found["start"]["witness"] = None
+    assert witness_cost.units_millicores(pair) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "seen", "verdict", "value", "limit"),
+    [
+        ("loader", 8 << 20, (16 << 20, 20 << 20), "pass", 8 << 20, 16 << 20),
+        ("loader", 8 << 20, (20 << 20, 20 << 20), "pass", 8 << 20, 20 << 20),
+        ("loader", 8 << 20, ((20 << 20) + 1, (20 << 20) + 2), "fail", 8 << 20, (20 << 20) + 1),
+        ("loader", 8 << 20, (60 << 20, 20 << 20), "pass", 8 << 20, 20 << 20),
+        ("loader", None, (5, 6), "inconclusive", None, 6),
+        ("loader", 5, (None, 6), "inconclusive", None, None),
+        ("loader", 5, (6, None), "inconclusive", None, None),
+        ("collector", 8 << 20, ((20 << 20) + 1, (20 << 20) + 2), "fail", 8 << 20, (20 << 20) + 1),
+    ],
+)
+def test_much_less_memory_than_at_both_ends_is_not_believed(
+    name: str, told: int | None, seen: Any, verdict: str, value: int | None, limit: int | None
+) -> None:
+    """The loader is its whole unit; of the collector's only the main process, its compilers come and go."""
+    own = [{"rss_bytes": one, "main": {"rss_bytes": 1}, "why": {"rss_bytes": "gone"}} if name == "loader"
+           else {"rss_bytes": 1, "main": {"rss_bytes": one}} for one in seen]  # fmt: skip
+    found = witness_cost.judge_memory(None, Side(name, ({}, {"rss_bytes": told}), (own[0], own[1]), (0, 0)))  # type: ignore[arg-type]
+    assert tuple(found[:3]) == (verdict, value, limit)
+    assert f"resident memory of the {name}" in found.sentence
+    assert limit is not None or found.sentence.endswith("could not be seen: gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "verdict", "limit"),
+    [
+        ("loader", 50_000_005, "pass", 5),
+        ("loader", 50_000_006, "fail", 5),
+        ("collector", 50_000_008, "pass", 8),
+        ("collector", 50_000_009, "fail", 8),
+    ],
+)
+def test_cpu_time_is_believed_up_to_the_cuts_of_its_ticks(name: str, told: int, verdict: str, limit: int) -> None:
+    main = {"pid": 7, "started_boottime_ns": 1, "cpu_ns": 5, "children_cpu_ns": 3}
+    account = side(name, {"boottime_ns": END, "cpu_ns": told}, **main)
+    found = witness_cost.judge_cpu(None, account)  # type: ignore[arg-type]
+    assert tuple(found[:3]) == (verdict, told, limit)
+    assert found.sentence.startswith(f"CPU time of the {name} since its start")
+    lost = witness_cost.judge_cpu(None, side(name, {"boottime_ns": END, "cpu_ns": told}))  # type: ignore[arg-type]
+    said = f"the {name} was not one process throughout the window"
+    assert tuple(lost[:4]) == ("inconclusive", None, None, said)
 
 
 def test_an_account_from_before_the_window_proves_nothing() -> None:

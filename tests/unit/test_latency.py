@@ -240,6 +240,28 @@ def test_a_command_that_fails_hangs_or_floods_is_said(tmp_path: Path) -> None:
     assert "prints more than 65536 bytes" in asked("/usr/bin/yes")[1]
 
 
+def padded(length: int) -> str:
+    return json.dumps(GOOD).ljust(length)
+
+
+@pytest.mark.parametrize("end", [0, 3])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_command_may_print_64_kib_and_no_more(tmp_path: Path, more: int, end: int) -> None:
+    (tmp_path / "text").write_text(padded(65_536 + more))
+    found = asked("/bin/sh", "-c", f"cat {tmp_path}/text; exit {end}")
+    ended = "/bin/sh: ended with 3; run it on the host to see why"
+    few = (None, ended) if end else (GOOD, "")
+    assert found == ((None, "/bin/sh: prints more than 65536 bytes") if more else few)
+
+
+def test_a_file_may_have_64_kib_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    for more, fine in ((0, True), (1, False)):
+        path.write_text(padded(65_536 + more))
+        found, wrong = latency_sources.ask(source(source="file", path=str(path)))
+        assert (found == GOOD, wrong is None) == (fine, fine)
+
+
 # --- HTTP --------------------------------------------------------------------------------------------
 
 
@@ -309,6 +331,28 @@ def test_an_endpoint_that_answers_otherwise_is_said_within_its_time(
         found, wrong = latency_sources.ask(source(source="http", url=url, timeout=1))
     assert found is None and wrong is not None and named in wrong and wrong.startswith(url)
     assert time.monotonic() - begun < 10
+
+
+def test_an_endpoint_may_answer_with_64_kib_and_no_more() -> None:
+    for more, fine in ((0, True), (1, False)):
+        body = padded(65_536 + more).encode()
+        with serving(lambda _path, _headers, body=body: (200, [body], {})) as url:
+            found, wrong = latency_sources.ask(source(source="http", url=url))
+        assert (found, wrong) == ((GOOD, None) if fine else (None, f"{url}: answers with more than 65536 bytes"))
+
+
+@pytest.mark.parametrize(("text", "fine"), [("secret", True), (" secret \n", True), ("", False), ("a b", False),
+                                            ("s\u00e9cret", False), ("a\x01", False), (None, False)])  # fmt: skip
+def test_a_token_is_one_word_of_ascii(tmp_path: Path, text: str | None, fine: bool) -> None:
+    path = tmp_path / "token"
+    if text is not None:
+        path.write_text(text)
+    asked = source(source="http", url="http://h", token_file=str(path))
+    if fine:
+        assert latency_sources._headers(asked) == {"Accept": "application/json", "Authorization": "Bearer secret"}
+        return
+    with pytest.raises(latency_sources.SourceError, match=f"token_file {path}: must hold one word, the bearer token"):
+        latency_sources._headers(asked)
 
 
 def test_an_endpoint_that_is_not_there_is_said() -> None:

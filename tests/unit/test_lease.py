@@ -37,6 +37,14 @@ def test_a_lease_is_read_as_it_was_written() -> None:
     assert json.loads(text)["schema"] == "ebpf.fleet/lease/v1"
 
 
+def test_a_holder_of_any_letters_is_read_again_of_a_file_that_is_all_ascii() -> None:
+    lease = LEASE._replace(holder="rollout é of \U0001f680")
+    text = render_lease(lease)
+    assert text.isascii() and parse_lease(text.encode("ascii")) == lease
+    # What another wrote may hold the letters themselves.
+    assert parse_lease(json.dumps(json.loads(text), ensure_ascii=False).encode()) == lease
+
+
 def test_a_lease_of_as_many_bytes_as_the_loader_reads_is_read_and_no_longer_one() -> None:
     data = render_lease(LEASE).encode()
     assert parse_lease(data.ljust(4096)) == LEASE

@@ -117,6 +117,13 @@ def test_a_line_that_is_changed_taken_out_doubled_or_moved_is_named(at: int) -> 
         (b'"sequence":8', b'"sequence":true', "sequence is not what it must be"),
         (b'"time":"2026-11-28T00', b'"time":"2026-11-28 00', "time is not RFC 3339"),
         (b'"rollout":"2', b'"rollout":"2","rollout":"3', "is there twice"),
+        (b'"sequence":8', b'"more":1,"sequence":8', "has not the fields of an entry"),
+        (b',"sequence":8', b"", "has not the fields of an entry"),
+        (b'"schema":"ebpf.fleet/ledger/v1",', b"", "has not the fields of an entry"),
+        (b'"rollout":"', b'"rollout":5,"rallout":"', "has not the fields of an entry"),
+        (b'"kind":"aborted"', b'"kind":7', "kind is not what it must be"),
+        (b'"data":{"who":"joe"}', b'"data":["who"]', "data is not what it must be"),
+        (b'"previous":"', b'"previous":"x', "previous is not a SHA-256"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(old: bytes, new: bytes, fault: str) -> None:
@@ -125,6 +132,13 @@ def test_what_is_wrong_with_a_line_is_said(old: bytes, new: bytes, fault: str) -
     assert found.broken_line == 8 and fault in found.fault, found.fault
     assert len(found.entries) == 7
     assert f"broken at line 8: {found.fault}" in ledger.sentence_of(found)
+
+
+@pytest.mark.parametrize("line", [b"[]", b"{}", b'["schema"]', b'{"schema":"ebpf.fleet/ledger/v1"}'])
+def test_a_line_that_is_not_an_entry_is_told_as_such(line: bytes) -> None:
+    with pytest.raises(ValueError, match="^has not the fields of an entry$"):
+        ledger.parse_line(line)
+    assert ledger.verify(line + b"\n").fault == "has not the fields of an entry"
 
 
 def test_a_cut_end_is_seen_by_the_head_and_a_line_more_than_it_says_is_none() -> None:

@@ -13,6 +13,8 @@ from typing import Any, Sequence
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.filesteps import FileState, FileStep
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import store
 from ansible_collections.ebpf.fleet.plugins.modules import bundle_build, host_prepare
 
 from tests.integration.release_host import run_module
@@ -122,6 +124,95 @@ def test_units_are_stopped_and_forgotten_before_their_files_go(tmp_path: Path, m
     for name in ("../a.service", "a", "a.service/x"):
         with pytest.raises(FleetError, match="is not a unit's name"):
             host_prepare.plan_removals([name])
+
+
+# --- host_prepare: what it takes of trust ---------------------------------------------------------
+
+A, B = (f"{name}@x {trust_change.spell_key(bytes([number]) * 32)}\n" for number, name in enumerate("ab", 1))
+LOST = f"the signer b@x ({B.split(maxsplit=1)[1].strip()}) may no longer sign"
+
+
+def trusting(
+    layout: store.Layout, before: str | None, after: str, overrule: bool, warned: list[str], other: bool = False
+) -> Any:
+    """What is judged of a step that writes the signers, or another file."""
+    path = str(layout.etc / "other.conf" if other else layout.signers)
+    found = {path: FileState(before, None if before is None else 0o644)}
+    asked = SimpleNamespace(params={"trust_overrule": overrule}, warn=warned.append)
+    return host_prepare.judge_trust(asked, layout, [FileStep(path, found[path], after, 0o644)], found)
+
+
+@pytest.mark.parametrize("overrule", [False, True])
+def test_trust_that_grows_is_taken_without_a_word(tmp_path: Path, overrule: bool) -> None:
+    layout, warned = store.Layout(tmp_path), list[str]()
+    for before, after in ((None, A), (A, A + B), (A + B, B + A)):
+        assert trusting(layout, before, after, overrule, warned) == trust_change.Change(None, [], [])
+    assert trusting(layout, A + B, A, overrule, warned, other=True) is None
+    assert host_prepare.judge_trust(None, None, [], {}) is None and warned == []
+
+
+def test_trust_that_takes_a_signer_away_is_refused_by_its_name_unless_it_is_overruled(tmp_path: Path) -> None:
+    layout, warned = store.Layout(tmp_path), list[str]()
+    with pytest.raises(FleetError) as refused:
+        trusting(layout, A + B, A, False, warned)
+    assert refused.value.as_line() == (
+        f"EF_TRUST_CHANGE: this change of trust is refused and nothing was written: {LOST}. Look for a "
+        "variable that is given twice or lacks a line; if it is meant, set 'ebpf_fleet_trust_overrule: true'"
+    )
+    assert warned == []
+    assert trusting(layout, A + B, A, True, warned) == trust_change.Change(None, [LOST], [])
+    assert warned == [f"TRUST OVERRULED, as trust_overrule asks: {LOST}"]
+
+
+@pytest.mark.parametrize("overrule", [False, True])
+def test_trust_that_cannot_be_read_is_refused_whatever_is_overruled(tmp_path: Path, overrule: bool) -> None:
+    with pytest.raises(FleetError) as refused:
+        trusting(store.Layout(tmp_path), A, "", overrule, [])
+    assert refused.value.code.startswith("EF_TRUST_")
+    assert refused.value.message.endswith("; nothing was written: correct the variable")
+
+
+def test_ten_notes_on_trust_are_warnings_and_no_more(tmp_path: Path) -> None:
+    warned: list[str] = []
+    found = trusting(store.Layout(tmp_path), A, A + "odd\n" * 12, False, warned)
+    assert len(found.notes) == 12 and found.problems == [] and warned == found.notes[:10]
+
+
+def test_signers_that_cannot_be_kept_stop_the_change(tmp_path: Path) -> None:
+    layout = store.Layout(tmp_path)
+    steps = [FileStep(str(layout.signers), FileState(A, 0o644), A + B, 0o644)]
+    host_prepare.keep_trust(layout, steps, trust_change.Change(None, [], []))
+    assert (layout.former / "allowed_signers").read_text() == A
+    host_prepare.keep_trust(layout, steps, trust_change.Change(None, ["a problem"], []))
+    assert not layout.former.exists(), "what is taken away on purpose does not come back"
+    layout.etc.rmdir()
+    layout.etc.write_text("a file")
+    with pytest.raises(FleetError, match="the signers of before cannot be kept") as refused:
+        host_prepare.keep_trust(layout, steps, trust_change.Change(None, [], []))
+    assert refused.value.code == "EF_NOT_WRITTEN" and refused.value.message.endswith("; make room on that disk")
+
+
+def test_the_host_is_the_one_whose_trust_is_among_the_files() -> None:
+    files = [wanted("/other", ""), wanted("/h/etc/ebpf-fleet/trust/allowed_signers", "")]
+    assert host_prepare.find_host(files) == store.Layout(Path("/h")) and host_prepare.find_host(files[:1]) is None
+
+
+def test_a_file_that_is_to_be_applied_is_among_the_files() -> None:
+    files = [wanted("/etc/sysusers.d/a.conf", "one"), wanted("/b.conf", "two")]
+    assert [host_prepare.text_of(files, name) for name in ("a.conf", "b.conf")] == ["one", "two"]
+    with pytest.raises(FleetError, match="'c.conf' is to be applied but is not among files; add it") as refused:
+        host_prepare.text_of(files, "c.conf")
+    assert refused.value.code == "EF_ARGUMENT"
+    with pytest.raises(FleetError, match="files: path 'etc/a' is not absolute; write it from /"):
+        host_prepare.wanted_files([{"path": "etc/a", "content": "", "mode": "0644"}])
+
+
+def test_a_file_that_cannot_be_written_is_told_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = str(tmp_path / "file/a")
+    with pytest.raises(FleetError, match=f"cannot write {path}: .*; correct that and run again") as refused:
+        host_prepare.apply(module(), [step(path)], [["never"]])
+    assert (refused.value.code, refused.value.file) == ("EF_NOT_WRITTEN", path)
 
 
 # --- bundle_build --------------------------------------------------------------------------------

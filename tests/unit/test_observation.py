@@ -221,6 +221,21 @@ def test_a_collector_of_another_bundle_or_boot_has_no_say() -> None:
     assert obs.merge_collector(None, status) is None
 
 
+@pytest.mark.parametrize(
+    "broken", [{"features": None}, {"features": []}, {"bundle": None}, {"bundle": {"digest": None}}]
+)
+@pytest.mark.parametrize("whose", ["loader", "collector", "both"])
+def test_a_collector_is_not_merged_where_it_is_not_known_what_belongs_together(
+    broken: dict[str, Any], whose: str
+) -> None:
+    status, collector = a_status("disabled", "EF_NO_BTF"), a_status("attached", "EF_OK")
+    status.update(broken if whose != "collector" else {})
+    collector.update(broken if whose != "loader" else {})
+    assert obs._belongs(status, collector) is False
+    assert obs.merge_collector(status, collector) is status
+    assert obs._belongs(a_status("disabled", "EF_NO_BTF"), a_status("attached", "EF_OK")) is True
+
+
 def test_a_cost_that_was_not_measured_makes_no_sum() -> None:
     merged = obs.merge_collector(a_status("disabled", "EF_NO_BTF"), a_status("attached", "EF_OK", rss_bytes=None))
     assert merged is not None and merged["loader"]["rss_bytes"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.filesteps import FileState, FileStep
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
-from ansible_collections.ebpf.fleet.plugins.module_utils.release import apply, store, trust_host
+from ansible_collections.ebpf.fleet.plugins.module_utils.release import apply, lease, store, trust_host
 from ansible_collections.ebpf.fleet.plugins.modules import release
 
 from tests.unit.test_manifest import make as manifest
@@ -85,6 +86,50 @@ def test_at_the_end_nothing_is_left_of_what_the_undos_needed(layout: store.Layou
     run.spent = [Path("/proc/self/environ"), spent]  # the first of them cannot be removed
     run.commit()
     assert not aside.exists() and not spent.exists()
+
+
+# --- the lease of a host --------------------------------------------------------------------------
+
+LEASE = lease.Lease("d" * 64, "boot", 1000, "rollout é")
+
+
+def test_a_lease_is_written_read_and_taken_away(layout: store.Layout) -> None:
+    layout.etc.mkdir(parents=True)
+    assert store.read_lease(layout) is None
+    store.write_lease(layout, None)
+    assert not layout.lease.exists()
+    for one in (LEASE, LEASE._replace(holder="another")):
+        store.write_lease(layout, one)
+        assert store.read_lease(layout) == one and layout.lease.stat().st_mode & 0o777 == 0o644
+    for none in (None, lease.UNUSABLE):
+        store.write_lease(layout, LEASE)
+        store.write_lease(layout, none)
+        assert store.read_lease(layout) is None and list(layout.etc.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "dangling", "fifo", "large", "text"])
+def test_what_is_there_and_is_not_a_lease_cannot_be_used_and_is_not_no_lease(layout: store.Layout, kind: str) -> None:
+    layout.etc.mkdir(parents=True)
+    text = lease.render_lease(LEASE).encode("ascii")
+    (layout.etc / "elsewhere").write_bytes(text)
+    make: dict[str, Callable[[], Any]] = {
+        "folder": layout.lease.mkdir,
+        "link": lambda: layout.lease.symlink_to("elsewhere"),
+        "dangling": lambda: layout.lease.symlink_to("nowhere"),
+        "fifo": lambda: os.mkfifo(layout.lease),
+        "large": lambda: layout.lease.write_bytes(text.ljust(4097)),
+        "text": lambda: layout.lease.write_bytes(b"{}"),
+    }
+    make[kind]()
+    assert store.read_lease(layout) == lease.UNUSABLE
+    store.write_lease(layout, None)
+    assert store.read_lease(layout) is None and (layout.etc / "elsewhere").read_bytes() == text
+
+
+def test_a_lease_of_as_many_bytes_as_the_loader_reads_is_one(layout: store.Layout) -> None:
+    layout.etc.mkdir(parents=True)
+    layout.lease.write_bytes(lease.render_lease(LEASE).encode("ascii").ljust(4096))
+    assert store.read_lease(layout) == LEASE
 
 
 # --- the signers of before ------------------------------------------------------------------------

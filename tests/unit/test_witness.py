@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -77,6 +78,27 @@ def test_a_unit_that_does_not_run_has_no_processes_and_one_without_a_cgroup_is_u
     lost = witness.read_unit_witness(Path("/"), unit(main_pid=1, cgroup="/no/such.service"))
     assert (lost["pids"], lost["programs"], lost["cpu_ns"]) == (None, None, None)
     assert "there is no cgroup /no/such.service" in lost["why"]["pids"]
+
+
+def test_a_whole_view_is_of_both_units_and_says_what_could_not_be_seen(tmp_path: Path) -> None:
+    ours, theirs = unit(main_pid=0), unit(main_pid=0, name="theirs")
+    found = witness.read_witness(tmp_path, ours, theirs, 5)
+    assert {name: found[name] for name in ("boottime_ns", "boot_id", "installed_digest")} == {
+        "boottime_ns": 5, "boot_id": None, "installed_digest": None}  # fmt: skip
+    assert set(found) == {"boottime_ns", "boot_id", "installed_digest", "loader", "collector", "why"}
+    assert (found["loader"]["unit"], found["collector"]["unit"]) == ("ours", "theirs")
+    manifest = tmp_path / "var/lib/ebpf-fleet/current/bundle/manifest.json"
+    boot_id = tmp_path / "proc/sys/kernel/random/boot_id"
+    assert found["why"] == {"boot_id": f"{boot_id}: is not there", "installed_digest": f"{manifest}: is not there"}
+    for path, data in ((manifest, b"{}\n"), (boot_id, b"a-b-c\n")):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    assert witness.read_witness(tmp_path, None, None, 7) == {
+        "boottime_ns": 7, "boot_id": "a-b-c", "loader": None, "collector": None, "why": {},
+        "installed_digest": hashlib.sha256(b"{}\n").hexdigest(),
+    }  # fmt: skip
+    assert witness.read_witness(tmp_path, ours, None, 7)["collector"] is None
+    assert witness.read_witness(tmp_path, None, theirs, 7)["loader"] is None
 
 
 @pytest.mark.parametrize("path", ["/", "/../../etc", ""])
