@@ -141,11 +141,20 @@ def test_a_slot_is_added_up_over_all_processors(
         found.sum_slot(4)
 
 
-@pytest.mark.parametrize(("kind", "copies"), [(PERCPU_HASH, 3), (LRU_PERCPU_HASH, 3), (HASH, 1), (LRU_HASH, 1)])
-def test_there_is_room_for_what_the_kernel_copies(monkeypatch: pytest.MonkeyPatch, kind: int, copies: int) -> None:
-    """Of each processor in whole words; too little room is memory that the kernel writes over."""
+@pytest.mark.parametrize(("value_size", "words_each"), [(1, 1), (7, 1), (8, 1), (9, 2), (15, 2), (16, 2), (17, 3)])
+@pytest.mark.parametrize("kind", [PERCPU_ARRAY, PERCPU_HASH, LRU_PERCPU_HASH])
+def test_of_each_processor_there_is_room_in_whole_words(
+    monkeypatch: pytest.MonkeyPatch, kind: int, value_size: int, words_each: int
+) -> None:
+    """Too little room is memory that the kernel writes over."""
+    found = map_in(monkeypatch, Kernel(kind, value_size))
+    assert ctypes.sizeof(found._value) == found._room == words_each * 8 * CPUS
+
+
+@pytest.mark.parametrize("kind", [HASH, LRU_HASH, ARRAY, RINGBUF])
+def test_of_other_maps_there_is_room_for_one_value_and_a_key(monkeypatch: pytest.MonkeyPatch, kind: int) -> None:
     found = map_in(monkeypatch, Kernel(kind, value_size=9, key_size=2))
-    assert ctypes.sizeof(found._value) == found._room == (16 * 3 if copies == 3 else 9)
+    assert ctypes.sizeof(found._value) == found._room == 9
     assert ctypes.sizeof(found._key) == 4
     assert ctypes.sizeof(map_in(monkeypatch, Kernel(kind, key_size=5))._key) == 5
 
