@@ -83,7 +83,9 @@ def hist(**slots: int) -> list[int]:
 
 
 def test_a_feature_begins_off_and_counts_nothing() -> None:
-    made = Feature(source(EVENTS))
+    begun = source(EVENTS)
+    made = Feature(begun)
+    assert made.source is begun
     assert (made.name, made.state, made.reason.code) == ("probe", "off", "EF_UNKNOWN")
     assert (made.wanted, made.tried, made.live, made.job) == (False, False, None, None)
     assert made.sample_every == 3 and made.profile == "disabled"
@@ -392,6 +394,7 @@ def test_the_counters_are_read_with_produced_last() -> None:
 
 
 def test_a_histogram_has_its_slots_and_then_its_sum() -> None:
+    assert (live_file.HIST_SLOTS, live_file.HIST_SUM) == (64, 64)
     made = Live.__new__(Live)
     made.maps = {"ef_hist": Slots(list(range(65)), list(range(100, 165)))}  # type: ignore[dict-item]
     assert made.read_hist() == list(range(65))
