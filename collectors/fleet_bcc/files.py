@@ -31,9 +31,10 @@ def read_regular(path: Path, limit: int, follow: bool = False) -> bytes:
     """A regular file of at most `limit` bytes; raises OSError."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)  # of a folder no stream can be made that would close it
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     with os.fdopen(fd, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit} bytes", str(path))

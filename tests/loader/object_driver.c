@@ -4,7 +4,10 @@
  * A feature around an object, its maps and its programs that are made up here in libbpf's place. A map is
  * NAME:TYPE:KEY:VALUE:MAX (a number of enum bpf_map_type, bytes, entries); its entries are I = I + 1, I from 0 on.
  *   possible REQUIREMENT...        can a variant be, and why not; "asked" before it where a program was loaded
- *   see MAP...                     each map and a program, as the status has them; "unknown": nothing is told
+ *   see MAP...                     each map and a program, as the status has them; "unknown": nothing is told; "=N":
+ *                                  the kernel says that each map takes N bytes
+ *   record TYPE:SIZE MAP...        can a record of the struct ef_event be carried, and why not; TYPE: the types that
+ *                                  are before it, -1: there is no such struct, -2: there are no types
  *   events MAP PERF_MAP MAP...     which of the maps a signal is read from
  *   prepare KIND MAP KEY MAP...    0: histogram, 2: counters: whether it can be, and why not
  *   snapshot KIND MAP MAP...       what is seen of a feature with that signal and those maps
@@ -16,6 +19,7 @@
  */
 /* clang-format on */
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -256,9 +260,30 @@ int bpf_link__destroy(struct bpf_link *link) {
 	return 0;
 }
 
+static struct btf *types;
+
 struct btf *bpf_object__btf(const struct bpf_object *object) {
 	(void)object;
+	return types;
+}
+
+struct bpf_map *bpf_object__find_map_by_name(const struct bpf_object *object, const char *name) {
+	(void)object;
+	for (int i = 0; i < n_maps; i++)
+		if (!strcmp(maps[i].name, name))
+			return (struct bpf_map *)&maps[i];
 	return NULL;
+}
+
+/* ---- the loader ---- */
+
+static int64_t memory = -1; /* as /proc says it of each descriptor */
+
+int64_t __wrap_ef_fd_memory(int fd);
+
+int64_t __wrap_ef_fd_memory(int fd) {
+	(void)fd;
+	return memory;
 }
 
 /* ---- the questions ---- */
@@ -298,7 +323,9 @@ static void do_see(int n, char **word) {
 	struct ef_program_seen program;
 
 	unknown = n && !strcmp(word[0], "unknown");
-	add_maps(n - unknown, word + unknown);
+	if (n && *word[0] == '=')
+		memory = atoll(word[0] + 1);
+	add_maps(n - (unknown || memory >= 0), word + (unknown || memory >= 0));
 	for (int i = 0; i < n_maps; i++) {
 		struct ef_map_seen seen;
 
@@ -310,6 +337,26 @@ static void do_see(int n, char **word) {
 		ef_program_see((const struct bpf_program *)"p", stats, &program);
 		print_json(ef_program_json(&program));
 	}
+}
+
+static void do_record(int n, char **word) {
+	static struct ef_signal events = {
+	    .kind = EF_SIGNAL_EVENTS, .name = "e", .map = "ring", .event = "ef_event"};
+	const struct ef_contract contract = {.signals = &events, .n_signals = 1};
+	struct ef_reason why = {0};
+	int before = atoi(word[0]), result;
+	unsigned size = (unsigned)atoi(strchr(word[0], ':') + 1);
+
+	add_maps(n - 1, word + 1);
+	if (before > -2)
+		types = btf__new_empty();
+	for (int i = 0; i < before; i++)
+		btf__add_int(types, "int", 4, 0);
+	if (before >= 0)
+		btf__add_struct(types, "ef_event", size);
+	result = ef_object_check_record((struct bpf_object *)maps, &contract, "full", &why);
+	printf("%d %s %s\n", result, why.code ? why.code : "-", why.text);
+	btf__free(types);
 }
 
 static void do_events(int n, char **word) {
@@ -433,7 +480,8 @@ static void do_attach(int n, char **word) {
 static const struct command commands[] = {
     {"possible", 0, do_possible}, {"see", 0, do_see},	    {"events", 2, do_events},
     {"prepare", 3, do_prepare},	  {"counts", 0, do_counts}, {"snapshot", 2, do_snapshot},
-    {"walk", 2, do_walk},	  {"attach", 2, do_attach}, {"can", 1, do_can},
+    {"record", 1, do_record},	  {"walk", 2, do_walk},	    {"attach", 2, do_attach},
+    {"can", 1, do_can},
 };
 
 int main(int argc, char **argv) {

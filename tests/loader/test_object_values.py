@@ -23,7 +23,7 @@ HISTOGRAM, COUNTERS = "0", "2"
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("object"), "object", NEEDED)
+    return build(tmp_path_factory.mktemp("object"), "object", NEEDED, "-Wl,--wrap=ef_fd_memory")
 
 
 def lines(driver: Path, *words: str) -> list[str]:
@@ -74,6 +74,53 @@ def test_maps_and_programs_are_told_as_the_kernel_has_them(driver: Path) -> None
     assert found[-2] == {**program, "run_cnt": None, "run_time_ns": None}
     assert found[-1] == {**program, "run_cnt": 8, "run_time_ns": 9}
     assert see(driver, "unknown", a_map("a", HASH)) == [None, 0, None, None]
+
+
+@pytest.mark.parametrize(("says", "of_hash", "of_ring"), [(0, 5, 4101), (1, 6, 6), (4096, 4101, 4101)])
+def test_a_maps_memory_is_the_kernels_word_with_the_readers_buffers(
+    driver: Path, says: int, of_hash: int, of_ring: int
+) -> None:
+    """Of a ring of which the kernel says 0 it is the data; the buffers have 5 bytes here."""
+    found = see(driver, f"={says}", a_map("a", HASH), a_map("r", RING, 0, 0, 4096))
+    assert [found[0]["memory_bytes"], found[2]["memory_bytes"]] == [of_hash, of_ring]
+
+
+RECORD, HEADER = 8192, 8
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "ring", "said"),
+    [
+        # The struct is the first type of all, or a later one.
+        (0, 24, 32, ""),
+        (3, 24, 32, ""),
+        (0, 24, 31, "has 31 bytes, fewer than one record and its header (32): make the ring larger"),
+        (3, 24, 31, "has 31 bytes, fewer than one record and its header (32): make the ring larger"),
+        # The ring counts in words of eight bytes.
+        (0, 17, 31, "fewer than one record and its header (32)"),
+        (0, 16, 24, ""),
+        (0, RECORD, 2 * RECORD, ""),
+        (0, RECORD - 7, 2 * RECORD, ""),
+        (0, RECORD + 1, 2 * RECORD, f"struct 'ef_event' of variant 'full' has {RECORD + 8} bytes; this loader carries"),
+        # Without its type the size is not known.
+        (-1, 0, HEADER, ""),
+        (-2, 0, HEADER, ""),
+        (-2, 0, HEADER - 1, f"fewer than one record and its header ({HEADER})"),
+    ],
+)
+def test_a_record_has_room_in_the_loader_and_in_its_ring(
+    driver: Path, before: int, size: int, ring: int, said: str
+) -> None:
+    told = ask(driver, "record", f"{before}:{size}", a_map("ring", RING, 0, 0, ring))
+    if said:
+        assert told.startswith("-1 EF_CONTRACT_MALFORMED ") and said in told
+    else:
+        assert told.strip() == "0 -"
+
+
+def test_only_a_ring_that_is_there_can_be_too_small(driver: Path) -> None:
+    for one in (a_map("other", RING, 0, 0, 1), a_map("ring", PERF, 4, 4, 1)):
+        assert ask(driver, "record", "0:24", one).strip() == "0 -"
 
 
 @pytest.mark.parametrize(

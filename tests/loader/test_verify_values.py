@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.loader.bundles import Bundle, Trust, make_bundle
+from tests.loader.bundles import Bundle, Trust, make_bundle, public_key
 from tests.loader.drivers import build
 from tests.loader.service import contract_of
 
@@ -98,3 +98,18 @@ def test_a_signer_whose_comment_holds_a_control_character_is_left_out(
     signers = trust.signers.read_text(encoding="utf-8").rstrip("\n")
     trust.signers.write_bytes(f"{signers} one{sign}two\n".encode("latin-1"))
     assert verify(driver, bundle, trust)[0] == code
+
+
+@pytest.mark.parametrize(
+    ("sign", "code"), [("\x01", 3), ("\x02", 3), ("\x1f", 3), ("\x7f", 3), ("\t", 0), (" ", 0), ("~", 0), ("\x80", 0)]
+)
+@pytest.mark.parametrize("line", ["key", "comment"])
+def test_a_control_character_in_the_revoked_keys_refuses_the_whole_file(
+    driver: Path, bundle: Bundle, trust: Trust, other_key: Path, sign: str, code: int, line: str
+) -> None:
+    """A line that is left out there would trust a key that somebody meant to revoke."""
+    begin = public_key(other_key) if line == "key" else "# revoked"
+    trust.revoked.write_bytes(f"{begin} one{sign}two\n".encode("latin-1"))
+    found, told = verify(driver, bundle, trust)
+    assert found == code
+    assert not code or told["reason_code"] == "EF_TRUST_MALFORMED"
