@@ -53,7 +53,7 @@ SAID = {
 # What one of the functions above says is passed on in these.
 PASSED_ON = {
     "tests/host/conftest.py", "tests/scenarios/conftest.py", "tests/integration/test_fan_out.py",
-    "tests/integration/test_login_shells.py", "tests/integration/test_cells.py",
+    "tests/integration/test_login_shells.py", "tests/integration/test_cells.py", "tests/scenarios/test_cells.py",
 }  # fmt: skip
 
 
