@@ -175,6 +175,31 @@ def test_a_task_about_no_host_expects_nothing() -> None:
     assert gate.expected_profiles({**GIVEN, "hosts": None}, {}) == ({}, {})
 
 
+def test_all_that_the_task_gives_reaches_the_gate() -> None:
+    own = [{"name": "mine", "expression": "a", "max": 1}]
+    predicted = {"ansible_facts": {"ebpf_fleet_capabilities": {"profiles": {"f": {"profile": "odd"}}}}}
+    hostvars = {"w1": {"a": {"observation": END}, "b": END}, "w2": {"a": END, **predicted}, "c1": {"a": END, "b": END}}
+    arguments = {
+        **GIVEN, "hosts": ["w1", "w2"], "control_hosts": ["c1"], "before_var": "b", "after_var": "a", "digest": "d",
+        "limits": {"status_age_ns": 5}, "contracts": [{"feature": "f", "budget": {}}], "early": True,
+        "on_inconclusive": {"mine": "pass"}, "dry_run": ["mine", "release"], "error_rate": 0.1, "batches": 2,
+        "readings": 4, "reading": 3,
+    }  # fmt: skip
+    evaluator = SimpleNamespace(search=len)
+    found = gate.inputs_from(arguments, hostvars, own, evaluator)
+    why = "expected.w2.f: unknown name 'odd'; "
+    (told,) = found.changed["w2"]["after"].values()
+    assert told.startswith(why) and found.changed["w2"] == {"before": None, "after": {gate.MALFORMED: told}}
+    assert found.changed["w1"] == {"before": END, "after": END} and list(found.changed) == ["w1", "w2"]
+    assert found.controls == {"c1": {"before": END, "after": END}}
+    assert (found.limits["status_age_ns"], found.contracts) == (5, {"f": {"feature": "f", "budget": {}}})
+    assert (found.expected, found.digest, found.early) == ({}, "d", True)
+    assert (found.on_inconclusive, found.dry_run) == ({"mine": "pass"}, {"mine", "release"})
+    assert found.budget._asdict() == {"error_rate": 0.1, "batches": 2, "readings": 4, "reading": 3}
+    assert (found.expressions, found.search) == (own, len)
+    assert gate.inputs_from(GIVEN | {"changed": {}}, {}, [], None).search is None
+
+
 # --- expressions ----------------------------------------------------------------------------------
 
 

@@ -375,6 +375,17 @@ def test_an_entry_that_is_stale_is_told() -> None:
     assert report.caught_though_accepted([accepted()], [result("survived")]) == []
 
 
+def test_a_fault_that_no_test_can_tell_is_passed_over_where_its_words_mean_it_alone() -> None:
+    text = "a < b\nc < d\n"
+    drawn = [(fault, text) for fault in rules_python.faults("f", text)]
+    (first,) = [fault for fault, _text in drawn if fault.after(text) == "a <= b"]
+    assert report.passed_over([accepted(before="a < b", after="a <= b")], drawn) == {first}
+    assert report.passed_over([accepted(before="a < b", after="a <= c")], drawn) == set()
+    twice = "a < b\na < b\n"
+    drawn = [(fault, twice) for fault in rules_python.faults("f", twice)]
+    assert report.passed_over([accepted(before="a < b", after="a <= b")], drawn) == set()
+
+
 @pytest.mark.parametrize(
     "wrong", [{}, [{}], [accepted(reason=" ")], [accepted(equivalent="yes")], [{**accepted(), "more": 1}]]
 )

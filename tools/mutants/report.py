@@ -72,6 +72,17 @@ def stale(accepted: Iterable[Mapping[str, Any]], possible: Callable[[str], Itera
     return told
 
 
+def passed_over(accepted: Iterable[Mapping[str, Any]], drawn: Sequence[tuple[Fault, str]]) -> set[Fault]:
+    """The faults that these entries mean, where each means one alone: what reads alike elsewhere in a file is tried."""
+    wanted = {(entry["file"], entry["before"], entry["after"]) for entry in accepted}
+    meant: dict[tuple[str, str, str], list[Fault]] = {}
+    for fault, text in drawn:
+        words = (fault.path, fault.before(text), fault.after(text))
+        if words in wanted:
+            meant.setdefault(words, []).append(fault)
+    return {faults[0] for faults in meant.values() if len(faults) == 1}
+
+
 def caught_though_accepted(accepted: Iterable[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Entries whose fault a test notices by now: the reason is not true any more."""
     return [
