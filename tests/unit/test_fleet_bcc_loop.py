@@ -60,6 +60,12 @@ def test_it_wakes_for_what_asks_and_not_for_time(service: Service) -> None:
     assert service.wait(0) is False, "both were taken"
 
 
+@pytest.mark.parametrize(("count", "again"), [(4096, False), (4097, True)])
+def test_what_woke_it_is_taken_in_pieces_of_a_page(service: Service, count: int, again: bool) -> None:
+    assert service.wake_out.send(b"!" * count) == count
+    assert [service.wait(0) for _ in range(3)] == [True, again, False]
+
+
 def test_it_wakes_for_a_compiler_that_is_ready(service: Service) -> None:
     ready_in, ready_out = os.pipe()
     with os.fdopen(ready_in) as reader, os.fdopen(ready_out, "w") as writer:
@@ -322,6 +328,7 @@ def test_it_stops_and_ends_its_guard_even_where_the_loop_fails(
 
     service.guard, service.loop = guard, loop  # type: ignore[method-assign, assignment]
     service.stop = lambda: done.append("stop")  # type: ignore[method-assign]
+    service.features = []
     listener(service)
     with pytest.raises(RuntimeError, match="odd"):
         service.serve()
