@@ -111,7 +111,13 @@ def attempt(
 
 
 def run_area(
-    copy: Copy, area: Area, quota: int, seed: int, known: seen.Map, results: Results, passed: Iterable[Mapping[str, Any]]
+    copy: Copy,
+    area: Area,
+    quota: int,
+    seed: int,
+    known: seen.Map,
+    results: Results,
+    passed: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Try faults of the area until `quota` of them were ones; those `passed` over are none."""
     texts = {path: copy.text(path) for path in area.files}
