@@ -54,7 +54,8 @@ def test_a_type_has_its_size_its_sign_and_its_place(types: tuple[str, ...], size
      ("u32 [2]", "bytes", 8), ("unsigned int [2]", "bytes", 8)],
 )  # fmt: skip
 def test_an_array_is_text_or_bytes(kind: str, shown: str, size: int) -> None:
-    assert records.lay_out([f"a#{kind}"]) == [Field("a", shown, 0, size)]
+    found = records.lay_out([f"a#{kind}", "b#u8"])
+    assert found == [Field("a", shown, 0, size), Field("b", "uint", size, 1)]
 
 
 @pytest.mark.parametrize("kind", ["struct x", "u128", "", "u8[]", "u8[x]"])
@@ -284,8 +285,8 @@ def test_a_full_disk_costs_whole_records_which_are_counted(
 def test_a_failure_is_said_once_and_its_end_once(tmp_path: Path, said: list[tuple[int, str]]) -> None:
     folder = tmp_path / "log"
     sink, tally = events.Sink(folder), events.Tally()
-    for _ in range(2):
-        sink.add(b"one\n", tally)
+    for line in (b"one\n", b"\n"):
+        sink.add(line, tally)
         sink.flush()
     path = folder / "events-bcc.jsonl"
     text = "No such file or directory; events are dropped and counted until it can be written"

@@ -360,6 +360,11 @@ def test_a_wish_without_what_may_be_left_out_is_one(changes: dict[str, Any], bcc
     assert desired.check_desired({**WISH, **changes}, "d") == (WISH["features"], bcc, None)
 
 
+@pytest.mark.parametrize("entry", [{"enabled": False}, {"enabled": True, "sample_every": 2**32 - 1}])
+def test_a_wish_may_have_a_sampling(entry: dict[str, Any]) -> None:
+    assert desired.check_desired({**WISH, "features": {"probe": entry}}, "d").features == {"probe": entry}
+
+
 def test_a_wish_is_read_through_a_link_and_its_fault_is_told(tmp_path: Path) -> None:
     path = tmp_path / "desired.json"
     (tmp_path / "there").write_text('{"schema":"ebpf.fleet/desired/v1","bundle_digest":null,"features":{}}')
