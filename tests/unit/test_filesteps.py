@@ -68,3 +68,12 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_no_part(tmp_path):
         assert os.listdir(tmp_path) == ["file"]
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_folder_in_a_files_place_is_refused_and_costs_no_descriptor(tmp_path):
+    (tmp_path / "folder").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _try in range(3):
+        with pytest.raises(FleetError, match="folder is not a regular file; remove it"):
+            filesteps.read_state(str(tmp_path / "folder"))
+    assert len(os.listdir("/proc/self/fd")) == before

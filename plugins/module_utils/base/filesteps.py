@@ -87,10 +87,12 @@ def read_state(path: str) -> FileState:
             problem = f"{path} is a symlink, not a regular file; remove it"
             raise FleetError("EF_UNREADABLE", problem, path) from error
         raise
+    info = os.fstat(fd)
+    # First this: a file object is not made of a folder, and would not close it.
+    if not stat.S_ISREG(info.st_mode):
+        os.close(fd)
+        raise FleetError("EF_UNREADABLE", f"{path} is not a regular file; remove it", path)
     with os.fdopen(fd, "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise FleetError("EF_UNREADABLE", f"{path} is not a regular file; remove it", path)
         return FileState(file.read().decode("utf-8", "replace"), stat.S_IMODE(info.st_mode), info.st_uid)
 
 
