@@ -11,6 +11,7 @@
  *   events MAP PERF_MAP MAP...     which of the maps a signal is read from
  *   prepare KIND MAP KEY MAP...    0: histogram, 2: counters: whether it can be, and why not
  *   snapshot KIND MAP MAP...       what is seen of a feature with that signal and those maps
+ *   totals DOCUMENT                the totals of a feature with counters that took them twice
  *   counts                         what an object counts that counts nothing
  *   walk BATCHES MAP...            all entries of the map; 0: the kernel knows no batches; N: of N; N,ROOM: a
  *                                  bucket that needs that much room
@@ -34,6 +35,7 @@
 #include "feature/object.h"
 #include "feature/parts.h"
 #include "feature/snapshot.h"
+#include "feature/totals.h"
 #include "kernel/bpflog.h"
 #include "kernel/hook.h"
 #include "kernel/mapread.h"
@@ -477,11 +479,26 @@ static void do_attach(int n, char **word) {
 	json_decref(variant.programs);
 }
 
+static void do_totals(int n, char **word) {
+	char *kind[] = {"2", "h"};
+	struct ef_live live;
+	json_t *doc = json_loads(word[0], 0, NULL);
+
+	(void)n;
+	make_live(&live, kind);
+	ef_totals_take(&live, doc);
+	ef_totals_take(&live, doc);
+	print_json(ef_totals_json(&live));
+	ef_series_free(&live.counted.series);
+	json_decref(variant.programs);
+	json_decref(doc);
+}
+
 static const struct command commands[] = {
     {"possible", 0, do_possible}, {"see", 0, do_see},	    {"events", 2, do_events},
     {"prepare", 3, do_prepare},	  {"counts", 0, do_counts}, {"snapshot", 2, do_snapshot},
     {"record", 1, do_record},	  {"walk", 2, do_walk},	    {"attach", 2, do_attach},
-    {"can", 1, do_can},
+    {"can", 1, do_can},		  {"totals", 1, do_totals},
 };
 
 int main(int argc, char **argv) {

@@ -211,3 +211,25 @@ def test_all_programs_attach_or_none_stays_and_the_reason_is_the_last_one(driver
     assert lines(driver, "attach", "0", "old") == [f"ENOENT 0 {told.format('one')}", "0", "0 0"]
     assert lines(driver, "attach", "1", "old") == ["detached", f"ENOENT 0 {told.format('two')}", "0", "0 0"]
     assert lines(driver, "attach", "2", "old") == ["0 1 - ", "detached", "detached", "1", "0 0"]
+
+
+BUDGETS = 6
+
+
+def test_totals_that_were_handed_over_are_added_to_what_is_there(driver: Path) -> None:
+    one = {
+        "counters": [10, 20, 30, 40], "lost": 5, "aggregated": 6, "weighted": 7, "thinned": 8, "unweighed": False,
+        "lost_known": True, "hist": [[100 + at, 200 + at] for at in range(65)], "series": {'a="b"': [11, 12]},
+        "unkept": [13, 14], "falls": list(range(1, 2 * BUDGETS + 1)),
+    }  # fmt: skip
+    told = json.loads(ask(driver, "totals", json.dumps(one)))
+    assert told == {
+        "counters": [20, 40, 60, 80], "lost": 10, "aggregated": 12, "weighted": 14, "thinned": 16, "unweighed": False,
+        "lost_known": True, "hist": [[2 * (100 + at), 2 * (200 + at)] for at in range(65)],
+        "series": {'a="b"': [22, 24]}, "unkept": [26, 28], "falls": [2 * at for at in range(1, 2 * BUDGETS + 1)],
+    }  # fmt: skip
+    # What is not there, or below zero, is nothing; a doubt stays.
+    told = json.loads(ask(driver, "totals", json.dumps({"counters": [-1, 2], "unweighed": True})))
+    assert told["counters"] == [0, 4, 0, 0] and told["unweighed"] is True and told["lost_known"] is False
+    assert {told[name] for name in ("lost", "aggregated", "weighted", "thinned")} == {0}
+    assert told["hist"] == [[0, 0]] * 65 and told["series"] == {} and set(told["falls"]) == {0}

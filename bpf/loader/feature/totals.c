@@ -73,12 +73,13 @@ json_t *ef_totals_json(const struct ef_live *live) {
 }
 
 static void take_series(struct ef_series *series, const json_t *doc) {
+	struct ef_sum unkept = sum_of(json_object_get(doc, "unkept"));
 	const json_t *pair;
 	const char *labels;
 
 	if (!series->totals.max)
 		ef_dict_init(&series->totals, EF_SERIES_MAX);
-	series->unkept = sum_of(json_object_get(doc, "unkept"));
+	ef_sum_add(&series->unkept, &unkept);
 	json_object_foreach ((json_t *)json_object_get(doc, "series"), labels, pair) {
 		struct ef_sum sum = sum_of(pair);
 		struct ef_sum *total = ef_dict_need(&series->totals, labels, strlen(labels));
