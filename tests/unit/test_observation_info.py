@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import basic
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import latency
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.observation import Places
 from ansible_collections.ebpf.fleet.plugins.modules import observation_info
 
 
@@ -110,3 +112,33 @@ def test_the_module_as_it_is_started_asks_the_source(
     assert seen["status_error"].startswith(f"{tmp_path / 'status.json'}: ")
     failed = started(monkeypatch, capsys, **{**places, "window": -1})
     assert failed["failed"] is True and "window: -1.0 seconds is out of range" in failed["msg"]
+
+
+def test_the_host_is_left_to_bake_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    seen: list[Any] = []
+
+    def observe(*arguments: Any) -> dict[str, Any]:
+        seen.append((list(slept), *arguments))
+        return {"end": {"application_error": None}}
+
+    monkeypatch.setattr(observation_info, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(observation_info, "observe", observe)
+    named = {"state_dir": "/a", "collector_state_dir": "/b", "unit": "u", "collector_unit": "c"}
+    started(monkeypatch, capsys, bake=7, window=3, application_file="/f", **named)
+    ((before, places, host, window, sleep),) = seen
+    assert (before, slept, host, window, sleep) == ([7.0], [7.0], platform.node(), 3.0, slept.append)
+    assert places == Places(
+        state_dir=Path("/a"), collector_dir=Path("/b"), application_file=Path("/f"), unit="u", collector_unit="c"
+    )
+    started(monkeypatch, capsys)
+    assert seen[-1][1] == Places() and seen[-1][3] == 10.0
+
+
+def test_only_a_linux_host_is_observed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(observation_info.platform, "system", lambda: "Darwin")
+    failed = started(monkeypatch, capsys, window=0)
+    assert failed["msg"] == "EF_UNSUPPORTED_HOST: Darwin: only Linux hosts can be observed; take this host out"
+    assert failed["reason_code"] == "EF_UNSUPPORTED_HOST" and failed["failed"] is True
