@@ -591,6 +591,16 @@ class TestOwnChecks:
             "unit": None, "sentence": "h1: high is 3, at least 3.5 is allowed",
         }  # fmt: skip
 
+    @pytest.mark.parametrize(
+        ("bound", "value", "verdict"),
+        [({"max": 3}, 3, "pass"), ({"max": 3}, 4, "fail"), ({"min": 3}, 3, "pass"), ({"min": 3}, 2, "fail"),
+         ({"max": 0}, 0, "pass"), ({"min": 0}, -1, "fail")],
+    )  # fmt: skip
+    def test_a_bound_is_the_last_value_that_is_allowed(self, bound: Any, value: int, verdict: str) -> None:
+        mine = {"name": "mine", "expression": "x", **bound}
+        found = judge(observation(), extra_checks=[mine], search=lambda _e, _d: value)
+        assert check(found, "mine")["verdict"] == verdict
+
     def test_without_jmespath_an_own_check_holds(self) -> None:
         held = check(judge(observation(), extra_checks=[{"name": "mine", "expression": "x", "max": 0}]), "mine")
         assert (held["verdict"], held["measured"], held["limit"]) == ("inconclusive", None, 0)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any, Mapping
 
@@ -214,6 +215,15 @@ def test_an_expression_is_refused_by_its_checks_name() -> None:
         with pytest.raises(GateInputError) as refused:
             gate.bounded_evaluator([good, {"name": "bad", "expression": expression, "max": 1}])
         assert words in refused.value.message
+
+
+def test_without_jmespath_own_checks_are_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jmespath", None)
+    assert gate.bounded_evaluator([]) is None
+    with pytest.raises(
+        GateInputError, match="^extra_checks: the controller's Python has no jmespath; install it there"
+    ):
+        gate.bounded_evaluator([{"name": "mine", "expression": "a", "max": 1}])
 
 
 # --- the task -------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def test_the_collectors_compilers_are_its_children(name: str, main: dict[str, An
         ((0, 5), (None, 5), "pass", 5, 5),
         ((0, 5), (6, 5), "inconclusive", 5, 5),
         ((6, 5), (6, 6), "inconclusive", 5, 6),
+        ((5, 5), (5, 5), "pass", 5, 5),
     ],
 )
 def test_what_only_grows_lies_between_the_kernels_counts(
@@ -158,7 +159,9 @@ def test_the_cost_of_both_services_together() -> None:
     found["end"]["witness"]["collector"]["cpu_ns"] = None
     assert witness_cost.units_millicores(pair) is None
     found["end"]["witness"]["collector"] = found["start"]["witness"]["collector"] = None
-    found["end"]["witness"]["boottime_ns"] = found["start"]["witness"]["boottime_ns"]
+    found["end"]["witness"]["boottime_ns"] = found["start"]["witness"]["boottime_ns"] + 1
+    assert witness_cost.units_millicores(pair) == 10**10
+    found["end"]["witness"]["boottime_ns"] -= 1
     assert witness_cost.units_millicores(pair) is None
     found["start"]["witness"] = None
     assert witness_cost.units_millicores(pair) is None
@@ -204,9 +207,23 @@ def test_cpu_time_is_believed_up_to_the_cuts_of_its_ticks(name: str, told: int, 
     found = witness_cost.judge_cpu(None, account)  # type: ignore[arg-type]
     assert tuple(found[:3]) == (verdict, told, limit)
     assert found.sentence.startswith(f"CPU time of the {name} since its start")
+    assert found.sentence.endswith(" ns")
     lost = witness_cost.judge_cpu(None, side(name, {"boottime_ns": END, "cpu_ns": told}))  # type: ignore[arg-type]
     said = f"the {name} was not one process throughout the window"
     assert tuple(lost[:4]) == ("inconclusive", None, None, said)
+
+
+def test_cpu_time_is_held_against_the_kernels_at_both_ends() -> None:
+    life = {"pid": 7, "started_boottime_ns": 1}
+    seen = ({"main": {**life, "cpu_ns": 5}}, {"main": {**life, "cpu_ns": 10**9}})
+    for first, last, finding in (
+        (50_000_005, 10**9, ("pass", 10**9, 10**9)),
+        (50_000_006, 10**9, ("fail", 50_000_006, 5)),
+        (50_000_005, 50_000_004, ("inconclusive", 50_000_004, 10**9)),
+    ):
+        told = ({"cpu_ns": first}, {"cpu_ns": last, "boottime_ns": END})
+        found = witness_cost.judge_cpu(None, Side("loader", told, seen, (BEGIN, END)))  # type: ignore[arg-type]
+        assert tuple(found[:3]) == finding
 
 
 def test_an_account_from_before_the_window_proves_nothing() -> None:

@@ -238,6 +238,9 @@ def test_a_command_that_fails_hangs_or_floods_is_said(tmp_path: Path) -> None:
     time.sleep(2)
     assert not mark.exists()
     assert "prints more than 65536 bytes" in asked("/usr/bin/yes")[1]
+    children = [path.read_text() for path in Path(f"/proc/self/task/{os.getpid()}/").glob("children")]
+    names = [Path(f"/proc/{pid}/comm").read_text() for one in children for pid in one.split()]
+    assert "yes\n" not in names, "it is waited for too"
 
 
 def padded(length: int) -> str:
@@ -344,6 +347,7 @@ def test_an_endpoint_may_answer_with_64_kib_and_no_more() -> None:
 @pytest.mark.parametrize(("text", "fine"), [("secret", True), (" secret \n", True), ("", False), ("a b", False),
                                             ("s\u00e9cret", False), ("a\x01", False), (None, False)])  # fmt: skip
 def test_a_token_is_one_word_of_ascii(tmp_path: Path, text: str | None, fine: bool) -> None:
+    assert latency_sources._headers(source(source="http", url="http://h")) == {"Accept": "application/json"}
     path = tmp_path / "token"
     if text is not None:
         path.write_text(text)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import basic
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import latency
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.observation import Places
 from ansible_collections.ebpf.fleet.plugins.modules import observation_info
 
 
@@ -93,6 +95,9 @@ def test_the_module_as_it_is_started_asks_the_source(
 ) -> None:
     places = {"state_dir": str(tmp_path), "collector_state_dir": str(tmp_path), "unit": "ef-no-such-unit.service",
               "collector_unit": "ef-no-other-unit.service", "window": 0}  # fmt: skip
+    # Where a controller's part of Ansible is loaded too, a module's warnings go to its screen.
+    warned: list[str] = []
+    monkeypatch.setattr(basic.AnsibleModule, "warn", lambda _self, text: warned.append(text))
     told = {"p95_ns": 10, "p99_ns": 20}
     asked = {"source": "command", "argv": ["/bin/echo", json.dumps(told)]}
     result = started(monkeypatch, capsys, **places, latency=asked)
@@ -103,10 +108,40 @@ def test_the_module_as_it_is_started_asks_the_source(
     result = started(monkeypatch, capsys, **places, application_file=str(tmp_path / "bad.json"))
     seen = result["observation"]["end"]
     assert seen["application"] is None and seen["application_error"].startswith(f"{tmp_path / 'bad.json'}: is not JSON")
-    assert any(seen["application_error"] in str(warning) for warning in result["warnings"])
+    assert warned == [seen["application_error"]]
     (tmp_path / "status.json").write_text("{}")
     seen = started(monkeypatch, capsys, **places)["observation"]["end"]
     assert (seen["application"], seen["application_error"], seen["status"]) == (None, None, None)
     assert seen["status_error"].startswith(f"{tmp_path / 'status.json'}: ")
     failed = started(monkeypatch, capsys, **{**places, "window": -1})
     assert failed["failed"] is True and "window: -1.0 seconds is out of range" in failed["msg"]
+
+
+def test_the_host_is_left_to_bake_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    seen: list[Any] = []
+
+    def observe(*arguments: Any) -> dict[str, Any]:
+        seen.append((list(slept), *arguments))
+        return {"end": {"application_error": None}}
+
+    monkeypatch.setattr(observation_info, "time", SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(observation_info, "observe", observe)
+    named = {"state_dir": "/a", "collector_state_dir": "/b", "unit": "u", "collector_unit": "c"}
+    started(monkeypatch, capsys, bake=7, window=3, application_file="/f", **named)
+    ((before, places, host, window, sleep),) = seen
+    assert (before, slept, host, window, sleep) == ([7.0], [7.0], platform.node(), 3.0, slept.append)
+    assert places == Places(
+        state_dir=Path("/a"), collector_dir=Path("/b"), application_file=Path("/f"), unit="u", collector_unit="c"
+    )
+    started(monkeypatch, capsys)
+    assert seen[-1][1] == Places() and seen[-1][3] == 10.0
+
+
+def test_only_a_linux_host_is_observed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(observation_info.platform, "system", lambda: "Darwin")
+    failed = started(monkeypatch, capsys, window=0)
+    assert failed["msg"] == "EF_UNSUPPORTED_HOST: Darwin: only Linux hosts can be observed; take this host out"
+    assert failed["reason_code"] == "EF_UNSUPPORTED_HOST" and failed["failed"] is True

@@ -138,6 +138,7 @@ def test_what_is_told_of_a_host() -> None:
     nothing = release.result(plan_release(state(None, None), want(1)), state(None, None), want(1))
     kept = ("changed", "release", "previous", "digest", "features", "fallbacks", "lease", "mark", "releases")
     assert [nothing[name] for name in kept] == [True, None, None, None, None, [], None, None, []]
+    assert nothing["steps"][0] == {"act": "install", "release": "1"}
     assert [one["act"] for one in nothing["steps"]] == ["install", "set_mark", "activate", "link_desired"]
 
 

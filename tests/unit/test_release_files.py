@@ -93,7 +93,9 @@ def test_at_the_end_nothing_is_left_of_what_the_undos_needed(layout: store.Layou
 LEASE = lease.Lease("d" * 64, "boot", 1000, "rollout é")
 
 
-def test_a_lease_is_written_read_and_taken_away(layout: store.Layout) -> None:
+def test_a_lease_is_written_read_and_taken_away(layout: store.Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(store, "sync_folder", synced.append)
     layout.etc.mkdir(parents=True)
     assert store.read_lease(layout) is None
     store.write_lease(layout, None)
@@ -105,6 +107,7 @@ def test_a_lease_is_written_read_and_taken_away(layout: store.Layout) -> None:
         store.write_lease(layout, LEASE)
         store.write_lease(layout, none)
         assert store.read_lease(layout) is None and list(layout.etc.iterdir()) == []
+    assert synced == [layout.etc] * 2, "that it is gone lasts too"
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "dangling", "fifo", "large", "text"])

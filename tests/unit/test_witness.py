@@ -97,6 +97,11 @@ def test_a_whole_view_is_of_both_units_and_says_what_could_not_be_seen(tmp_path:
         "boottime_ns": 7, "boot_id": "a-b-c", "loader": None, "collector": None, "why": {},
         "installed_digest": hashlib.sha256(b"{}\n").hexdigest(),
     }  # fmt: skip
+    manifest.unlink()
+    manifest.mkdir()
+    unread = witness.read_witness(tmp_path, None, None, 7)
+    assert unread["installed_digest"] is None and str(manifest) in unread["why"]["installed_digest"]
+    assert "NoneType" not in unread["why"]["installed_digest"] and "is not there" not in str(unread["why"])
     assert witness.read_witness(tmp_path, ours, None, 7)["collector"] is None
     assert witness.read_witness(tmp_path, None, theirs, 7)["loader"] is None
 
