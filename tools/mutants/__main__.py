@@ -119,7 +119,7 @@ def run_area(
     results: Results,
     passed: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Try faults of the area until `quota` of them were ones; those `passed` over are none."""
+    """Try faults of the area until `quota` of them were ones; those `passed` over do not count."""
     texts = {path: copy.text(path) for path in area.files}
     drawn = choose.order([fault for path, text in texts.items() for fault in areas.faults(path, text)], seed)
     over = report.passed_over(passed, [(fault, texts[fault.path]) for fault in drawn])
