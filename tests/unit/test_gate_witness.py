@@ -378,3 +378,13 @@ def test_predictions_of_a_hostile_host_are_refused_by_name_and_short(given: dict
 def test_the_schema_takes_what_the_tests_observe() -> None:
     assert observation_fault(observation()) is None
     assert gate.SCHEMA == "ebpf.fleet/gate/v1"
+
+
+def test_at_most_fifty_programs_are_listed() -> None:
+    """Both ends hold the same, so that nothing else is judged of them; exec_events tells the first."""
+    one = observation()["end"]["witness"]["loader"]["programs"][0]
+    held = [one] + [{**one, "id": number, "links": [], "run_cnt": 0, "run_time_ns": 0} for number in range(100, 152)]
+    found = check(judge(both_ends(SEEN + "programs", held), digest="d" * 64), "witness_programs")
+    assert (found["verdict"], found["measured"], found["limit"]) == ("fail", [1], list(range(100, 150)))
+    named = ", ".join(f"{number} ({one['name']})" for number in range(100, 105))
+    assert f"that it does not tell: {named}; it tells 1" in found["sentence"]
