@@ -267,3 +267,16 @@ def test_a_counter_that_went_backwards_between_the_windows_holds_unless_the_host
         found = [one for one in judge(after, before)["checks"] if one["check"] == "counters_advance"]
         assert len(found) == (len(expected) if boot == "one" else 0)
         assert all(expected[0] in one["sentence"] and one["verdict"] == "inconclusive" for one in found)
+
+
+@pytest.mark.parametrize(("many", "more"), [(4, ""), (5, ""), (6, " and 1 more")])
+def test_five_counters_are_named_and_the_others_are_counted(many: int, more: str) -> None:
+    found = full()
+    names = ["cpu_busy_ns", "cpu_total_ns", "psi_cpu_some_us", "psi_memory_some_us", "psi_io_some_us"]
+    for name in names[:many]:
+        found["end"]["host"][name] = 0
+    if many > len(names):
+        found["end"]["unit"]["n_restarts"] = 0
+    sentence = check(judge(found), "counters_advance")["sentence"]
+    assert sentence.endswith(more) and sentence.count(" to 0") == min(many, 5), sentence
+    assert (" more" in sentence) is bool(more)

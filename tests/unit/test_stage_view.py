@@ -226,3 +226,16 @@ def test_a_resumed_rollout_counts_what_was_done_before() -> None:
     view.play_begins("Roll out", 1)
     view.task_begins(Task("Begin", 1))
     assert texts(view.host_begins("b", 1))[1].split("  ")[2] == "[######..............] 1 of 3 hosts done"
+
+
+@pytest.mark.parametrize(("many", "more"), [(7, ""), (8, ""), (9, " | 1 more checks are further from it")])
+def test_eight_checks_are_told_by_how_near_they_are(many: int, more: str) -> None:
+    checks = [check(f"c{at}", "pass", 100 - at, 100) for at in range(many)]
+    told = " | ".join(f"c{at} {100 - at} of 100 millicores (a)" for at in range(min(many, 8)))
+    assert lines.nearest(checks) == f"measured of limit, nearest first: {told}{more}"
+
+
+def test_of_equally_near_hosts_the_first_is_named() -> None:
+    same = [{**check("c", "pass", 5, 10), "host": host} for host in ("a", "b")]
+    assert lines.nearest(same) == "measured of limit, nearest first: c 5 of 10 millicores (a)"
+    assert lines.nearest([*same, {**same[1], "measured": 6}]).endswith("c 6 of 10 millicores (b)")
