@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -12,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.action.ledger import ARGUMENTS
+from ansible_collections.ebpf.fleet.plugins.action.ledger import ARGUMENTS, ActionModule
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger, ledger_lock, quarantine
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import hooks, ledger, ledger_lock, quarantine
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.ledger_resume import Found
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_steps
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.ledger_folder import Folder
@@ -664,3 +665,29 @@ def test_a_whole_copy_has_no_fraction_and_nothing_that_cannot_be_shown() -> None
     }  # fmt: skip
     assert found["a"][2] is True and isinstance(found["a"], list)
     assert ledger_steps.whole("x" * 2000) == "x" * 2000
+
+
+# --- the task around the steps --------------------------------------------------------------------
+
+
+def test_a_step_tells_its_hooks_what_it_wrote_and_where_the_folder_is(tmp_path: Path) -> None:
+    """The hooks are real programs; the lock is of the process that runs this, whose child a worker would be."""
+    place, said = tmp_path / "ledger", tmp_path / "said"
+    told = hooks.read("hooks", [{"command": ["/bin/sh", "-c", f"cat >>{said}"], "on": ["batch_begun"]},
+                                {"command": ["/bin/false"], "on": ["batch_begun"]}])  # fmt: skip
+    parent = ledger_folder.owner_of(os.getppid(), os.environ, SINCE)
+    with Folder(place) as folder:
+        folder.take(parent)
+        folder.append(ID, ledger.STARTED, {"who": "jane", "bundle": {}, "bundle_digest": DIGEST, "plan": PLAN,
+                                           "plan_digest": OLD})  # fmt: skip
+        folder.name(parent, ID)
+    shown: list[str] = []
+    task: Any = ActionModule.__new__(ActionModule)
+    task._display = SimpleNamespace(display=shown.append, warning=shown.append)
+    given = {name: one.get("default") for name, one in ARGUMENTS.items()}
+    answer = task.stepped("batch", {**given, "folder": str(place), "batch": BATCH, "digest": DIGEST}, {}, told)
+    assert answer == {"folder": str(place), "rollout": ID}
+    entries = Folder(place, writes=False).entries()
+    assert [one.kind for one in entries] == ["started", "batch_begun", "hook_failed"]
+    assert json.loads(said.read_text())["sequence"] == 2
+    assert len(shown) == 1 and "/bin/false failed on batch_begun 2" in shown[0]
