@@ -13,6 +13,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.cell_stream imp
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import cell_answers, cell_steps
 
 HOSTS = ("a1", "a2")
+PAGE = Path(__file__).resolve().parents[2] / "docs/variables.md"
 MEASURED = [step for step, modules in cells.STEPS.items() if "observation_info" in modules][0]
 
 
@@ -50,3 +51,8 @@ def test_of_a_job_that_was_lost_every_host_is_unreachable_with_its_sentence(tmp_
     for host in HOSTS:
         for module in cells.STEPS[MEASURED]:
             assert taken(tmp_path, host, module) == {"unreachable": True, "changed": False, "msg": "EF_CELL_LOST: why"}
+
+
+def test_a_controller_may_be_silent_for_as_long_as_the_page_of_variables_says() -> None:
+    (row,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{cell_steps.SILENCE}` |")]
+    assert row.split("|")[2].strip() == str(cell_steps.SILENCE_SECONDS)

@@ -382,3 +382,17 @@ def test_a_ledger_that_is_gone_while_its_head_knows_more_is_a_break(tmp_path: Pa
     # Other files in the folder mean nothing.
     (tmp_path / "sealed" / "notes.txt").write_text("x")
     assert folder.read_all().broken_line == 3
+
+
+def test_the_files_of_a_ledger_are_read_by_its_owner_and_group_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Folder(tmp_path / "ledger") as folder:
+            folder.append("r", "aborted", WHO)
+            folder.take(ledger_folder.owner_of(os.getpid(), os.environ, ledger_folder.now()))
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "ledger").iterdir()}
+    assert found == {"ledger.jsonl": 0o640, "head.json": 0o640, "rollout.lock": 0o640, ".guard": 0o640,
+                     "requests": 0o750}  # fmt: skip
+    assert (tmp_path / "ledger").stat().st_mode & 0o777 == 0o750
