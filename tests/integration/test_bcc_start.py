@@ -148,6 +148,7 @@ def test_it_starts_through_the_link_to_the_current_release(host: Host) -> None:
 
 def no_headers() -> None:
     """Skip where a compiler would go on to load programs."""
+    # Of the machine: with headers it would compile and load, which the lab's guest k61bcc does.
     if any(os.path.exists(path) for path in HEADERS):
         pytest.skip("this host has kernel headers: what follows is tested in tests/lab/test_bcc.py")
 

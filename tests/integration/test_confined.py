@@ -212,6 +212,7 @@ def test_a_signed_bundle_with_a_hostile_loader_changes_nothing_on_the_host(
     assert "unconfined" not in answer["msg"]
 
 
+# Of the architecture: no other has a second table of system calls that a program may enter by.
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other numbers of system calls are a matter of x86_64")
 @pytest.mark.parametrize("end", ["INT80", "X32"])
 def test_calls_by_the_numbers_of_another_architecture_end_it(hostile: Hostile, tmp_path: Path, end: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 from tests.support import sshhosts
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of the machine, such as a container that forbids namespaces: tests/holes.yml has each with its why.
 pytestmark = pytest.mark.skipif(bool(sshhosts.why_not()), reason=sshhosts.why_not() or "can be made")
 
 HANGING = {"silent": 9, "in_login": 9, "asleep": 9, "lost": 9, "flood": 4}

@@ -51,6 +51,7 @@ class Cells:
 def cells(running: World) -> Iterator[Cells]:
     reason = sshhosts.why_not()
     if reason:
+        # Of the machine, such as a container that forbids namespaces: tests/holes.yml has each with its why.
         pytest.skip(reason)
     made = Cells(running)
     try:

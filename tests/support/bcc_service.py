@@ -7,11 +7,26 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc import service as service_file
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc.basics import Reason
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.bundle import Bundle, Source
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.feature import Feature
+from ansible_collections.ebpf.fleet.collectors.fleet_bcc.orders import Order, Orders
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.service import Service
 
 DIGEST = "a" * 64
+NO_BTF = Reason("EF_NO_BTF", "no BTF")
+NONE = Orders([], [])
+GLOBAL = Orders([Order("global", "/etc/kill.d/global")], [])
+
+
+def told_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the journal and systemd are told from now on."""
+    lines: list[str] = []
+    monkeypatch.setattr(service_file, "say", lambda level, text: lines.append(f"<{level}>{text}"))
+    monkeypatch.setattr(service_file, "notify", lines.append)
+    return lines
 
 
 def source(name: str = "probe", kind: str = "events", every: int = 3) -> Source:

@@ -25,23 +25,14 @@ from ansible_collections.ebpf.fleet.collectors.fleet_bcc.basics import (
 )
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.desired import Desired
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.feature import READ_LIMIT
-from ansible_collections.ebpf.fleet.collectors.fleet_bcc.orders import Order, Orders
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.service import Service
 
-from tests.support.bcc_service import DIGEST, Live, listener, make_service
-
-NO_BTF = Reason("EF_NO_BTF", "no BTF")
-NONE = Orders([], [])
-GLOBAL = Orders([Order("global", "/etc/kill.d/global")], [])
+from tests.support.bcc_service import DIGEST, Live, listener, make_service, told_by
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the journal and systemd are told."""
-    lines: list[str] = []
-    monkeypatch.setattr(service_file, "say", lambda level, text: lines.append(f"<{level}>{text}"))
-    monkeypatch.setattr(service_file, "notify", lines.append)
-    return lines
+    return told_by(monkeypatch)
 
 
 @pytest.fixture

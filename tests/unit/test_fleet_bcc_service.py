@@ -23,20 +23,24 @@ from ansible_collections.ebpf.fleet.collectors.fleet_bcc.feature import Feature
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.orders import Order, Orders
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc.service import CHECK_SECONDS, Service
 
-from tests.support.bcc_service import DIGEST, Job, Live, listener, make_service, options, source
-
-NO_BTF = Reason("EF_NO_BTF", "no BTF")
-NONE = Orders([], [])
-GLOBAL = Orders([Order("global", "/etc/kill.d/global")], [])
+from tests.support.bcc_service import (
+    DIGEST,
+    GLOBAL,
+    NO_BTF,
+    NONE,
+    Job,
+    Live,
+    listener,
+    make_service,
+    options,
+    source,
+    told_by,
+)
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the journal and systemd are told."""
-    lines: list[str] = []
-    monkeypatch.setattr(service_file, "say", lambda level, text: lines.append(f"<{level}>{text}"))
-    monkeypatch.setattr(service_file, "notify", lines.append)
-    return lines
+    return told_by(monkeypatch)
 
 
 @pytest.fixture
