@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from . import apt, paths
 from .elf import static_program
@@ -123,6 +123,11 @@ def userland(wanted: Userland) -> Image:
     return Image(folder / "base.squashfs", about["digest"], about)
 
 
+def in_its_own_mounts(command: Sequence[str | Path]) -> list[str | Path]:
+    """The command so that no one else sees what it mounts, and nothing of it stays where it is killed."""
+    return ["unshare", "--mount", "--propagation", "private", "--", *command]
+
+
 def _build_userland(wanted: Userland, folder: Path) -> None:
     tree = folder / "tree"
     hook = f'sh {paths.IMAGE_FILES}/customize.sh "$1" {paths.IMAGE_FILES} {paths.KEYS}'
@@ -131,7 +136,8 @@ def _build_userland(wanted: Userland, folder: Path) -> None:
     argv += [f"--aptopt={option}" for option in options]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "locale", "doc")]
     argv += [f"--include={','.join(_packages(wanted))}", f"--customize-hook={hook}"]
-    run([*argv, wanted.suite, tree, apt.sources_file([wanted.suite])], f"userland {wanted.name}")
+    command = [*argv, wanted.suite, tree, apt.sources_file([wanted.suite])]
+    run(in_its_own_mounts(command), f"userland {wanted.name}")
     query = ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f", "${Package}=${Version}\n"]
     packages = run(query, "list of packages").split()
     _squash(tree, folder / "base.squashfs")
