@@ -136,7 +136,7 @@ def _build_userland(wanted: Userland, folder: Path) -> None:
     argv += [f"--aptopt={option}" for option in options]
     argv += [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "locale", "doc")]
     argv += [f"--include={','.join(_packages(wanted))}", f"--customize-hook={hook}"]
-    command = [*argv, wanted.suite, tree, apt.sources_file([wanted.suite])]
+    command: list[str | Path] = [*argv, wanted.suite, tree, apt.sources_file([wanted.suite])]
     run(in_its_own_mounts(command), f"userland {wanted.name}")
     query = ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "-W", "-f", "${Package}=${Version}\n"]
     packages = run(query, "list of packages").split()

@@ -11,7 +11,6 @@ import pytest
 
 from tests.lab.images import in_its_own_mounts
 
-
 # A user may run the file; make test refuses one.
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a folder")
 
