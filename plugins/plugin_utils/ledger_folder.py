@@ -161,28 +161,35 @@ class Folder:
         """The end of the ledger, read from its end: as much as holds one whole line and what comes after it."""
         head = self._head()
         data = last_bytes(self.ledger) if self.ledger.exists() else b""
-        return ledger.tail_of(data, head, None if b"\n" in data else self._base())
+        return ledger.tail_of(data, head, None if b"\n" in data else self._base(self._sealed_files()))
 
     def _head(self):
         return ledger.parse_head(self.head.read_bytes()) if self.head.exists() else None
 
     def read(self):
         """ledger.jsonl, verified behind what is sealed; a broken one is not an error here."""
-        with refused(self.ledger):
-            # First the head: a line that is written meanwhile is one more, not one too few.
-            head = self._head()
-            base = self._base()
-            data = self.ledger.read_bytes() if self.ledger.exists() else b""
-        return ledger.verify(data, head, base)
+        head, files, data = self._seen()
+        return ledger.verify(data, head, self._base(files))
 
     def read_all(self):
         """What is sealed and ledger.jsonl, verified as one chain, from the oldest file that is still here."""
-        with refused(self.ledger):
-            head = self._head()
-            parts = [path.read_bytes() for _range, path in self._sealed_files()]
-            data = b"".join([*parts, self.ledger.read_bytes() if self.ledger.exists() else b""])
+        head, files, data = self._seen()
+        with refused(self.sealed):
+            data = b"".join([*(path.read_bytes() for _range, path in files), data])
         # Who keeps old files elsewhere has taken the first ones out.
-        return ledger.verify(data, head, ledger.before_first(data) if parts else None)
+        return ledger.verify(data, head, ledger.before_first(data) if files else None)
+
+    def _seen(self):
+        """(the head, the sealed files, ledger.jsonl), of one moment as far as sealing goes."""
+        with refused(self.ledger):
+            while True:
+                files = self._sealed_files()
+                # First the head: a line that is written meanwhile is one more, not one too few.
+                head = self._head()
+                data = self.ledger.read_bytes() if self.ledger.exists() else b""
+                # Who only reads is not locked out while a rollout seals; nothing is sealed twice in a moment.
+                if files == self._sealed_files():
+                    return head, files, data
 
     def entries(self, rollout=""):
         """Every entry of ledger.jsonl, or of all files where the rollout began in a sealed one.
@@ -227,9 +234,8 @@ class Folder:
         named = ((ledger.sealed_range(path.name), path) for path in self.sealed.iterdir())
         return sorted(one for one in named if one[0] is not None)
 
-    def _base(self):
-        """The last sealed line; None where nothing is sealed."""
-        files = self._sealed_files()
+    def _base(self, files):
+        """The last line of the sealed files; None where there are none."""
         if not files:
             return None
         (_first, last), path = files[-1]

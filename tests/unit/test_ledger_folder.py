@@ -372,6 +372,25 @@ def test_a_sealed_file_that_was_changed_or_lost_its_end_is_a_break(tmp_path: Pat
     assert folder.read().broken_line == 1
 
 
+class SealedMeanwhile(Folder):  # type: ignore[misc]
+    """A reader between whose first two reads a rollout seals the ledger."""
+
+    def _head(self) -> Any:
+        found = super()._head()
+        if not self.sealed.exists():
+            with Folder(self.path) as other:
+                assert other.seal(1)
+        return found
+
+
+@pytest.mark.parametrize("which", ["read", "read_all"])
+def test_who_reads_while_a_rollout_seals_finds_a_sound_chain(tmp_path: Path, which: str) -> None:
+    chain(tmp_path, "r1")
+    found = getattr(SealedMeanwhile(tmp_path, writes=False), which)()
+    assert sealed(tmp_path) == ["000000001-000000002.jsonl"], "it was not sealed; nothing was tested"
+    assert (found.broken_line, len(found.entries)) == (None, 2 if which == "read_all" else 0)
+
+
 def test_a_ledger_that_is_gone_while_its_head_knows_more_is_a_break(tmp_path: Path) -> None:
     chain(tmp_path, "r1", "r2")
     (tmp_path / "ledger.jsonl").unlink()

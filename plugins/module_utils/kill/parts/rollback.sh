@@ -50,6 +50,14 @@ within() {
 # DIGEST: the probation ends with the release that was on it; the lease of another stays. Was there one?
 end_lease() { grep -q "\"$1\"" "$lease" 2>/dev/null && rm -f "$lease"; }
 
+# DETAIL: what runs here, $now, stays. A release run that died before it activated left the lease of what it was to activate.
+stay() {
+	changed=false
+	end_lease "$from" && changed=true
+	restore_trust "$now" && changed=true
+	answer true "$changed" "$now" "$1"
+}
+
 # Does the status say that this release runs? It may be anything, and become anything before it is read.
 runs() {
 	[ -h "$status" ] && return 1
@@ -103,11 +111,9 @@ if [ -n "$trust_only" ]; then
 	answer true false "$now" "the release stays and its trust too"
 fi
 if [ ! -L "$store/current" ]; then
+	now=
 	if [ -n "$from" ]; then
-		changed=false
-		end_lease "$from" && changed=true
-		restore_trust "" && changed=true
-		answer true "$changed" "" "no release is active here"
+		stay "no release is active here"
 	fi
 	answer false false "" "no release is active here and none can be gone back to"
 fi
@@ -115,11 +121,7 @@ now=$(digest "$store/current")
 # What cannot be read does not count as another release.
 [ -n "$now" ] || answer false false "" "the digest of the current release cannot be read; look at $store/current"
 if [ -n "$from" ] && [ "$now" != "$from" ]; then
-	# A release run that died before it activated left the lease of what it was to activate.
-	changed=false
-	end_lease "$from" && changed=true
-	restore_trust "$now" && changed=true
-	answer true "$changed" "$now" "another release is active already"
+	stay "another release is active already"
 fi
 if [ ! -L "$store/previous" ]; then
 	[ -n "$from" ] || answer false false "$now" "there is no previous release on this host"
