@@ -322,6 +322,23 @@ def test_a_controller_that_is_killed_is_resumed_from_the_truth_on_the_hosts(flee
 
 
 @pytest.mark.slow
+def test_check_mode_shows_what_a_resumed_rollout_would_do_and_writes_nothing(fleet: Fleet) -> None:
+    process = fleet.begin(fleet.script(**{AFTER: {"w2": {"hold": "here"}}}))
+    fleet.reach("here")
+    kill(process)
+    before = {path.name: path.read_bytes() for path in fleet.ledger.parent.iterdir() if path.is_file()}
+    again = begun(fleet.folder, "rollout", inventory(HOSTS), fleet.script(), "--check",
+                  **given(fleet.bundle, **ONE_BY_ONE, ebpf_fleet_resume=fleet.id()))  # fmt: skip
+    ended = outcome(fleet.folder, again)
+    assert ended.status == 0, ended.said
+    # What is done is done: the first batch is not planned again.
+    assert sorted({call.host for call in ended.asked(DEPLOY)}) == ["w2", "w3"]
+    assert all(call.check for call in ended.calls if call.module in ("release", "host_prepare", "lease"))
+    assert {path.name: path.read_bytes() for path in fleet.ledger.parent.iterdir() if path.is_file()} == before
+    assert fleet.runs() == {"w1": DONE, "w2": PROBATION, "w3": BEFORE_IT}
+
+
+@pytest.mark.slow
 def test_a_resumed_batch_that_fails_goes_back_although_it_ran_the_release_before(fleet: Fleet) -> None:
     """The killed run had put it there: on probation, and never judged."""
     process = fleet.begin(fleet.script(**{AFTER: {"w2": {"hold": "here"}}}))
