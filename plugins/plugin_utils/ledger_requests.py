@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
     ledger,
     ledger_history,
@@ -81,9 +82,15 @@ def abort(folder, here, given):
     batch = None if ledger_history.later_than(folder.entries(rollout), rollout) else ledger_history.in_hand(own)
     changed = ledger_history.changed_hosts(own)
     hosts = [] if batch is None else [host for host in batch["hosts"] if host in changed]
-    return {"rollout": rollout, "state": state, "live": False, "hosts": hosts, "batch": batch,
-            "digest": own[0].data["bundle_digest"],
-            "sentence": f"rollout {rollout} is {state}; {len(hosts)} hosts of its batch in hand go back"}  # fmt: skip
+    return {
+        "rollout": rollout,
+        "state": state,
+        "live": False,
+        "hosts": hosts,
+        "batch": batch,
+        "digest": own[0].data["bundle_digest"],
+        "sentence": f"rollout {rollout} is {state}; {counted(len(hosts), 'host')} of its batch to go back",
+    }
 
 
 def wait_for_end(folder, here, rollout, seconds):

@@ -185,7 +185,7 @@ def test_a_host_that_stands_alone_is_named_in_the_plan_and_changes_against_the_l
     told = " ".join(said.split())
     assert "1 host claims a stratum that no other host has; they come last and are not canaries: a1 (9.99/" in told
     assert f"than in the last census: w1 ({stratum}, not 5.10/x86_64/debian)" in told
-    assert "canary: 1 hosts in batches of 1: d1" in told, said
+    assert "canary: 1 host in batches of 1: d1" in told, said
 
 
 class Sshd:

@@ -65,7 +65,7 @@ def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_
     leases = {call.host: call.arguments["lease"]["seconds"] for call in ended.asked(DEPLOY)}
     assert leases == {"w1": 402, "w2": 401, "w3": 401}
     told = ended.part("Print the plan")
-    assert "canary: 1 hosts in batches of 1: w1; 2 s of bake" in told
+    assert "canary: 1 host in batches of 1: w1; 2 s of bake" in told
     assert "cell: 2 hosts in batches of 1 (2 times): w2, w3; 1 s of bake" in told
 
 
@@ -74,7 +74,7 @@ def test_without_a_word_a_small_fleet_changes_one_by_one_and_bakes_by_stage(tmp_
 def test_in_a_freeze_nothing_starts_and_check_mode_shows_the_plan(tmp_path: Path, bundle: Path, check: bool) -> None:
     hosts = hosts_of(["w1", "w2"], {"w2": {"ebpf_fleet_freezes": [window(-1, 1)]}})
     ended = played(tmp_path, "rollout", hosts, GOOD, *(["--check"] if check else []), **given(bundle))
-    assert "w2: frozen until" in ended.part("Print the plan") and "canary: 1 hosts" in ended.part("Print the plan")
+    assert "w2: frozen until" in ended.part("Print the plan") and "canary: 1 host" in ended.part("Print the plan")
     if check:
         assert ended.status == 0, ended.said
         assert f"{FROZEN}: skipping w1" in ended.screen

@@ -186,7 +186,7 @@ def test_a_good_rollout_does_each_task_once_for_whom_it_is(tmp_path: Path, bundl
     assert ended.part("Print the plan").endswith(
         "ok: [w1 -> localhost] => msg: "
         "- '3 hosts in 2 batches, 2 at once at most; shares: 100 % of the fleet and 100 % of each cell' "
-        "- 'canary: 1 hosts in batches of 1: w1; 0 s of bake' - 'cell: 2 hosts in batches of 2: w2, w3; 0 s of bake' "
+        "- 'canary: 1 host in batches of 1: w1; 0 s of bake' - 'cell: 2 hosts in batches of 2: w2, w3; 0 s of bake' "
         "- 'stage region is dropped: no host is left for it' - 'stage fleet is dropped: no host is left for it'"
     )
     assert "msg: 'Stage canary: all well'" in ended.said and ended.said.count("msg: 'Stage cell: all well'") == 2

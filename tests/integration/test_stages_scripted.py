@@ -126,7 +126,7 @@ def test_a_failed_rollout_in_a_pipe_is_plain_never_silent_and_tells_all(tmp_path
     told = "\n".join(line for line in shown.lines if not line.startswith("  ... "))
     before = told.split("Stage canary: 1 host in 1 batch", 1)[0]
     assert len(re.findall(r"^  \d+ checks and steps passed, \d did not apply in \d+ s$", before, re.M)) == 1
-    assert "Refuse" not in before and "ok:" not in shown.text and "canary: 1 hosts in batches of 1: w1" in before
+    assert "Refuse" not in before and "ok:" not in shown.text and "canary: 1 host in batches of 1: w1" in before
     assert "  batch 1 of 2  [....................] 0 of 3 hosts done  now 1 host: w1" in shown.lines
     assert "  promoted: [######..............] 1 of 3 hosts done" in shown.lines
     assert (

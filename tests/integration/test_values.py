@@ -96,7 +96,7 @@ def test_text_for_numbers_truths_and_documents_is_taken_by_a_rollout(tmp_path, b
     options = [word for one in given for word in ("-e", one)]
     status, said = run("rollout", tmp_path, *rollout_options(bundle), *options, "--check")
     # This machine need not be one that a release can be deployed to: the plan was made.
-    assert "cell: 1 hosts in batches of 1: w1" in said, said
+    assert "cell: 1 host in batches of 1: w1" in said, said
     assert [noise for noise in NOISE if noise in said] == [], said
     assert status == 0 or "TASK [ebpf.fleet.prepare" in said
 
@@ -119,7 +119,7 @@ def test_a_standing_kill_order_is_told_in_the_plan_before_anything_is_changed(tm
     assert status != 0
     refused(said, "a kill order stands on w1 (global), so everything stays off there: take it back with "
                   "ebpf.fleet.rollback -e scope=global -e state=released", also=1)  # fmt: skip
-    assert "1 hosts in batches of 1: w1" in said and "Measure before" not in said
+    assert "1 host in batches of 1: w1" in said and "Measure before" not in said
 
 
 @pytest.mark.slow

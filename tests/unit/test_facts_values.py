@@ -196,7 +196,7 @@ def answer(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_host_without_a_fault_is_only_counted() -> None:
-    assert lines({"h": answer()}) == ["1 hosts answered, 0 did not; strata: 6.1/x86_64/debian"]
+    assert lines({"h": answer()}) == ["1 host answered, 0 did not; strata: 6.1/x86_64/debian"]
     assert lines({})[0] == "0 hosts answered, 0 did not; strata: none"
 
 

@@ -31,7 +31,7 @@ def test_what_fails_plainly_ends_the_bake(name: str) -> None:
 def test_what_is_well_bakes_on() -> None:
     verdict = judge(observation(), early=True)
     assert (verdict["verdict"], verdict["checks"], verdict["reasons"]) == ("pass", [], [])
-    assert verdict["sentence"] == "nothing failed plainly on 1 hosts so far; the batch bakes on"
+    assert verdict["sentence"] == "nothing failed plainly on 1 host so far; the batch bakes on"
 
 
 @pytest.mark.parametrize(

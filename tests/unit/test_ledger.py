@@ -357,7 +357,7 @@ def test_a_person_is_told_the_whole_story() -> None:
     )
     assert [one.removeprefix(f"{TIME} ") for one in said[1:]] == [
         "stage canary, batch 1 begins: w1",
-        "batch 1 is measured before: 1 hosts",
+        "batch 1 is measured before: 1 host",
         "batch 1 is judged pass: all well",
         "batch 1 has confirmed: its probation is over",
         "batch 1 is promoted",
@@ -365,11 +365,11 @@ def test_a_person_is_told_the_whole_story() -> None:
         "batch 1 is held for a person",
         "is to end, as joe asked",
         "batch 2 goes back (2 hosts); not on the former release: w3: so",
-        "everything that it changed goes back (1 hosts): all",
+        "everything that it changed goes back (1 host): all",
         "release aaaaaaaaaaaa is quarantined for s",
         "hook /bin/x failed on ended: ended with 1",
         "ends, stopped: in stage canary: is slow",
-        "is resumed by joe: 1 hosts are done, 2 remain",
+        "is resumed by joe: 1 host done, 2 to go",
         "pauses before batch 2, as joe asked",
         f"now: paused. To go on with it: ebpf.fleet.rollout with the same bundle and -e ebpf_fleet_resume={ID}",
     ]

@@ -123,7 +123,7 @@ def test_until_stops_and_names_who_is_left() -> None:
     found = plan(FLEET, until="cell")
     assert list(stages_of(found)) == ["canary", "cell"]
     assert found["left"] == ["b1", "b2", "b3", "z2"]
-    assert "4 hosts are in no stage" in found["notes"]
+    assert "4 hosts in no stage" in found["notes"]
 
 
 def test_until_a_dropped_stage_ends_there() -> None:

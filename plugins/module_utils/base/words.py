@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-NOT_MEASURED = "not measured"
-
 import re
 from typing import Any
 
+NOT_MEASURED = "not measured"
 
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 host`, `2 hosts`; `plural` where an s does not make it."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def version_order(text: str) -> list[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import words
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.profiles import PROFILES
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, policy_ready
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.strata import stratum_of
@@ -144,7 +145,10 @@ _NAMES = 5
 def _sentences(hosts: Json, features: Json, silent: Sequence[str]) -> list[str]:
     """The census in lines. Hosts of one mind share a line: a fleet of thousands is read in a minute."""
     strata = sorted({host["stratum"] for host in hosts.values()})
-    lines = ["%d hosts answered, %d did not; strata: %s" % (len(hosts), len(silent), ", ".join(strata) or "none")]
+    lines = [
+        "%s answered, %d did not; strata: %s"
+        % (words.counted(len(hosts), "host"), len(silent), ", ".join(strata) or "none")
+    ]
     for feature, entry in features.items():
         counts = ", ".join("%d %s" % (entry["hosts"][profile], profile) for profile in PROFILES)
         lines.append(f"{feature}: {counts}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.ledger import Entry
 
@@ -149,8 +150,8 @@ def explain(rollout: str, entries: Sequence[Entry], alive: bool) -> list[str]:
     first = entries[0].data
     said = [
         f"rollout {rollout}: {first['bundle'].get('version', '')} (bundle {first['bundle_digest'][:12]}), "
-        f"begun by {first['who']} at {entries[0].time}; {len(first['plan'].get('hosts', []))} hosts "
-        f"in {len(first['plan'].get('batches', []))} batches, plan {first['plan_digest'][:12]}"
+        f"begun by {first['who']} at {entries[0].time}; {counted(len(first['plan'].get('hosts', [])), 'host')} "
+        f"in {counted(len(first['plan'].get('batches', [])), 'batch', 'batches')}, plan {first['plan_digest'][:12]}"
     ]
     said += [f"{one.time} {words}" for one in entries[1:] if (words := words_of(one))]
     state = state_of(entries, alive)
@@ -164,7 +165,7 @@ def words_of(entry: Entry) -> str:
     if entry.kind == ledger.BATCH_BEGUN:
         return f"stage {data['stage']}, {batch} begins: {_some(data['hosts'])}"
     if entry.kind == ledger.OBSERVED:
-        return f"{batch} is measured {data['when']}: {len(data['digests'])} hosts"
+        return f"{batch} is measured {data['when']}: {counted(len(data['digests']), 'host')}"
     if entry.kind == ledger.VERDICT:
         return f"{batch} is judged {data['verdict']}: {data['sentence']}"
     if entry.kind == ledger.ACTION:
@@ -172,7 +173,7 @@ def words_of(entry: Entry) -> str:
     if entry.kind == ledger.PAUSED:
         return f"pauses before batch {data['before_batch']}, as {data['who']} asked"
     if entry.kind == ledger.RESUMED:
-        return f"is resumed by {data['who']}: {len(data['done'])} hosts are done, {len(data['remaining'])} remain"
+        return f"is resumed by {data['who']}: {counted(len(data['done']), 'host')} done, {len(data['remaining'])} to go"
     if entry.kind == ledger.ABORTED:
         return f"is to end, as {data['who']} asked"
     if entry.kind == ledger.ENDED:
@@ -188,9 +189,8 @@ def _action(data: Mapping[str, Any], batch: str) -> str:
     if action == ledger.ROLLED_BACK:
         lost = [host for host, one in data["returned"].items() if not one["ok"]]
         missing = f"; not on the former release: {_some(lost)}" if lost else ""
-        return (
-            f"{batch or 'everything that it changed'} goes back ({len(data['returned'])} hosts){missing}: {data['why']}"
-        )
+        count = counted(len(data["returned"]), "host")
+        return f"{batch or 'everything that it changed'} goes back ({count}){missing}: {data['why']}"
     if action in (ledger.QUARANTINED, ledger.LIFTED):
         word = "is quarantined for" if action == ledger.QUARANTINED else "may go again to"
         return f"release {data['digest'][:12]} {word} {', '.join(data['strata'])}{by}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Collection, Iterable, Iterator, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_holdback import Holdback, held_back
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan_hosts import (
     ALONE,
@@ -255,7 +256,7 @@ def _document(made: Made, wishes: Wishes) -> dict[str, Any]:
     ordered = [name for batch in batches for name in batch["hosts"]]
     planned = set(ordered)
     left = [host.name for host in made.hosts if host.name not in planned]
-    notes = [*made.notes, *([f"{len(left)} hosts are in no stage"] if left else []), *sentences_of(made.found)]
+    notes = [*made.notes, *([f"{counted(len(left), 'host')} in no stage"] if left else []), *sentences_of(made.found)]
     notes += _left_out_sentences(wishes.left_out) + _holdback_sentences(made.held, wishes.holdback)
     serial = [len(batch["hosts"]) for batch in batches]
     return {
@@ -307,19 +308,16 @@ def _left_out_sentences(left_out: Sequence[Json]) -> list[str]:
 def _summary(serial: Sequence[int], waves: Waves) -> str:
     """How far the plan goes, and what no batch of it exceeds where its stage says nothing else."""
     return (
-        f"{_count(sum(serial), 'host')} in {_count(len(serial), 'batch', 'batches')}, {max(serial)} at once at most; "
+        f"{counted(sum(serial), 'host')} in {counted(len(serial), 'batch', 'batches')}, {max(serial)} at once at most; "
         f"shares: {waves.fleet_percent} % of the fleet and {waves.cell_percent} % of each cell"
     )
-
-
-def _count(number: int, one: str, more: str | None = None) -> str:
-    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def _sentence(stage: Json) -> str:
     sizes = ", ".join(_times(size, len(list(same))) for size, same in itertools.groupby(map(len, stage["batches"])))
     hosts = ", ".join(stage["hosts"][:5]) + (", …" if len(stage["hosts"]) > 5 else "")
-    return f"{stage['name']}: {len(stage['hosts'])} hosts in batches of {sizes}: {hosts}; {stage['bake']} s of bake"
+    count = counted(len(stage["hosts"]), "host")
+    return f"{stage['name']}: {count} in batches of {sizes}: {hosts}; {stage['bake']} s of bake"
 
 
 def _times(size: int, times: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts.strata import EXPECTED_VARIABLE, agrees
 
 Json = Mapping[str, Any]
@@ -108,7 +109,7 @@ def hosts_named(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"host {names[0]}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} hosts ({', '.join(names[:NAMED])}{more})"
+    return f"{counted(len(names), 'host')} ({', '.join(names[:NAMED])}{more})"
 
 
 def read_value(reader: values.Reader, name: str, value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Mapping
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 
 Json = Mapping[str, Any]
 
@@ -122,9 +123,9 @@ def _named(unmeasured: Mapping[str, str]) -> str:
 
 def _sentences(found: Json) -> list[str]:
     said = [
-        f"{found['feature']}: {found['produced_per_hour']} events an hour on {len(found['hosts'])} hosts; one in "
-        f"{found['sample_every']} is {found['samples_per_hour']} samples an hour (asked: "
-        f"{found['target_per_hour']}).",
+        f"{found['feature']}: {counted(found['produced_per_hour'], 'event')} an hour on "
+        f"{counted(len(found['hosts']), 'host')}; "
+        f"one in {found['sample_every']} is {found['samples_per_hour']} samples an hour (asked: {found['target_per_hour']}).",
         f"The sum of an hour's weights is within {found['standard_error']} of the truth in two of three hours.",
     ]
     if found["unmeasured"]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable, printable_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.answers import MALFORMED, judge_control
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
@@ -102,7 +103,7 @@ def summarize(inputs: Inputs, checks: Sequence[Judgement]) -> tuple[str, str]:
     if not inputs.changed:
         return INCONCLUSIVE, "no host was observed, so nothing was judged"
     if inputs.early and not checks:
-        return PASS, f"nothing failed plainly on {len(inputs.changed)} hosts so far; the batch bakes on"
+        return PASS, f"nothing failed plainly on {counted(len(inputs.changed), 'host')} so far; the batch bakes on"
     found = reasons_of(checks, held_checks(inputs, checks))
     if found is not None:
         return FAIL if any(check.verdict == FAIL for check in checks) else INCONCLUSIVE, found.sentence
@@ -112,7 +113,8 @@ def summarize(inputs: Inputs, checks: Sequence[Judgement]) -> tuple[str, str]:
     passed = sum(check.verdict == PASS for check in checks)
     return (
         PASS,
-        f"{passed} checks passed on {len(inputs.changed)} hosts; {len(checks) - passed} had nothing to judge",
+        f"{counted(passed, 'check')} passed on {counted(len(inputs.changed), 'host')}; "
+        f"{len(checks) - passed} had nothing to judge",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
     PASS,
@@ -61,7 +62,7 @@ def judge_programs(pair: Pair, side: Side) -> Finding:
         names = ", ".join(f"{one} ({printable(held[one]['name'], 20)})" for one in extra[:5])
         sentence = f"the {side.name} holds programs in the kernel that it does not tell: {names}; it tells {_ids(told)}"
         return Finding(FAIL, sorted(told)[:50], extra[:50], sentence)
-    sentence = f"the kernel lists the {len(held)} programs that the {side.name} tells"
+    sentence = f"the kernel lists {counted(len(held), 'program')}, all that the {side.name} tells"
     return Finding(PASS, sorted(told)[:50], sorted(held)[:50], sentence)
 
 
