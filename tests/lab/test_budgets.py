@@ -114,9 +114,13 @@ def test_a_budget_that_is_exceeded_takes_its_feature_down(exceeded: Any, host: s
     assert (degraded["step"], degraded["reason_code"]) == (last, code), found["journal"]
     assert degraded["limit"] == next(iter({**budget, **policy}.values())) and degraded["measured"] >= degraded["limit"]
     steps = re.findall(rf"feature {feature}: degraded: (\w+): .*\((\w+)\)", found["journal"])
-    assert len(steps) == degraded["steps"] and {each[1] for each in steps} == {code}
+    # In a guest that hardly runs the load may stay under the limit for so long that a step is taken back.
+    recovered = re.findall(rf"feature {feature}: recovered a step: ", found["journal"])
+    assert len(steps) - len(recovered) == degraded["steps"] and {each[1] for each in steps} == {code}
     order = [each[0] for each in steps]
-    assert order == sorted(order, key=["sampling", "reduced", "shed"].index), "sampling, then variant, then off"
+    assert (order[0], order[-1]) == ("sampling", last) or last == "sampling" == order[0], order
+    if not recovered:
+        assert order == sorted(order, key=["sampling", "reduced", "shed"].index), "sampling, then variant, then off"
     assert found["exit"] == 0
     assert (found["feature"]["state"] == "shed") == (last == "shed") and bool(found["feature"]["links"]) == (
         last != "shed"

@@ -29,7 +29,7 @@ NAME = "exec_events"
 MARKS, MISSING = 50, 1
 # An emulated processor executes some 30 times fewer programs a second than this machine, and all that the loader does
 # costs it as much more: the rate that the flood exceeds is lower, and the CPU budgets are higher.
-RATE = {"event_rate_per_second": 150}
+RATE = {"event_rate_per_second": 100}
 CPU = {"cpu_millicores": 400}
 
 
@@ -81,6 +81,7 @@ def test_the_contracts_budgets_hold_meanwhile(flooded: Any, host: str) -> None:
     """Nothing over its limit for so long that a budget had to take a step."""
     found = flooded(host)
     assert found["degraded"] == [], found["degraded"]
-    assert found["fairness"]["rate_per_second"] == RATE["event_rate_per_second"] and found["thinned"] > 0
+    assert found["fairness"]["rate_per_second"] == RATE["event_rate_per_second"]
+    assert found["thinned"] > 0, f"{found['flooded']} executions in 10 s: was it a flood, on a machine that is busy?"
     rates = [each["features"][NAME]["event_rate_per_second"] for each in found["budgets"]]
     assert all(each["measured"] is None or each["measured"] <= each["limit"] for each in rates), rates
