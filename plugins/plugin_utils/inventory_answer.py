@@ -47,10 +47,10 @@ class InventoryAnswer:
         self.manager.subset(self.limit or None)
         return [host.name for host in self.manager.get_hosts(pattern=self.patterns(asked))]
 
-    def unmatched(self, asked):
-        """Sentences on the terms of `ebpf_fleet_hosts` and of `--limit` that match nothing."""
+    def unmatched(self, asked, where="ebpf_fleet_hosts"):
+        """Sentences on the terms of the variable `where`, and of `--limit`, that match nothing."""
         self.manager.subset(self.limit or None)
-        texts = [("ebpf_fleet_hosts", one, split_host_pattern(self._pattern(one))) for one in asked]
+        texts = [(where, one, split_host_pattern(self._pattern(one))) for one in asked]
         texts.append(("--limit", self.limit, self.manager._subset or []))
         known = [*self.manager.hosts, *self.manager.groups]
         lost = [(where, text, list(filter(self._matches_nothing, terms))) for where, text, terms in texts]
