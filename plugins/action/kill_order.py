@@ -9,6 +9,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope, standing_order
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import order_hosts, order_work
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
@@ -127,7 +128,9 @@ class ActionModule(ActionBase):
 
     def give(self, _wanted, hosts, arguments, task_vars):
         store = order_work.store_of(self, task_vars)
-        return {"refused": order_work.give(self, task_vars, store, hosts, arguments["by_cell"])}
+        refused = order_work.give(self, task_vars, store, hosts, arguments["by_cell"])
+        said = {"msg": f"EF_ORDER_STANDS: {'; '.join(standing.lacking(hosts, refused))}"} if refused else {}
+        return {"refused": refused, **said}
 
     def listed(self, _wanted, _hosts, _arguments, task_vars):
         orders = order_work.standing(order_work.store_of(self, task_vars))

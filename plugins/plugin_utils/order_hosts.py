@@ -56,7 +56,8 @@ def cell_of(hostvars, host):
 
 
 def _of_patterns(patterns, variables, loader, lost):
-    answer = InventoryAnswer(loader, variables)
+    # The hosts of the play are limited already.
+    answer = InventoryAnswer(loader, variables, narrow=True)
     try:
         names = set(answer.names(list(patterns)))
         lost += answer.unmatched(list(patterns), "host=")

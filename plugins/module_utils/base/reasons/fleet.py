@@ -207,7 +207,7 @@ SECTIONS: tuple[Section, ...] = (
             ),
             "EF_ORDER_STANDS": Reason(
                 "a kill order stands for a host: it would keep features of the release off, or the host lacks it",
-                "take the order back when its cause is gone, or give it to the host, as the sentence says; then roll out",
+                "take the order back when its cause is gone, or give it to the host, as the sentence says",
                 (MODULES, PLAYBOOKS),
                 see="fan-out.md",
             ),
