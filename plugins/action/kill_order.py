@@ -90,7 +90,7 @@ class ActionModule(ActionBase):
         answers = {host: order_work.answer_line(True, stays(order), concerned=False) for host, order in kept.items()
                    if order is not None}  # fmt: skip
         return {"hosts": [host for host in chosen.hosts if host not in answers], "answers": answers,
-                "id": own.id if own else "", "lost": chosen.lost}  # fmt: skip
+                "id": own.id, "lost": chosen.lost}  # fmt: skip
 
     def begin_return(self, wanted, hosts, task_vars):
         """The way back attaches programs again: who misses an order gets it first, and goes back only with it."""
@@ -109,7 +109,7 @@ class ActionModule(ActionBase):
         if self._task.check_mode or wanted.previous:
             return {}
         released = arguments["state"] == order_work.RELEASED
-        answers, reason = values.plain(arguments["answers"]), scope.cleaned(arguments["reason"])
+        answers = values.plain(arguments["answers"])
         try:
             store = order_work.store_of(self, task_vars)
             if not released:
@@ -117,7 +117,7 @@ class ActionModule(ActionBase):
                     order_work.write_answers(store, arguments["id"], answers)
                 return {}
             inventory = order_hosts.inventory_names(task_vars)
-            rest = order_work.end_release(store, wanted, arguments["id"], answers, inventory, reason)
+            rest = order_work.end_release(store, arguments["id"], answers, inventory)
         except FleetError as error:
             told = unfinished(error) if released else unkept(error)
             self._display.warning(told[0])

@@ -117,5 +117,9 @@ class Store:
     def take_out(self, order):
         """An order that was taken back: first its record with who and why, then it stands no longer."""
         atomic_files.replace_file(self.taken / f"{order.id}.json", standing_order.render(order), 0o640, self.path)
+        self.forget(order)
+
+    def forget(self, order):
+        """An order stands no longer."""
         (self.path / f"{order.id}.json").unlink(missing_ok=True)
         atomic_files.sync_folder(self.path)

@@ -77,43 +77,45 @@ def write_answers(store, ident, answers):
 
 
 def begin_release(store, wanted, reason):
-    """Keep that an order is to be taken back, by whom and why; returns (the order or None, the others that stand)."""
+    """Keep that an order is to be taken back, by whom and why; returns (the order, the others that stand).
+
+    Of an order that this controller does not know, one without hosts is kept meanwhile.
+    """
     release = Release(order_store.who(os.environ), order_store.now(), reason)
 
     def keep():
         with store.locked():
             orders = store.orders()
-            for order in orders:
-                if order.scope == wanted:
-                    store.put(order._replace(release=release))
-            return [standing_order.render(one).decode() for one in orders]
+            own = next((one for one in orders if one.scope == wanted), None) or StandingOrder(
+                standing_order.ident(release.when, wanted.terms), wanted, "someone", release.when, "", False
+            )
+            store.put(own._replace(release=release))
+            return [standing_order.render(one).decode() for one in [own, *orders]]
 
-    orders = [standing_order.parse(one.encode()) for one in _safely(keep)]
-    own = next((one for one in orders if one.scope == wanted), None)
+    own, *orders = [standing_order.parse(one.encode()) for one in _safely(keep)]
     return own, [one for one in orders if one.scope != wanted]
 
 
-def end_release(store, wanted, ident, answers, inventory, reason):
+def end_release(store, ident, answers, inventory):
     """Keep who confirmed the end of an order; returns the names of those that still have to.
 
-    With the last one the order stands no longer. An order that this controller did not know is kept as taken back too.
+    With the last one the order stands no longer. One that neither this controller nor a host knew leaves nothing.
     """
     good = [name for name, answer in answers.items() if answer["ok"]]
-    release = Release(order_store.who(os.environ), order_store.now(), reason)
+    had = [name for name in good if answers[name]["concerned"]]
 
     def keep():
         with store.locked():
-            order = store.of_id(ident) if ident else None
+            order = store.of_id(ident)
             if order is None:
-                if any(answer["concerned"] for answer in answers.values()):
-                    new = standing_order.ident(release.when, wanted.terms)
-                    store.take_out(StandingOrder(new, wanted, "", "", "", False, released=tuple(good), release=release))
                 return []
             rest = standing_order.taken_back(order, good, inventory)
             if rest.hosts:
                 store.put(rest)
+            elif order.hosts or had:
+                store.take_out(order if order.hosts else order._replace(released=tuple(sorted(had))))
             else:
-                store.take_out(order)
+                store.forget(order)
             return list(rest.hosts)
 
     return _safely(keep)
