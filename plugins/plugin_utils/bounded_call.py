@@ -40,7 +40,8 @@ def within(seconds, code, call):
         raise FleetError(code, f"no answer from the disk within {seconds:g} s; see whether its file system hangs")
     outcome = json.loads(data) if data else {"fault": [code, "the process that was to do it ended by itself", None]}
     if "fault" in outcome:
-        raise FleetError(*outcome["fault"])
+        code, message, file = outcome["fault"]
+        raise FleetError(code, message, file)
     return outcome["value"]
 
 

@@ -19,22 +19,16 @@ import time
 from pathlib import Path
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files, bounded
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, OneCodeError
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import standing_order
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.standing_order import StoreError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger_lock
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder
 
 LOCK_SECONDS = 5
 # Some 50,000 hosts, with names as long as names get.
 FILE_LIMIT = 32 << 20
-CODE = "EF_ORDER_STORE"
-
-
-class StoreError(OneCodeError):
-    """The store cannot be read or written; the sentence names the file and the remedy."""
-
-    code = CODE
 
 
 def folder_of(given, environment):
@@ -98,7 +92,7 @@ class Store:
         try:
             data = bounded.read_bytes(path, FILE_LIMIT)
             return None if data is None else standing_order.parse(data)
-        except (ValueError, FleetError) as error:
+        except FleetError as error:
             problem = f"{path}: {printable(error, 300)}; find out who wrote there, put the file right or take it away"
             raise StoreError(problem, str(path)) from error
 

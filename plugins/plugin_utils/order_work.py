@@ -17,7 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import p
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope, standing_order
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill.standing_order import Release, StandingOrder
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.standing_order import Release, StandingOrder, StoreError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import fan_out_run, order_hosts, order_store
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.bounded_call import within
@@ -35,12 +35,12 @@ def store_of(action, task_vars):
     try:
         given = action._templar.template(given)
     except AnsibleError as error:
-        raise order_store.StoreError(f"{LEDGER}: {printable(error, 300)}; give a path") from error
+        raise StoreError(f"{LEDGER}: {printable(error, 300)}; give a path") from error
     return order_store.Store(order_store.folder_of(given or "", os.environ))
 
 
 def _safely(call):
-    return within(STORE_SECONDS, order_store.CODE, call)
+    return within(STORE_SECONDS, StoreError.code, call)
 
 
 def standing(store):

@@ -204,7 +204,7 @@ Sum up what the fleet can run: ok w1>localhost
 Write the answers: {", ".join(sorted(f"ok w1>localhost ({name})" for name in names))}
 Print what the fleet can run: ok w1>localhost
 Fail when a host did not answer: ok w1>localhost
-Fail when a host was left out, or an order that was taken back still stands: ok w1>localhost
+Fail when a host was left out, or an order still stands: ok w1>localhost
 """)
     assert "All assertions passed" not in ended.said
     for call in ended.asked(ASK_ONLY):
@@ -278,7 +278,7 @@ def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path:
     ({"ebpf_fleet_report": "nowhere/fleet"}, "Refuse a report path that cannot be written", "nowhere is not a folder",
      False),
     ({"bundle": "none.tar"}, "Refuse a bundle that cannot be used", "EF_MANIFEST_MISSING: bundle none.tar", False),
-    (LEFT_OUT, "Fail when a host was left out, or an order that was taken back still stands", TOLD, True),
+    (LEFT_OUT, "Fail when a host was left out, or an order still stands", TOLD, True),
 ])  # fmt: skip
 def test_what_cannot_be_asked_is_refused(
     tmp_path: Path, variables: dict[str, Any], task: str, sentence: str, asked: bool
@@ -324,7 +324,7 @@ Keep on the controller who confirmed: ok w1>localhost
 Write the record on the controller: ok w1>localhost
 Remember the verdict to print last and the hosts that fail: ok w1>localhost
 Print the verdict: ok w1
-Fail when a host was left out, or an order that was taken back still stands: ok w1>localhost
+Fail when a host was left out, or an order still stands: ok w1>localhost
 PLAY Hosts that have not confirmed
 """)
     assert "All assertions passed" not in ended.said
@@ -379,7 +379,7 @@ def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Pat
     ended = ordered(tmp_path, {"hosts": answers}, scope="global", ebpf_fleet_report="r.json")
     assert ended.status == 2
     # The names are told as not confirmed; a host that was left out would be told beside, and only where all confirmed.
-    assert ended.screen[-3:] == ["Fail when a host was left out, or an order that was taken back still stands: skipping w1",
+    assert ended.screen[-3:] == ["Fail when a host was left out, or an order still stands: skipping w1",
                                  "PLAY Hosts that have not confirmed",
                                  f"{UNCONFIRMED}: FAILED w2, FAILED w3"]  # fmt: skip
     said = ended.part(UNCONFIRMED)
@@ -407,7 +407,7 @@ def test_an_order_goes_out_though_a_name_means_no_host_and_says_so_last(tmp_path
         tmp_path, {"hosts": {"w1": off(), "w2": off()}}, scope="global", ebpf_fleet_report="r.json", **LEFT_OUT
     )
     assert ended.status == 2 and ended.calls[0].arguments["hosts"] == ["w1", "w2"]
-    assert ended.screen[-1] == "Fail when a host was left out, or an order that was taken back still stands: FAILED w1>localhost"
+    assert ended.screen[-1] == "Fail when a host was left out, or an order still stands: FAILED w1>localhost"
     (left_out,) = json.loads((tmp_path / "r.json").read_text())["left_out"]
     assert left_out.startswith(TOLD) and f"EF_HOSTS: {left_out}" in ended.said
 

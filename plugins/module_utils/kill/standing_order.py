@@ -15,6 +15,7 @@ import re
 from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import strictjson
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope
@@ -25,6 +26,12 @@ _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{6}")
 _LISTS = ("placed", "not_placed", "outstanding", "released")
 _TEXTS = ("id", "who", "since", "reason")
 _NAMES_IN_LINE = 10
+
+
+class StoreError(OneCodeError):
+    """What is kept of orders cannot be read or written; the sentence names the file and the remedy."""
+
+    code = "EF_ORDER_STORE"
 
 
 class Release(NamedTuple):
@@ -75,20 +82,23 @@ def render(order: StandingOrder) -> bytes:
 
 
 def parse(data: bytes) -> StandingOrder:
-    """Read an order's file; ValueError says what is wrong: what cannot be read is never no order."""
-    document = strictjson.parse(data)
+    """Read an order's file; StoreError says what is wrong: what cannot be read is never no order."""
+    try:
+        document = strictjson.parse(data)
+    except ValueError as error:
+        raise StoreError(f"is not a JSON document: {error}") from error
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
-        raise ValueError(f"is not of schema {SCHEMA}")
+        raise StoreError(f"is not of schema {SCHEMA}")
     if set(document) != set(StandingOrder._fields):
-        raise ValueError(f"has not exactly the fields {', '.join(StandingOrder._fields)}")
+        raise StoreError(f"has not exactly the fields {', '.join(StandingOrder._fields)}")
     for name in _TEXTS:
         if not isinstance(document[name], str):
-            raise ValueError(f"{name} is not text")
+            raise StoreError(f"{name} is not text")
     if not _ID.fullmatch(document["id"]) or not isinstance(document["everywhere"], bool):
-        raise ValueError("id or everywhere is not one")
+        raise StoreError("id or everywhere is not one")
     for name in _LISTS:
         if not isinstance(document[name], list) or not all(isinstance(one, str) for one in document[name]):
-            raise ValueError(f"{name} is not a list of names")
+            raise StoreError(f"{name} is not a list of names")
         document[name] = tuple(document[name])
     return StandingOrder(
         **{**document, "scope": scope.read(document["scope"]), "release": _release(document["release"])}
@@ -99,9 +109,9 @@ def _release(given: Any) -> Release | None:
     if given is None:
         return None
     if not isinstance(given, dict) or set(given) != set(Release._fields):
-        raise ValueError("release is not one")
+        raise StoreError("release is not one")
     if not all(isinstance(one, str) for one in given.values()):
-        raise ValueError("release is not one")
+        raise StoreError("release is not one")
     return Release(**given)
 
 

@@ -92,7 +92,7 @@ def suggestion(hosts: Mapping[str, Json], order: Order) -> str:
 
 def _nearest(wanted: scope.Wanted, hosts: Mapping[str, Json], state: str) -> list[str]:
     if state == "released":
-        # A host knows the order by its file alone, which cell and host pattern are no part of.
+        # A host knows the order by its file alone, and that names neither cell nor host pattern.
         (atom,) = wanted.atoms
         known = {orders.scope_of(name) for name in _all(hosts, "orders")}
         near = _hint(atom.text, known, "no host told an order that it has")
