@@ -127,10 +127,9 @@ def _with(wanted: Wanted, term: str, joined: bool) -> Wanted:
     if kind in ("cell", "host"):
         return _chosen(wanted, kind, name)
     found = _on_host(term)
-    field = "feature" if found.kind == "feature" else "family"
-    if getattr(wanted, field):
+    if (wanted.feature if found.kind == "feature" else wanted.family) != "":
         raise ScopeError(f"scope: {kind}= is given twice; run it once for each {kind.replace('_', ' ')}")
-    return wanted._replace(**{field: found.name})
+    return wanted._replace(feature=found.name) if found.kind == "feature" else wanted._replace(family=found.name)
 
 
 def _on_host(term: str) -> orders.Scope:

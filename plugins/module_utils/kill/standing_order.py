@@ -151,8 +151,13 @@ def answered(order: StandingOrder, answers: Mapping[str, Mapping[str, Any]]) -> 
 def taken_back(order: StandingOrder, hosts: Iterable[str], inventory: Iterable[str]) -> StandingOrder:
     """The order without those hosts that confirmed its end, and without those that the inventory no longer has."""
     gone, known = set(hosts), set(inventory)
-    stays = {name: _sorted(one for one in getattr(order, name) if one in known - gone) for name in _LISTS[:3]}
-    return order._replace(**stays, released=_sorted(known & {*order.released, *(gone & set(order.hosts))}))
+    stays = known - gone
+    return order._replace(
+        placed=_sorted(stays.intersection(order.placed)),
+        not_placed=_sorted(stays.intersection(order.not_placed)),
+        outstanding=_sorted(stays.intersection(order.outstanding)),
+        released=_sorted(known & {*order.released, *(gone & set(order.hosts))}),
+    )
 
 
 def means(order: StandingOrder, host: str, cell: str | None) -> bool:
