@@ -278,7 +278,7 @@ def test_who_does_not_answer_fails_the_run_after_the_report_is_written(tmp_path:
     ({"ebpf_fleet_report": "nowhere/fleet"}, "Refuse a report path that cannot be written", "nowhere is not a folder",
      False),
     ({"bundle": "none.tar"}, "Refuse a bundle that cannot be used", "EF_MANIFEST_MISSING: bundle none.tar", False),
-    (LEFT_OUT, "Fail when a host was left out, or an order still stands", TOLD, True),
+    (LEFT_OUT, "Fail when a name means no host, or a host was left out", TOLD, True),
 ])  # fmt: skip
 def test_what_cannot_be_asked_is_refused(
     tmp_path: Path, variables: dict[str, Any], task: str, sentence: str, asked: bool
@@ -335,7 +335,7 @@ PLAY Hosts that have not confirmed
     }  # fmt: skip
     assert "All 3 hosts confirmed: placed on 3, concerned 3, proved off 3" in ended.part("Print the verdict")
     assert ended.said.endswith("Next: it stays off, also after a reboot, until the order is taken back with -e "
-                               "state=released -e\n  confirm=release -e 'reason=\"WHY\"'.")  # fmt: skip
+                               "state=released -e confirm=release -e 'reason=\"WHY\"'.")  # fmt: skip
     record = json.loads((tmp_path / "record.json").read_text())
     assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o644
     assert (record["confirmed"], record["left_out"]) == (["w1", "w2", "w3"], [])

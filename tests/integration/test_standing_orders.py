@@ -234,6 +234,26 @@ def test_prepare_gives_a_host_the_order_that_it_missed_before_anything_else(
     assert on(fleet, missed) == ["family.2.6"] and kept(tmp_path)[0]["outstanding"] == []
 
 
+def test_a_release_is_deployed_only_behind_the_order_that_the_host_missed(
+    tmp_path: Path, fleet: sshhosts.Hosts, missed: str, bundle: Path
+) -> None:
+    """What is taken away attaches nothing, and is not held up."""
+    deploy = tmp_path / "deploy.yml"
+    task = {"ebpf.fleet.release": {"bundle": str(bundle), "state": "{{ wanted }}"}}
+    deploy.write_text(json.dumps([{"hosts": missed, "gather_facts": False, "tasks": [task]}]))
+    block = "for one in /run /etc; do rm -rf $one/ebpf-fleet; mkdir $one/ebpf-fleet; : >$one/ebpf-fleet/kill.d; done"
+    fleet.inside(missed, "sh", "-c", block)
+
+    def run(wanted: str) -> str:
+        options = ("-e", f"wanted={wanted}")
+        return play(tmp_path, str(deploy), fleet.inventory(), *options, XDG_STATE_HOME=str(tmp_path / "state")).text
+
+    assert "EF_ORDER_STANDS: a2: order " in run("present") and "EF_ORDER_STANDS" not in run("absent")
+    assert fleet.inside(missed, "ls", "/var/lib/ebpf-fleet") == "current\n", "nothing was brought"
+    clean(fleet, missed)
+    assert "EF_ORDER_STANDS" not in run("present") and on(fleet, missed) == ["family.2.6"]
+
+
 @pytest.mark.slow
 def test_the_way_back_gives_a_host_the_order_that_it_missed_and_goes_back_only_then(
     tmp_path: Path, fleet: sshhosts.Hosts, missed: str
