@@ -10,7 +10,9 @@ support/groups.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,13 @@ from tests.support.sampling import evenly
 def own_ledger(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Rollouts of tests write their ledger, and take their lock, in a folder of this run, not in the user's."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def no_standing_order(own_ledger: None) -> Iterator[None]:
+    """An order that a test leaves on the controller does not stand for the hosts of the next one."""
+    yield
+    shutil.rmtree(Path(os.environ["XDG_STATE_HOME"]) / "ebpf-fleet/orders", ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -210,7 +210,8 @@ def kill(demo: Demo) -> None:
 
 
 def release_order(demo: Demo) -> None:
-    demo.playbook("rollback", "kill-released", scope="global", state="released")
+    demo.playbook("rollback", "kill-released", scope="global", state="released",
+                  confirm="release", reason="the demo goes on")  # fmt: skip
     deadline = time.monotonic() + 60
     while True:
         seen = states_of_hosts(demo)

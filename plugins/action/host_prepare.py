@@ -5,8 +5,19 @@
 
 from __future__ import annotations
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import order_work
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.cell_answers import CellAction
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 
 class ActionModule(CellAction):
-    """Nothing beyond that."""
+    """Beside that, a host that misses a kill order gets it before anything else."""
+
+    def on_host(self, task_vars):
+        try:
+            # It enables and starts the unit: a host that was off when an order came gets it now.
+            order_work.refuse_without_orders(self, task_vars)
+        except FleetError as error:
+            return failed(error)
+        return super().on_host(task_vars)

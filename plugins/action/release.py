@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, did_you_mean, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import check_planned, load_bundle, write_tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import order_work
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.cell_answers import taken
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
@@ -41,6 +42,9 @@ class ActionModule(ActionBase):
             return failed(explain(error))
         result = super().run(tmp, task_vars)
         try:
+            if self._task.args.get("state", "present") != "absent":
+                # Before anything may attach there: a host that was off when an order came gets it now.
+                order_work.refuse_without_orders(self, task_vars)
             result.update(self.release(bundle, task_vars))
         except (OSError, FleetError) as error:
             result.update(failed(explain(error)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import answer as kill_answer
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders, rollback
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import rollback, scope
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import verdict as kill_verdict
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
@@ -24,13 +24,18 @@ def rollback_script(from_digest, wait=30, trust_only=False):
 
 def kill_census(answers, scopes=(), state="engaged", allow_unconcerned=False):
     """Return the summary of ``{host: result}`` for an order; see the filter's documentation."""
-    order = kill_verdict.Order([str(scope) for scope in scopes], state, allow_unconcerned)
+    order = kill_verdict.Order(list(scopes), state, allow_unconcerned)
     return attempt(AnsibleFilterError, lambda: kill_answer.summary(answers, order=order))
 
 
-def kill_refusal(scope, state="engaged"):
+def kill_refusal(given, state="engaged", confirm="", reason=""):
     """Return one sentence on an order that cannot be meant; empty for one that can."""
-    return orders.refusal(scope, state)
+    return scope.refusal(given, state, confirm, reason)
+
+
+def kill_goes_back(given):
+    """Return whether the scope is the way back to the previous release, and no kill order."""
+    return attempt(AnsibleFilterError, lambda: scope.read(given).previous)
 
 
 def kill_changed(answer):
@@ -54,5 +59,6 @@ class FilterModule:
             "rollback_answer": rollback_answer,
             "kill_census": kill_census,
             "kill_refusal": kill_refusal,
+            "kill_goes_back": kill_goes_back,
             "kill_changed": kill_changed,
         }

@@ -8,9 +8,11 @@ from __future__ import annotations
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 
 
-def standing_orders(hostvars, contracts):
+def standing_orders(hostvars, contracts, lacking=None):
     """Sentences of the kill orders that would keep a rollout off; see the filter's documentation."""
-    return standing.sentences(standing.standing_orders(list(hostvars), contracts))
+    hosts = list(hostvars)
+    found = standing.sentences(standing.standing_orders(hosts, contracts))
+    return found + standing.lacking([str(host["inventory_hostname"]) for host in hosts], lacking or {})
 
 
 class FilterModule:

@@ -55,7 +55,11 @@ class CellAction(GuardedAction):
         if answer is not None:
             return answer
         result = super().run(tmp, task_vars)
-        return {**result, **self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)}
+        return {**result, **self.on_host(task_vars)}
+
+    def on_host(self, task_vars):
+        """What the module answers on the host."""
+        return self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
 
 
 def _path(folder, host, module):

@@ -18,16 +18,27 @@ def texts_of(terms):
     return [str(one) for term in terms for one in (term if isinstance(term, (list, tuple)) else [term])]
 
 
-class InventoryAnswer:
-    """The hosts and groups of a run, and how `ebpf_fleet_hosts` and `--limit` choose among them."""
+class NarrowManager(InventoryManager):
+    """Patterns with signs do not mean the groups that every inventory has: of Ansible's own reader `a*` means `all`."""
 
-    def __init__(self, loader, variables):
-        self.manager = InventoryManager(loader, parse=False)
+    def _match_list(self, items, pattern_str):
+        found = super()._match_list(items, pattern_str)
+        return [one for one in found if one == pattern_str or one not in ("all", "ungrouped")]
+
+
+class InventoryAnswer:
+    """The hosts and groups of a run, and how `ebpf_fleet_hosts` and `--limit` choose among them.
+
+    A `narrow` one knows no `--limit`, and `a*` means in it what begins with an a.
+    """
+
+    def __init__(self, loader, variables, narrow=False):
+        self.manager = (NarrowManager if narrow else InventoryManager)(loader, parse=False)
         for group, members in variables["groups"].items():
             self.manager.add_group(group)
             for host in members:
                 self.manager.add_host(host, group=group)
-        self.limit = variables.get("ansible_limit") or ""
+        self.limit = "" if narrow else variables.get("ansible_limit") or ""
 
     def patterns(self, asked):
         """What `hosts:` is to be: an exact name means that host, all else is handed on as it is."""
@@ -47,10 +58,10 @@ class InventoryAnswer:
         self.manager.subset(self.limit or None)
         return [host.name for host in self.manager.get_hosts(pattern=self.patterns(asked))]
 
-    def unmatched(self, asked):
-        """Sentences on the terms of `ebpf_fleet_hosts` and of `--limit` that match nothing."""
+    def unmatched(self, asked, where="ebpf_fleet_hosts"):
+        """Sentences on the terms of the variable `where`, and of `--limit`, that match nothing."""
         self.manager.subset(self.limit or None)
-        texts = [("ebpf_fleet_hosts", one, split_host_pattern(self._pattern(one))) for one in asked]
+        texts = [(where, one, split_host_pattern(self._pattern(one))) for one in asked]
         texts.append(("--limit", self.limit, self.manager._subset or []))
         known = [*self.manager.hosts, *self.manager.groups]
         lost = [(where, text, list(filter(self._matches_nothing, terms))) for where, text, terms in texts]

@@ -50,7 +50,7 @@ def test_global_kill_empties_every_kernel_and_release_fills_it_again(fleet, take
     done = fleet.kill("global")
     assert done.rc == 0, done.text
     assert everywhere(programs, fleet.hosts) == dict.fromkeys(fleet.hosts, [])
-    released = fleet.kill("global", state="released")
+    released = fleet.kill("global", state="released", confirm="release", reason="tested")
     assert released.rc == 0, released.text
     assert until(lambda: everywhere(programs, fleet.hosts), take_back) == take_back
 

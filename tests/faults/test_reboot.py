@@ -37,5 +37,5 @@ def test_a_kill_order_holds_across_a_reboot_and_the_release_comes_back_without_i
     assert shell(kept, "cat /proc/sys/kernel/random/boot_id") != boot, "the machine was not rebooted"
     assert until(lambda: state(kept), "active", 60) == "active"
     assert running(kept) == first.version and programs(kept) == []
-    assert fleet.kill("global", "--limit", kept, state="released").rc == 0
+    assert fleet.kill("global", "--limit", kept, state="released", confirm="release", reason="tested").rc == 0
     assert until(lambda: programs(kept), before, 60) == before

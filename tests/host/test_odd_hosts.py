@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.play import Played
+from tests.support.play import RELEASE, Played
 from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
 
@@ -117,7 +117,7 @@ def test_each_has_the_release_and_goes_back_and_is_killed_and_released(
     roll_back(fleet, tmp_path, "global")
     assert our_programs() == []
     for scope in ("global", "feature=runqlat"):
-        roll_back(fleet, tmp_path, scope, "-e", "state=released")
+        roll_back(fleet, tmp_path, scope, *RELEASE)
     for host in hosts.values():
         assert host.must("find /run/ebpf-fleet/kill.d /etc/ebpf-fleet/kill.d -mindepth 1") == ""
 
@@ -136,7 +136,7 @@ def test_one_is_addressed_by_its_exact_name_alone(
         assert played.rc == 0, played.text
         assert json.loads(report.read_text())["confirmed"] == [name]
         assert [one for one, other in hosts.items() if has_order(other)] == [name]
-        played = fleet.play("rollback", {**order, "state": "released"})
+        played = fleet.play("rollback", {**order, "state": "released", "confirm": "release", "reason": "tested"})
         assert played.rc == 0, played.text
         assert not has_order(host)
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FEATURES = sorted(path.parent.name for path in ROOT.glob("bpf/features/*/contract.yml"))
 ON_SYSTEMD = [each for each in [*typed("shell"), *typed_elsewhere()] if asks_systemd(each.text)]
 FOR_ANSIBLE = typed("play")
-RELEASE = " -e state=released"
+RELEASE = " -e state=released -e confirm=release -e reason=tested"
 
 
 @pytest.fixture(scope="module")

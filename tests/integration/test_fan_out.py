@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support import sshhosts
+from tests.support.play import RELEASE
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the machine, such as a container that forbids namespaces: tests/holes.yml has each with its why.
@@ -135,7 +136,7 @@ def test_forty_hanging_hosts_keep_no_good_host_from_its_kill(tmp_path, mixed):
 
 def test_the_recap_shows_as_failed_exactly_who_has_not_confirmed_and_the_verdict_comes_last(tmp_path, few):
     # The longest time that a login can be given: the script's own bound is another one.
-    options = ("--limit", "good-*,nologin-*,refused-*", "-e", "scope=feature=none_such", "-e", "state=released",
+    options = ("--limit", "good-*,nologin-*,refused-*", "-e", "scope=feature=none_such", *RELEASE,
                "-e", "allow_unconcerned=true", "-e", "ebpf_fleet_kill_timeout=3600")  # fmt: skip
     ran = play(tmp_path, "ebpf.fleet.rollback", few.inventory(), *options)
     failed = re.findall(r"^(\S+) +: ok=\d+ .*failed=1", ran.text, re.MULTILINE)

@@ -124,6 +124,43 @@ class TestScript:
         assert "does not concern" in other["detail"]
         assert "run/ebpf-fleet/kill.d/family.other-9.9" in self.orders(tmp_path)
 
+    def test_a_feature_within_a_family_is_placed_on_a_host_of_it_alone(self, shell: str, tmp_path: Path) -> None:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc/os-release").write_text("ID=weird\n")
+        kernel = ".".join(os.uname().release.split(".")[:2])
+        for other in ("9.9", "weird-9.9", f"other-{kernel}"):
+            answer = self.run(shell, tmp_path, [f"feature=runqlat,kernel_family={other}"])
+            told = (answer["ok"], answer["placed"], answer["concerned"], answer["changed"], answer["persisted"])
+            assert told == (True, False, False, False, False) and "not placed" in answer["detail"], answer
+            assert self.orders(tmp_path) == []
+        files = ["etc/ebpf-fleet/kill.d/feature.runqlat", "run/ebpf-fleet/kill.d/feature.runqlat"]
+        for own in (kernel, f"weird-{kernel}"):
+            scopes = [f"feature=runqlat,kernel_family={own}"]
+            answer = self.run(shell, tmp_path, scopes)
+            assert (answer["ok"], answer["placed"], answer["persisted"], answer["changed"]) == (True, True, True, True)
+            assert {(tmp_path / one).read_text() for one in files} == {f"family {own}\n"}
+            # Another order's file stays, and that of a host that got another kernel since is known by its content.
+            other = self.run(shell, tmp_path, ["feature=runqlat,kernel_family=9.9"], state="released")
+            assert (other["ok"], other["concerned"], self.orders(tmp_path)) == (True, False, files), other
+            for one in files:
+                (tmp_path / one).write_text("family 9.9\n")
+            back = self.run(shell, tmp_path, ["feature=runqlat,kernel_family=9.9"], state="released")
+            assert (back["ok"], back["concerned"], self.orders(tmp_path)) == (True, True, []), back
+
+    def test_a_host_that_cannot_tell_its_family_gets_no_order_within_it(self, shell: str, tmp_path: Path) -> None:
+        kernel = ".".join(os.uname().release.split(".")[:2])
+        answer = self.run(shell, tmp_path, [f"feature=runqlat,kernel_family=weird-{kernel}"])
+        assert (answer["ok"], answer["placed"], answer["concerned"]) == (False, False, None)
+        assert "its os-release names no distribution" in answer["detail"] and self.orders(tmp_path) == []
+
+    def test_a_full_etc_is_said_of_an_order_within_a_family_too(self, shell: str, tmp_path: Path) -> None:
+        (tmp_path / "etc").mkdir()
+        kernel = ".".join(os.uname().release.split(".")[:2])
+        full = f"mount -t tmpfs -o nr_inodes=1 none {tmp_path}/etc"
+        answer = self.run(shell, tmp_path, [f"feature=runqlat,kernel_family={kernel}"], full)
+        assert (answer["ok"], answer["placed"], answer["persisted"]) == (True, True, False)
+        assert self.orders(tmp_path) == ["run/ebpf-fleet/kill.d/feature.runqlat"]
+
     def test_the_bundles_own_program_is_never_run(self, shell: str, tmp_path: Path) -> None:
         loader = tmp_path / "var/lib/ebpf-fleet/current/ebpf-loader"
         loader.parent.mkdir(parents=True)

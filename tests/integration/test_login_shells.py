@@ -16,6 +16,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as k
 
 from tests.integration.test_fan_out import ask, play
 from tests.support import sshhosts
+from tests.support.play import RELEASE
 
 pytestmark = pytest.mark.skipif(bool(sshhosts.why_not()), reason=sshhosts.why_not() or "can be made")
 
@@ -90,7 +91,7 @@ def test_kill_and_release_reach_every_host_through_its_shell(tmp_path, fleet):
     assert record["off"] == record["concerned"] == sorted(fleet.names)
     for name in fleet.names:
         assert orders(fleet, name) == ["feature.exec_events"], name
-    ran, record = order(tmp_path, fleet, "-e", "scope=feature=exec_events", "-e", "state=released")
+    ran, record = order(tmp_path, fleet, "-e", "scope=feature=exec_events", *RELEASE)
     assert ran.rc == 0 and record["concerned"] == sorted(fleet.names), ran.text
     for name in fleet.names:
         assert orders(fleet, name) == [], name
@@ -152,7 +153,7 @@ def test_an_order_that_concerns_no_host_is_placed_and_is_a_failure_with_the_near
     assert orders(fleet, "shell-dash") == [given.replace("kernel_", "").replace("=", ".")], "the order comes first"
     ran, _record = order(tmp_path, fleet, "-e", f"scope={given}", "-e", "allow_unconcerned=true", *some)
     assert ran.rc == 0, ran.text
-    ran, record = order(tmp_path, fleet, "-e", f"scope={given}x"[:-1], "-e", "state=released", *some)
+    ran, record = order(tmp_path, fleet, "-e", f"scope={given}x"[:-1], *RELEASE, *some)
     assert ran.rc == 0 and record["numbers"]["concerned"] == 2, ran.text
 
 
@@ -160,11 +161,11 @@ def test_an_order_that_concerns_no_host_is_placed_and_is_a_failure_with_the_near
 def test_taking_back_what_no_host_has_is_a_failure_with_the_nearest_order(tmp_path, fleet):
     some = ("--limit", "shell-dash,shell-bash")
     order(tmp_path, fleet, "-e", "scope=feature=exec_events", *some)
-    ran, record = order(tmp_path, fleet, "-e", "scope=feature=exec_event", "-e", "state=released", *some)
+    ran, record = order(tmp_path, fleet, "-e", "scope=feature=exec_event", *RELEASE, *some)
     said = " ".join(record["verdict"])
     assert ran.rc == 2 and "did you mean 'feature=exec_events'?" in said, ran.text
     assert orders(fleet, "shell-dash") == ["feature.exec_events"]
-    order(tmp_path, fleet, "-e", "scope=feature=exec_events", "-e", "state=released", *some)
+    order(tmp_path, fleet, "-e", "scope=feature=exec_events", *RELEASE, *some)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_taking_back_what_no_host_has_is_a_failure_with_the_nearest_order(tmp_pa
         ("scope=exec_events", "did you mean feature=exec_events?"),
         ("scope=kernel-family=6.18", "did you mean kernel_family=6.18?"),
         ("scope=family=6.18", "did you mean kernel_family=6.18?"),
-        ("scope=global state=release", "did you mean released?"),
+        ("scope=global state=releasd", "did you mean released?"),
         ("scope=previous state=released", "roll the release out again"),
         ("scop=global", "Say what to turn off with -e scope="),
     ],

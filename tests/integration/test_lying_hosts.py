@@ -17,6 +17,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capabiliti
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import script as killscript
 
 from tests.integration.test_playbooks import rollout_options, run
+from tests.support.play import RELEASE
 
 pytestmark = pytest.mark.apart
 
@@ -265,7 +266,7 @@ def test_a_kill_order_meets_a_host_that_answers_what_it_likes(tmp_path: Path, ss
     payload, why = PAYLOADS[name]
     sshd.payload.write_text(payload.replace("MARKER", str(tmp_path / "marker")) + "\n")
     (sshd.folder / "evil.ini").write_text(sshd.inventory("evil"))
-    order = ("-e", "scope=feature=none_such", "-e", "state=released", "-e", "ebpf_fleet_report=record.json")
+    order = ("-e", "scope=feature=none_such", *RELEASE, "-e", "ebpf_fleet_report=record.json")
     status, said = run("rollback", tmp_path, "-i", "hosts.ini", "-i", str(sshd.folder / "evil.ini"), *order)
     assert status != 0 and unseen(said) == [], said
     text = (tmp_path / "record.json").read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.release_host import make_key, public_key
+from tests.support.play import RELEASE
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = ("capabilities", "prepare", "rollback", "rollout")
@@ -58,7 +59,7 @@ def run(playbook: str, folder: Path, *options: str, within: str = "") -> tuple[i
 )
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_no_host_is_never_a_good_end(tmp_path, playbook, options):
-    status, said = run(playbook, tmp_path, "-e", "scope=feature=none_such", "-e", "state=released", *options)
+    status, said = run(playbook, tmp_path, "-e", "scope=feature=none_such", *RELEASE, *options)
     assert status != 0, said
     assert "no host is addressed" in said
 
@@ -66,7 +67,7 @@ def test_no_host_is_never_a_good_end(tmp_path, playbook, options):
 def test_an_order_goes_to_the_pattern_within_the_limit_and_no_further(tmp_path):
     if os.geteuid() != 0:
         pytest.skip("not root: the kill script confirms nothing without it")
-    order = ("-e", "scope=feature=none_such", "-e", "state=released", "-e", "ebpf_fleet_report=record.json",
+    order = ("-e", "scope=feature=none_such", *RELEASE, "-e", "ebpf_fleet_report=record.json",
              "-e", "allow_unconcerned=true")  # fmt: skip
     status, said = run("rollback", tmp_path, *order, "-e", "ebpf_fleet_hosts=web,db", "--limit", "web")
     assert status == 0, said

@@ -204,7 +204,7 @@ Sum up what the fleet can run: ok w1>localhost
 Write the answers: {", ".join(sorted(f"ok w1>localhost ({name})" for name in names))}
 Print what the fleet can run: ok w1>localhost
 Fail when a host did not answer: ok w1>localhost
-Fail when a name means no host, or a host was left out: ok w1>localhost
+Fail when a host was left out, or an order still stands: ok w1>localhost
 """)
     assert "All assertions passed" not in ended.said
     for call in ended.asked(ASK_ONLY):
@@ -297,7 +297,8 @@ ORDER, UNCONFIRMED = (
 
 
 def off(mark: str = script.MARK, **more: Any) -> dict[str, Any]:
-    answer = {"ok": True, "changed": True, "host_ms": 40, "placed": True, "concerned": True, "detail": "off", **more}
+    answer = {"ok": True, "changed": True, "host_ms": 40, "placed": True, "concerned": True, "persisted": True,
+              "detail": "off", **more}  # fmt: skip
     return {"stdout": f"{mark}{json.dumps(answer)}\n", "rc": 0 if answer["ok"] else 1, "seconds": 1.5}
 
 
@@ -312,13 +313,18 @@ def test_an_order_that_every_host_confirms(tmp_path: Path) -> None:
     assert ended.screen == shown("""
 PLAY Kill switch
 Refuse an order that is not clear: skipping w1
+Read the orders that stand: skipping w1
+Print the orders that stand: skipping w1
+End here where orders were only listed: skipping w1
+Choose the hosts, and keep the order on the controller before any of them is asked: ok w1>localhost
 Make the script that every host runs: ok w1>localhost
 Engage or release the kill order, or go back, and confirm: changed w1>localhost
 Judge what each host answered: ok w1>localhost
+Keep on the controller who confirmed: ok w1>localhost
 Write the record on the controller: ok w1>localhost
 Remember the verdict to print last and the hosts that fail: ok w1>localhost
 Print the verdict: ok w1
-Fail when a name means no host, or a host was left out: ok w1>localhost
+Fail when a host was left out, or an order still stands: ok w1>localhost
 PLAY Hosts that have not confirmed
 """)
     assert "All assertions passed" not in ended.said
@@ -329,7 +335,7 @@ PLAY Hosts that have not confirmed
     }  # fmt: skip
     assert "All 3 hosts confirmed: placed on 3, concerned 3, proved off 3" in ended.part("Print the verdict")
     assert ended.said.endswith("Next: it stays off, also after a reboot, until the order is taken back with -e "
-                               "state=released.")  # fmt: skip
+                               "state=released -e confirm=release -e 'reason=\"WHY\"'.")  # fmt: skip
     record = json.loads((tmp_path / "record.json").read_text())
     assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o644
     assert (record["confirmed"], record["left_out"]) == (["w1", "w2", "w3"], [])
@@ -339,8 +345,8 @@ PLAY Hosts that have not confirmed
 def test_what_is_given_reaches_the_order(tmp_path: Path) -> None:
     """As text, as the command line has it; an answer that changed nothing is no change."""
     ended = ordered(tmp_path, {"hosts": {"w1": off(changed=False)}}, hosts=inventory(["w1"]), scope="feature=runqlat",
-                    state="released", ebpf_fleet_kill_timeout="33", ebpf_fleet_logins="4",
-                    ebpf_fleet_kex_algorithms="+x")  # fmt: skip
+                    state="released", confirm="release", reason="tested", ebpf_fleet_kill_timeout="33",
+                    ebpf_fleet_logins="4", ebpf_fleet_kex_algorithms="+x")  # fmt: skip
     assert ended.status == 0, ended.said
     (call,) = ended.calls
     assert call.arguments == {
@@ -373,7 +379,7 @@ def test_only_hosts_that_did_not_confirm_fail_each_with_its_reason(tmp_path: Pat
     ended = ordered(tmp_path, {"hosts": answers}, scope="global", ebpf_fleet_report="r.json")
     assert ended.status == 2
     # The names are told as not confirmed; a host that was left out would be told beside, and only where all confirmed.
-    assert ended.screen[-3:] == ["Fail when a name means no host, or a host was left out: skipping w1",
+    assert ended.screen[-3:] == ["Fail when a host was left out, or an order still stands: skipping w1",
                                  "PLAY Hosts that have not confirmed",
                                  f"{UNCONFIRMED}: FAILED w2, FAILED w3"]  # fmt: skip
     said = ended.part(UNCONFIRMED)
@@ -401,7 +407,7 @@ def test_an_order_goes_out_though_a_name_means_no_host_and_says_so_last(tmp_path
         tmp_path, {"hosts": {"w1": off(), "w2": off()}}, scope="global", ebpf_fleet_report="r.json", **LEFT_OUT
     )
     assert ended.status == 2 and ended.calls[0].arguments["hosts"] == ["w1", "w2"]
-    assert ended.screen[-1] == "Fail when a name means no host, or a host was left out: FAILED w1>localhost"
+    assert ended.screen[-1] == "Fail when a host was left out, or an order still stands: FAILED w1>localhost"
     (left_out,) = json.loads((tmp_path / "r.json").read_text())["left_out"]
     assert left_out.startswith(TOLD) and f"EF_HOSTS: {left_out}" in ended.said
 
@@ -413,7 +419,7 @@ def test_a_fan_out_that_fails_as_a_whole_fails_the_order(tmp_path: Path) -> None
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(("variables", "sentence"), [
-    ({}, "EF_ARGUMENT: Say what to turn off with -e scope=: write global, feature=NAME"),
+    ({}, "EF_ARGUMENT: Say what to turn off with -e scope=: write global or previous, or join"),
     ({"scope": "globl"}, "EF_ARGUMENT: scope 'globl' is not one: did you mean global?"),
     ({"scope": "global", "state": "of"}, "EF_ARGUMENT: state"),
     ({"scope": "global", "ebpf_fleet_kill_timeout": 0}, "EF_ARGUMENT: ebpf_fleet_kill_timeout"),

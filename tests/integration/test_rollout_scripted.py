@@ -87,6 +87,7 @@ Refuse limits and checks that the gate does not know: ok w1
 Refuse a lease that would run out while its batch is watched: ok w1>localhost
 Remember how to judge and where to record: ok w1, ok w2, ok w3
 Take the fleet's lock: ok w1
+Give hosts the kill orders that stand: ok w1>localhost
 Have cell controllers ask what their hosts can run: ok w1
 Ask every host what it can run: ok w1, ok w2, ok w3
 Find the hosts that take part, and why the others do not: ok w1>localhost
@@ -115,6 +116,7 @@ Ask for the applications' latency before: skipping FIRST
 End the controls' measurement before: COMPARED
 Record in the ledger what ran before: ok FIRST
 Hold where a cell controller did not measure before: skipping FIRST
+Give hosts of cell controllers the kill orders that stand: skipping FIRST
 Have cell controllers prepare their hosts: skipping FIRST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
@@ -155,6 +157,7 @@ RETURNED = """
 Promote only on a pass: FAILED HOST
 Print every check that stands in the way: ok FIRST
 Choose the hosts that go back: ok HOST
+Give the hosts that go back the kill orders that stand: ok FIRST>localhost
 Return the host to the release that it ran before: changed FIRST>localhost
 Restore the signers where the release stays: skipping FIRST
 Remember what became of this host's trust: skipping HOST
@@ -383,6 +386,7 @@ def test_an_inconclusive_batch_is_not_promoted(tmp_path: Path, bundle: Path) -> 
     at = ended.screen.index("Promote only on a pass: FAILED w1")
     assert ended.screen[at + 1 :] == [
         "Print every check that stands in the way: skipping w1", "Choose the hosts that go back: ok w1",
+        "Give the hosts that go back the kill orders that stand: ok w1>localhost",
         "Return the host to the release that it ran before: ok w1>localhost",
         "Restore the signers where the release stays: skipping w1",
         "Remember what became of this host's trust: skipping w1", "Remember what this host answered: ok w1",

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".cache" / "venv" / "bin"
+# What takes a kill order back, beside its scope.
+RELEASE = ("-e", "state=released", "-e", "confirm=release", "-e", "reason=tested")
 LAB_INVENTORY = ROOT / "inventories" / "lab"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.fleet.collectors.fleet_bcc import orders as bcc_orders
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders, scope
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import mark as mk
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import parse_desired, render_desired
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.lease import UNUSABLE, Lease, parse_lease, render_lease
@@ -45,7 +45,7 @@ def test_order(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_a_family_may_be_called(name: str) -> None:
     """As a person writes a scope, and as the BCC collector reads the folder."""
-    assert (orders.refusal(f"kernel_family={name}", "engaged") == "") is FAMILIES[name]
+    assert (scope.refusal(f"kernel_family={name}", "engaged") == "") is FAMILIES[name]
     assert (bcc_orders.judge_order(f"family.{name}", ["4.4"], []) is False) is FAMILIES[name]
 
 

@@ -29,6 +29,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.matrix import ch
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import standing_order
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import parse_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scope, scope_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import desired, lease, mark, policy
@@ -417,6 +418,12 @@ def the_quarantine(page: Page) -> None:
     assert quarantined(the_json(page), "0" * 64) == {}
 
 
+def the_standing_order(page: Page) -> None:
+    order = standing_order.parse(json.dumps(the_json(page)).encode())
+    assert json.loads(standing_order.render(order)) == the_json(page)
+    assert order.hosts == ("a1", "a2", "a3") and standing_order.line(order).startswith(order.id)
+
+
 JUDGES: dict[str, Callable[..., None]] = {
     "audit": audit,
     "btf-index": btf_index,
@@ -444,6 +451,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "records": records,
     "requirements": requirements,
     "rollout-lock": the_lock,
+    "standing-order": the_standing_order,
     "status": the_status,
     "unobserved": unobserved,
 }
@@ -500,6 +508,7 @@ FAULTS = {
     "records": ('"ktime_ns"', '"time_ns"'),
     "requirements": ("attach:lsm:bprm", "attach:lsms:bprm"),
     "rollout-lock": ('"pid": 4711', '"pid": "4711"'),
+    "standing-order": ('"everywhere": true', '"everywhere": "yes"'),
     "status": ('"state": "running"', '"state": "fine"'),
     "unobserved": ('"down"', '"gone"'),
 }

@@ -33,7 +33,7 @@ def sh(root: Path, parts: str, body: str, whole: str = "false", features: str = 
     # What a part does by itself, behind its functions, is left out.
     texts = [(PARTS / f"{name}.sh").read_text(encoding="utf-8").partition("\n# The order comes first")[0] + "\n"
              for name in parts.split()]  # fmt: skip
-    given = f'root={root}\nwhole={whole}\nfeatures="{features}"\nfamilies=\n'
+    given = f'root={root}\nwhole={whole}\nfeatures="{features}"\nfamilies=\nwithin_family=false\n'
     script = given + BEGIN + "".join(texts) + body
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=20)
     assert done.stderr in ("", "Killed\n")  # the shell says so of dd

@@ -90,7 +90,8 @@ def test_what_came_instead_of_an_answer_is_told(result: dict[str, Any], detail: 
 
 
 def host(**more: Any) -> dict[str, Any]:
-    answer = {"ok": True, "host_ms": 40, "placed": True, "concerned": True, "detail": "off", **more}
+    answer = {"ok": True, "host_ms": 40, "placed": True, "concerned": True, "persisted": True, "detail": "off",
+              **more}  # fmt: skip
     return {"stdout": MARK + json.dumps(answer), "stderr": "", "rc": 0 if answer["ok"] else 1}
 
 
@@ -123,7 +124,8 @@ def test_the_slowest_is_of_those_that_confirmed_and_null_where_none_told() -> No
         (ENGAGED, {"a": host(), "b": host(host_ms=70)},
          ["scope=feature=probe, engaged: 2 hosts addressed, placed on 2, concerned 2, proved off 2.",
           "off: 2; the slowest took 70 ms on its host",
-          "Next: it stays off, also after a reboot, until the order is taken back with -e state=released."]),
+          "Next: it stays off, also after a reboot, until the order is taken back with -e state=released -e",
+          '''  confirm=release -e 'reason="WHY"'.''']),
         (ENGAGED._replace(state="released"), {"a": host(), "b": host(concerned=False, detail="none")},
          ["scope=feature=probe, released: 2 hosts addressed, 1 of them had the order.",
           "order taken back: 1", "had no such order: 1", "  'b': none", "Next: nothing is left to do here."]),
@@ -131,7 +133,14 @@ def test_the_slowest_is_of_those_that_confirmed_and_null_where_none_told() -> No
          ["scope=feature=probe, engaged: 2 hosts addressed, placed on 2, concerned 1, proved off 1.",
           "off: 1; the slowest took 40 ms on its host",
           "nothing of it is left, but not known whether it was there: 1",
-          "Next: it stays off, also after a reboot, until the order is taken back with -e state=released."]),
+          "Next: it stays off, also after a reboot, until the order is taken back with -e state=released -e",
+          '''  confirm=release -e 'reason="WHY"'.''']),
+        (ENGAGED, {"a": host(persisted=False), "b": host(), "c": host(persisted=None)},
+         ["scope=feature=probe, engaged: 3 hosts addressed, placed on 3, concerned 3, proved off 3.",
+          "off: 3; the slowest took 40 ms on its host", "off until a reboot only, as the order is not on disk: 2",
+          "  'a', 'c'",
+          "Next: it stays off until the order is taken back with -e state=released -e confirm=release -e",
+          '''  'reason="WHY"'. Where it is not on disk a reboot ends it: make room there and run this again.''']),
         (Order(), {"a": host()}, ["the way back: 1 host addressed.", "back or nothing to do: 1",
                                   "Next: nothing is left to do here."]),
         (ENGAGED, {"a": host(ok=False, detail="still there")},

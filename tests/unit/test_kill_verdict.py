@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope as scopes
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import summary
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.script import MARK
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.verdict import Order
@@ -121,17 +121,17 @@ def test_who_did_not_confirm_may_be_the_one_that_is_concerned() -> None:
         ("\x1b[2J", "scope '\\x1b[2J' is not one: write global"),
         ("", "Say what to turn off"),
         (None, "Say what to turn off"),
-        (["global"], "is not one"),
+        (["globl"], "is not one"),
     ],
 )
 def test_a_scope_that_is_none_is_one_sentence(text: Any, words: str) -> None:
-    sentence = orders.refusal(text, "engaged")
+    sentence = scopes.refusal(text, "engaged")
     assert words in sentence and sentence.isprintable() and len(sentence) < 250
 
 
 def test_what_can_be_ordered_is_not_refused() -> None:
-    for scope in ("global", "feature=a", "kernel_family=6.1", "kernel_family=debian-6.1"):
-        assert orders.refusal(scope, "engaged") == orders.refusal(scope, "released") == ""
-    assert orders.refusal("previous", "engaged") == "" and "roll the release out again" in orders.refusal(
-        "previous", "released"
+    for scope in ("global", "feature=a", "kernel_family=6.1", "kernel_family=debian-6.1", ["global"]):
+        assert scopes.refusal(scope, "engaged") == scopes.refusal(scope, "released", "release", "fixed") == ""
+    assert scopes.refusal("previous", "engaged") == "" and "roll the release out again" in scopes.refusal(
+        "previous", "released", "release", "fixed"
     )

@@ -18,7 +18,7 @@ from ansible_collections.ebpf.fleet.plugins.lookup import bundle
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.files import as_tar
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts.fanout import Counts
-from ansible_collections.ebpf.fleet.plugins.plugin_utils import host_connection
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import fan_out_run, host_connection
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import CONNECT_VARIABLE, Reach
 
 from tests.integration.release_host import make_bundle, make_key, public_key
@@ -44,7 +44,7 @@ def test_descriptors_are_raised_to_what_is_allowed_and_no_further(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _which, limits: asked.append(limits))
-    found = fan_out.environment()
+    found = fan_out_run.environment()
     assert (found["files"], asked) == (files, [] if raised is None else [raised])
     assert found["cpus"] >= 1 and found["free_bytes"] > 0
 
@@ -64,20 +64,20 @@ def test_free_memory_is_a_gib_where_it_cannot_be_read(
     monkeypatch.setattr(
         builtins, "open", lambda name, **more: really(path if name == "/proc/meminfo" else name, **more)
     )
-    assert fan_out.free_bytes() == found
+    assert fan_out_run.free_bytes() == found
 
 
 def test_progress_is_told_when_it_moves_and_now_and_then() -> None:
     """From two seconds on, a line for a change, or one each ten seconds; a last one where there was a first."""
     said: list[str] = []
-    progress = fan_out.Progress(SimpleNamespace(display=lambda text, stderr: said.append((text, stderr))))
+    progress = fan_out_run.Progress(SimpleNamespace(display=lambda text, stderr: said.append((text, stderr))))
     for answered, seconds in ((0, 1.9), (0, 2.0), (0, 11.9), (0, 12.0), (1, 12.1), (1, 13.0)):
         progress(Counts(answered, 0, 5 - answered, seconds))
     progress.end(Counts(1, 0, 4, 14.0))
     progress.end(Counts(4, 1, 0, 15.0))
     line = "fan-out: {} answered, {} failed, {} outstanding, {} s"
     assert said == [(line.format(*one), True) for one in ((0, 0, 5, 2), (0, 0, 5, 12), (1, 0, 4, 12), (4, 1, 0, 15))]
-    quiet = fan_out.Progress(SimpleNamespace(display=lambda text, stderr: said.append(text)))
+    quiet = fan_out_run.Progress(SimpleNamespace(display=lambda text, stderr: said.append(text)))
     quiet(Counts(0, 0, 5, 1.0))
     quiet.end(Counts(5, 0, 0, 1.5))
     assert len(said) == 4, "a short run says nothing"

@@ -18,7 +18,8 @@ ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]*) \| [^|]+ \|$", re.M)
 # Named in code and no variable: a fact, and a file's name in a template.
 NO_VARIABLES = {"ebpf_fleet_rollout", "ebpf_fleet_capabilities", "ebpf_fleet_bcc"}
 # Not of our prefix, as on call types them: variable and the playbook that takes it.
-SHORT = {"bundle": "capabilities", "scope": "rollback", "state": "rollback", "allow_unconcerned": "rollback"}
+SHORT = {"bundle": "capabilities", "scope": "rollback", "state": "rollback", "allow_unconcerned": "rollback",
+         "confirm": "rollback", "reason": "rollback"}  # fmt: skip
 # What an empty or computed default is called in a table.
 EMPTY = {"none", "empty", "required", "{}", "[]", "none, required", "required, on each host"}
 

@@ -52,10 +52,10 @@ def parse_scope(text: object) -> Scope:
     if kind == "kernel_family" and _FAMILY.fullmatch(name):
         return Scope("family", name)
     shown = printable(text, 60)
-    raise ScopeError(f"scope '{shown}' is not one: {_meant(str(text))}{REMEDY[1:]}")
+    raise ScopeError(f"scope '{shown}' is not one: {meant(str(text))}{REMEDY[1:]}")
 
 
-def _meant(text: str) -> str:
+def meant(text: str) -> str:
     """The scope that was probably meant, as the begin of a sentence; empty where none is near."""
     kind, equals, name = (part.strip() for part in text.partition("="))
     near = difflib.get_close_matches(
@@ -77,24 +77,6 @@ def _repaired(kind: str, equals: str, name: str) -> str:
     if kind == "kernel_family" and equals and family:
         return f"kernel_family={family.group()}"
     return f"{kind}=NAME" if kind == "feature" and not name else ""
-
-
-def refusal(scope: object, state: object) -> str:
-    """One sentence on an order that cannot be meant, with the nearest that can; empty for one that can."""
-    if state not in ("engaged", "released"):
-        near = difflib.get_close_matches(str(state).lower(), ["engaged", "released"], n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"state '{printable(state, 60)}' is not one: {hint}Write engaged, or released to take an order back."
-    if scope == "previous":
-        again = "it cannot be released: roll the release out again."
-        return "" if state == "engaged" else f"scope=previous goes back to the release before; {again}"
-    if scope is None or not str(scope).strip():
-        return f"Say what to turn off with -e scope=: {REMEDY}, or previous."
-    try:
-        parse_scope(scope)
-    except ScopeError as error:
-        return f"{error}, or previous."
-    return ""
 
 
 def scope_of(order: str) -> str:

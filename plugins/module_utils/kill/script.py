@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scopes
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.scope import on_host
 
 MARK = "ebpf-fleet-kill: "
 STATES = ("engaged", "released", "query")
@@ -33,7 +33,7 @@ _PARTS = Path(__file__).with_name("parts")
 _SEARCH = ("families.sh", "unit.sh", "evidence.sh", "pins.sh", "concern.sh")
 _BODIES = {
     "engaged": (*_SEARCH, "engage.sh"),
-    "released": ("orders.sh", "concern.sh", "release.sh"),
+    "released": ("orders.sh", "families.sh", "concern.sh", "release.sh"),
     "query": ("orders.sh", *_SEARCH, "query.sh"),
 }
 _FOR_QUOTES = re.compile(r"""[\\"$`]""")
@@ -65,16 +65,20 @@ def render(
 ) -> str:
     """The script for these scopes and this state, as plain sh.
 
+    A scope is what a person writes (`scope.read`); what of it chooses hosts was done on the controller.
     `grace_seconds` is how long the loader may take before it is killed, `deadline_seconds` when
     the script gives up. `root` is a folder that stands before every path but /proc. Raises
     ValueError for anything that is not exactly what it should be.
     """
-    found = parse_scopes(scopes)
+    if isinstance(scopes, str) or not isinstance(scopes, (list, tuple)):
+        raise FleetError("EF_ARGUMENT", f"scopes {scopes!r}: give a list of scopes, such as ['global']")
+    found, only_family = on_host(scopes)
     _check(state, grace_seconds, deadline_seconds, unit, root)
     values = {
         "@ORDERS@": " ".join(scope.order for scope in found),
         "@FEATURES@": " ".join(scope.name for scope in found if scope.kind == "feature"),
-        "@FAMILIES@": " ".join(scope.name for scope in found if scope.kind == "family"),
+        "@FAMILIES@": only_family or " ".join(scope.name for scope in found if scope.kind == "family"),
+        "@WITHIN_FAMILY@": "true" if only_family else "false",
         "@WHOLE@": "true" if any(scope.kind == "global" for scope in found) else "false",
         "@PERSISTENT@": "true" if persistent else "false",
         "@GRACE@": str(grace_seconds),

@@ -15,7 +15,7 @@ from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders, scope
 
 Json = Mapping[str, Any]
 
@@ -28,9 +28,9 @@ _SSHS_WORDS = re.compile(r"Failed to connect to the host via ssh: (?:ssh: )?(?:c
 
 
 class Order(NamedTuple):
-    """What was ordered: scopes as a person writes them; empty where it was no kill order."""
+    """What was ordered: scopes as `scope.read` takes them; empty where it was no kill order."""
 
-    scopes: Sequence[str] = ()
+    scopes: Sequence[object] = ()
     state: str = "engaged"
     allow_unconcerned: bool = False
 
@@ -85,22 +85,31 @@ def failed(found: Told, order: Order, hosts: Iterable[str]) -> list[str]:
 
 def suggestion(hosts: Mapping[str, Json], order: Order) -> str:
     """What no host has, and the nearest that one has; empty where some host is concerned or nothing was named."""
-    sentences = [_nearest(orders.parse_scope(scope), hosts, order.state) for scope in order.scopes]
-    return " ".join(sentence for sentence in sentences if sentence)
+    wanted = [scope.read(one) for one in order.scopes]
+    sentences = [one for each in wanted for one in _nearest(each, hosts, order.state)]
+    return " ".join(sentences)
 
 
-def _nearest(scope: orders.Scope, hosts: Mapping[str, Json], state: str) -> str:
+def _nearest(wanted: scope.Wanted, hosts: Mapping[str, Json], state: str) -> list[str]:
     if state == "released":
+        # A host knows the order by its file alone, and that names neither cell nor host pattern.
+        (atom,) = wanted.atoms
         known = {orders.scope_of(name) for name in _all(hosts, "orders")}
-        return f"No host had the order {scope.text}; {_hint(scope.text, known, 'no host told an order that it has')}"
-    if scope.kind == "feature":
-        known = set(_all(hosts, "features"))
-        return f"No host has a feature {scope.name}; {_hint(scope.name, known, 'no host told a feature that it has')}"
-    if scope.kind == "family":
+        near = _hint(atom.text, known, "no host told an order that it has")
+        return [f"No host had the order {wanted.text}; {near}"]
+    said = []
+    if wanted.family:
         seen = {host["family"] for host in hosts.values() if host["family"]}
         known = seen | {name.rpartition("-")[2] for name in seen}
-        return f"No host is of kernel family {scope.name}; {_hint(scope.name, known, 'no host told its family')}"
-    return ""
+        if not (wanted.feature and wanted.family in known):
+            near = _hint(wanted.family, known, "no host told its family")
+            said.append(f"No host is of kernel family {wanted.family}; {near}")
+    if wanted.feature and not said:
+        known = set(_all(hosts, "features"))
+        near = _hint(wanted.feature, known, "no host told a feature that it has")
+        of = f" of kernel family {wanted.family}" if wanted.family else ""
+        said.append(f"No host{of} has a feature {wanted.feature}; {near}")
+    return said
 
 
 def _hint(word: str, known: set[str], silent: str) -> str:
@@ -150,7 +159,7 @@ def lines(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int 
     """The verdict as it stands last on the screen."""
     if not hosts:
         return ["NO HOST was addressed: check the inventory and the pattern."]
-    what = " ".join(f"scope={scope}" for scope in order.scopes) or "the way back"
+    what = " ".join(f"scope={scope.read(one).text}" for one in order.scopes) or "the way back"
     number = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} addressed"
     head = f"{what}, {order.state}: {number}, {_counts(found, order)}." if order.scopes else f"{what}: {number}."
     said = wrapped(head, "")
@@ -160,7 +169,7 @@ def lines(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int 
         said += _by_reason(hosts, found.missing)
     if concerns_no_host(found, order):
         said += wrapped(_no_host(hosts, found, order), "")
-    return said + wrapped("Next: " + _next(found, order), "")
+    return said + wrapped("Next: " + _next(hosts, found, order), "")
 
 
 def _good(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int | None) -> list[str]:
@@ -172,6 +181,10 @@ def _good(hosts: Mapping[str, Json], found: Told, order: Order, slowest_ms: int 
     if found.off:
         slow = f"; the slowest took {slowest_ms} ms on its host" if slowest_ms is not None and not released else ""
         said.append(f"{'order taken back' if released else 'off'}: {len(found.off)}{slow}")
+        brief = [] if released else not_on_disk(hosts, found)
+        if brief:
+            said += wrapped(f"off until a reboot only, as the order is not on disk: {len(brief)}", "")
+            said += wrapped(hostnames.some_of(brief, NAMES_IN_LINE), "  ")
     if found.unconcerned:
         said.append(f"{'had no such order' if released else 'not concerned'}: {len(found.unconcerned)}")
         said += _by_reason(hosts, found.unconcerned, 3)
@@ -206,17 +219,25 @@ def reason(name: str, detail: str) -> str:
     return printable(_SSHS_WORDS.sub("ssh: ", short), REASON_LIMIT)
 
 
-def _next(found: Told, order: Order) -> str:
+def not_on_disk(hosts: Mapping[str, Json], found: Told) -> list[str]:
+    """The hosts that are off and did not say that the order lies on their disk."""
+    return [name for name in found.off if hosts[name]["persisted"] is not True]
+
+
+def _next(hosts: Mapping[str, Json], found: Told, order: Order) -> str:
     if found.missing:
         return (
             "what did not confirm counts as ON. Run the same command again until it exits with 0, or reach these"
             " hosts another way. ebpf_fleet_report=PATH keeps every answer."
         )
     if concerns_no_host(found, order):
-        keep = "" if order.state == "released" else " Take this order back with -e state=released."
+        keep = "" if order.state == "released" else f" Take this order back with {scope.RELEASE_ARGUMENTS}."
         return f"give the right name.{keep} Add -e allow_unconcerned=true where nothing is to be found."
     if order.scopes and order.state == "engaged":
-        return "it stays off, also after a reboot, until the order is taken back with -e state=released."
+        brief = not_on_disk(hosts, found)
+        reboot = "" if brief else ", also after a reboot,"
+        again = " Where it is not on disk a reboot ends it: make room there and run this again." if brief else ""
+        return f"it stays off{reboot} until the order is taken back with {scope.RELEASE_ARGUMENTS}.{again}"
     return "nothing is left to do here."
 
 

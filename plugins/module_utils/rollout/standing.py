@@ -14,6 +14,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill.scope import RELEASE_ARGUMENTS
 from ansible_collections.ebpf.fleet.plugins.module_utils.release.desired import resolve_features
 
 Json = Mapping[str, Any]
@@ -71,6 +72,20 @@ def wanted(given: Any, contracts: Sequence[Json]) -> list[str]:
     return [name for name, one in found.items() if one["enabled"]]
 
 
+def lacking(hosts: Sequence[str], refused: Mapping[str, str]) -> list[str]:
+    """A sentence for each reason why one of the hosts does not have an order that the controller keeps for it."""
+    why: dict[str, list[str]] = {}
+    for host in hosts:
+        if host in refused:
+            why.setdefault(refused[host], []).append(host)
+    return [f"{_named(names)}: {reason}" for reason, names in why.items()]
+
+
+def _named(hosts: Sequence[str]) -> str:
+    more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
+    return ", ".join(hosts[:_NAMED]) + more
+
+
 def sentences(found: Sequence[Standing]) -> list[str]:
     """A sentence for each order with the hosts that it stands on, and how it is taken back."""
     hosts: dict[str, list[str]] = {}
@@ -80,8 +95,7 @@ def sentences(found: Sequence[Standing]) -> list[str]:
 
 
 def _sentence(order: str, hosts: Sequence[str]) -> str:
-    more = f" and {len(hosts) - _NAMED} more" if len(hosts) > _NAMED else ""
-    named = ", ".join(hosts[:_NAMED]) + more
+    named = _named(hosts)
     if order == UNREADABLE:
         return f"{named}: kill.d cannot be read, which the loader takes for a kill order: make it a folder of root's"
     kind, _dot, name = order.partition(".")
@@ -89,5 +103,5 @@ def _sentence(order: str, hosts: Sequence[str]) -> str:
     what = f"{name} stays off" if kind == "feature" else "everything stays off"
     return (
         f"a kill order stands on {named} ({order}), so {what} there: take it back with "
-        f"ebpf.fleet.rollback -e scope={scope} -e state=released, or leave these hosts out"
+        f"ebpf.fleet.rollback -e scope={scope} {RELEASE_ARGUMENTS}, or leave these hosts out"
     )

@@ -104,17 +104,17 @@ SECTIONS: tuple[Section, ...] = (
             ),
             "EF_KILLED_GLOBAL": Reason(
                 "a kill order holds everything off",
-                "take the order back with `-e state=released` when its cause is gone",
+                "take the order back with `-e state=released -e confirm=release -e reason=WHY` when its cause is gone",
                 (LOADER, COLLECTOR),
             ),
             "EF_KILLED_FEATURE": Reason(
                 "a kill order holds this feature off",
-                "take the order back with `-e state=released` when its cause is gone",
+                "take the order back with `-e state=released -e confirm=release -e reason=WHY` when its cause is gone",
                 (LOADER, COLLECTOR),
             ),
             "EF_KILLED_FAMILY": Reason(
                 "a kill order holds everything off on hosts of this kernel family",
-                "take the order back with `-e state=released` when its cause is gone",
+                "take the order back with `-e state=released -e confirm=release -e reason=WHY` when its cause is gone",
                 (LOADER, COLLECTOR),
             ),
             "EF_NOT_WANTED": Reason(

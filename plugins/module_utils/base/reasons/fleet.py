@@ -206,9 +206,10 @@ SECTIONS: tuple[Section, ...] = (
                 see="rollout.md",
             ),
             "EF_ORDER_STANDS": Reason(
-                "a kill order on a host would keep features of the release off",
-                "take the order back with `-e state=released` when its cause is gone, then roll out",
-                (PLAYBOOKS,),
+                "a kill order stands for a host: it would keep features of the release off, or the host lacks it",
+                "take the order back when its cause is gone, or give it to the host, as the sentence says",
+                (MODULES, PLAYBOOKS),
+                see="fan-out.md",
             ),
             "EF_FROZEN": Reason(
                 "a freeze window or blocked hours keep the rollout, or its next batch, from starting",
@@ -294,6 +295,12 @@ SECTIONS: tuple[Section, ...] = (
         "A kill was not confirmed",
         "The order stays where it could be placed.",
         {
+            "EF_ORDER_STORE": Reason(
+                "the orders that stand cannot be read or written on the controller; a kill goes on all the same",
+                "put right what the sentence names, and run the same command again",
+                (MODULES,),
+                see="formats/standing-order.md",
+            ),
             "EF_ORDER_NOT_WRITTEN": Reason(
                 "a kill order could not be placed in one of its folders, or not be taken away there",
                 "free the folder that the sentence names, or use `rollback`, which needs no disk",

@@ -10,6 +10,8 @@ place() {
 	for order in $orders; do
 		[ -e "$1/$order" ] && continue
 		{ true >"$1/$order"; } 2>/dev/null || return 1
+		# So that who takes it back knows it for this order, whatever kernel the host has by then.
+		[ "$within_family" = false ] || { echo "family $families" >"$1/$order"; } 2>/dev/null
 		changed=true
 	done
 }
@@ -162,8 +164,27 @@ not_off() {
 	answer false "still in the kernel after $((cs / 100)) s: programs$shown"
 }
 
+# The order is for hosts of one family alone, and is placed there only. /proc tells the kernel without a
+# disk; the disk is asked only where the kernel fits and the distribution decides.
+keep_to_family() {
+	if needs_distro && ! succeeds_within 10 find_distro; then
+		placed=false
+		answer false "not placed: it cannot be told whether this host is of the family, as its disk does not answer"
+	fi
+	if ! is_of_families; then
+		placed=false
+		may_be_of_families &&
+			answer false "not placed: it cannot be told whether this host is of the family, as its os-release names no distribution"
+		concerned=false
+		persisted=false
+		answer true "not placed: this host is of family $family, and the order is for $families"
+	fi
+	place_now
+}
+
 work() {
 	begin_work
+	[ "$within_family" = false ] || keep_to_family
 	if [ "$placed" = false ]; then
 		succeeds_within 20 place "$etc" || stop_without_order
 		placed=true
@@ -251,12 +272,17 @@ finish() {
 	answer true "$detail"
 }
 
+# Puts the order into both folders, that of the tmpfs first.
+place_now() {
+	placed=false
+	place "$run" && placed=true
+	if [ "$placed" = true ] && [ "$persistent" = true ]; then
+		# On its own, so that a disk that hangs does not hold up the kill.
+		(place "$etc") </dev/null >/dev/null 2>&1 &
+	fi
+}
+
 # The order comes first: nothing is read before it, as whatever is read can be made to hang.
-placed=false
-place "$run" && placed=true
-if [ "$placed" = true ] && [ "$persistent" = true ]; then
-	# On its own, so that a disk that hangs does not hold up the kill.
-	(place "$etc") </dev/null >/dev/null 2>&1 &
-fi
+[ "$within_family" = true ] || place_now
 need_root
 supervise

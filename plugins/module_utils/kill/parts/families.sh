@@ -60,11 +60,16 @@ is_of_families() {
 	return 1
 }
 
-# Is it unknown whether one of the families is this host? Its kernel is of one, and no distribution is told.
-may_be_of_families() {
-	[ -z "$distro" ] || return 1
+# Does only the distribution decide whether one of the families is this host? Its kernel fits.
+needs_distro() {
+	find_kernel
 	for name in $families; do
 		case $name in *-"$kernel") return 0 ;; esac
 	done
 	return 1
+}
+
+# Is it unknown whether one of the families is this host? Its kernel is of one, and no distribution is told.
+may_be_of_families() {
+	[ -z "$distro" ] && needs_distro
 }

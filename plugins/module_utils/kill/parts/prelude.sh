@@ -8,6 +8,7 @@ umask 022
 orders="@ORDERS@"
 features="@FEATURES@"
 families="@FAMILIES@"
+within_family=@WITHIN_FAMILY@
 whole=@WHOLE@
 units="@UNITS@"
 user=@USER@
