@@ -378,5 +378,31 @@ def test_a_crowd_of_attachments_is_counted_and_told(monkeypatch: pytest.MonkeyPa
     assert len(found["attachments"]) == 2 and found["unknown"] == ["attachments: 3 more are not listed"]
 
 
+def holding(pid: int, *objects: tuple[str, int], **more: Any) -> bpfholders.Holding:
+    process = {"pid": pid, "comm": "x", "exe": None, "uid": 0, "cgroup": "/a.service", **more}
+    return bpfholders.Holding(process, list(objects), [], 0)
+
+
+A_MAP = {"id": 12, "name": "m", "type": "array", "max_entries": 1, "memory_bytes": 1, "key_bytes": 4, "value_bytes": 4}
+
+
+def test_one_that_forks_does_not_fill_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "PROCESSES", 5)
+    monkeypatch.setattr(host, "HOLDERS", 3)
+    held = bpfholders.Held([holding(pid, ("map", 12)) for pid in range(1, 9)], False, [])
+    found = host.assemble(raw(held=held, maps=loaded.Listing([A_MAP], "")))
+    assert sorted(found["processes"]) == ["1", "2", "3", "4", "5"] and found["maps"][0]["pids"] == [1, 2, 3]
+    assert found["unknown"] == ["processes: 3 more are not listed", "holders: of 1 programs or maps only 3 are listed"]
+
+
+def test_long_names_are_cut_and_what_is_not_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "UNKNOWN", 3)
+    held = bpfholders.Held([holding(1, ("map", 12), exe="/" * 5000, cgroup="/c" * 5000)], False, ["e" * 5000] * 5)
+    found = host.assemble(raw(held=held))
+    assert {len(found["processes"]["1"][name]) for name in ("exe", "cgroup")} == {2000}
+    assert [len(one) for one in found["unknown"][:3]] == [2000] * 3
+    assert found["unknown"][3:] == ["unknown: 2 more are not told"]
+
+
 def test_a_kind_of_descriptor_of_tomorrow_has_its_number() -> None:
     assert bpfnames.name_of(bpfnames.LINK_TYPES, 99) == "type_99" and len(bpfqueries.FD_TYPES) == 6

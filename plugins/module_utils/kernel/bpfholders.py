@@ -11,7 +11,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import errno_name
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfqueries
@@ -22,6 +22,7 @@ KINDS = {"anon_inode:bpf-prog": "program", "anon_inode:bpf-map": "map", "anon_in
          "anon_inode:bpf-link": "link"}  # fmt: skip
 _PERF, _STATS = "anon_inode:[perf_event]", "anon_inode:bpf-stats"
 _ID = re.compile(r"^(prog|map|link)_id:\s*([0-9]{1,10})$", re.MULTILINE)
+_FIRST_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 _FIELDS = {"program": "prog", "map": "map", "link": "link"}
 
 
@@ -51,7 +52,7 @@ def id_in(text: str, kind: str) -> int | None:
 def ask_processes(root: Path, end: int) -> Held:
     """All processes that this one can see, until the monotonic clock's `end` in ns; without our own."""
     holdings: list[Holding] = []
-    unknown: list[str] = []
+    unknown = list(_of_namespace(root))
     closed = asked = 0
     counts = False
     for folder in sorted((root / "proc").glob("[0-9]*"), key=lambda one: int(one.name)):
@@ -75,6 +76,15 @@ def ask_processes(root: Path, end: int) -> Held:
     if closed:
         unknown.append(f"processes: descriptors of {closed} could not be read")
     return Held(holdings, counts, unknown)
+
+
+def _of_namespace(root: Path) -> Iterator[str]:
+    try:
+        inode = os.stat(root / "proc/self/ns/pid").st_ino
+    except OSError:
+        return
+    if inode != _FIRST_NAMESPACE:
+        yield "process namespace: this host is in one of its own, processes outside of it are not seen"
 
 
 def _descriptors(folder: Path) -> list[tuple[int, str]]:

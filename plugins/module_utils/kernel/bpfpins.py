@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
@@ -66,15 +67,29 @@ def read_pins(root: Path, limit: int, end: int) -> Pins:
     """At most `limit` pins of all mounts, until the monotonic clock's `end` in ns."""
     pins: list[dict[str, Any]] = []
     unknown: list[str] = []
+    seen = 0
     for mount in mounts(root):
+        if not _is_it(mount):
+            unknown.append(f"pins below {mount.shown}: something else is mounted or linked there")
+            continue
         for path in _files(mount.path, unknown):
-            if len(pins) >= limit or time.monotonic_ns() > end:
+            seen += 1
+            if seen > limit or time.monotonic_ns() > end:
                 unknown.append(f"pins: stopped after {len(pins)}, there are more")
                 return Pins(pins, unknown)
             one = _pin(path, mount.shown + path[len(mount.path) :], unknown)
             if one is not None:
                 pins.append(one)
     return Pins(pins, unknown)
+
+
+def _is_it(mount: Mount) -> bool:
+    """Whether the path leads to that very bpffs: a container may have put a link of its own in the way."""
+    try:
+        device = os.stat(mount.path).st_dev
+    except OSError:
+        return False
+    return f"{os.major(device)}:{os.minor(device)}" == mount.device
 
 
 def _files(top: str, unknown: list[str]) -> Iterator[str]:
@@ -90,6 +105,8 @@ def _files(top: str, unknown: list[str]) -> Iterator[str]:
 def _pin(path: str, shown: str, unknown: list[str]) -> dict[str, Any] | None:
     try:
         found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            return None  # what it leads to is listed at its own path
         fd = bpfqueries.open_pin(path)
     except FileNotFoundError:
         return None
