@@ -383,16 +383,20 @@ def holding(pid: int, *objects: tuple[str, int], **more: Any) -> bpfholders.Hold
     return bpfholders.Holding(process, list(objects), [], 0)
 
 
+A_PROGRAM = {"id": 41, "name": "p", "tag": "0" * 16, "type": "xdp", "ours": False, "run_time_ns": None, "run_cnt": None,
+             "memory_bytes": 1, "map_ids": [12], "uid": 0, "load_time_ns": None, "jited": True}  # fmt: skip
 A_MAP = {"id": 12, "name": "m", "type": "array", "max_entries": 1, "memory_bytes": 1, "key_bytes": 4, "value_bytes": 4}
 
 
 def test_one_that_forks_does_not_fill_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "PROCESSES", 5)
     monkeypatch.setattr(host, "HOLDERS", 3)
-    held = bpfholders.Held([holding(pid, ("map", 12)) for pid in range(1, 9)], False, [])
-    found = host.assemble(raw(held=held, maps=loaded.Listing([A_MAP], "")))
+    held = bpfholders.Held([holding(pid, ("map", 12), ("program", 41)) for pid in range(1, 9)], False, [])
+    listed = {"maps": loaded.Listing([A_MAP], ""), "programs": loaded.Listing([A_PROGRAM], "")}
+    found = host.assemble(raw(held=held, **listed))
+    assert [one["pid"] for one in found["programs"][0]["holders"]] == [1, 2, 3]
     assert sorted(found["processes"]) == ["1", "2", "3", "4", "5"] and found["maps"][0]["pids"] == [1, 2, 3]
-    assert found["unknown"] == ["processes: 3 more are not listed", "holders: of 1 programs or maps only 3 are listed"]
+    assert found["unknown"] == ["processes: 3 more are not listed", "holders: of 2 programs or maps only 3 are listed"]
 
 
 def test_long_names_are_cut_and_what_is_not_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
