@@ -220,6 +220,20 @@ def test_a_host_in_a_process_namespace_of_its_own_says_that_it_sees_no_other_hol
     assert found["stats"]["answer"] in ("unknown", "yes")
 
 
+def test_a_network_namespace_that_only_a_process_keeps_is_asked_too() -> None:
+    # A user may run the file; make test refuses one.
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make a network namespace")
+    command = ["unshare", "--net", "sh", "-c", "echo ready && exec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
+        assert keeper.stdout is not None and keeper.stdout.readline() == "ready\n"
+        inode = os.stat(f"/proc/{keeper.pid}/ns/net").st_ino
+        found = asked()
+        keeper.kill()
+    (here,) = [one for one in found["network_namespaces"] if one["inode"] == inode]
+    assert here == {"inode": inode, "name": None, "pid": keeper.pid, "own": False, "asked": True}
+
+
 # ---- who and where ----
 
 

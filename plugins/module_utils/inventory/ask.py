@@ -36,8 +36,8 @@ PROGRAMS, MAPS, LINKS, PINS, CGROUPS, NAMESPACES = 2048, 2048, 1024, 1024, 20_00
 TAIL_CALLS = 1024
 BUDGET_NS = 30_000_000_000
 
-# Offsets in struct bpf_prog_info and struct bpf_map_info.
-_JITED_LEN, _LOAD_TIME, _UID, _IFINDEX = 16, 40, 48, 80
+# Offsets in struct bpf_prog_info.
+_JITED_LEN, _LOAD_TIME, _UID = 16, 40, 48
 _MAP_LOOKUP_ELEM = 1
 _SOCKMAP_HOOKS = ("sk_skb_stream_parser", "sk_skb_stream_verdict", "sk_msg_verdict", "sk_skb_verdict")
 _NETNS_HOOKS = ("flow_dissector", "sk_lookup")
