@@ -15,7 +15,7 @@ import pytest
 from tests.integration.release_host import make_key, public_key
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAYBOOKS = ("capabilities", "prepare", "rollback", "rollout")
+PLAYBOOKS = ("capabilities", "inventory", "prepare", "rollback", "rollout")
 INVENTORY = f"""
 [web]
 w1 ansible_connection=local ansible_python_interpreter={sys.executable} ebpf_fleet_cell=c ebpf_fleet_region=r
