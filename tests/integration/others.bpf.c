@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Programs of others, as small as they can be: one for each kind of hook that the inventory is
 // asked about.
-#include <bpf/bpf_helpers.h>
+// The helpers need the kernel's types before them.
 #include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
