@@ -12,27 +12,13 @@ from __future__ import annotations
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import REASONS, remedy_of
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.cell_answers import taken
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.guarded import GuardedAction
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_failure import MESSAGE_LIMIT, failure_of, one_line
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
-# What an interpreter before 3.8 says when it meets ansible-core's own wrapper.
-OLD_PYTHON_WORDS = (
-    "future feature annotations is not defined",
-    "requires a minimum of Python",
-    "SyntaxError",
-)
-
-REMEDY = (
-    "the host's Python is older than 3.8, in which no module of this collection can start; "
-    "install a newer one and name it in ansible_python_interpreter. The kill switch needs no Python."
-)
-
 UNPRIVILEGED = "Not privileged: the kernel answers few questions; use become to have them all answered"
-
-MESSAGE_LIMIT = 1000
 
 
 class ActionModule(GuardedAction):
@@ -67,14 +53,9 @@ def asked_about(contracts):
 
 def believed(host, answer, features):
     """The part of a module's result that its format knows, or a failure that says why it is not believed."""
-    if is_old_python(answer):
-        # The wrapper's own words are pages of encoded archive, which would bury the remedy.
-        return failed(FleetError("EF_OLD_PYTHON", REMEDY))
-    if answer.get("failed") or answer.get("unreachable"):
-        kind = {"unreachable": True} if answer.get("unreachable") else {"failed": True}
-        return {**kind, "changed": False, "msg": printable(failure_words(answer), MESSAGE_LIMIT), **coded(answer)}
-    if answer.get("skipped"):
-        return {"skipped": True, "changed": False, "msg": printable(answer.get("msg", ""), MESSAGE_LIMIT)}
+    failure = failure_of(answer)
+    if failure is not None:
+        return failure
     read = capability_document.read(host, answer, features)
     if read.capabilities is None:
         return no_answer(read.problem or f"no usable answer from {host}: capabilities: is missing")
@@ -90,28 +71,3 @@ def believed(host, answer, features):
 def no_answer(message):
     """A failed result; the message is printable."""
     return failed(FleetError("EF_NO_ANSWER", message))
-
-
-def coded(answer):
-    """The reason code of the host's module with its remedy, where it is one of the list."""
-    code = answer.get("reason_code")
-    return {"reason_code": code, "remedy": remedy_of(code)} if isinstance(code, str) and code in REASONS else {}
-
-
-def failure_words(answer):
-    """What a failed module said, in one line: its message, then the end of what it wrote."""
-    words = [answer.get(key) for key in ("msg", "module_stderr", "module_stdout")]
-    return ": ".join(one_line(one)[-MESSAGE_LIMIT:] for one in words if isinstance(one, str) and one.strip())
-
-
-def one_line(words):
-    """Lines joined, as the printable form would show each break as an escape."""
-    return " ".join(words.split())
-
-
-def is_old_python(result):
-    """Did the module fail before its first line because of the interpreter's age?"""
-    if not result.get("failed"):
-        return False
-    said = " ".join(str(result.get(key, ""))[-100_000:] for key in ("msg", "module_stderr", "module_stdout"))
-    return any(words in said for words in OLD_PYTHON_WORDS)

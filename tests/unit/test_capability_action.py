@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.action import capability_facts as action
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.reasons.table import remedy_of
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import host_failure
 
 
 def believed(answer: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def test_a_code_of_ours_comes_with_its_remedy_and_another_word_does_not() -> Non
 
 
 @pytest.mark.parametrize("key", ["msg", "module_stderr", "module_stdout"])
-@pytest.mark.parametrize("words", action.OLD_PYTHON_WORDS)
+@pytest.mark.parametrize("words", host_failure.OLD_PYTHON_WORDS)
 def test_an_interpreter_that_is_too_old_is_told_with_what_to_do(key: str, words: str) -> None:
     found = believed({"failed": True, key: f"pages of archive {words} and more"})
     assert (found["failed"], found["changed"], found["reason_code"]) == (True, False, "EF_OLD_PYTHON")

@@ -45,6 +45,8 @@ OWN_ERRORS = {
     "module_utils/kernel/bpfobject.py": "a ValueError of an ELF file, which the compiler of a variant names",
     "module_utils/kernel/bpfsys.py": "an OSError with the kernel's errno, which is an answer of the kernel",
     "module_utils/kernel/kernelimage.py": "a ValueError of a packing, which unpack makes an ImageError",
+    "module_utils/kernel/netlink.py": "an OSError with the kernel's errno, which is an answer of the kernel",
+    "module_utils/kernel/netns.py": "an OSError of setns(2), which is an answer of the kernel",
     "module_utils/kill/parts/list_programs.py": "the exit status of a script that runs without this collection",
     "module_utils/rollout/ledger.py": "a ValueError of one line or entry, which becomes EF_LEDGER_BROKEN or EF_LEDGER",
     "plugin_utils/host_connection.py": "an alarm within Ansible's templating, which knows only its own errors",
@@ -260,7 +262,7 @@ def test_an_action_fails_by_the_keys_of_an_error_only() -> None:
         for key, value in zip(node.keys, node.values)
         if isinstance(key, ast.Constant) and key.value == "failed" and getattr(value, "value", None) is True
     }
-    assert made == {"plugin_utils/told.py", "action/capability_facts.py"}
+    assert made == {"plugin_utils/told.py", "plugin_utils/host_failure.py"}
 
 
 def test_the_members_of_the_family_show_their_code() -> None:
@@ -337,7 +339,10 @@ def test_an_error_of_the_system_joins_the_family(number: int, code: str, words: 
 
 FAILURES = {"ansible.builtin.assert": "fail_msg", "ansible.builtin.fail": "msg"}
 # A code of the playbook's own, a code chosen by the verdict, or the line of an error that a filter or lookup told.
-TOLD = r"(?:ebpf_fleet_target|ebpf_fleet_plan|ebpf_fleet_taking_part|ebpf_fleet_sampling|judged)\.fault"
+TOLD = (
+    r"(?:ebpf_fleet_target|ebpf_fleet_plan|ebpf_fleet_taking_part|ebpf_fleet_sampling|ebpf_fleet_before_inventory|judged)"
+    r"\.fault"
+)
 CODED = re.compile(
     r"EF_[A-Z_]+: ."
     r"|\{\{ '(EF_[A-Z_]+)' if [^}]+ else '(EF_[A-Z_]+)' \}\}: ."

@@ -29,6 +29,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.matrix import ch
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census
+from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import document as inventory_document
+from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import fleet
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import standing_order
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import parse_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scope, scope_of
@@ -317,6 +319,22 @@ def answers() -> dict[str, Any]:
     return {"h1": {"capabilities": facts, "profiles": facts["profiles"]}, "h2": silent}
 
 
+def host_inventory(page: Page) -> None:
+    answer = inventory_document.read("h1", {"inventory": the_json(page)})
+    assert answer.problem is None and answer.inventory == the_json(page)
+
+
+def fleet_inventory(page: Page) -> None:
+    """Of one host that has one program more than the last time, and one that is silent."""
+    host, document = the_json(PAGES["bpf-inventory"]), the_json(page)
+    before = {"h1": {"inventory": {**host, "programs": host["programs"][1:]}}}
+    last = fleet.fleet_inventory(before, None, document["changes"]["since"])
+    silent = {"unreachable": True, "msg": "Failed to connect to the host"}
+    made = fleet.fleet_inventory({"h1": {"inventory": host}, "h2": silent}, last, document["time"])
+    assert {**made, "hosts": {}} == document
+    assert inventory_document.fleet_faults(made) is None
+
+
 def capabilities(page: Page) -> None:
     answer = capability_document.read("h1", answers()["h1"], ["exec_events", "runqlat"])
     assert answer.problem is None and answer.capabilities == the_json(page)
@@ -429,6 +447,8 @@ JUDGES: dict[str, Callable[..., None]] = {
     "btf-index": btf_index,
     "bundle": the_manifest,
     "capabilities": capabilities,
+    "bpf-inventory": host_inventory,
+    "inventory": fleet_inventory,
     "census": the_census,
     "collector": the_collector,
     "contract": the_contract,
@@ -486,6 +506,8 @@ FAULTS = {
     "btf-index": ('"machine"', '"arch"'),
     "bundle": ('"mode": "0644"', '"mode": "0777"'),
     "capabilities": ('"family": "6.1"', '"family": "6.x"'),
+    "bpf-inventory": ('"privileged"', '"root"'),
+    "inventory": ('"programs": 1', '"programs": 2'),
     "census": ('"full": 1', '"full": 2'),
     "collector": ('"pid": 713', '"pid": 0'),
     "contract": ("lifetime: permanent", "lifetime: forever"),

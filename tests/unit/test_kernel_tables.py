@@ -40,6 +40,7 @@ def by_number(enums: dict[str, dict[str, int]], enum: str, prefix: str) -> dict[
         (bpfnames.MAP_TYPES, "bpf_map_type", "BPF_MAP_TYPE_"),
         (bpfnames.HELPERS, "bpf_func_id", "BPF_FUNC_"),
         (bpfnames.LINK_TYPES, "bpf_link_type", "BPF_LINK_TYPE_"),
+        (bpfnames.ATTACH_TYPES, "bpf_attach_type", "BPF_"),
     ],
 )
 def test_each_name_has_the_kernels_number(

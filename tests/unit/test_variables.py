@@ -102,7 +102,8 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "ebpf_fleet_hosts": ([("web", "web"), (["web", "db"], ["web", "db"])], [True, 12, [1.10]]),
     "ebpf_fleet_expected_stratum": ([("6.1/*/*", "6.1/*/*"), (None, None)], [6.1, True]),
     **dict.fromkeys(
-        ("ebpf_fleet_bundle", "ebpf_fleet_last_census", "ebpf_fleet_application_file", "ebpf_fleet_report_dir",
+        ("ebpf_fleet_bundle", "ebpf_fleet_last_census",
+         "ebpf_fleet_last_inventory", "ebpf_fleet_application_file", "ebpf_fleet_report_dir",
          "ebpf_fleet_textfile_directory", "ebpf_fleet_quarantine_file",
          "ebpf_fleet_ledger", "ebpf_fleet_resume", "ebpf_fleet_rollout_id",
          "ebpf_fleet_lift_quarantine",

@@ -20,6 +20,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneC
 
 MAP_CREATE = 0
 PROG_LOAD = 5
+OBJ_GET = 7
 PROG_GET_NEXT_ID = 11
 MAP_GET_NEXT_ID = 12
 PROG_GET_FD_BY_ID = 13
@@ -28,6 +29,8 @@ OBJ_GET_INFO_BY_FD = 15
 PROG_QUERY = 16
 RAW_TRACEPOINT_OPEN = 17
 BTF_LOAD = 18
+BTF_GET_FD_BY_ID = 19
+TASK_FD_QUERY = 20
 LINK_CREATE = 28
 LINK_GET_FD_BY_ID = 30
 LINK_GET_NEXT_ID = 31
@@ -109,10 +112,11 @@ def _syscall(number: int, *args: object) -> int:
 
 def bpf(command: int, attr: bytes) -> int:
     """bpf(2): `attr` is padded with zeros; returns the call's value, a descriptor for most commands."""
-    return _bpf_buffer(command, ctypes.create_string_buffer(attr, ATTR_BYTES))
+    return bpf_buffer(command, ctypes.create_string_buffer(attr, ATTR_BYTES))
 
 
-def _bpf_buffer(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+def bpf_buffer(command: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+    """bpf(2) with ATTR_BYTES that the kernel also writes its answer to."""
     number = syscall_number(BPF_NUMBERS)
     return _syscall(number, ctypes.c_long(command), buffer, ctypes.c_long(ATTR_BYTES))
 
@@ -224,7 +228,7 @@ def attached_count(attach_type: int, target: int) -> int:
     """Number of programs attached to a cgroup, a network namespace or an interface; raises if not offered."""
     attr = struct.pack("=IIIIQI", target, attach_type, 0, 0, 0, 0)
     buffer = ctypes.create_string_buffer(attr, ATTR_BYTES)
-    _bpf_buffer(PROG_QUERY, buffer)
+    bpf_buffer(PROG_QUERY, buffer)
     return int(struct.unpack_from("=I", buffer.raw, 24)[0])
 
 
@@ -257,7 +261,7 @@ def object_ids(command: int) -> Iterator[int]:
     while True:
         buffer = ctypes.create_string_buffer(struct.pack("=II", current, 0), ATTR_BYTES)
         try:
-            _bpf_buffer(command, buffer)
+            bpf_buffer(command, buffer)
         except FileNotFoundError:
             return
         current = struct.unpack_from("=II", buffer.raw)[1]

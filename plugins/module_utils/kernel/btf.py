@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Find named types in a BTF blob.
 
-Only what the questions of capability_facts need: the id of a typedef or a function by its name.
-The search does one dictionary lookup per type, because emulated and small hosts read it too.
+Only what our questions need: the id of a typedef or a function by its name, and the names of some ids.
+The search by name does one dictionary lookup per type, because emulated and small hosts read it too.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Iterable
+from typing import Iterable, Iterator
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import OneCodeError
 
@@ -53,7 +53,33 @@ def type_ids(blob: bytes, wanted: Iterable[tuple[int, str]]) -> dict[tuple[int, 
     return found
 
 
-def _sections(blob: bytes) -> tuple[memoryview, bytes]:
+def type_names(blob: bytes, wanted: Iterable[int], base: bytes = b"") -> dict[int, str]:
+    """Names of the types with these ids; what has no name is absent. `base`: what a module's BTF builds on."""
+    ids = set(wanted)
+    types, strings = _sections(blob, bool(base))
+    first, before = 1, b""
+    if base:
+        base_types, before = _sections(base)
+        first = 1 + sum(1 for _one in _each(base_types))
+    every = before + strings
+    named = ((first + at, offset) for at, offset in enumerate(_each(types)) if first + at in ids)
+    texts = ((number, every[offset : every.find(b"\0", offset)]) for number, offset in named if offset < len(every))
+    return {number: text.decode("ascii", "replace") for number, text in texts if text}
+
+
+def _each(words: memoryview) -> Iterator[int]:
+    """The name offset of each type in the order of their ids."""
+    steps: dict[int, int] = {}
+    position, end = 0, len(words)
+    while position + 3 <= end:
+        info = words[position + 1]
+        if info not in steps:
+            steps[info] = _step(info)
+        yield words[position]
+        position += steps[info]
+
+
+def _sections(blob: bytes, split: bool = False) -> tuple[memoryview, bytes]:
     if len(blob) < 24 or struct.unpack_from("=H", blob)[0] != MAGIC:
         raise BtfError("no BTF header")
     header, type_at, type_len, string_at, string_len = struct.unpack_from("=IIIII", blob, 4)
@@ -63,7 +89,8 @@ def _sections(blob: bytes) -> tuple[memoryview, bytes]:
     strings = blob[header + string_at : header + string_at + string_len]
     if len(types) != type_len or len(strings) != string_len or type_len % 4:
         raise BtfError("BTF is cut off")
-    if not strings.startswith(b"\0") or not strings.endswith(b"\0"):
+    # A module's strings follow those of the kernel, so they do not begin with the empty one.
+    if not (split or strings.startswith(b"\0")) or not strings.endswith(b"\0"):
         raise BtfError("BTF strings that do not begin and end with a zero")
     return memoryview(types).cast("I"), strings
 

@@ -21,6 +21,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.bpfnames import 
     LINK_TYPES,
     MAP_TYPES,
     PROGRAM_TYPES,
+    name_of,
 )
 
 LISTED = 512
@@ -43,11 +44,11 @@ class Listing(NamedTuple):
 def read_loaded(stats_on: bool) -> dict[str, Any]:
     """Programs, maps and links of everybody; `stats_on`: does the kernel count run time for all?"""
     end = time.monotonic_ns() + BUDGET_NS
-    programs = _list(
-        "program", bpfsys.PROG_GET_NEXT_ID, bpfsys.PROG_GET_FD_BY_ID, lambda fd: _program(fd, stats_on), end
+    programs = list_objects(
+        "program", bpfsys.PROG_GET_NEXT_ID, bpfsys.PROG_GET_FD_BY_ID, lambda fd: read_program(fd, stats_on), end
     )
-    maps = _list("map", bpfsys.MAP_GET_NEXT_ID, bpfsys.MAP_GET_FD_BY_ID, _map, end)
-    links = _list("link", bpfsys.LINK_GET_NEXT_ID, bpfsys.LINK_GET_FD_BY_ID, _link, end)
+    maps = list_objects("map", bpfsys.MAP_GET_NEXT_ID, bpfsys.MAP_GET_FD_BY_ID, read_map, end)
+    links = list_objects("link", bpfsys.LINK_GET_NEXT_ID, bpfsys.LINK_GET_FD_BY_ID, _link, end)
     return {
         "programs": programs.found,
         "maps": maps.found,
@@ -65,13 +66,15 @@ def own_programs(loaded: dict[str, Any]) -> dict[str, Any]:
         found = [{key: one[key] for key in ("id", "name", "tag", "type")} for one in programs if one["ours"]]
     else:
         found = [
-            {"id": one.id, "name": one.name, "tag": one.tag, "type": _name(PROGRAM_TYPES, one.type)}
+            {"id": one.id, "name": one.name, "tag": one.tag, "type": name_of(PROGRAM_TYPES, one.type)}
             for one in bpfsys.own_programs()
         ]
     return {"programs": found, "evidence": "of all program ids, names that start with ef_"}
 
 
-def _list(kind: str, next_id: int, by_id: int, read: Reader, end: int) -> Listing:
+def list_objects(kind: str, next_id: int, by_id: int, read: Reader, end: int, limit: int | None = None) -> Listing:
+    """All objects of a kind until the clock's `end` (ns, monotonic); at most `limit`, or LISTED, are read."""
+    most = LISTED if limit is None else limit
     found: list[dict[str, Any]] = []
     seen = refused = 0
     try:
@@ -79,7 +82,7 @@ def _list(kind: str, next_id: int, by_id: int, read: Reader, end: int) -> Listin
             seen += 1
             if time.monotonic_ns() > end:
                 return Listing(found, f"{kind}s: stopped after {seen - 1} for want of time")
-            if len(found) >= LISTED:
+            if len(found) >= most:
                 continue
             one = _read(by_id, number, read)
             if one is None:
@@ -117,10 +120,11 @@ def run_statistics(info: bytes) -> tuple[int, int]:
 
 def program_type_name(number: int) -> str:
     """The kernel's number of a program type as a name."""
-    return _name(PROGRAM_TYPES, number)
+    return name_of(PROGRAM_TYPES, number)
 
 
-def _program(fd: int, stats_on: bool) -> dict[str, Any]:
+def read_program(fd: int, stats_on: bool) -> dict[str, Any]:
+    """A program, its maps' ids, its cost where that is counted, and the memory that the kernel accounts to it."""
     ids = bpfsys.id_buffer(_MAP_IDS)
     info = bpfsys.object_info(fd, bpfsys.map_ids_request(ids))
     one = bpfsys.program_from(info)
@@ -132,33 +136,34 @@ def _program(fd: int, stats_on: bool) -> dict[str, Any]:
         "id": one.id,
         "name": one.name,
         "tag": one.tag,
-        "type": _name(PROGRAM_TYPES, one.type),
+        "type": name_of(PROGRAM_TYPES, one.type),
         "ours": one.name.startswith(bpfsys.OWN_PREFIX),
         "run_time_ns": run_time if measured else None,
         "run_cnt": run_count if measured else None,
-        "memory_bytes": _memory(fd),
+        "memory_bytes": memory_of(fd),
         "map_ids": list(ids[:count]),
     }
 
 
-def _map(fd: int) -> dict[str, Any]:
+def read_map(fd: int) -> dict[str, Any]:
+    """A map, and the memory that the kernel accounts to it."""
     info = bpfsys.object_info(fd)
     kind, number, _key, _value, entries = struct.unpack_from("=IIIII", info)
     return {
         "id": number,
         "name": info[24:40].split(b"\0")[0].decode("ascii", "replace"),
-        "type": _name(MAP_TYPES, kind),
+        "type": name_of(MAP_TYPES, kind),
         "max_entries": entries,
-        "memory_bytes": _memory(fd),
+        "memory_bytes": memory_of(fd),
     }
 
 
 def _link(fd: int) -> dict[str, Any]:
     kind, number, program = struct.unpack_from("=III", bpfsys.object_info(fd))
-    return {"id": number, "type": _name(LINK_TYPES, kind), "program_id": program}
+    return {"id": number, "type": name_of(LINK_TYPES, kind), "program_id": program}
 
 
-def _memory(fd: int) -> int | None:
+def memory_of(fd: int) -> int | None:
     """Bytes that the kernel accounts to the object: `memlock` in its fdinfo."""
     try:
         with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
@@ -167,7 +172,3 @@ def _memory(fd: int) -> int | None:
         return None
     value = text.partition("memlock:")[2].split("\n", 1)[0].strip()
     return int(value) if value.isdigit() else None
-
-
-def _name(names: tuple[str, ...], number: int) -> str:
-    return names[number] if number < len(names) else f"type_{number}"

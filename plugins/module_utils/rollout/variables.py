@@ -174,6 +174,7 @@ CAPABILITIES: dict[str, Reader] = {
     "ebpf_fleet_next_kernel": maybe(_next_kernel),
     "ebpf_fleet_fallbacks": names,
 }
+INVENTORY: dict[str, Reader] = {"ebpf_fleet_last_inventory": _path}
 RELEASE: dict[str, Reader] = {
     "ebpf_fleet_release_version": text,
     "ebpf_fleet_release_sequence": whole(1, (1 << 63) - 1),
@@ -190,7 +191,9 @@ SAMPLING: dict[str, Reader] = {
     "ebpf_fleet_sampling_window": decimal(1, 3600),
     "ebpf_fleet_sampling_output": _path,
 }
-VARIABLES: dict[str, Reader] = {**ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **RELEASE, **SAMPLING}
+VARIABLES: dict[str, Reader] = {
+    **ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **INVENTORY, **RELEASE, **SAMPLING
+}  # fmt: skip
 
 
 def read(name: str, value: Any) -> Any:

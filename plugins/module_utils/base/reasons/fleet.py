@@ -184,6 +184,12 @@ SECTIONS: tuple[Section, ...] = (
                 (MODULES,),
                 see="capabilities.md",
             ),
+            "EF_LAST_INVENTORY": Reason(
+                "the last inventory cannot be read, or is not an inventory",
+                "name another, or none with `ebpf_fleet_last_inventory=`, and write one again with `inventory`",
+                (MODULES,),
+                see="bpf-inventory.md",
+            ),
             "EF_POLICY_NOT_READY": Reason(
                 "a feature on the policy data path may not go to a host on which no healthy release observes",
                 "roll out the others first",
