@@ -12,12 +12,9 @@ read_file() {
 	place=$(cd -P "${1%/*}" 2>/dev/null && pwd -P) || exit 3
 	[ -e "$1" ] || [ -h "$1" ] || exit 3
 	[ -f "$1" ] && [ ! -h "$1" ] || exit 4
-	exec 3<"$1" || exit 4
-	[ "$(readlink /proc/self/fd/3)" = "$place/${1##*/}" ] && [ -f /proc/self/fd/3 ] || exit 4
-	if [ "$3" = head ]; then
-		exec head -c "$2" <&3
-	fi
-	exec tail -c "$2" <&3
+	exec <"$1" || exit 4
+	[ "$(readlink /proc/self/fd/0)" = "$place/${1##*/}" ] && [ -f /proc/self/fd/0 ] || exit 4
+	exec "$3" -c "$2"
 }
 
 # The same of the file, and before it of the one that it was rotated from.
