@@ -107,7 +107,7 @@ def saver(folder, hosts):
             write_file(path, result["stdout"].encode("utf-8", "replace"), 0o600)
         except OSError as error:
             why = f"its output cannot be kept on the controller: {explain(error, 'EF_ARGUMENT').message}"
-            return {**result, "stdout": "", "failed": True, "msg": why}
+            return dict(result, stdout="", failed=True, msg=why)
         return {**result, "stdout": "", "stdout_file": str(path)}
 
     return keep

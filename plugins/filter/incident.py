@@ -1,7 +1,7 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filters of incidents: forensics_script, triage_findings, triage_policy, triage_choice, blast_radius, blast_lines."""
+"""The filters of incidents: the script of forensics, the judgements of triage, and the blast radius."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def _observation(registered):
         return None
 
 
-def triage_policy(slurped, lowered):
+def triage_policy(slurped, lowered, told=False):
     """The text of policy.json with limits lowered; see the filter's documentation."""
-    return attempt(AnsibleFilterError, lambda: _policy(slurped, plain(lowered)), told=True)
+    return attempt(AnsibleFilterError, lambda: _policy(slurped, plain(lowered)), told)
 
 
 def _policy(slurped, lowered):
@@ -56,7 +56,7 @@ def _policy(slurped, lowered):
         try:
             found = json.loads(base64.b64decode(slurped["content"]))
         except (ValueError, TypeError) as error:
-            raise FleetError(policy.CODE, "policy.json of the host is not JSON; run ebpf.fleet.prepare for it") from error
+            raise FleetError("EF_HOST_POLICY_MALFORMED", "policy.json is not JSON; run ebpf.fleet.prepare") from error
         found = {name: one for name, one in found.items() if name != "schema"} if isinstance(found, dict) else found
     policy.check_policy(found)
     features = {name: dict(one) for name, one in found.get("features", {}).items()}

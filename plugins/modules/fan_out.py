@@ -71,7 +71,7 @@ options:
     default: false
   stdout_bytes:
     description:
-      - How many of the first bytes of a host's standard output are kept, from 1024 to 4194304; beside them the last 48 KiB.
+      - How many of the first bytes of a host's standard output are kept, from 1024 to 4194304.
     type: int
     default: 16384
   save_to:
@@ -96,7 +96,8 @@ seealso:
 notes:
   - Put C(run_once) and C(delegate_to) C(localhost) on the task; no connection is opened to that host.
   - After two seconds it says on standard error how many hosts have answered, failed and are outstanding.
-  - Of each stream the first 16 KiB (O(stdout_bytes)) and the last 48 KiB are kept. A host that sends more than 4 MiB is cut off.
+  - Of each stream the first 16 KiB (O(stdout_bytes)) and the last 48 KiB are kept.
+  - A host that sends more than 4 MiB is cut off.
   - A command whose time is over is cut from its terminal; with C(use_tty) false it may go on running on the host.
   - The soft limit of open files is raised to the hard one; it and the free memory bound how many run at once.
 """

@@ -12,8 +12,8 @@ module: forensics
 short_description: Check and keep the evidence that hosts sent
 version_added: 0.1.0
 description:
-  - Runs on the controller only. Makes a folder for a run, and later turns what M(ebpf.fleet.fan_out) saved there into files,
-    one folder a host.
+  - Runs on the controller only. Makes a folder for a run, and later turns what M(ebpf.fleet.fan_out) saved there into
+    files, one folder a host.
   - A host is not believed. Only files of a fixed list are kept, of printable ASCII, within their bounds, and only with
     the SHA-256 that the host made before the transfer. No name of a path comes from a host.
   - What came whole before a link was cut is kept. A host of which something is missing is named with the reason.

@@ -140,8 +140,9 @@ def test_a_full_disk_costs_nothing_of_it_and_nothing_is_written(
             assert whole.run(f"echo more >{place}/more").rc
         before = whole.must(f"find {places} -newer /proc/1/stat; ls -la /tmp /var/tmp")
         found = Collected(sysfleet, tmp_path / "out")
-        assert whole.must(f"find {places} -newer /proc/1/stat; ls -la /tmp /var/tmp").split("/tmp:")[1:] == (
-            before.split("/tmp:")[1:]
+        assert (
+            whole.must(f"find {places} -newer /proc/1/stat; ls -la /tmp /var/tmp").split("/tmp:")[1:]
+            == (before.split("/tmp:")[1:])
         )
     finally:
         whole.must("umount /tmp /var/tmp")
@@ -200,7 +201,9 @@ def test_a_bundle_keeps_to_its_limits_and_says_what_was_cut(whole: SysHost, sysf
 
 
 def test_the_verifiers_log_is_had_by_the_loaders_own_trial(whole: SysHost, sysfleet: SysFleet, tmp_path: Path) -> None:
-    found = Collected(sysfleet, tmp_path / "out", ebpf_fleet_forensics_check="always", ebpf_fleet_forensics_file_bytes=1048576)
+    found = Collected(
+        sysfleet, tmp_path / "out", ebpf_fleet_forensics_check="always", ebpf_fleet_forensics_file_bytes=1048576
+    )
     found.complete()
     trial = json.loads(found.files["check.json"])
     assert trial["schema"] == "ebpf.fleet/check/v1" and trial["features"]["runqlat"]["profile"] == "full"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Triage over a real loader under load: confirmed by two windows, reduced, the costliest off, evidence, blast radius."""
+"""Triage over a real loader under load: two windows, the reduced profile, the costliest off, evidence, the radius."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.support.syshost import SysHost
 
 YES = {"ebpf_fleet_triage_yes": True, "ebpf_fleet_triage_window": 4}
 # Whatever runs costs more than nothing: the load of the test makes sure that something runs.
-NOTHING_ALLOWED = {"ebpf_fleet_gate_limits": {"bpf_cpu_millicores": 0, "total_cpu_millicores": 1000, "loader_cpu_millicores": 1000}}
+NOTHING_ALLOWED = {
+    "ebpf_fleet_gate_limits": {"bpf_cpu_millicores": 0, "total_cpu_millicores": 1000, "loader_cpu_millicores": 1000}
+}
 ORDER = "/run/ebpf-fleet/kill.d/feature."
 
 
@@ -102,7 +104,7 @@ def test_a_lowered_limit_makes_the_loader_take_its_own_steps(
     host: SysHost, load: None, sysfleet: SysFleet, tmp_path: Path
 ) -> None:
     """What maps hold cannot be sampled away: the limit of the map's memory takes the feature down at once."""
-    limits = {"ebpf_fleet_gate_limits": {"map_memory_bytes": 1}}
+    limits = {"ebpf_fleet_gate_limits": {"map_memory_bytes": 1000}}
     played, found = triage(sysfleet, tmp_path, **YES, **limits, ebpf_fleet_triage_features=0)
     (step, _evidence) = found["steps"]
     assert step["step"] == "reduce" and step["hosts"] == [host.name], played.text

@@ -107,8 +107,9 @@ def test_redaction_leaves_what_is_evidence_and_is_not_empty() -> None:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"file_bytes": 4095}, "file_bytes"), ({"file_bytes": 1048577}, "file_bytes"), ({"file_bytes": True}, "file_bytes"),
-        ({"total_bytes": 8191}, "total_bytes"), ({"total_bytes": 3145729}, "total_bytes"), ({"check": "maybe"}, "check"),
+        ({"file_bytes": 4095}, "file_bytes"), ({"file_bytes": 1048577}, "file_bytes"),
+        ({"file_bytes": True}, "file_bytes"), ({"total_bytes": 8191}, "total_bytes"),
+        ({"total_bytes": 3145729}, "total_bytes"), ({"check": "maybe"}, "check"),
         ({"root": "/a b"}, "root"),
     ],
 )  # fmt: skip
@@ -139,7 +140,9 @@ def test_a_whole_bundle_has_no_fault_whatever_a_profile_printed_and_a_terminal_d
     assert f"{sha(NEEDED['host.txt'])}  host.txt\n" in found.sums
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/b", "..", "", "status.json\n", "SHA256SUMS", "x" * 999])
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "a/b", "..", "", "status.json\n", "SHA256SUMS", "x" * 999]
+)
 def test_no_name_of_a_host_is_a_path(name: str) -> None:
     found = evidence.read(sent({**NEEDED, name: "x\n"}))
     assert set(found.files) == set(NEEDED) and found.faults
@@ -207,7 +210,22 @@ def test_nothing_that_a_host_sends_raises() -> None:
 
 # ---- what is said of it ----
 
-NAMES = ["web1", "db: primary", "../x", "..", ".", "", "a/b", "web, blue", "fe80::1%eth0", "é", "A" * 300, "A" * 301, "%2E", "-r"]
+NAMES = [
+    "web1",
+    "db: primary",
+    "../x",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "web, blue",
+    "fe80::1%eth0",
+    "é",
+    "A" * 300,
+    "A" * 301,
+    "%2E",
+    "-r",
+]
 
 
 def test_each_name_has_a_folder_of_its_own_and_none_leads_elsewhere() -> None:

@@ -22,7 +22,9 @@ def radius(first: Json, steps: Sequence[Json], last: Json | None, families: Json
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for name, host in sorted(first["hosts"].items()):
         key = (host["kernel"] or _told(families, name), host["version"] or UNKNOWN)
-        group = groups.setdefault(key, {"kernel": key[0], "version": key[1], **{state: [] for state in STATES}, "checks": {}})
+        group = groups.setdefault(
+            key, {"kernel": key[0], "version": key[1], **{state: [] for state in STATES}, "checks": {}}
+        )
         group[host["state"]].append(name)
         if host["state"] == "confirmed":
             _add_checks(group["checks"], host["checks"])
@@ -48,7 +50,9 @@ def _add_checks(found: dict[str, Any], checks: Sequence[Json]) -> None:
     """{check: {"hosts", "worst", "limit", "unit", "features"}}: the largest that was measured."""
     counted = set()
     for one in checks:
-        row = found.setdefault(one["check"], {"hosts": 0, "worst": None, "limit": None, "unit": one["unit"], "features": []})
+        row = found.setdefault(
+            one["check"], {"hosts": 0, "worst": None, "limit": None, "unit": one["unit"], "features": []}
+        )
         if one["check"] not in counted:
             row["hosts"] += 1
             counted.add(one["check"])
@@ -69,12 +73,16 @@ def lines(found: Json) -> list[str]:
         )
         rest = f", {len(one['unmeasured'])} not measured" if one["unmeasured"] else ""
         said.append(
-            f"kernel {one['kernel']}, release {one['version']}: {len(one['confirmed'])} of {count}{rest}" + (f": {why}" if why else "")
+            f"kernel {one['kernel']}, release {one['version']}: {len(one['confirmed'])} of {count}{rest}"
+            + (f": {why}" if why else "")
         )
     said += [f"and {len(ordered) - 20} more groups"] if len(ordered) > 20 else []
     said += [f"step {one['step']}: {one['outcome']}" for one in found["steps"]]
     if found["still_over"]:
         said.append(f"STILL OVER: {len(found['still_over'])} hosts")
     elif found["still_over"] is not None:
-        said.append("within every limit now" + (f", {len(found['unmeasured_after'])} not measured" if found["unmeasured_after"] else ""))
+        said.append(
+            "within every limit now"
+            + (f", {len(found['unmeasured_after'])} not measured" if found["unmeasured_after"] else "")
+        )
     return said

@@ -37,7 +37,9 @@ def folder_of(host: str) -> str:
     if _PLAIN.fullmatch(host) and len(host) <= NAME_BYTES:
         return host
     data = host.encode("utf-8", "surrogatepass")
-    plain = "".join(chr(one) if chr(one).isascii() and (chr(one).isalnum() or chr(one) in "_-") else f"%{one:02X}" for one in data)
+    plain = "".join(
+        chr(one) if chr(one).isascii() and (chr(one).isalnum() or chr(one) in "_-") else f"%{one:02X}" for one in data
+    )
     if len(plain) <= NAME_BYTES:
         return plain
     return f"{plain[:NAME_BYTES]}%.{hashlib.sha256(data).hexdigest()[:16]}"
@@ -89,15 +91,21 @@ def document(hosts: Mapping[str, Mapping[str, Any]], time: str, limits: Mapping[
 
 def reason(found: Mapping[str, Any]) -> str:
     """Why a host's evidence is not complete, in one line."""
-    return "; ".join(found["faults"][:3]) + (f" and {len(found['faults']) - 3} more" if len(found["faults"]) > 3 else "")
+    return "; ".join(found["faults"][:3]) + (
+        f" and {len(found['faults']) - 3} more" if len(found["faults"]) > 3 else ""
+    )
 
 
 def lines(found: Mapping[str, Any], folder: str) -> list[str]:
     """What is printed when everything else was: who gave what, what was cut, what is missing and what to do."""
     hosts = found["hosts"]
     count = len(hosts)
-    said = [f"evidence of {len(found['complete'])} of {count} host{'s' if count != 1 else ''} in {printable(folder, 300)}"]
-    cut = sorted({name for one in hosts.values() for name, file in one["files"].items() if file["cut"]}, key=list(FILES).index)
+    said = [
+        f"evidence of {len(found['complete'])} of {count} host{'s' if count != 1 else ''} in {printable(folder, 300)}"
+    ]
+    cut = sorted(
+        {name for one in hosts.values() for name, file in one["files"].items() if file["cut"]}, key=list(FILES).index
+    )
     if cut:
         said.append(f"cut to its limit on some host: {', '.join(cut)}; forensics.json says where")
     for title, names in (("PARTLY", found["partial"]), ("NOTHING CAME", found["missing"])):

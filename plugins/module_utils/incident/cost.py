@@ -70,7 +70,7 @@ def suspects(host: Json) -> list[str]:
 
 
 def ranked(hosts: Mapping[str, Json]) -> list[dict[str, Any]]:
-    """The suspects of these hosts, the costliest first; one that was measured on no host comes last with a null cost."""
+    """The suspects of these hosts, the costliest first; one that no host measured comes last with a null cost."""
     found: dict[str, dict[str, Any]] = {}
     for name, host in hosts.items():
         for feature in suspects(host):
@@ -81,16 +81,26 @@ def ranked(hosts: Mapping[str, Json]) -> list[dict[str, Any]]:
                 row["unmeasured"].append(name)
             else:
                 row["ns_per_second"] = (row["ns_per_second"] or 0) + spent
-    return sorted(found.values(), key=lambda row: (row["ns_per_second"] is None, -(row["ns_per_second"] or 0), row["feature"]))
+    return sorted(
+        found.values(), key=lambda row: (row["ns_per_second"] is None, -(row["ns_per_second"] or 0), row["feature"])
+    )
 
 
 def lines(costs: Sequence[Json]) -> list[str]:
     """A line for each suspect."""
     return [
         f"{one['feature']}: "
-        + ("run time not measured" if one["ns_per_second"] is None else f"{one['ns_per_second']} ns of run time a second")
+        + (
+            "run time not measured"
+            if one["ns_per_second"] is None
+            else f"{one['ns_per_second']} ns of run time a second"
+        )
         + f" over {len(one['hosts'])} host{'s' if len(one['hosts']) > 1 else ''}"
-        + (f", not measured on {len(one['unmeasured'])} of them" if one["unmeasured"] and one["ns_per_second"] is not None else "")
+        + (
+            f", not measured on {len(one['unmeasured'])} of them"
+            if one["unmeasured"] and one["ns_per_second"] is not None
+            else ""
+        )
         for one in costs
     ]
 
@@ -106,7 +116,9 @@ def choice(costs: Sequence[Json], wanted: str = "") -> dict[str, Any]:
     if wanted:
         known = {one["feature"]: one for one in costs}
         if wanted not in known:
-            raise FleetError("EF_ARGUMENT", f"ebpf_fleet_triage_feature: {wanted!r} is not a suspect; {did_you_mean(wanted, known)}")
+            raise FleetError(
+                "EF_ARGUMENT", f"ebpf_fleet_triage_feature: {wanted!r} is not a suspect; {did_you_mean(wanted, known)}"
+            )
         return {"feature": wanted, "hosts": known[wanted]["hosts"], "lines": [f"{wanted} was named"]}
     measured = [one for one in costs if one["ns_per_second"] is not None]
     unmeasured = [one["feature"] for one in costs if one["unmeasured"]]
@@ -125,7 +137,7 @@ def reduction(pair: Pair, over: Sequence[Json]) -> dict[str, dict[str, int]]:
     """{feature: limits} of policy.json that bring a host's confirmed features down: half of what was measured,
     or of the limit where that is less.
 
-    For memory one byte less: no sampling makes a map smaller, and the reduced variant is what remains. For what is of
+    For memory the limit: no sampling makes a map smaller, and the reduced variant is what remains. For what is of
     the whole host it is the costliest feature's CPU. Nothing for what is at its least already.
     """
     found: dict[str, dict[str, int]] = {}
@@ -147,6 +159,8 @@ def _costliest(pair: Pair) -> str | None:
 
 
 def _lowered(pair: Pair, feature: str, one: Json) -> int | None:
+    if one["check"] == "map_memory":
+        return None if one["measured"] is None else min(one["measured"] - 1, one["limit"])
     if one["check"] in OF_HOST:
         measured = features.feature_millicores(pair, feature)
     elif one["check"] in ("consumer_lag", "drop_ratio"):
@@ -158,4 +172,4 @@ def _lowered(pair: Pair, feature: str, one: Json) -> int | None:
         measured = min(known) if known else None
     if measured is None:
         return None
-    return measured - 1 if one["check"] == "map_memory" else measured // 2
+    return measured // 2

@@ -34,7 +34,9 @@ def _part(name: str) -> str:
     return text.partition("\n")[2] if text.startswith("# shellcheck") else text
 
 
-def render(file_bytes: int = FILE_BYTES[1], total_bytes: int = TOTAL_BYTES[1], check: str = "auto", root: str = "") -> str:
+def render(
+    file_bytes: int = FILE_BYTES[1], total_bytes: int = TOTAL_BYTES[1], check: str = "auto", root: str = ""
+) -> str:
     """The script as plain sh.
 
     `file_bytes` bounds each file and `total_bytes` all of a host; `root` is a folder that stands before our own paths.
@@ -61,8 +63,8 @@ def render(file_bytes: int = FILE_BYTES[1], total_bytes: int = TOTAL_BYTES[1], c
     }
     ours = "".join(map(_part, ("frame.sh", "redact.sh", "sources.sh")))
     script = ours + "".join(map(killscript.part, ("families.sh", "unit.sh"))) + _part("forensics.sh")
-    for key, value in values.items():
-        script = script.replace(key, value)
+    for key, text in values.items():
+        script = script.replace(key, text)
     return script.replace("@PYTHON@", shlex.quote(_part("list_bpf.py")))
 
 

@@ -59,7 +59,9 @@ def findings(windows: Mapping[str, Sequence[Any]], asked: Asked) -> dict[str, An
     return {**found, "lines": _lines(found)}
 
 
-def _host(host: str, seen: Sequence[Any], limits: Any, own: Mapping[str, Json], before: Mapping[str, Any]) -> dict[str, Any]:
+def _host(
+    host: str, seen: Sequence[Any], limits: Any, own: Mapping[str, Json], before: Mapping[str, Any]
+) -> dict[str, Any]:
     usable = [one if isinstance(one, Mapping) else None for one in seen]
     budgets = dict(before.get(host) or _budgets(usable[0], own))
     judged = [_rows(host, one, limits, budgets) for one in usable]
@@ -169,7 +171,11 @@ def _lines(found: Json) -> list[str]:
     for name in [*found["confirmed"], *found["once"]][:TOLD]:
         said += [
             one["sentence"]
-            + ("" if hosts[name]["state"] == "confirmed" and one["windows_over"] > 1 else f" ({one['windows_over']} window)")
+            + (
+                ""
+                if hosts[name]["state"] == "confirmed" and one["windows_over"] > 1
+                else f" ({one['windows_over']} window)"
+            )
             for one in hosts[name]["checks"][:4]
         ]
     more = len(found["confirmed"]) + len(found["once"]) - TOLD
@@ -179,5 +185,9 @@ def _lines(found: Json) -> list[str]:
         by_reason.setdefault(printable(hosts[name]["why"], 200), []).append(name)
     said += [f"not measured: {hostnames.some_of(names, 6)}: {why}" for why, names in sorted(by_reason.items())[:TOLD]]
     unjudged = sorted({one for host in hosts.values() for one in host["unjudged"]})
-    said += [f"not judged on some host, as it was not measured or has no limit: {', '.join(unjudged[:TOLD])}"] if unjudged else []
+    said += (
+        [f"not judged on some host, as it was not measured or has no limit: {', '.join(unjudged[:TOLD])}"]
+        if unjudged
+        else []
+    )
     return said + cost.lines(found["costs"])

@@ -152,13 +152,13 @@ SECTIONS: tuple[Section, ...] = (
             ),
             "EF_NOT_ALLOWED": Reason(
                 "a step asks before it acts, and it was not allowed; nothing of it was done",
-                "run it with a terminal and type yes, give `-e ebpf_fleet_triage_yes=true`, or type the command of the sentence",
+                "type yes at a terminal, give `-e ebpf_fleet_triage_yes=true`, or type the command of the sentence",
                 (PLAYBOOKS,),
                 see="incident.md",
             ),
             "EF_TRIAGE": Reason(
                 "a triage did all its steps, and something is left: the sentence names it",
-                "what is still over a limit: disable more features; what was not measured or confirmed: run it again for those hosts",
+                "still over a limit: disable more features; not measured or confirmed: run it again for those hosts",
                 (PLAYBOOKS,),
                 see="incident.md",
             ),

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import struct
+from typing import Iterator, Optional
 
 NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351, "armv7l": 386, "i686": 357}
 INFO = 15
@@ -13,12 +14,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
 
-def bpf(command, attributes):
-    result = libc.syscall(ctypes.c_long(number), ctypes.c_int(command), attributes, ctypes.c_uint(len(attributes)))
+def bpf(command: int, attributes: "ctypes.Array[ctypes.c_char]") -> int:
+    result: int = libc.syscall(ctypes.c_long(number), ctypes.c_int(command), attributes, ctypes.c_uint(len(attributes)))
     return result if result >= 0 else -ctypes.get_errno()
 
 
-def info_of(by_id, one, size):
+def info_of(by_id: int, one: int, size: int) -> Optional[bytes]:
     fd = bpf(by_id, ctypes.create_string_buffer(struct.pack("=III", one, 0, 0), 12))
     if fd < 0:
         return None
@@ -28,17 +29,17 @@ def info_of(by_id, one, size):
     return info.raw if asked >= 0 else None
 
 
-def ids(command):
+def ids(command: int) -> Iterator[int]:
     last = 0
     for _turn in range(MOST):
         ask = ctypes.create_string_buffer(struct.pack("=III", last, 0, 0), 12)
         if bpf(command, ask) < 0:
             return
-        last = struct.unpack("=III", ask.raw)[1]
+        last = int(struct.unpack("=III", ask.raw)[1])
         yield last
 
 
-def name_at(raw, at):
+def name_at(raw: bytes, at: int) -> str:
     return raw[at : at + 16].split(bytes(1))[0].decode("ascii", "replace")
 
 

@@ -13,8 +13,8 @@ redact() {
 		-e "s#(authorization\"?[[:space:]]*[:=][[:space:]]*)\"([^\"\\\\]|\\\\.)*\"#\\1\"[redacted]\"#Ig" \
 		-e "s#(authorization[[:space:]]*[:=][[:space:]]*)[^\"[:space:]][^\",}]*#\\1[redacted]#Ig" \
 		-e "s#(bearer[[:space:]]+)[A-Za-z0-9._~+/=-]+#\\1[redacted]#Ig" \
-		-e "s#([A-Za-z0-9_.-]*$word[A-Za-z0-9_.-]*\"?[[:space:]]*[=:][[:space:]]*)\"([^\"\\\\]|\\\\.)*\"#\\1\"[redacted]\"#Ig" \
-		-e "s#([A-Za-z0-9_.-]*$word[A-Za-z0-9_.-]*[[:space:]]*[=:][[:space:]]*)[^][\",;&[:space:]{}]+#\\1[redacted]#Ig" \
+		-e "s#([A-Za-z0-9_.-]*${word}[A-Za-z0-9_.-]*\"?[[:space:]]*[=:][[:space:]]*)\"([^\"\\\\]|\\\\.)*\"#\\1\"[redacted]\"#Ig" \
+		-e "s#([A-Za-z0-9_.-]*${word}[A-Za-z0-9_.-]*[[:space:]]*[=:][[:space:]]*)[^][\",;&[:space:]{}]+#\\1[redacted]#Ig" \
 		-e "s#eyJ[A-Za-z0-9_-]{8,}\\.[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]*#[redacted]#g" \
 		-e "s#AKIA[0-9A-Z]{16}#[redacted]#g" \
 		-e "s#(command line: ).*#\\1[redacted]#I" \

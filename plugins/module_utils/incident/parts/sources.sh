@@ -81,6 +81,7 @@ show_held() {
 	find_group_pids
 	[ -n "$pids" ] || exit 3
 	for pid in $pids; do
+		# shellcheck disable=SC2013  # names without spaces
 		for one in $(grep -lsE "^$1_(id|type):" "/proc/$pid/fdinfo"/*); do
 			printf "pid %s fd %s: " "$pid" "${one##*/}"
 			tr "\n\t" "  " <"$one"
