@@ -38,7 +38,11 @@ def at_a_terminal(inventory: Path, variables: dict[str, object], answer: str) ->
     screen, typed, end = b"", False, time.monotonic() + 120
     while True:
         assert time.monotonic() < end, screen.decode(errors="replace")
-        if not select.select([terminal], [], [], 1)[0]:
+        if not select.select([terminal], [], [], 2)[0]:
+            # Ansible throws away what was typed before it reads: nothing happens then, and a person types again.
+            if QUESTION.encode() in b" ".join(screen.split()):
+                os.write(terminal, answer.encode() + b"\r")
+                typed = True
             continue
         try:
             data = os.read(terminal, 65536)
@@ -47,9 +51,6 @@ def at_a_terminal(inventory: Path, variables: dict[str, object], answer: str) ->
         if not data:
             break
         screen += data
-        if not typed and QUESTION.encode() in b" ".join(screen.split()):
-            os.write(terminal, answer.encode() + b"\r")
-            typed = True
     assert typed, screen.decode(errors="replace")
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), " ".join(screen.decode(errors="replace").split())
 
@@ -86,7 +87,7 @@ def test_without_a_terminal_the_command_is_said_and_with_the_yes_it_is_done(
     said = " ".join(played.text.split())
     assert played.rc == 2 and "EF_NOT_ALLOWED" in said and list(tmp_path.iterdir()) == [], said
     assert "By hand: ansible-playbook ebpf.fleet.forensics --limit HOSTS" in said
-    assert "not measured: 'good-760': has no status from the loader" in said
+    assert "not measured: 'good-760': " in said.replace("''", "'") and "no status" in said, said
     played = play("triage", {**given, "ebpf_fleet_triage_yes": True}, inventory=hosts.inventory(), timeout=200)
     assert len(list(tmp_path.iterdir())) == 1 and played.rc == 2, played.text
 

@@ -54,6 +54,7 @@ SAID = {
 PASSED_ON = {
     "tests/host/conftest.py", "tests/scenarios/conftest.py", "tests/integration/test_fan_out.py",
     "tests/integration/test_login_shells.py", "tests/integration/test_cells.py", "tests/scenarios/test_cells.py",
+    "tests/integration/test_forensics.py", "tests/integration/test_triage_asks.py",
 }  # fmt: skip
 
 
