@@ -10,6 +10,7 @@ import time
 from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import output
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import fan_out_run
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
@@ -21,6 +22,8 @@ ARGUMENTS = {
     "logins": {"type": "raw", "default": 0},
     "kex_algorithms": {"type": "str", "default": fan_out_run.KEX_ALGORITHMS},
     "by_cell": {"type": "bool", "default": False},
+    "stdout_bytes": {"type": "raw", "default": output.HEAD_BYTES},
+    "save_to": {"type": "str", "default": ""},
 }
 
 
@@ -69,6 +72,7 @@ READERS = {
     "connect_timeout": values.decimal(1, 3600),
     "timeout": values.decimal(1, 3600),
     "logins": values.whole(0, 4096),
+    "stdout_bytes": values.whole(1024, output.FLOOD_BYTES),
 }
 
 

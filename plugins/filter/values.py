@@ -10,6 +10,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import Flee
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import variables
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
+TRIAGE_OTHERS = ("ebpf_fleet_bundle", "ebpf_fleet_gate_limits", "ebpf_fleet_policy", "ebpf_fleet_report")
 GROUPS = {
     "rollout": (variables.ROLLOUT, variables.ROLES, variables.KILL, ("ebpf_fleet_fallbacks",)),
     "capabilities": (variables.CAPABILITIES, ("ebpf_fleet_bundle", "ebpf_fleet_features", "ebpf_fleet_bcc_fallback")),
@@ -19,6 +20,8 @@ GROUPS = {
     "release": (variables.RELEASE,),
     "rollback": (variables.KILL,),
     "sampling": (variables.SAMPLING, ("ebpf_fleet_features",)),
+    "forensics": (variables.FORENSICS, variables.KILL),
+    "triage": (variables.TRIAGE, variables.FORENSICS, variables.KILL, TRIAGE_OTHERS),
 }
 
 

@@ -69,6 +69,18 @@ options:
       - What they answer is the same, but each job takes some seconds beside its hosts.
     type: bool
     default: false
+  stdout_bytes:
+    description:
+      - How many of the first bytes of a host's standard output are kept, from 1024 to 4194304.
+    type: int
+    default: 16384
+  save_to:
+    description:
+      - An existing folder on the controller. What each host prints is written there, as C(NNNNN.out) by its place in
+        O(hosts), as soon as it has ended, and is not in the results. The files must not be there yet.
+      - They hold what the host sent, which may paint a terminal. Hosts that a cell's controller asks are not saved.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: No host is asked in check mode; each host's result is C(skipped).
@@ -84,7 +96,8 @@ seealso:
 notes:
   - Put C(run_once) and C(delegate_to) C(localhost) on the task; no connection is opened to that host.
   - After two seconds it says on standard error how many hosts have answered, failed and are outstanding.
-  - Of each stream the first 16 KiB and the last 48 KiB are kept. A host that sends more than 4 MiB is cut off.
+  - Of each stream the first 16 KiB (O(stdout_bytes)) and the last 48 KiB are kept.
+  - A host that sends more than 4 MiB is cut off.
   - A command whose time is over is cut from its terminal; with C(use_tty) false it may go on running on the host.
   - The soft limit of open files is raised to the hard one; it and the free memory bound how many run at once.
 """
@@ -118,6 +131,9 @@ hosts:
       type: int
     stdout:
       description: What it printed, bounded.
+      type: str
+    stdout_file:
+      description: The file with what it printed; only with O(save_to).
       type: str
     stderr:
       description: What it printed on standard error, bounded, without ssh's words on itself.

@@ -9,9 +9,12 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
-from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import fanout
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.atomic_files import write_file
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import explain
+from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import fanout, output
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import cell_steps
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_connection import Reach
 
@@ -35,11 +38,12 @@ def _asked(action, hosts, arguments, task_vars):
         return {}
     reach = Reach(
         action, task_vars, arguments["command"], arguments["connect_timeout"], arguments["timeout"],
-        arguments["kex_algorithms"],
+        arguments["kex_algorithms"], arguments.get("stdout_bytes", output.HEAD_BYTES),
     )  # fmt: skip
     logins, most = fanout.limits(environment())
     progress = Progress(action._display)
-    run = fanout.FanOut(hosts, reach.launch, arguments["logins"] or logins, most, progress)
+    keep = saver(arguments.get("save_to", ""), hosts)
+    run = fanout.FanOut(hosts, reach.launch, arguments["logins"] or logins, most, progress, keep)
     with Interrupted(run):
         answers = run.run()
     progress.end(run.counts(time.monotonic()))
@@ -55,6 +59,25 @@ def through_cells(action, arguments, hostvars, hosts):
         cell_steps.Step("command", values.plain(given)), hostvars, hosts, None, action._display.warning
     )
     return done.command
+
+
+def saver(folder, hosts):
+    """What makes of a host's result one whose output lies in a file of the folder; no folder: what it was."""
+    if not folder:
+        return lambda _host, result: result
+    numbers = {host: number for number, host in enumerate(hosts, 1)}
+
+    def keep(host, result):
+        # The number and not the name: a name may hold any letter.
+        path = Path(folder) / f"{numbers[host]:05d}.out"
+        try:
+            write_file(path, result["stdout"].encode("utf-8", "replace"), 0o600)
+        except OSError as error:
+            why = f"its output cannot be kept on the controller: {explain(error, 'EF_ARGUMENT').message}"
+            return dict(result, stdout="", failed=True, msg=why)
+        return {**result, "stdout": "", "stdout_file": str(path)}
+
+    return keep
 
 
 class Progress:

@@ -38,11 +38,11 @@ display = Display()
 class Reach:
     """Makes the Launch of each host of a task."""
 
-    def __init__(self, action, task_vars, command, connect_seconds, run_seconds, kex):
+    def __init__(self, action, task_vars, command, connect_seconds, run_seconds, kex, head_bytes=output.HEAD_BYTES):
         self.hostvars = task_vars["hostvars"]
         self.loader = action._loader
         self.command = command
-        self.connect_seconds, self.run_seconds = connect_seconds, run_seconds
+        self.connect_seconds, self.run_seconds, self.head_bytes = connect_seconds, run_seconds, head_bytes
         self.kex = kex if kex and not configures_kex() else ""
         # The task is delegated to the controller; the hosts are to be reached as if it were not.
         self.task = action._task.copy()
@@ -68,8 +68,10 @@ class Reach:
         seconds = self._connect_seconds(host, variables, templar)
         if connection._load_name in OPENSSH and not has_password(connection):
             return self._ssh(connection, command, seconds)
-        work = Work(connection, command, self.loader.get_basedir())
-        return Launch(lambda _kex: fanout_process.fork(work), seconds, self.run_seconds, False, True)
+        work = Work(connection, command, self.loader.get_basedir(), self.head_bytes)
+        return Launch(
+            lambda _kex: fanout_process.fork(work), seconds, self.run_seconds, False, True, head_bytes=self.head_bytes
+        )
 
     def _variables(self, host):
         """The host's variables as in a task of this play, less those that only the task itself sets."""
@@ -176,14 +178,15 @@ class Reach:
             self.run_seconds,
             sees_login=not output.hides_the_login(argv[at:end]),
             escalation=(lambda: output.Escalation(connection.become, password)) if escalates else None,
+            head_bytes=self.head_bytes,
         )
 
 
 class Work:
     """What the forked process of a host does that is not reached by OpenSSH: the plugin's own way."""
 
-    def __init__(self, connection, command, folder):
-        self.connection, self.command, self.folder = connection, command, folder
+    def __init__(self, connection, command, folder, head_bytes=output.HEAD_BYTES):
+        self.connection, self.command, self.folder, self.head_bytes = connection, command, folder, head_bytes
 
     def __call__(self):
         # The queue to the main process has a lock, which must not be held by a process that is killed.
@@ -197,14 +200,14 @@ class Work:
         except AnsibleError as error:
             return told(None, b"", b"", output.printable(error))
         words = "" if not rc else output.last_words(to_text(stdout), to_text(stderr))
-        return told(rc or 0, stdout, stderr, f"ended with status {rc}: {words}" if rc else "")
+        return told(rc or 0, stdout, stderr, f"ended with status {rc}: {words}" if rc else "", head=self.head_bytes)
 
 
-def told(rc, stdout, stderr, why, unreachable=False):
+def told(rc, stdout, stderr, why, unreachable=False, head=output.HEAD_BYTES):
     """The document that Work sends."""
     texts = {}
     for name, data in (("stdout", stdout), ("stderr", stderr)):
-        capture = output.Capture()
+        capture = output.Capture(head)
         capture.add(to_bytes(data))
         texts[name] = capture.text()
     return {"rc": rc, **texts, "msg": why, "unreachable": unreachable}

@@ -94,7 +94,13 @@ def test_an_alert_that_a_page_names_is_a_rule(path: Path) -> None:
     assert named - NO_ALERTS <= {rule["alert"] for rule in RULES}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/runbooks/*.md")), ids=lambda path: path.name)
+# Opened by a person, whatever the alert: no rule knows that our programs are the reason.
+OF_NO_ALERT = ROOT / "docs/runbooks/incident.md"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(ROOT.glob("docs/runbooks/*.md")) - {OF_NO_ALERT}), ids=lambda path: path.name
+)
 def test_a_runbook_has_a_rule_that_leads_to_it(path: Path) -> None:
     leads = {
         rule["alert"] for rule in RULES if rule["annotations"]["runbook"].startswith(f"docs/runbooks/{path.name}#")

@@ -42,10 +42,16 @@ def kind_of(span: str) -> str:
     return "word"
 
 
-def typed(kind: str) -> list[Typed]:
-    """Everything of that kind in all pages, each once a page; a fenced block is a shell command."""
+# Its commands run one after the other: tests/host/test_incident_runbook.py.
+INCIDENT = "incident.md"
+
+
+def typed(kind: str, pages: str = "*.md") -> list[Typed]:
+    """Everything of that kind in all pages but the incident's, each once a page; a fenced block is a shell command."""
     found: dict[Typed, None] = {}
-    for path in sorted(PAGES.glob("*.md")):
+    for path in sorted(PAGES.glob(pages)):
+        if path.name == INCIDENT != pages:
+            continue
         markdown = path.read_text(encoding="utf-8")
         blocks = _fenced(markdown)
         other = sorted({language for language, _text in blocks} - {"sh"})

@@ -183,3 +183,22 @@ def test_no_child_is_left_unreaped():
     children = [pid for pid, parent in fanout_process.parents().items() if parent == os.getpid()]
     comms = [Path(f"/proc/{pid}/comm") for pid in children]
     assert not {"sh", "sleep"} & {path.read_text().strip() for path in comms if path.exists()}
+
+
+def test_more_of_the_output_is_kept_where_more_is_asked_for():
+    many = f"head -c {300_000} /dev/zero | tr '\\0' x"
+    found = run({"less": launch(many), "more": launch(many, head_bytes=400_000)})
+    assert "bytes left out" in found["less"]["stdout"] and found["more"]["stdout"] == "x" * 300_000
+
+
+def test_a_result_is_what_is_made_of_it_as_soon_as_it_is_there():
+    seen = []
+
+    def keep(host, result):
+        seen.append((host, result["stdout"]))
+        return {**result, "stdout": ""}
+
+    hosts = {"late": launch("sleep 1; echo 2"), "early": launch("echo 1"), "bad": launch("echo 3; exit 4")}
+    found = fanout.FanOut(list(hosts), hosts.__getitem__, 9, 9, keep=keep).run()
+    assert sorted(seen) == [("bad", "3\n"), ("early", "1\n"), ("late", "2\n")] and seen[-1][0] == "late"
+    assert [one["stdout"] for one in found.values()] == ["", "", ""] and found["bad"]["rc"] == 4

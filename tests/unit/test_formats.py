@@ -29,6 +29,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.matrix import ch
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census
+from ansible_collections.ebpf.fleet.plugins.module_utils.incident import blast, bundles, evidence
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import document as inventory_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import fleet
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import standing_order
@@ -442,8 +443,41 @@ def the_standing_order(page: Page) -> None:
     assert order.hosts == ("a1", "a2", "a3") and standing_order.line(order).startswith(order.id)
 
 
+def the_evidence(page: Page) -> None:
+    """What a host printed becomes its entry, and the document is made of the entries alone."""
+    document = the_json(page)
+    (text,) = examples(page, "text")
+    seen = evidence.read(text)
+    answer = {"failed": False, "seconds": document["hosts"]["web1"]["seconds_ms"] / 1000}
+    assert bundles.entry("web1", answer, seen) == document["hosts"]["web1"]
+    silent = {"failed": True, "msg": document["hosts"]["web2"]["faults"][0], "seconds": 10}
+    hosts = {"web1": document["hosts"]["web1"], "web2": bundles.entry("web2", silent, evidence.read(""))}
+    assert bundles.document(hosts, document["time"], document["limits"]) == document
+
+
+def the_radius(page: Page) -> None:
+    """The document is made of findings; those of the example are put together from it."""
+    told = the_json(page)
+    hosts = {
+        name: {
+            "state": state, "kernel": None if group["version"] == blast.UNKNOWN else group["kernel"],
+            "version": None if group["version"] == blast.UNKNOWN else group["version"],
+            "checks": [] if state != "confirmed" else [
+                {"check": check, "feature": row["features"][0], "measured": row["worst"], "limit": row["limit"],
+                 "unit": row["unit"]} for check, row in group["checks"].items()],
+        }
+        for group in told["groups"] for state in blast.STATES for name in group[state]
+    }  # fmt: skip
+    lists = {state: [name for name, one in hosts.items() if one["state"] == state] for state in blast.STATES}
+    last = {"confirmed": told["still_over"], "unmeasured": told["unmeasured_after"]}
+    first = {"hosts": hosts, "costs": told["costs"], **lists}
+    assert blast.radius(first, told["steps"], last, {"web3": "5.10"}, told["time"]) == told
+    assert blast.lines(told)
+
+
 JUDGES: dict[str, Callable[..., None]] = {
     "audit": audit,
+    "blast-radius": the_radius,
     "btf-index": btf_index,
     "bundle": the_manifest,
     "capabilities": capabilities,
@@ -455,6 +489,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "cursor": the_cursor,
     "desired": desired_state,
     "events": events,
+    "forensics": the_evidence,
     "gate": the_gate,
     "kill-answer": kill_answers,
     "kill-orders": kill_orders,
@@ -503,6 +538,7 @@ def broken(name: str) -> str:
 
 FAULTS = {
     "audit": ('"seq"', '"sequence"'),
+    "blast-radius": ('"worst": 90', '"most": 90'),
     "btf-index": ('"machine"', '"arch"'),
     "bundle": ('"mode": "0644"', '"mode": "0777"'),
     "capabilities": ('"family": "6.1"', '"family": "6.x"'),
@@ -514,6 +550,7 @@ FAULTS = {
     "cursor": ('"segment": 42', '"segment": 0'),
     "desired": ('"sample_every": 1', '"sample_every": 0'),
     "events": ('"pid"', '"process"'),
+    "forensics": ('"complete": true', '"complete": false'),
     "gate": ('"inconclusive"', '"pass"'),
     "kill-answer": ('"left": 0', '"left": -1'),
     "kill-orders": ("family.6.1", "kernel.6.1"),

@@ -16,7 +16,7 @@ NAMES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py"))
 PLUGINS = "ansible_collections.ebpf.fleet.plugins"
 # Read by the plugin itself, which says more of a wrong value than Ansible does; the page says what it is to be.
 RAW = {
-    "fan_out": {"connect_timeout", "timeout", "logins"},
+    "fan_out": {"connect_timeout", "timeout", "logins", "stdout_bytes"},
     "gate": {"error_rate", "batches", "readings", "reading"},
 }
 USUAL = {"type": "str", "required": False, "default": None, "choices": None, "elements": None}

@@ -84,11 +84,12 @@ def test_progress_is_told_when_it_moves_and_now_and_then() -> None:
 
 
 def test_the_numbers_of_a_fan_out_at_both_ends() -> None:
-    good = {"connect_timeout": 1, "timeout": "3600", "logins": "0"}
-    assert fan_out.bounds(good) == {"connect_timeout": 1, "timeout": 3600, "logins": 0}
+    good = {"connect_timeout": 1, "timeout": "3600", "logins": "0", "stdout_bytes": "1024"}
+    assert fan_out.bounds(good) == {"connect_timeout": 1, "timeout": 3600, "logins": 0, "stdout_bytes": 1024}
     assert fan_out.bounds({**good, "connect_timeout": 3600, "timeout": 1.5, "logins": 4096})["timeout"] == 1.5
     for name, value in (("connect_timeout", 0), ("connect_timeout", 3601), ("timeout", 0.5), ("timeout", 3600.5),
-                        ("logins", -1), ("logins", 4097), ("logins", 1.5), ("timeout", "soon")):  # fmt: skip
+                        ("stdout_bytes", 1023), ("stdout_bytes", (4 << 20) + 1), ("logins", -1),
+                        ("logins", 4097), ("logins", 1.5), ("timeout", "soon")):  # fmt: skip
         with pytest.raises(FleetError, match=f"^{name}: is "):
             fan_out.bounds({**good, name: value})
 

@@ -67,7 +67,8 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
         [({}, {}), ("", {}), ('{"source": "file", "path": "/a"}', {"source": "file", "path": "/a"})],
         ["/a", 3, None, [], "[1]"]),
     "ebpf_fleet_max_batch": ([*NUMBER[0], (None, None), ("", None)], [True, "two", 0, "0", -1, "2.5"]),
-    **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after", "ebpf_fleet_sampling_window"), SECONDS),
+    **dict.fromkeys(("ebpf_fleet_window_before", "ebpf_fleet_window_after", "ebpf_fleet_sampling_window",
+                     "ebpf_fleet_forensics_timeout", "ebpf_fleet_triage_window"), SECONDS),
     **dict.fromkeys(("ebpf_fleet_kill_timeout", "ebpf_fleet_return_timeout", "ebpf_fleet_connect_timeout"), SECONDS),
     **dict.fromkeys(("ebpf_fleet_bake", "ebpf_fleet_rollout_lease_seconds", "ebpf_fleet_activation_timeout"),
                     WHOLE_SECONDS),
@@ -83,10 +84,14 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
     "ebpf_fleet_abort_wait": ([*NUMBER[0], (0, 0), ("86400", 86400)], [*WHOLE_SECONDS[1], 86401]),
     "ebpf_fleet_hooks": ([([], []), ("", []), ('[{"url": "http://h"}]', [{"url": "http://h"}])],
                          [3, {"url": "http://h"}, "a", True]),
+    "ebpf_fleet_forensics_file_bytes": ([("4096", 4096), (1048576, 1048576)], [True, 4095, "1048577", None, 1.5]),
+    "ebpf_fleet_forensics_bytes": ([("8192", 8192), (3145728, 3145728)], [True, 8191, "3145729", None, 1.5]),
+    "ebpf_fleet_forensics_check": ([(word, word) for word in ("auto", "always", "never")], ["no", "", 1, True, None]),
+    "ebpf_fleet_triage_features": ([*NUMBER[0], (0, 0), (32, 32)], [*WHOLE_SECONDS[1], 33]),
     "ebpf_fleet_sampling_per_hour": (NUMBER[0], [*WHOLE_SECONDS[1], 0, "0"]),
     "ebpf_fleet_logins": (NUMBER[0], [*WHOLE_SECONDS[1], 4097]),
     **dict.fromkeys(("ebpf_fleet_bcc_fallback", "ebpf_fleet_bcc_install_packages", "ebpf_fleet_allow_downgrade",
-                     "ebpf_fleet_trust_overrule", "ebpf_fleet_rollback_all"),
+                     "ebpf_fleet_trust_overrule", "ebpf_fleet_rollback_all", "ebpf_fleet_triage_yes"),
                     YES_NO),
     **dict.fromkeys(("ebpf_fleet_features", "ebpf_fleet_policy", "ebpf_fleet_gate_limits", "ebpf_fleet_on_inconclusive",
                      "ebpf_fleet_deploy_lease"), DOCUMENT),
@@ -109,7 +114,8 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
          "ebpf_fleet_lift_quarantine",
          "ebpf_fleet_deploy_digest", "ebpf_fleet_kex_algorithms", "ebpf_fleet_report", "ebpf_fleet_release_version",
          "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output",
-         "ebpf_fleet_sampling_feature", "ebpf_fleet_sampling_output"), PLAIN),
+         "ebpf_fleet_sampling_feature", "ebpf_fleet_sampling_output", "ebpf_fleet_forensics_dir",
+         "ebpf_fleet_triage_feature"), PLAIN),
 }  # fmt: skip
 
 
@@ -132,7 +138,8 @@ def public_variables() -> set[str]:
     inner = {"ebpf_fleet_release", "ebpf_fleet_before", "ebpf_fleet_answers", "ebpf_fleet_target", "ebpf_fleet_verdict",
              "ebpf_fleet_reading",
              "ebpf_fleet_begun",
-             "ebpf_fleet_return", "ebpf_fleet_outcome", "ebpf_fleet_ended", "ebpf_fleet_all_returns"}  # fmt: skip
+             "ebpf_fleet_return", "ebpf_fleet_outcome", "ebpf_fleet_ended", "ebpf_fleet_all_returns",
+             "ebpf_fleet_forensics_kept"}  # fmt: skip
     return found - inner
 
 

@@ -57,7 +57,8 @@ class Launch(NamedTuple):
 
     `start` gives a process for an attempt; the argument tells whether our own preference for the
     key exchange may be used. `sees_login` is whether the process says when the login succeeded,
-    `is_document` whether it prints one JSON document instead of the command's own output.
+    `is_document` whether it prints one JSON document instead of the command's own output. Of each stream
+    the first `head_bytes` are kept, and its end.
     """
 
     start: Callable[[bool], Process]
@@ -66,6 +67,7 @@ class Launch(NamedTuple):
     sees_login: bool = True
     is_document: bool = False
     escalation: Callable[[], output.Escalation] | None = None
+    head_bytes: int = output.HEAD_BYTES
 
 
 class Counts(NamedTuple):
@@ -93,7 +95,7 @@ class Session:
         self.tries += 1
         self.begun = now
         self.logged_in_at: float | None = None
-        head = output.DOCUMENT_BYTES if self.launch.is_document else output.HEAD_BYTES
+        head = output.document_bytes(self.launch.head_bytes) if self.launch.is_document else self.launch.head_bytes
         self.captures = {"stdout": output.Capture(head), "stderr": output.Capture()}
         self.open = {"stdout", "stderr"}
         self.escalation = self.launch.escalation() if self.launch.escalation else None
@@ -189,7 +191,8 @@ class FanOut:
     """Asks every host of a list, each once, and gives one result for each.
 
     `prepare` says how a host is asked; what it raises is that host's result. At most `logins` logins
-    are under way and at most `most` processes run at once; `tell` is called about once a second.
+    are under way and at most `most` processes run at once; `tell` is called about once a second. A host's
+    result becomes what `keep` makes of it as soon as it is there, so that not all of them need be in memory.
     """
 
     def __init__(
@@ -199,6 +202,7 @@ class FanOut:
         logins: int,
         most: int,
         tell: Callable[[Counts], None] = lambda counts: None,
+        keep: Callable[[str, Result], Result] = lambda host, result: result,
     ) -> None:
         self.results: dict[str, Result] = {}
         self.running: set[Session] = set()
@@ -206,7 +210,7 @@ class FanOut:
         self._waiting = deque(self._hosts)
         self._again: list[tuple[float, Session]] = []
         self._killed: list[Process] = []
-        self._prepare, self._logins, self._most, self._tell = prepare, logins, most, tell
+        self._prepare, self._logins, self._most, self._tell, self._keep = prepare, logins, most, tell, keep
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> dict[str, Result]:
@@ -380,7 +384,7 @@ class FanOut:
         return None
 
     def _finish(self, session: Session, result: Result) -> None:
-        self.results[session.host] = result
+        self.results[session.host] = self._keep(session.host, result)
         self._let_go(session)
         # Also after its end: what it left behind in its session would hold our pipes.
         self._kill(session.process)

@@ -18,8 +18,6 @@ HEAD_BYTES = 16 * 1024
 TAIL_BYTES = 48 * 1024
 # More than this from one host is a flood: it is cut off, as it only takes the others' time.
 FLOOD_BYTES = 4 * 1024 * 1024
-# A JSON document is of use only as a whole: both streams, with every byte escaped.
-DOCUMENT_BYTES = 12 * (HEAD_BYTES + TAIL_BYTES)
 SAID_LETTERS = 300
 PROMPT_BYTES = 200
 
@@ -37,6 +35,11 @@ _TRANSIENT = re.compile(
     r"kex_exchange_identification|banner exchange.*(?:closed|reset|[Bb]roken pipe)|[Cc]onnection (?:reset|closed) by"
 )
 _FOR_GOOD = re.compile(r"Permission denied|Host key verification failed|Could not resolve hostname|Connection refused")
+
+
+def document_bytes(head_bytes: int) -> int:
+    """What is kept of a JSON document of both streams: it is of use only as a whole, with every byte escaped."""
+    return max(12 * (HEAD_BYTES + TAIL_BYTES), FLOOD_BYTES if head_bytes > HEAD_BYTES else 0)
 
 
 class Capture:

@@ -191,8 +191,22 @@ SAMPLING: dict[str, Reader] = {
     "ebpf_fleet_sampling_window": decimal(1, 3600),
     "ebpf_fleet_sampling_output": _path,
 }
+FORENSICS: dict[str, Reader] = {
+    "ebpf_fleet_forensics_dir": _path,
+    "ebpf_fleet_forensics_file_bytes": whole(4096, 1048576),
+    "ebpf_fleet_forensics_bytes": whole(8192, 3145728),
+    "ebpf_fleet_forensics_timeout": _SECONDS,
+    "ebpf_fleet_forensics_check": one_of("auto", "always", "never"),
+}
+TRIAGE: dict[str, Reader] = {
+    "ebpf_fleet_triage_yes": truth,
+    "ebpf_fleet_triage_window": decimal(1, 3600),
+    "ebpf_fleet_triage_feature": text,
+    "ebpf_fleet_triage_features": whole(0, 32),
+}
 VARIABLES: dict[str, Reader] = {
-    **ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **INVENTORY, **RELEASE, **SAMPLING
+    **ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **INVENTORY, **RELEASE, **SAMPLING, **FORENSICS,
+    **TRIAGE,
 }  # fmt: skip
 
 

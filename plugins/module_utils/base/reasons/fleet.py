@@ -150,6 +150,18 @@ SECTIONS: tuple[Section, ...] = (
                 "bring it back, or leave it out on purpose with `--limit`",
                 (MODULES, PLAYBOOKS),
             ),
+            "EF_NOT_ALLOWED": Reason(
+                "a step asks before it acts, and it was not allowed; nothing of it was done",
+                "type yes at a terminal, give `-e ebpf_fleet_triage_yes=true`, or type the command of the sentence",
+                (PLAYBOOKS,),
+                see="incident.md",
+            ),
+            "EF_TRIAGE": Reason(
+                "a triage did all its steps, and something is left: the sentence names it",
+                "still over a limit: disable more features; not measured or confirmed: run it again for those hosts",
+                (PLAYBOOKS,),
+                see="incident.md",
+            ),
             "EF_CELL_LOST": Reason(
                 "a cell controller died, hung or was not reached: what its hosts did is unknown; the batch goes back",
                 "bring the cell controller back, see what its hosts run, and resume the rollout",
