@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -91,6 +92,15 @@ def test_an_order_is_placed_on_the_hosts_that_it_names(host: PullHost, order: di
 def test_a_family_is_decided_by_who_obeys(host: PullHost) -> None:
     host.publish(listed(1, {"scope": "kernel_family=1.0"}))
     assert host.visit().rc == 0 and host.orders()["run"] == ["family.1.0"]
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.13"])
+def test_the_oldest_and_the_newest_python_do_it(host: PullHost, version: str) -> None:
+    python = shutil.which(f"python{version}") or ""
+    if not python or subprocess.run([python, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip(f"python{version} is not installed")
+    host.publish(listed(1, GLOBAL))
+    assert host.visit(python=python).rc == 0 and host.orders()["run"] == ["global"]
 
 
 def test_a_file_is_as_good_as_a_server(host: PullHost) -> None:
@@ -267,11 +277,12 @@ def test_a_host_whose_clock_is_behind_obeys_and_takes_nothing_back(host: PullHos
     assert host.visit().status["code"] == "EF_KILL_LIST_REPLAY"
 
 
-def test_a_second_visit_at_the_same_time_leaves_it_to_the_first(host: PullHost) -> None:
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+def test_a_second_visit_at_the_same_time_leaves_it_to_the_first(host: PullHost, kind: int) -> None:
     host.publish(listed(1, GLOBAL))
     host.state.mkdir(parents=True)
     with (host.state / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, kind)
         visited = host.visit()
     assert visited.rc == 1 and visited.journal.startswith("EF_LOCKED: ") and host.orders()["run"] == []
     assert host.visit().rc == 0

@@ -57,8 +57,11 @@ def test_an_order_that_a_person_placed_first_is_never_ours(folders: tuple[Path, 
     places.place_all(folders, {"global": ""}, SECOND)
     assert (folders[0] / "global").read_bytes() == b""
     assert places.held(folders) == (["global"], ["global"])
+    was = (folders[0] / "global").stat()
     assert places.take_all(folders, {}).taken == ["global"]
     assert (names(folders[0]), names(folders[1])) == (["global"], [])
+    # Not for a moment was it taken away: a rename would show.
+    assert (folders[0] / "global").stat().st_ctime_ns == was.st_ctime_ns
 
 
 @pytest.mark.parametrize(

@@ -173,9 +173,15 @@ def test_a_clock_that_stands_before_what_has_been_decides_nothing(keys: dict[str
     assert code(data, ours, NOW - slack) == "EF_OK"
     assert code(data, ours, NOW - slack - 1) == code(data, ours, 0) == "EF_OK without a clock"
     # What the host saw before counts as the list's own time does.
-    seen = killlist.Seen(6, "a" * 64, NOW + DAY)
+    seen = killlist.Seen(6, "a" * 64, NOW + DAY - 1)
     assert code(data, ours, NOW, seen) == "EF_OK without a clock"
-    assert code(data, ours, NOW + DAY - slack, seen._replace(issued=NOW + DAY)) == "EF_OK"
+    assert code(data, ours, NOW + DAY - 1 - slack, seen) == "EF_OK"
+    # What had expired when the newest list was made is over by any clock.
+    short = publish.seal(listed(8, NOW, NOW + 1000), keys["kill"])
+    newest = killlist.Seen(7, "a" * 64, NOW + 999)
+    assert code(short, ours, NOW, newest) == code(short, ours, 0, newest) == "EF_OK without a clock"
+    for now in (0, NOW, NOW + 900):
+        assert code(short, ours, now, newest._replace(issued=NOW + 1000)) == "EF_KILL_LIST_EXPIRED"
     # A replay is one by any clock; and a key that is trusted for a time is not trusted at an unknown one.
     assert code(data, ours, 0, seen._replace(sequence=8)) == "EF_KILL_LIST_REPLAY"
     limited = trust(f'ops@x valid-before="20990101Z" {public(keys["kill"])}')

@@ -63,7 +63,7 @@ def judge(data: bytes, trust: signature.Trust, now: float, seen: killlist.Seen |
 
     In this order: its form, its signature, its signer, its content, its sequence, its time. A clock that stands before
     the ``issued`` of this list, or of the newest that was seen, decides nothing: then a key that is trusted for a time
-    is refused, and whether the list is too old is not known (``clock_known`` is False).
+    is refused, and a list may be too old without being known to be (``clock_known`` is False).
 
     Raises FleetError: EF_KILL_LIST, EF_KILL_LIST_REPLAY, EF_KILL_LIST_EXPIRED, EF_CLOCK_UNKNOWN, EF_TRUST_MALFORMED,
     EF_SIG_*, EF_NO_SSH_KEYGEN.
@@ -79,12 +79,13 @@ def judge(data: bytes, trust: signature.Trust, now: float, seen: killlist.Seen |
             raise
         late = error
     found, digest = load(signed), digest_of(signed)
-    known = signature.clock_known(now, max(found.issued, seen.issued if seen else 0))
+    # A time that has been for certain.
+    floor = max(found.issued, seen.issued if seen else 0)
+    known = signature.clock_known(now, floor)
     if not known:
         signer = signature.judge_signer(key, trust, trusted, None, KILL)
     elif late is not None:
         raise late
     killlist.refuse_replay(found, digest, seen)
-    if known:
-        killlist.refuse_expired(found, now)
+    killlist.refuse_expired(found, max(now, floor))
     return Judged(found, digest, signer, known)
