@@ -96,11 +96,13 @@ def test_a_family_is_decided_by_who_obeys(host: PullHost) -> None:
 
 @pytest.mark.parametrize("version", ["3.8", "3.13"])
 def test_the_oldest_and_the_newest_python_do_it(host: PullHost, version: str) -> None:
-    python = shutil.which(f"python{version}") or ""
-    if not python or subprocess.run([python, "--version"], capture_output=True, check=False).returncode:
-        pytest.skip(f"python{version} is not installed")
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")) or [
+        Path(path) for path in [shutil.which(f"python{version}")] if path
+    ]
+    if not found or subprocess.run([found[0], "--version"], capture_output=True, check=False).returncode:
+        pytest.skip(f"Python {version} is not on this machine")
     host.publish(listed(1, GLOBAL))
-    assert host.visit(python=python).rc == 0 and host.orders()["run"] == ["global"]
+    assert host.visit(python=str(found[0])).rc == 0 and host.orders()["run"] == ["global"]
 
 
 def test_a_file_is_as_good_as_a_server(host: PullHost) -> None:
@@ -369,9 +371,10 @@ def test_the_first_visit_of_a_boot_waits_for_its_location(host: PullHost) -> Non
 # ---- with people ----
 
 
-def by_script(host: PullHost, state: str) -> None:
+def by_script(host: PullHost, state: str) -> str:
+    """What the kill script answers."""
     script = killscript.render(["global"], state, root=str(host.root), deadline_seconds=5, grace_seconds=1)
-    subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=120)
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=120).stdout
 
 
 def test_a_person_who_orders_what_the_list_ordered_is_the_one_who_takes_it_back(host: PullHost) -> None:
@@ -382,14 +385,15 @@ def test_a_person_who_orders_what_the_list_ordered_is_the_one_who_takes_it_back(
     visited = host.visit()
     assert (visited.rc, visited.status["taken"], visited.status["of_people"]) == (0, [], ["global"])
     assert host.orders() == {"run": ["global"], "etc": ["global"]}
-    by_script(host, "released")
+    assert "kill list" not in by_script(host, "released")
     assert host.orders() == {"run": [], "etc": []}
 
 
 def test_a_release_by_a_person_does_not_outlast_the_list(host: PullHost) -> None:
     host.publish(listed(1, GLOBAL))
     host.visit()
-    by_script(host, "released")
+    said = by_script(host, "released")
+    assert "the orders are gone" in said and "a kill list had placed it, and does so again while it has it" in said
     assert host.orders() == {"run": [], "etc": []}
     assert host.visit().status["placed"] == ["global"] and host.orders()["run"] == ["global"]
 
