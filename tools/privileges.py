@@ -28,6 +28,7 @@ LOADER = ROOT / "bpf/loader/kernel"
 FEATURES = ROOT / "bpf/features"
 ROLE = ROOT / "roles/prepare"
 UNIT = "ebpf-fleet-loader.service"
+PULL_UNIT = "ebpf-fleet-pull.service"
 FAMILIES = ("5.10", "6.1", "6.12", "6.16+, 7.x")
 _STRING = r'"((?:[^"\\]|\\.)*)"'
 _NOT_SANDBOX = re.compile(
@@ -135,10 +136,10 @@ def template(text: str) -> jinja2.Template:
     return environment.from_string(text)
 
 
-def render_unit() -> str:
-    """The unit as the role writes it with its defaults."""
+def render_unit(name: str = UNIT) -> str:
+    """A unit as the role writes it with its defaults."""
     values = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    text = (ROLE / f"templates/{UNIT}.j2").read_text()
+    text = (ROLE / f"templates/{name}.j2").read_text()
     return template(text).render(**values)
 
 
@@ -219,6 +220,7 @@ def render(score: tuple[str, str]) -> str:
             [(f"`{call}`", f"`{where}`", why) for call, where, why in restricted_calls(source)],
         ),
         unit=unit_table(unit),
+        pull_unit=unit_table(render_unit(PULL_UNIT)),
         version=score[0],
         exposure=score[1],
     )

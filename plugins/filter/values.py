@@ -15,6 +15,7 @@ GROUPS = {
     "rollout": (variables.ROLLOUT, variables.ROLES, variables.KILL, ("ebpf_fleet_fallbacks",)),
     "capabilities": (variables.CAPABILITIES, ("ebpf_fleet_bundle", "ebpf_fleet_features", "ebpf_fleet_bcc_fallback")),
     "inventory": (variables.INVENTORY, ("ebpf_fleet_report",)),
+    "kill_list": (variables.KILL_LIST,),
     "ledger": (variables.LEDGER, variables.KILL, ("ebpf_fleet_ledger", "ebpf_fleet_hooks")),
     "prepare": (variables.ROLES,),
     "release": (variables.RELEASE,),

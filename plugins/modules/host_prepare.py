@@ -16,7 +16,7 @@ description:
   - Trust files (C(allowed_signers) and C(revoked_keys) in C(/etc/ebpf-fleet/trust)) are judged by both verifiers before
     anything is written. A change that would refuse the release that runs, that takes a signer away or that
     takes a revocation back is refused, with each of them named, unless O(trust_overrule) is set.
-  - Starts and restarts nothing.
+  - Starts and restarts nothing but timers.
 author:
   - The ebpf.fleet authors
 options:
@@ -45,7 +45,9 @@ options:
     description: Name of a C(tmpfiles.d) file to apply when a directory of it is missing or the file is new.
     type: str
   enable:
-    description: Units to enable at boot, or with the unit that wants them.
+    description:
+      - Units to enable at boot, or with the unit that wants them.
+      - A timer is started too, and started again where its file changed: it loads nothing itself.
     type: list
     elements: str
     default: []
@@ -150,7 +152,8 @@ SPEC = {
 # A full disk has a code of its own.
 NOT_WRITTEN = "EF_NOT_WRITTEN"
 UNITS = "/etc/systemd/system"
-UNIT = re.compile(r"\A[A-Za-z0-9@_-]+\.service\Z")
+UNIT = re.compile(r"\A[A-Za-z0-9@_-]+\.(service|timer)\Z")
+TIMER = ".timer"
 OCTAL = re.compile(r"\A0?[0-7]{1,3}\Z")
 
 
@@ -219,6 +222,8 @@ def plan_actions(module, wanted, steps):
     if any(step.path.startswith(("/etc/systemd/", "/lib/systemd/", "/usr/lib/systemd/")) for step in steps):
         actions.append(["systemctl", "daemon-reload"])
     actions += [["systemctl", "enable", unit] for unit in params["enable"] if not is_enabled(module, unit)]
+    timers = [unit for unit in params["enable"] if unit.endswith(TIMER)]
+    actions += [["systemctl", "restart", unit] for unit in timers if unit in changed or not is_active(module, unit)]
     return actions
 
 
@@ -252,6 +257,12 @@ def diff_removals(paths):
 def is_enabled(module, unit):
     """Return whether systemd starts the unit at boot."""
     rc, dummy, dummy2 = module.run_command(["systemctl", "is-enabled", "--quiet", unit])
+    return rc == 0
+
+
+def is_active(module, unit):
+    """Return whether systemd has the unit running."""
+    rc, dummy, dummy2 = module.run_command(["systemctl", "is-active", "--quiet", unit])
     return rc == 0
 
 

@@ -142,6 +142,63 @@ SystemCallErrorNumber=EPERM
 [Install]
 WantedBy=ebpf-fleet-loader.service
 """  # noqa: E501
+PULL_UNIT = """
+[Unit]
+Description=ebpf.fleet: visit the kill list
+Documentation=file:/etc/ebpf-fleet/pull.json
+ConditionPathExists=/etc/ebpf-fleet/pull.json
+Before=ebpf-fleet-loader.service ebpf-fleet-bcc.service
+After=network.target nss-lookup.target
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/python3 -I /var/lib/ebpf-fleet/pull/ebpf-fleet-pull
+TimeoutStartSec=120
+RuntimeDirectory=ebpf-fleet-pull
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+UMask=0022
+CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL
+NoNewPrivileges=yes
+MemoryMax=256M
+TasksMax=16
+ProtectSystem=strict
+ReadWritePaths=-/etc/ebpf-fleet/kill.d -/run/ebpf-fleet/kill.d /var/lib/ebpf-fleet/pull
+ProtectHome=read-only
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+PrivateDevices=yes
+PrivateTmp=yes
+KeyringMode=private
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+[Install]
+WantedBy=multi-user.target
+"""
+PULL_TIMER = """
+[Unit]
+Description=ebpf.fleet: visit the kill list every 60 s
+[Timer]
+OnActiveSec=0
+OnUnitInactiveSec=60
+AccuracySec=1
+RandomizedDelaySec=6
+[Install]
+WantedBy=timers.target
+"""
+PULL_UNITS = ["ebpf-fleet-pull.service", "ebpf-fleet-pull.timer"]
 FOLDERS = """
 d /run/ebpf-fleet 0755 root root -
 d /run/ebpf-fleet/kill.d 0755 root root -
@@ -154,6 +211,8 @@ d /var/lib/ebpf-fleet/releases 0755 root root -
 USERS = 'u ebpf-fleet - "ebpf.fleet loader" /nonexistent /usr/sbin/nologin'
 BOTH = (("64M", "44M"), ("--interval 5", "--interval 9"))
 UNITS = "/etc/systemd/system"
+TMPFILES = "/etc/tmpfiles.d/ebpf-fleet.conf"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def bare(text: str) -> str:
@@ -184,7 +243,7 @@ def test_what_a_host_gets_by_default(tmp_path: Path) -> None:
     files, arguments = prepared(tmp_path, **SIGNERS)
     assert arguments == {"sysusers": "ebpf-fleet.conf", "tmpfiles": "ebpf-fleet.conf",
                          "enable": ["ebpf-fleet-loader.service"], "trust_overrule": False,
-                         "remove_units": ["ebpf-fleet-bcc.service"]}  # fmt: skip
+                         "remove_units": ["ebpf-fleet-bcc.service", *PULL_UNITS[::-1]]}  # fmt: skip
     assert {path: bare(content) for path, content in files.items()} == {
         "/etc/sysusers.d/ebpf-fleet.conf": USERS, "/etc/tmpfiles.d/ebpf-fleet.conf": FOLDERS.strip(),
         f"{UNITS}/ebpf-fleet-loader.service": LOADER_UNIT.strip(),
@@ -210,7 +269,7 @@ def test_what_a_host_gets_with_everything_given(tmp_path: Path, as_text: bool) -
     files, arguments = prepared(tmp_path, **SIGNERS, **values)
     assert arguments == {"sysusers": "ebpf-fleet.conf", "tmpfiles": "ebpf-fleet.conf", "trust_overrule": True,
                          "enable": ["ebpf-fleet-loader.service", "ebpf-fleet-bcc.service"],
-                         "remove_units": []}  # fmt: skip
+                         "remove_units": PULL_UNITS[::-1]}  # fmt: skip
     loader = with_changes(LOADER_UNIT, ("CPUQuota=20%", "CPUQuota=33%"), ("128M", "99M"), *BOTH)
     assert bare(files[f"{UNITS}/ebpf-fleet-loader.service"]) == loader
     bcc = with_changes(BCC_UNIT, ("CPUQuota=50%", "CPUQuota=66%"), ("512M", "77M"), *BOTH)
@@ -234,6 +293,61 @@ def test_the_collectors_unit_and_links_by_default(tmp_path: Path) -> None:
     assert bare(files["/etc/tmpfiles.d/ebpf-fleet.conf"]).splitlines()[-2:] == [
         "w /proc/sys/kernel/perf_event_paranoid - - - - 2",
         "L+ /t/ebpf_fleet.prom - - - - /run/ebpf-fleet-loader/metrics.prom"]  # fmt: skip
+
+
+def test_the_pull_channels_program_settings_and_units(tmp_path: Path) -> None:
+    location = {
+        "ebpf_fleet_pull_location": "https://static.example.org/kill-list",
+        "ebpf_fleet_textfile_directory": "/t",
+    }
+    files, arguments = prepared(tmp_path, **SIGNERS, **location)
+    assert arguments["enable"] == ["ebpf-fleet-loader.service", *PULL_UNITS]
+    assert arguments["remove_units"] == ["ebpf-fleet-bcc.service"]
+    assert bare(files[f"{UNITS}/ebpf-fleet-pull.service"]) == PULL_UNIT.strip()
+    assert bare(files[f"{UNITS}/ebpf-fleet-pull.timer"]) == PULL_TIMER.strip()
+    assert "L+ /t/ebpf_fleet_pull.prom - - - - /run/ebpf-fleet-pull/metrics.prom" in files[TMPFILES]
+    assert json.loads(files["/etc/ebpf-fleet/pull.json"]) == {
+        "schema": "ebpf.fleet/pull/v1", "location": location["ebpf_fleet_pull_location"], "host": "w1", "cell": "c",
+        "policy": "keep", "interval_s": 60, "lease_s": 3600, "timeout_s": 10, "wait_s": 30,
+    }  # fmt: skip
+    program = {path: text for path, text in files.items() if path.startswith("/var/lib/ebpf-fleet/pull/")}
+    entry = program.pop("/var/lib/ebpf-fleet/pull/ebpf-fleet-pull")
+    assert entry == (ROOT / "roles/prepare/files/ebpf-fleet-pull").read_text()
+    below = "/var/lib/ebpf-fleet/pull/ansible_collections/ebpf/fleet/"
+    assert program == {path: (ROOT / path[len(below) :]).read_text() for path in program} and len(program) > 15
+    order = list(files)
+    assert max(map(order.index, program)) < order.index(f"{UNITS}/ebpf-fleet-pull.service")
+
+
+def test_the_pull_channel_with_everything_given(tmp_path: Path) -> None:
+    values = {
+        "ebpf_fleet_pull_location": "file:///srv/kill-list", "ebpf_fleet_pull_interval": "500",
+        "ebpf_fleet_pull_policy": "detach", "ebpf_fleet_pull_lease": "1000", "ebpf_fleet_pull_timeout": "5",
+        "ebpf_fleet_pull_wait": "7", "ebpf_fleet_pull_python": "/opt/python/bin/python3.9",
+    }  # fmt: skip
+    files, _arguments = prepared(tmp_path, **SIGNERS, **values)
+    unit = with_changes(PULL_UNIT, ("/usr/bin/python3", "/opt/python/bin/python3.9"), ("StartSec=120", "StartSec=82"))
+    assert bare(files[f"{UNITS}/ebpf-fleet-pull.service"]) == unit
+    timer = with_changes(PULL_TIMER, ("every 60 s", "every 500 s"), ("Sec=60", "Sec=500"), ("Sec=6", "Sec=30"))
+    assert bare(files[f"{UNITS}/ebpf-fleet-pull.timer"]) == timer
+    told = json.loads(files["/etc/ebpf-fleet/pull.json"])
+    assert (told["policy"], told["lease_s"], told["timeout_s"], told["wait_s"]) == ("detach", 1000, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"ebpf_fleet_pull_location": "ftp://h/x"}, "ebpf_fleet_pull_location: is 'ftp://h/x' (text)"),
+        ({"ebpf_fleet_pull_interval": 40, "ebpf_fleet_pull_lease": 79}, "lease_s is less than two intervals"),
+        ({"ebpf_fleet_pull_policy": "detatch"}, "ebpf_fleet_pull_policy: is 'detatch'"),
+    ],
+)
+def test_a_pull_channel_that_cannot_be_meant_gives_a_host_nothing(
+    tmp_path: Path, wrong: dict[str, Any], words: str
+) -> None:
+    given = {"ebpf_fleet_pull_location": "https://h/x", **wrong}
+    ended = played(tmp_path, "prepare", inventory(["w1"]), {}, **SIGNERS, **given)
+    assert ended.status != 0 and not ended.calls and words in ended.said, ended.said
 
 
 KERNEL, PACKAGES = (

@@ -298,7 +298,12 @@ def tmpfiles_conf(**variables: Any) -> str:
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     environment.filters["ebpf.fleet.value"] = value_filter
     return environment.from_string(template).render(
-        {"ebpf_fleet_bcc_fallback": False, "ebpf_fleet_perf_event_paranoid": "", **variables}
+        {
+            "ebpf_fleet_bcc_fallback": False,
+            "ebpf_fleet_perf_event_paranoid": "",
+            "ebpf_fleet_pull_location": "https://h/x",
+            **variables,
+        }
     )
 
 
@@ -316,6 +321,7 @@ def test_the_role_links_the_metrics_where_they_are_read(tmp_path: Path) -> None:
     assert links == {
         "ebpf_fleet.prom": "/run/ebpf-fleet-loader/metrics.prom",
         "ebpf_fleet_bcc.prom": "/run/ebpf-fleet-bcc/metrics.prom",
+        "ebpf_fleet_pull.prom": "/run/ebpf-fleet-pull/metrics.prom",
     }
     assert "L+" not in tmpfiles_conf(ebpf_fleet_textfile_directory="")
 

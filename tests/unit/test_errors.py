@@ -48,6 +48,8 @@ OWN_ERRORS = {
     "module_utils/kernel/netlink.py": "an OSError with the kernel's errno, which is an answer of the kernel",
     "module_utils/kernel/netns.py": "an OSError of setns(2), which is an answer of the kernel",
     "module_utils/kill/parts/list_programs.py": "the exit status of a script that runs without this collection",
+    "module_utils/pull/documents.py": "a ValueError of a field; it becomes EF_ARGUMENT or EF_PULL_STATE with its file",
+    "module_utils/pull/fetch.py": "a ValueError of a location, which its readers name; what the fetching process meets",
     "module_utils/rollout/ledger.py": "a ValueError of one line or entry, which becomes EF_LEDGER_BROKEN or EF_LEDGER",
     "plugin_utils/host_connection.py": "an alarm within Ansible's templating, which knows only its own errors",
 }

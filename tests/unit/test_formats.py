@@ -18,6 +18,7 @@ import pytest
 import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import strictjson
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
+from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import signature
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.btf_index import parse_index
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.loader_verdict import judge_verdict
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import (
@@ -32,9 +33,11 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability
 from ansible_collections.ebpf.fleet.plugins.module_utils.incident import blast, bundles, evidence
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import document as inventory_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import fleet
-from ansible_collections.ebpf.fleet.plugins.module_utils.kill import standing_order
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import killlist, standing_order
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.answer import parse_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill.orders import parse_scope, scope_of
+from ansible_collections.ebpf.fleet.plugins.module_utils.pull import documents, sealed
+from ansible_collections.ebpf.fleet.plugins.module_utils.pull import metrics as pull_metrics
 from ansible_collections.ebpf.fleet.plugins.module_utils.release import desired, lease, mark, policy
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
     ledger,
@@ -55,6 +58,7 @@ from tests.matrix import document as matrix
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ROOT / "docs/formats"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FORMATS.glob("*.md"))}
+VISIT = (ROOT / "plugins/module_utils/pull/visit.py").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 # A page that has no document: a table of paths.
 WITHOUT = {"paths"}
@@ -143,6 +147,34 @@ def kill_orders(page: Page) -> None:
     scopes = [parse_scope(scope_of(name)) for name in the_lines(page)]
     assert [scope.order for scope in scopes] == the_lines(page)
     assert {name.partition(".")[0] for name in the_lines(page)} == {"global", "feature", "family"}
+
+
+def kill_list(page: Page) -> None:
+    """The whole file of the example is one that a host follows which trusts the key that stands beside it."""
+    (text,) = examples(page, "text")
+    (key,) = re.findall(r"^Signed by `(ssh-ed25519 \S+)`:$", page, re.M)
+    trust = signature.Trust("signers", f'ops namespaces="ebpf-fleet-kill" {key}\n'.encode(), "revoked", None)
+    judged = sealed.judge(text.encode(), trust, 1795716110, None)
+    assert judged.found.sequence == 7 and len(judged.found.orders) == 3
+    told = set(re.findall(r"^\| `(?:orders\[\]\.)?([a-z]+)` \|", page, re.M))
+    assert told == keys(killlist.as_document(judged.found))
+
+
+def the_pull_files(page: Page) -> None:
+    """Status, settings and mark; every field of a status has a row."""
+    status, settings, newest = (strictjson.parse(text.encode()) for text in examples(page, "json"))
+    documents.parse_settings(json.dumps(settings).encode(), "pull.json")
+    found = documents.parse_mark(json.dumps(newest).encode(), "mark.json")
+    assert found is not None and json.loads(documents.render_mark(found)) == newest
+    fields = {key: value for key, value in status.items() if key != "schema"}
+    assert status["schema"] == documents.STATUS and documents.parse_contact(json.dumps(status).encode()) is not None
+    assert pull_metrics.render_metrics(fields).count(b"# TYPE") == len(pull_metrics.SERIES)
+    table = page.partition("## status.json")[2].partition("\n## ")[0]
+    told = {name for row in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", row)}
+    written = set(
+        re.findall(r'^ +"(\w+)":|, "(\w+)":', VISIT.partition("def _fields")[2].partition("def _tell")[0], re.M)
+    )
+    assert told == set(status) == {"schema"} | {first or second for first, second in written}
 
 
 def the_cursor(page: Page, tmp_path: Path) -> None:
@@ -492,6 +524,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "forensics": the_evidence,
     "gate": the_gate,
     "kill-answer": kill_answers,
+    "kill-list": kill_list,
     "kill-orders": kill_orders,
     "lease": a_lease,
     "ledger": the_ledger,
@@ -502,6 +535,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "observation": observation,
     "plan": the_plan,
     "policy": host_limits,
+    "pull": the_pull_files,
     "quarantine": the_quarantine,
     "records": records,
     "requirements": requirements,
@@ -553,6 +587,7 @@ FAULTS = {
     "forensics": ('"complete": true', '"complete": false'),
     "gate": ('"inconclusive"', '"pass"'),
     "kill-answer": ('"left": 0', '"left": -1'),
+    "kill-list": ('"sequence":7', '"sequence":8'),
     "kill-orders": ("family.6.1", "kernel.6.1"),
     "lease": ('"holder"', '"owner"'),
     "ledger": ('"number":1', '"number":2'),
@@ -563,6 +598,7 @@ FAULTS = {
     "observation": ('"window_ns"', '"window_s"'),
     "plan": ('"number": 1', '"number": 0'),
     "policy": ('"cpu_millicores": 20', '"cpu_millicores": 0'),
+    "pull": ('"taken"', '"removed"'),
     "quarantine": ('"digest": "86', '"digest": "xx'),
     "records": ('"ktime_ns"', '"time_ns"'),
     "requirements": ("attach:lsm:bprm", "attach:lsms:bprm"),

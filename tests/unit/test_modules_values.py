@@ -98,6 +98,26 @@ def test_only_what_the_host_still_needs_is_run(
     assert host_prepare.plan_actions(module(), files, []) == []
 
 
+@pytest.mark.parametrize(
+    ("enabled", "active", "changed", "actions"),
+    [
+        (True, True, [], []),
+        (False, True, [], [["systemctl", "enable", "c.timer"]]),
+        (True, False, [], [["systemctl", "restart", "c.timer"]]),
+        (False, False, [], [["systemctl", "enable", "c.timer"], ["systemctl", "restart", "c.timer"]]),
+        (True, True, ["/etc/systemd/system/c.timer"],
+         [["systemctl", "daemon-reload"], ["systemctl", "restart", "c.timer"]]),
+        (True, True, [UNIT], [["systemctl", "daemon-reload"]]),
+    ],
+)  # fmt: skip
+def test_a_timer_is_started_and_started_again_where_it_changed_and_a_service_never_is(
+    enabled: bool, active: bool, changed: list[str], actions: list[list[str]]
+) -> None:
+    answers = {"systemctl is-enabled --quiet c.timer": int(not enabled), "systemctl is-active": int(not active)}
+    asked = module(answers, enable=["c.service", "c.timer"])
+    assert host_prepare.plan_actions(asked, [], [step(path) for path in changed]) == actions
+
+
 def test_files_are_written_before_commands_run_and_the_first_that_fails_is_told(tmp_path: Path) -> None:
     asked = module({"two": 1, "three": 5})
     host_prepare.apply(asked, [step(str(tmp_path / "a"))], [["one"]])
@@ -121,7 +141,9 @@ def test_units_are_stopped_and_forgotten_before_their_files_go(tmp_path: Path, m
     assert host_prepare.removal_commands([]) == [] == host_prepare.diff_removals([])
     (shown,) = host_prepare.diff_removals(found[:1])
     assert (shown["before"], shown["after"]) == ("text\n", "") and shown["after_header"].endswith("a.service (absent)")
-    for name in ("../a.service", "a", "a.service/x"):
+    (tmp_path / "a.timer").touch()
+    assert host_prepare.plan_removals(["a.timer"]) == [f"{tmp_path}/a.timer"]
+    for name in ("../a.service", "a", "a.service/x", "a.path", "a.timer.x"):
         with pytest.raises(FleetError, match="is not a unit's name"):
             host_prepare.plan_removals([name])
 

@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "variables.md"
 TABLES = [PAGE, ROOT / "docs/rollout.md", ROOT / "docs/fan-out.md", *sorted(ROOT.glob("roles/*/README.md"))]
 ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]*) \| [^|]+ \|$", re.M)
 # Named in code and no variable: a fact, and a file's name in a template.
-NO_VARIABLES = {"ebpf_fleet_rollout", "ebpf_fleet_capabilities", "ebpf_fleet_bcc"}
+NO_VARIABLES = {"ebpf_fleet_rollout", "ebpf_fleet_capabilities", "ebpf_fleet_bcc", "ebpf_fleet_pull"}
 # Not of our prefix, as on call types them: variable and the playbook that takes it.
 SHORT = {"bundle": "capabilities", "scope": "rollback", "state": "rollback", "allow_unconcerned": "rollback",
          "confirm": "rollback", "reason": "rollback"}  # fmt: skip

@@ -103,7 +103,10 @@ def seconds_of(created: str) -> int | None:
     return seconds if seconds >= 0 else None
 
 
-def parse_canonical(data: bytes, file: str, code: str = "EF_MANIFEST_MALFORMED") -> Any:
+AGAIN = "build and sign the bundle again"
+
+
+def parse_canonical(data: bytes, file: str, code: str = "EF_MANIFEST_MALFORMED", remedy: str = AGAIN) -> Any:
     """Parse a document that must be canonical JSON; any other byte is a refusal with ``code``.
 
     Nested at most 32 deep, integers of 64 bits with sign, no U+0000 and no lone surrogate: what the
@@ -112,7 +115,7 @@ def parse_canonical(data: bytes, file: str, code: str = "EF_MANIFEST_MALFORMED")
     try:
         doc = _parse_strict(data)
     except (ValueError, RecursionError) as error:
-        raise FleetError(code, f"{file}: {error}; build and sign the bundle again", file) from error
+        raise FleetError(code, f"{file}: {error}; {remedy}", file) from error
     return doc
 
 

@@ -1,7 +1,8 @@
 # Copyright: The ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judge a bundle's signature: the trust files are judged here, the cryptography by ssh-keygen.
+"""Judge a signature, of a bundle or of what else has a namespace of its own: the trust files are judged here, the
+cryptography by ssh-keygen.
 
 ssh-keygen gets one line of our own making, the key that signed and nothing else, so that no option of
 allowed_signers is needed that an older OpenSSH does not have, and the key that it verifies with is
@@ -42,8 +43,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.trustfiles impor
 )
 
 __all__ = [
-    "KEY_TYPE", "KRL_MAGIC", "NAMESPACE", "Judged", "Trust", "clock_known", "judge_release", "open_seal",
-    "parse_signature", "read_trust", "unusable_lines", "verify_signature",
+    "KEY_TYPE", "KRL_MAGIC", "NAMESPACE", "RELEASE", "Judged", "Purpose", "Trust", "clock_known", "judge_release",
+    "judge_signer", "open_seal", "parse_signature", "parse_trust", "read_trust", "unusable_lines", "verify_signature",
 ]  # fmt: skip
 
 NAMESPACE = "ebpf-fleet-release"
@@ -74,6 +75,21 @@ AeK3hWeWm9MNEAmCGaQNQ9hLK98gn2NQy3s9cMDQs=
 """
 
 
+class Purpose(NamedTuple):
+    """What a signature is for: no signature of one namespace is good in another.
+
+    ``file`` is how sentences call the signature, ``what`` what is to be signed again, ``signed`` the bytes it covers.
+    """
+
+    namespace: str
+    file: str
+    what: str
+    signed: str
+
+
+RELEASE = Purpose(NAMESPACE, SIGNATURE, "the bundle", "the manifest")
+
+
 class SshSignature(NamedTuple):
     """What an SSHSIG says of itself; ``key`` is the public key's blob."""
 
@@ -84,28 +100,28 @@ class SshSignature(NamedTuple):
     signature: bytes
 
 
-def _malformed(problem: str) -> NoReturn:
-    raise FleetError("EF_SIG_MALFORMED", f"{SIGNATURE}: {problem}; sign the bundle again", SIGNATURE)
+def _malformed(problem: str, of: Purpose) -> NoReturn:
+    raise FleetError("EF_SIG_MALFORMED", f"{of.file}: {problem}; sign {of.what} again", of.file)
 
 
-def parse_signature(data: bytes) -> SshSignature:
+def parse_signature(data: bytes, of: Purpose = RELEASE) -> SshSignature:
     """Read the armored SSHSIG; raises FleetError (EF_SIG_MISSING, EF_SIG_MALFORMED).
 
     It is by an ed25519 key, over one of the two hashes that SSHSIG allows; nothing is verified yet.
     """
     if not data:
-        raise FleetError("EF_SIG_MISSING", f"{SIGNATURE}: is empty; sign the bundle with ssh-keygen -Y sign", SIGNATURE)
+        raise FleetError("EF_SIG_MISSING", f"{of.file}: is empty; sign {of.what} with ssh-keygen -Y sign", of.file)
     if len(data) > MAX_SIGNATURE:
-        _malformed(f"is {len(data)} bytes; at most {MAX_SIGNATURE} are allowed")
+        _malformed(f"is {len(data)} bytes; at most {MAX_SIGNATURE} are allowed", of)
     if len(data) < len(BEGIN) + len(END) or not data.startswith(BEGIN) or not data.endswith(END):
-        _malformed("is not an armored SSH signature, of its first line and its last with a newline behind each")
+        _malformed("is not an armored SSH signature, of its first line and its last with a newline behind each", of)
     blob = decode_base64(data[len(BEGIN) : -len(END)].replace(b"\n", b"").decode("latin-1"))
     if blob is None:
-        _malformed("is not base64")
+        _malformed("is not base64", of)
     try:
         return _parse_blob(blob)
     except ValueError as error:
-        _malformed(str(error))
+        _malformed(str(error), of)
 
 
 def _parse_blob(blob: bytes) -> SshSignature:
@@ -176,43 +192,43 @@ def judge_release(data: bytes, signature: bytes, trust: Trust, now: float, seen:
     return Judged(manifest, signer, known)
 
 
-def open_seal(manifest: bytes, signature: bytes) -> bytes:
-    """The ed25519 key that signed this manifest as a release; whether it may is for the trust files to say.
+def open_seal(signed: bytes, signature: bytes, of: Purpose = RELEASE) -> bytes:
+    """The ed25519 key that signed these bytes for this purpose; whether it may is for the trust files to say.
 
     Raises FleetError (EF_SIG_MISSING, EF_SIG_MALFORMED, EF_SIG_NAMESPACE, EF_SIG_BAD, EF_NO_SSH_KEYGEN).
     """
-    found = parse_signature(signature)
-    if found.namespace != NAMESPACE:
+    found = parse_signature(signature, of)
+    if found.namespace != of.namespace:
         shown = found.namespace[:64]
         raise FleetError(
-            "EF_SIG_NAMESPACE", f"{SIGNATURE}: is for the namespace {shown!r}; sign with -n {NAMESPACE}", SIGNATURE
+            "EF_SIG_NAMESPACE", f"{of.file}: is for the namespace {shown!r}; sign with -n {of.namespace}", of.file
         )
-    check_sealed(manifest, signature, found)
+    check_sealed(signed, signature, found, of)
     return bytes(take_ed25519(found.key, KEY_SIZE))
 
 
-def check_sealed(manifest: bytes, signature: bytes, found: SshSignature) -> None:
-    """The manifest must be what this signature's own key signed; raises FleetError (EF_SIG_BAD, EF_NO_SSH_KEYGEN)."""
+def check_sealed(signed: bytes, signature: bytes, found: SshSignature, of: Purpose = RELEASE) -> None:
+    """The bytes must be what this signature's own key signed; raises FleetError (EF_SIG_BAD, EF_NO_SSH_KEYGEN)."""
     if not _is_strict(take_ed25519(found.key, KEY_SIZE), found.signature):
-        _bad("has a form that no good signature has")
+        _bad("has a form that no good signature has", of)
     keygen = shutil.which("ssh-keygen")
     if keygen is None:
         raise FleetError("EF_NO_SSH_KEYGEN", "ssh-keygen is not on this host; install OpenSSH's client tools")
-    said = _ask_keygen(keygen, manifest, signature, base64.b64encode(found.key).decode("ascii"))
+    said = _ask_keygen(keygen, signed, signature, base64.b64encode(found.key).decode("ascii"), of.namespace)
     if said is None:
         return
-    fault = _ask_keygen(keygen, KNOWN_DATA, KNOWN_SIGNATURE, KNOWN_KEY)
+    fault = _ask_keygen(keygen, KNOWN_DATA, KNOWN_SIGNATURE, KNOWN_KEY, NAMESPACE)
     if fault is not None:
         raise FleetError(
             "EF_NO_SSH_KEYGEN",
-            f"{keygen}: cannot verify a signature, not even one that is known to be good ({fault}); the bundle was "
+            f"{keygen}: cannot verify a signature, not even one that is known to be good ({fault}); {of.what} was "
             "not judged: install OpenSSH 8.1 or newer",
         )
-    _bad(f"is not a good signature of the manifest ({said})")
+    _bad(f"is not a good signature of {of.signed} ({said})", of)
 
 
-def _bad(problem: str) -> NoReturn:
-    raise FleetError("EF_SIG_BAD", f"{SIGNATURE}: {problem}; use the bundle as it was signed", SIGNATURE)
+def _bad(problem: str, of: Purpose) -> NoReturn:
+    raise FleetError("EF_SIG_BAD", f"{of.file}: {problem}; use {of.what} as it was signed", of.file)
 
 
 def _is_strict(key: bytes, signature: bytes) -> bool:
@@ -225,32 +241,32 @@ def _is_strict(key: bytes, signature: bytes) -> bool:
     return int.from_bytes(signature[32:], "little") < ORDER
 
 
-def judge_signer(key: bytes, trust: Trust, trusted: Trusted, now: int | None) -> str:
-    """The principal of a key that may sign a release now; raises FleetError (EF_SIG_*).
+def judge_signer(key: bytes, trust: Trust, trusted: Trusted, now: int | None, of: Purpose = RELEASE) -> str:
+    """The principal of a key that may sign for this purpose now; raises FleetError (EF_SIG_*).
 
     ``now`` is None where the time is not known: then only a line without a limit in time allows (EF_CLOCK_UNKNOWN).
     """
     if key in trusted.revoked:
         raise FleetError(
             "EF_SIG_REVOKED",
-            f"{SIGNATURE}: its key is revoked by {trust.revoked_path}; sign with another key",
-            SIGNATURE,
+            f"{of.file}: its key is revoked by {trust.revoked_path}; sign with another key",
+            of.file,
         )
     ours = [signer for signer in trusted.signers if signer.key == key]
     if not ours:
         notes = "; ".join(trusted.notes[:10])
         raise FleetError(
             "EF_SIG_UNKNOWN_SIGNER",
-            f"{SIGNATURE}: its key is not in {trust.signers_path}{f' ({notes})' if notes else ''}; add the signer "
+            f"{of.file}: its key is not in {trust.signers_path}{f' ({notes})' if notes else ''}; add the signer "
             "there or sign with a key that is",
-            SIGNATURE,
+            of.file,
         )
-    ours = [signer for signer in ours if signer.namespaces is None or matches(signer.namespaces, NAMESPACE)]
+    ours = [signer for signer in ours if signer.namespaces is None or matches(signer.namespaces, of.namespace)]
     if not ours:
         raise FleetError(
             "EF_SIG_NAMESPACE",
-            f"{SIGNATURE}: {trust.signers_path} does not allow its key the namespace {NAMESPACE}; add it there",
-            SIGNATURE,
+            f"{of.file}: {trust.signers_path} does not allow its key the namespace {of.namespace}; add it there",
+            of.file,
         )
     for signer in ours:
         if _valid_at(signer, now):
@@ -258,15 +274,15 @@ def judge_signer(key: bytes, trust: Trust, trusted: Trusted, now: int | None) ->
     if now is None:
         raise FleetError(
             "EF_CLOCK_UNKNOWN",
-            f"{SIGNATURE}: its key is trusted for a time in {trust.signers_path}, and this host's clock stands before "
+            f"{of.file}: its key is trusted for a time in {trust.signers_path}, and this host's clock stands before "
             "what has happened already; set the clock",
-            SIGNATURE,
+            of.file,
         )
     raise FleetError(
         "EF_SIG_EXPIRED",
-        f"{SIGNATURE}: its key is outside of its time in {trust.signers_path}; sign with a valid key, or correct "
+        f"{of.file}: its key is outside of its time in {trust.signers_path}; sign with a valid key, or correct "
         "this host's clock",
-        SIGNATURE,
+        of.file,
     )
 
 
@@ -327,11 +343,11 @@ class _MemoryFiles:
             os.close(fd)
 
 
-def _ask_keygen(keygen: str, data: bytes, signature: bytes, key: str) -> str | None:
-    """None if ssh-keygen confirms that this key signed the data in our namespace, else what it said."""
+def _ask_keygen(keygen: str, data: bytes, signature: bytes, key: str, namespace: str) -> str | None:
+    """None if ssh-keygen confirms that this key signed the data in this namespace, else what it said."""
     files = _MemoryFiles()
     try:
-        command = [keygen, "-Y", "verify", "-n", NAMESPACE, "-I", "signer", "-s", files.add(signature)]
+        command = [keygen, "-Y", "verify", "-n", namespace, "-I", "signer", "-s", files.add(signature)]
         command += ["-f", files.add(f"signer {KEY_TYPE} {key}\n".encode("ascii"))]
         done = subprocess.run(
             command, input=data, capture_output=True, pass_fds=files.fds, check=False, timeout=SECONDS_FOR_KEYGEN

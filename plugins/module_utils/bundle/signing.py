@@ -13,6 +13,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.compile import a
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.signature import (
     KEY_TYPE,
     NAMESPACE,
+    RELEASE,
+    Purpose,
     parse_signature,
 )
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.tools import run_tool
@@ -34,15 +36,15 @@ def check_key(key: Path) -> None:
         )
 
 
-def sign(manifest: bytes, key: Path) -> bytes:
-    """The armored signature of the manifest. A public key asks the ssh-agent."""
-    command = ["ssh-keygen", "-Y", "sign", "-n", NAMESPACE, "-f", str(key)]
+def sign(data: bytes, key: Path, of: Purpose = RELEASE) -> bytes:
+    """The armored signature of a manifest, or for another purpose. A public key asks the ssh-agent."""
+    command = ["ssh-keygen", "-Y", "sign", "-n", of.namespace, "-f", str(key)]
     try:
-        signature = run_tool(command, data=manifest, code="EF_KEY").stdout
+        signature = run_tool(command, data=data, code="EF_KEY").stdout
     except FleetError as error:
         remedy = "a key with a passphrase must be in the ssh-agent; then give its .pub file"
         raise FleetError("EF_KEY", f"signing_key: {key} does not sign ({error.message}); {remedy}", str(key)) from error
-    parse_signature(signature)
+    parse_signature(signature, of)
     return signature
 
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple, Sequence
@@ -111,8 +113,15 @@ def orders_in(folder: Path) -> list[str]:
 
 
 def place(folder: Path, scopes: Sequence[Scope]) -> list[Path]:
-    """Put the orders into a folder, made if need be; returns the new files."""
+    """Put the orders into a folder, made if need be; returns the new files.
+
+    One that the kill list placed (docs/pull-channel.md) is emptied: now a person's, it is not taken back by the list.
+    """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for path in (folder / scope.order for scope in scopes):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size:
+            with contextlib.suppress(OSError):  # it holds either way
+                os.truncate(path, 0)
     new = [folder / scope.order for scope in scopes if not (folder / scope.order).exists()]
     for path in new:
         path.touch(mode=0o644)

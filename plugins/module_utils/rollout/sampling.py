@@ -125,7 +125,8 @@ def _sentences(found: Json) -> list[str]:
     said = [
         f"{found['feature']}: {counted(found['produced_per_hour'], 'event')} an hour on "
         f"{counted(len(found['hosts']), 'host')}; "
-        f"one in {found['sample_every']} is {found['samples_per_hour']} samples an hour (asked: {found['target_per_hour']}).",
+        f"one in {found['sample_every']} is {found['samples_per_hour']} samples an hour "
+        f"(asked: {found['target_per_hour']}).",
         f"The sum of an hour's weights is within {found['standard_error']} of the truth in two of three hours.",
     ]
     if found["unmeasured"]:

@@ -28,6 +28,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import (
     truth,
     whole,
 )
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import killlist
+from ansible_collections.ebpf.fleet.plugins.module_utils.pull import documents
+from ansible_collections.ebpf.fleet.plugins.module_utils.pull.fetch import check_location
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import (
     cell_controllers,
     freeze,
@@ -40,6 +43,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.latency import 
 
 _PERCENT = re.compile(r"[1-9][0-9]{0,4}%", re.ASCII)
 _SIZE = re.compile(r"infinity|[1-9][0-9]{0,17}([KMGT]|%)?", re.ASCII)
+_PROGRAM = re.compile(r"(?:/[A-Za-z0-9._-]+)+", re.ASCII)
 _NAMED = 20
 
 
@@ -76,6 +80,25 @@ def _path(name: str, value: Any) -> str:
     found = str(text(name, value))
     if found and not found.strip():
         raise values.refuse(name, value, "give a path, or leave it out")
+    return found
+
+
+def _location(name: str, value: Any) -> str:
+    """Where a kill list is, or an empty text for nowhere."""
+    found = str(text(name, value))
+    try:
+        if found:
+            check_location(found)
+    except ValueError as error:
+        raise values.refuse(name, value, f"it {error}; give https://SERVER/PATH, http:// or file:///PATH") from error
+    return found
+
+
+def _program(name: str, value: Any) -> str:
+    """An absolute path that systemd takes as it is."""
+    found = str(text(name, value))
+    if not _PROGRAM.fullmatch(found):
+        raise values.refuse(name, value, "give an absolute path of letters, digits, dot, dash and underscore")
     return found
 
 
@@ -154,6 +177,13 @@ ROLES: dict[str, Reader] = {
     "ebpf_fleet_bcc_install_packages": truth,
     "ebpf_fleet_bcc_cpu_quota": _quota,
     "ebpf_fleet_bcc_memory_max": _size,
+    "ebpf_fleet_pull_location": _location,
+    "ebpf_fleet_pull_interval": whole(*documents.SECONDS["interval_s"]),
+    "ebpf_fleet_pull_policy": one_of(documents.KEEP, documents.DETACH),
+    "ebpf_fleet_pull_lease": whole(*documents.SECONDS["lease_s"]),
+    "ebpf_fleet_pull_timeout": whole(*documents.SECONDS["timeout_s"]),
+    "ebpf_fleet_pull_wait": whole(*documents.SECONDS["wait_s"]),
+    "ebpf_fleet_pull_python": _program,
     "ebpf_fleet_deploy_digest": text,
     "ebpf_fleet_features": mapping,
     "ebpf_fleet_keep_releases": whole(1, 100),
@@ -185,6 +215,13 @@ RELEASE: dict[str, Reader] = {
     "ebpf_fleet_release_matrix": _path,
     "ebpf_fleet_release_output": _path,
 }
+KILL_LIST: dict[str, Reader] = {
+    "ebpf_fleet_kill_list": _path,
+    "ebpf_fleet_kill_list_orders": listing,
+    "ebpf_fleet_kill_list_signing_key": _path,
+    "ebpf_fleet_kill_list_sequence": maybe(whole(1)),
+    "ebpf_fleet_kill_list_lifetime": whole(60, killlist.MAX_LIFETIME_SECONDS),
+}
 SAMPLING: dict[str, Reader] = {
     "ebpf_fleet_sampling_feature": text,
     "ebpf_fleet_sampling_per_hour": whole(1),
@@ -206,7 +243,7 @@ TRIAGE: dict[str, Reader] = {
 }
 VARIABLES: dict[str, Reader] = {
     **ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **INVENTORY, **RELEASE, **SAMPLING, **FORENSICS,
-    **TRIAGE,
+    **TRIAGE, **KILL_LIST,
 }  # fmt: skip
 
 

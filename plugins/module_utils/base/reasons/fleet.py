@@ -137,6 +137,48 @@ SECTIONS: tuple[Section, ...] = (
         },
     ),
     Section(
+        "A kill list was not followed",
+        "Orders that it placed before stay; what then holds says `ebpf_fleet_pull_policy`.",
+        {
+            "EF_KILL_LIST": Reason(
+                "it is not a kill list: cut short, too large, or of another form; nothing was changed",
+                "publish it again with `kill_list.yml`; see what stands at its location",
+                (MODULES,),
+                see="formats/kill-list.md",
+            ),
+            "EF_KILL_LIST_REPLAY": Reason(
+                "its sequence is not above the newest one that was taken; nothing was changed",
+                "find out who publishes an old list; publish one with a higher sequence",
+                (MODULES,),
+                see="pull-channel.md",
+            ),
+            "EF_KILL_LIST_EXPIRED": Reason(
+                "its time is over; nothing was changed",
+                "publish a new one, or correct the host's clock",
+                (MODULES,),
+                see="pull-channel.md",
+            ),
+            "EF_KILL_LIST_UNREACHABLE": Reason(
+                "it was not fetched whole and in time from its location",
+                "see that it is there and that the host reaches it without a proxy or a redirect",
+                (MODULES,),
+                see="pull-channel.md",
+            ),
+            "EF_PULL_LEASE": Reason(
+                "the policy is `detach` and no fresh list was had for the lease, so everything was turned off",
+                "make a good list reachable: the next visit takes this order back",
+                (MODULES,),
+                see="pull-channel.md",
+            ),
+            "EF_PULL_STATE": Reason(
+                "the host's mark of the newest list cannot be read, so no list is taken",
+                "publish a new list, then remove the mark that the sentence names",
+                (MODULES,),
+                see="pull-channel.md",
+            ),
+        },
+    ),
+    Section(
         "A rollout, or the question what hosts can run, stopped",
         "Hosts that were not reached by a batch are as they were.",
         {

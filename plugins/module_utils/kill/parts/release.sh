@@ -17,6 +17,15 @@ find_own_family() {
 		note="; it cannot be told whether this host is of the family, as its os-release names no distribution"
 }
 
+# An order that a kill list placed comes back while that list has it (docs/pull-channel.md).
+note_list() {
+	first=
+	[ ! -f "$1" ] || [ -h "$1" ] || read -r first <"$1"
+	case $first in
+	"ebpf.fleet pull "*) note="; a kill list had placed it, and does so again while it has it" ;;
+	esac
+}
+
 work() {
 	begin_work
 	find_own_family
@@ -25,6 +34,7 @@ work() {
 		for dir in "$run" "$etc"; do
 			[ -e "$dir/$order" ] || continue
 			is_ours "$dir" || continue
+			note_list "$dir/$order"
 			rm -f "$dir/$order" 2>/dev/null && changed=true
 		done
 	done
