@@ -12,8 +12,9 @@ run() {
 }
 run "ruff" ruff check .
 run "ruff format" ruff format --check --quiet .
-# The parts of the kill script are sent to hosts as they are; the script has no room for it.
-git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill/parts' |
+# The parts of the scripts of kill and forensics are sent to hosts as they are; those have no room for it.
+git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill/parts' \
+	':!plugins/module_utils/incident/parts' |
 	xargs -0 sh -c 'printf "lint: licence headers\n" >&2; grep -L -m 1 "SPDX-License-Identifier: GPL-" "$@" | { ! grep .; }' sh || bad=1
 # By its name as a collection, so that types are known across modules.
 run "mypy on the BCC collector" env MYPYPATH=collections mypy --namespace-packages -p ansible_collections.ebpf.fleet.collectors.fleet_bcc

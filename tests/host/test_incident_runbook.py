@@ -17,7 +17,7 @@ from tests.support.syshost import SysHost
 
 PLAYS = [one.text for one in typed("play", INCIDENT)]
 SHELL = [one.text for one in typed("shell", INCIDENT)]
-RELEASE = " -e state=released"
+RELEASE = " -e state=released -e confirm=release -e reason=over"
 # What each prints, on a host where all is well, and how it ends.
 WANTED = {
     "rollback -e scope=global": (0, "All 1 hosts confirmed"),
