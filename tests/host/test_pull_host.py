@@ -116,6 +116,7 @@ def attaches(host: SysHost) -> int:
     return audit.count('"event":"attach"') + audit.count('"event":"load"')
 
 
+@pytest.mark.slow
 def test_the_roles_bring_it_and_a_second_run_changes_nothing(
     pulling: SysHost, sysfleet: SysFleet, first: Release, lists: Lists
 ) -> None:
@@ -153,6 +154,7 @@ def test_its_sandbox_lets_through_what_it_does_and_nothing_else(pulling: SysHost
         pulling.must(f"rm -r {place}; systemctl daemon-reload; systemctl reset-failed; systemctl start {PULL}")
 
 
+@pytest.mark.slow
 def test_the_timer_brings_orders_and_takes_them_back_with_no_one_at_the_controller(
     pulling: SysHost, lists: Lists
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_host_that_boots_is_off_before_anything_attaches(pulling: SysHost, lis
     until(lambda: attached(pulling) == ["exec_events", "runqlat"], "both attached again", pulling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "on"), [("keep", ["exec_events", "runqlat"]), ("detach", [])])
 def test_a_host_that_boots_without_a_list_does_what_its_policy_says(
     pulling: SysHost, sysfleet: SysFleet, lists: Lists, policy: str, on: list[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FEATURES = sorted(path.parent.name for path in ROOT.glob("bpf/features/*/contract.yml"))
 ON_SYSTEMD = [each for each in [*typed("shell"), *typed_elsewhere()] if asks_systemd(each.text)]
 FOR_ANSIBLE = typed("play")
-RELEASE = " -e state=released -e confirm=release -e reason=tested"
+RELEASE = """ -e state=released -e confirm=release -e 'reason="WHY"'"""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def _play(fleet: SysFleet, text: str) -> str:
     """A command of a page by the real ansible-playbook; what it printed. It must end with 0."""
     text = text.replace("INVENTORY", str(fleet.inventory())).replace("HOST", fleet.hosts[0].name)
     done = subprocess.run(
-        text.split(), cwd=fleet.folder, env=environment(), capture_output=True, text=True, check=False, timeout=300
+        shlex.split(text), cwd=fleet.folder, env=environment(), capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -63,6 +63,7 @@ def policy(host: SysHost) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_without_a_terminal_and_without_a_yes_it_stops_before_it_acts(
     host: SysHost, load: None, sysfleet: SysFleet, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_every_step_acts_and_says_what_it_found(host: SysHost, load: None, sysfl
     assert not any(name in names for name in ("ef_exec" if gone == "exec_events" else "ef_rql_switch",))
 
 
+@pytest.mark.slow
 def test_a_lowered_limit_makes_the_loader_take_its_own_steps(
     host: SysHost, load: None, sysfleet: SysFleet, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_lowered_limit_makes_the_loader_take_its_own_steps(
     assert any(one and one["reason_code"] == "EF_BUDGET_MAP_MEMORY" for one in degraded.values()), degraded
 
 
+@pytest.mark.slow
 def test_where_nothing_is_over_nothing_is_asked_and_nothing_done(
     host: SysHost, sysfleet: SysFleet, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_scope_that_means_no_host_is_refused_before_anything(
     assert [on(fleet, name) for name in CELLS] == [[], [], [], []]
 
 
+@pytest.mark.slow
 def test_a_pattern_or_an_exact_name_gets_the_order_and_a_name_that_is_not_there_is_told(
     tmp_path: Path, fleet: sshhosts.Hosts
 ) -> None:
@@ -162,6 +163,7 @@ def test_an_order_is_taken_back_by_name_and_with_a_reason_alone(tmp_path: Path, 
         assert on(fleet, "a1") == ["global"] and kept(tmp_path)[0]["release"] is None
 
 
+@pytest.mark.slow
 def test_orders_that_stand_are_listed_and_nothing_is_changed(tmp_path: Path, fleet: sshhosts.Hosts) -> None:
     ran, _record = order(tmp_path, fleet, "-e", "state=list")
     assert ran.rc == 0 and "no order stands" in ran.text and not (tmp_path / "state").exists(), ran.text
@@ -180,6 +182,7 @@ def test_orders_that_stand_are_listed_and_nothing_is_changed(tmp_path: Path, fle
     assert (tmp_path / "state/ebpf-fleet/orders").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_what_another_order_needs_stays_where_one_is_taken_back(tmp_path: Path, fleet: sshhosts.Hosts) -> None:
     for scope in ("cell=a", "global"):
         ran, _record = order(tmp_path, fleet, "-e", f"scope={scope}")
@@ -363,6 +366,7 @@ def test_a_full_disk_is_told_and_the_kill_goes_on_and_nothing_is_taken_back(
     assert said.startswith("2 ") and "EF_DISK_FULL" in said and on(fleet, "a1") == ["global"], said
 
 
+@pytest.mark.slow
 def test_two_operators_at_once_both_have_their_orders(tmp_path: Path, fleet: sshhosts.Hosts) -> None:
     scopes = ("cell=a", "cell=b", "feature=exec_events", "feature=exec_events")
     running = [begun(tmp_path, fleet, "-e", f"scope={one}") for one in scopes]
@@ -377,6 +381,7 @@ def test_two_operators_at_once_both_have_their_orders(tmp_path: Path, fleet: ssh
     assert [on(fleet, name) for name in CELLS] == [["feature.exec_events", "global"]] * 4
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_read_keeps_no_kill_from_going_on_and_lets_nothing_attach(
     tmp_path: Path, fleet: sshhosts.Hosts
 ) -> None:
