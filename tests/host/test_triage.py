@@ -37,7 +37,11 @@ def host(deployed: SysHost, sysfleet: SysFleet, first: Release) -> Iterator[SysH
     """The host with all features attached and the limits of its inventory, before and after."""
     await_attached(deployed)
     yield deployed
-    deployed.must("rm -f /run/ebpf-fleet/kill.d/* /etc/ebpf-fleet/kill.d/*")
+    # The order stands on the controller too: a deployment would give it to the host again.
+    for order in deployed.must("ls /run/ebpf-fleet/kill.d").split():
+        back = {"scope": order.replace(".", "=", 1), "state": "released", "confirm": "release", "reason": "tested"}
+        played = sysfleet.play("rollback", back)
+        assert played.rc == 0, played.text
     sysfleet.deploy(first)
     deployed.must("systemctl restart ebpf-fleet-loader")
     await_attached(deployed)
@@ -88,6 +92,8 @@ def test_every_step_acts_and_says_what_it_found(host: SysHost, load: None, sysfl
     steps = {one["step"]: one for one in found["steps"]}
     gone = steps["disable"]["feature"]
     assert steps["disable"]["hosts"] == [host.name] and host.run(f"test -e {ORDER}{gone}").rc == 0
+    listed = sysfleet.play("rollback", {"state": "list"})
+    assert f"scope=feature={gone}" in listed.text and "1 confirmed" in listed.text, listed.text
     features = status(host)["features"]
     assert features[gone]["state"] == "killed" and not features[gone]["programs"]
     (other,) = set(features) - {gone}
