@@ -41,6 +41,7 @@ Refuse values that cannot be used: ok w1>localhost
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok w1, ok w2, ok w3
 ebpf.fleet.prepare : Refuse a host without trust: ok w1, ok w2, ok w3
 ebpf.fleet.prepare : Refuse host limits that cannot be used: ok w1, ok w2, ok w3
+ebpf.fleet.prepare : Refuse settings of the kill list that cannot be used: skipping w1, skipping w2, skipping w3
 ebpf.fleet.prepare : Ask for the running kernel: skipping w1, skipping w2, skipping w3
 ebpf.fleet.prepare : Install BCC and the kernel's headers: skipping w1, skipping w2, skipping w3
 ebpf.fleet.prepare : Prepare user, directories, trust and unit: changed w1, changed w2, changed w3
@@ -204,7 +205,7 @@ Sum up what the fleet can run: ok w1>localhost
 Write the answers: {", ".join(sorted(f"ok w1>localhost ({name})" for name in names))}
 Print what the fleet can run: ok w1>localhost
 Fail when a host did not answer: ok w1>localhost
-Fail when a host was left out, or an order still stands: ok w1>localhost
+Fail when a name means no host, or a host was left out: ok w1>localhost
 """)
     assert "All assertions passed" not in ended.said
     for call in ended.asked(ASK_ONLY):

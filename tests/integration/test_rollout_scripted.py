@@ -121,6 +121,7 @@ Have cell controllers prepare their hosts: skipping FIRST
 ebpf.fleet.prepare : Validating arguments against arg spec 'main': ok HOST
 ebpf.fleet.prepare : Refuse a host without trust: ok HOST
 ebpf.fleet.prepare : Refuse host limits that cannot be used: ok HOST
+ebpf.fleet.prepare : Refuse settings of the kill list that cannot be used: skipping HOST
 ebpf.fleet.prepare : Ask for the running kernel: skipping HOST
 ebpf.fleet.prepare : Install BCC and the kernel's headers: skipping HOST
 ebpf.fleet.prepare : Prepare user, directories, trust and unit: ok HOST
