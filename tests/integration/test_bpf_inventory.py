@@ -41,6 +41,7 @@ SILENT = (
 def world() -> Iterator[Others]:
     problem = others.why_not()
     if problem is not None:
+        # Of the machine, such as one that forbids namespaces: tests/holes.yml has each with its why.
         pytest.skip(problem)
     with Others() as made:
         yield made
@@ -250,6 +251,7 @@ def test_a_network_namespace_that_only_a_process_keeps_is_asked_too() -> None:
     ],
 )
 def test_what_a_process_holds_is_its_units(world: Others, made: str, name: str, point: str) -> None:
+    # Of the kernel: an old one, or one without the option, has no such hook for others to use.
     if isinstance(world.made[made], str):
         pytest.skip(f"this kernel does not take {made}: {world.made[made]}")
     assert world.agent is not None
@@ -263,6 +265,7 @@ def test_what_a_process_holds_is_its_units(world: Others, made: str, name: str, 
 
 
 def test_a_link_has_the_interface_and_the_namespace_of_its_attachment(world: Others) -> None:
+    # Of the kernel: links of XDP are there from Linux 5.9 on; the attachment by netlink has tests of its own.
     if isinstance(world.made["xdp"], str):
         pytest.skip(f"this kernel does not take an XDP link: {world.made['xdp']}")
     found = asked()

@@ -139,6 +139,9 @@ class TestScript:
             answer = self.run(shell, tmp_path, scopes)
             assert (answer["ok"], answer["placed"], answer["persisted"], answer["changed"]) == (True, True, True, True)
             assert {(tmp_path / one).read_text() for one in files} == {f"family {own}\n"}
+            again = self.run(shell, tmp_path, scopes)
+            assert (again["ok"], again["changed"]) == (True, False), again
+            assert {(tmp_path / one).read_text() for one in files} == {f"family {own}\n"}, "it stays of that family"
             # Another order's file stays, and that of a host that got another kernel since is known by its content.
             other = self.run(shell, tmp_path, ["feature=runqlat,kernel_family=9.9"], state="released")
             assert (other["ok"], other["concerned"], self.orders(tmp_path)) == (True, False, files), other

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 
-# Now, as it is needed when the interpreter's own files may be out of reach.
-import encodings.idna  # noqa: F401
+# Now: the socket module takes it by its name, when the interpreter's own files may be out of reach.
+import encodings.idna  # noqa: F401  # so it is used, and nothing here says so
 import errno
 import os
 import resource
