@@ -83,6 +83,17 @@ def test_progress_is_told_when_it_moves_and_now_and_then() -> None:
     assert len(said) == 4, "a short run says nothing"
 
 
+def test_output_that_cannot_be_kept_is_a_failure_of_its_host_and_is_not_lost_unsaid(tmp_path: Any) -> None:
+    answer = {"rc": 0, "stdout": "evidence", "failed": False, "msg": ""}
+    kept = fan_out_run.saver(str(tmp_path), ["a", "../b"])("../b", answer)
+    assert kept == {**answer, "stdout": "", "stdout_file": f"{tmp_path}/00002.out"}
+    assert (tmp_path / "00002.out").read_text() == "evidence" and len(list(tmp_path.iterdir())) == 1
+    lost = fan_out_run.saver(str(tmp_path / "gone"), ["a"])("a", answer)
+    assert (lost["failed"], lost["stdout"], "stdout_file" in lost) == (True, "", False)
+    assert lost["msg"].startswith("its output cannot be kept on the controller: ") and "gone" in lost["msg"]
+    assert fan_out_run.saver("", ["a"])("a", answer) is answer
+
+
 def test_the_numbers_of_a_fan_out_at_both_ends() -> None:
     good = {"connect_timeout": 1, "timeout": "3600", "logins": "0", "stdout_bytes": "1024"}
     assert fan_out.bounds(good) == {"connect_timeout": 1, "timeout": 3600, "logins": 0, "stdout_bytes": 1024}

@@ -13,6 +13,7 @@ from ansible_collections.ebpf.fleet.plugins.filter.incident import triage_policy
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.incident import blast, cost, triage
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import checks
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Inputs, Pair
 
 from tests.unit.test_gate import CONTRACTS, observation, spend
 
@@ -126,6 +127,16 @@ def test_run_time_is_of_the_kernel_and_unknown_where_it_does_not_count() -> None
     lying = heavy()
     lying["end"]["status"]["features"]["exec_events"]["programs"][0]["run_time_ns"] = 1
     assert find(a=[lying, lying])["hosts"]["a"]["costs"] == {"exec_events": 90_000_000}, "the larger of both"
+
+
+def test_a_clock_that_went_back_gives_no_cost_and_never_less_than_nothing() -> None:
+    """Such an observation is refused before; whoever asks for costs alone is held to the same."""
+    back = heavy()
+    back["end"]["witness"]["boottime_ns"] = back["start"]["witness"]["boottime_ns"] - 1
+    back["end"]["status"]["boottime_ns"] = back["start"]["status"]["boottime_ns"]
+    inputs = Inputs({"a": {"before": None, "after": back}}, {}, {}, {}, {}, None, {}, [], None)
+    assert cost.of_host(Pair("a", None, back, inputs)) == {"exec_events": None}
+    assert find(a=[back, back])["hosts"]["a"]["costs"] == {}
 
 
 def test_the_costliest_goes_first_and_what_is_equal_or_unknown_is_said() -> None:
