@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import cells, ledger
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.variables import read
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import cell_steps
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.ledger_steps import whole
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
@@ -31,13 +31,8 @@ ARGUMENTS = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """One task for all hosts; a cell that is lost never fails the task: its hosts are unreachable, and it is named."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

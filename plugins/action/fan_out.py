@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import output
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import fan_out_run
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
@@ -27,13 +27,8 @@ ARGUMENTS = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """One task for all hosts; what a host does is that host's result and never fails the task."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

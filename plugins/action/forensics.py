@@ -9,11 +9,11 @@ import json
 import time
 from pathlib import Path
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import bounded, values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.atomic_files import write_file
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.incident import bundles, evidence, script
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
@@ -27,13 +27,8 @@ RAW = "raw"
 RECORD = "forensics.json"
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Runs on the controller, once for all hosts."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

@@ -5,21 +5,16 @@
 
 from __future__ import annotations
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {"name": {"type": "str", "required": True}, "group": {"type": "str", "required": True}}
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """The name is never read as an address: add_host makes another host, `db`, of one that is called `db:5432`."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope, standing_order
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import standing
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import order_hosts, order_work
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {
@@ -26,13 +26,8 @@ ARGUMENTS = {
 NOTHING = {"hosts": [], "answers": {}, "id": "", "lost": [], "told": [], "refused": {}, "list": [], "orders": []}
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Runs on the controller, once for all hosts. In check mode nothing is written and no host is asked."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

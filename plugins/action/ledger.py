@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import values
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
@@ -19,6 +18,7 @@ from ansible_collections.ebpf.fleet.plugins.plugin_utils import (
     ledger_steps,
     rollout_report,
 )
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 STEPS = (
@@ -64,13 +64,8 @@ OWN = ("hooks", "seconds", "record")
 AFTERWARDS = ("promoted", "changed", "rolled_back", "report")
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Runs on the controller, once for all hosts; check mode takes no lock and writes nothing."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import os
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable_document
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_requests, rollout_report
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 ARGUMENTS = {"folder": {"type": "str", "default": ""}, "rollout": {"type": "str", "default": ""},
              "records": {"type": "str", "default": ""}}  # fmt: skip
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Runs on the controller, once for all hosts, and changes nothing."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import ledger, ledger_history
 from ansible_collections.ebpf.fleet.plugins.plugin_utils import ledger_folder, ledger_requests
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.controller_action import ControllerAction
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
 
 REQUESTS = {"pause": ledger_requests.pause, "promote": ledger_requests.promote, "abort": ledger_requests.abort}
@@ -23,13 +23,8 @@ ARGUMENTS = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Runs on the controller, once for all hosts; in check mode only says what would be asked."""
-
-    TRANSFERS_FILES = False
-    BYPASS_HOST_LOOP = True
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)

@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.atomic_files import sync_folder
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.bounded import BoundedReadError, read_bytes
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 
@@ -90,16 +91,8 @@ def _place(path: Path, data: bytes, second: int) -> bool:
         return False
     finally:
         temporary.unlink()
-    _sync(path.parent)
+    sync_folder(path.parent)
     return True
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def take_all(folders: Sequence[Path], wanted: Mapping[str, str]) -> Changed:
@@ -132,7 +125,7 @@ def _take(path: Path) -> bool:
         aside.unlink()
         return False
     aside.unlink()
-    _sync(path.parent)
+    sync_folder(path.parent)
     return True
 
 
