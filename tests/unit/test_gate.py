@@ -681,6 +681,9 @@ def test_a_degradation_is_in_the_sentence_and_a_shed_feature_fails_whatever_was_
     found = check(verdict, "features_attached")
     assert found["verdict"] == "fail"
     assert "degraded to shed, 5 steps down, for EF_BUDGET_CPU: its cpu is over" in found["sentence"]
+    end["end"]["status"]["features"]["exec_events"]["degraded"]["steps"] = 1
+    found = check(judge(end, expected={"*": {"exec_events": "disabled"}}), "features_attached")
+    assert "degraded to shed, 1 step down, for EF_BUDGET_CPU" in found["sentence"]
 
 
 def test_numbers_and_truths_as_text_are_what_they_say() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
     INCONCLUSIVE,
@@ -83,4 +84,5 @@ def why_of(pair: Pair, feature: str) -> str:
     if not isinstance(degraded, dict):
         return str(reason)
     step, code, steps = (degraded.get(key) for key in ("step", "reason_code", "steps"))
-    return f"degraded to {step}, {steps} steps down, for {code}: {degraded.get('reason')}"
+    down = counted(steps, "step") if isinstance(steps, int) else f"{steps} steps"
+    return f"degraded to {step}, {down} down, for {code}: {degraded.get('reason')}"
