@@ -79,6 +79,7 @@ def test_without_a_terminal_and_without_a_yes_it_stops_before_it_acts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_every_step_acts_and_says_what_it_found(host: SysHost, load: None, sysfleet: SysFleet, tmp_path: Path) -> None:
     played, found = triage(sysfleet, tmp_path, **YES, **NOTHING_ALLOWED)
     assert found, played.text
