@@ -120,7 +120,8 @@ def test_a_budget_that_is_exceeded_takes_its_feature_down(exceeded: Any, host: s
     assert len(steps) - len(recovered) == degraded["steps"], found["journal"]
     assert {each[1] for each in steps} == {code}
     order = [each[0] for each in steps]
-    assert (order[0], order[-1]) == ("sampling", last) or last == "sampling" == order[0], order
+    # Thinner sampling frees no memory, so there it is not tried (docs/degradation.md).
+    assert (order[0], order[-1]) == ("reduced" if case.endswith("memory") else "sampling", last), order
     if not recovered:
         assert order == sorted(order, key=["sampling", "reduced", "shed"].index), "sampling, then variant, then off"
     assert found["exit"] == 0
