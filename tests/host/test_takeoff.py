@@ -160,6 +160,7 @@ def test_a_second_run_proves_it_again_and_changes_nothing(agents: SysHost) -> No
     assert ask(agents, UNIT, "released")["takeoff"]["status"] == "released" and unit(agents) == RUNS
 
 
+@pytest.mark.slow
 def test_a_place_that_is_taken_is_not_forced_and_the_record_stays(agents: SysHost) -> None:
     await_runs(agents)
     assert ask(agents, UNIT)["takeoff"]["status"] == "off"
@@ -198,6 +199,7 @@ def test_a_run_that_is_killed_is_gone_on_with_and_put_back_whole(agents: SysHost
         agents.path(f"{PLACE}/agent.py").write_text(foreignagent.PROGRAM)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_before_anything_is_done_can_be_taken_back(agents: SysHost) -> None:
     await_runs(agents)
     kept = xdp_id(agents, "va")

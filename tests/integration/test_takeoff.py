@@ -22,6 +22,8 @@ import pytest
 
 from tests.integration import others, scripted
 from tests.integration.others import call
+from tests.integration.runner import run_one, run_tasks
+from tests.integration.test_capability_facts import interpreter_of
 from tests.integration.test_playbooks import run
 from tests.loader.foreign import compile_bpf
 from tests.support.syshost import cgroup2
@@ -201,6 +203,7 @@ def test_tc_filters_go_and_come_back_with_place_priority_and_handle(world: World
     assert world.net() == before
 
 
+@pytest.mark.slow
 def test_what_took_the_place_meanwhile_is_neither_taken_off_nor_overwritten(world: World) -> None:
     world.load("some_xdp", "/sys/fs/bpf/one")
     world.load("some_egress", "/sys/fs/bpf/two")
@@ -218,6 +221,39 @@ def test_what_took_the_place_meanwhile_is_neither_taken_off_nor_overwritten(worl
         found = world.taken_off(scope, "released")
         assert found["status"] == "released_in_part" and "the place is taken" in found["left"][0], found
     assert world.net() == before and len(world.records()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["interface", "pin"])
+def test_what_can_never_be_put_back_is_told_once_and_ends_the_record(world: World, lost: str) -> None:
+    world.ip("link", "set", "va", "xdpgeneric", "obj", world.obj, "sec", "xdp")
+    scope = world.tag("some_xdp")
+    assert world.taken_off(scope)["status"] == "off"
+    if lost == "interface":
+        world.ip("link", "del", "va")
+        world.ip("link", "add", "va", "type", "veth", "peer", "name", "vb")
+    else:
+        world.inside("sh", "-c", "rm /sys/fs/bpf/ebpf-fleet/foreign-*/program-*")
+    before = world.net()
+    found = world.taken_off(scope, "released")
+    words = {"interface": "its interface or network namespace has gone", "pin": "the program is kept no more"}[lost]
+    assert found["status"] == "released" and words in found["told"][-1], found
+    assert world.net() == before and world.records() == ["released"] and world.kept() == []
+
+
+@pytest.mark.slow
+def test_a_filter_whose_discipline_has_gone_waits_for_it(world: World) -> None:
+    tc = ("tc", "filter", "add", "dev", "va", "ingress", "prio", "7", "handle", "5", "bpf", "da")
+    world.inside(*tc, "obj", world.obj, "sec", "tc")
+    scope, before = world.tag("some_tc"), world.net()
+    assert world.taken_off(scope)["status"] == "off"
+    world.inside("tc", "qdisc", "del", "dev", "va", "clsact")
+    found = world.taken_off(scope, "released")
+    assert found["status"] == "released_in_part" and "tc qdisc add dev NAME clsact" in found["left"][0], found
+    world.inside("tc", "qdisc", "add", "dev", "va", "clsact")
+    found = world.taken_off(scope, "released")
+    assert found["status"] == "released" and world.net() == before
+    assert [one["points"] for one in found["programs"]] == [["tc_ingress:va"]]
 
 
 def test_a_step_whose_place_is_anothers_by_now_leaves_it(world: World) -> None:
@@ -364,6 +400,50 @@ def test_a_tracer_is_ended_and_told_as_what_cannot_be_started_again(world: World
     assert world.ask("unit=tracer.service", "released")["fault"].startswith("EF_TAKEOFF_ABSENT: ")
 
 
+@pytest.mark.slow
+def test_a_libbpf_tool_is_taken_off_by_the_tag_of_one_of_its_programs(world: World, tmp_path: Path) -> None:
+    # It is no package that setup installs.
+    if shutil.which("execsnoop") is None:
+        pytest.skip("this machine has no libbpf-tools")
+    with (tmp_path / "out").open("wb") as out, subprocess.Popen(["execsnoop"], stdout=out, stderr=out) as tracer:
+        try:
+            end = time.monotonic() + 60
+            mine: list[dict[str, Any]] = []
+            while len(mine) < 2 and time.monotonic() < end:
+                rows = json.loads(call("bpftool", "-j", "prog", "show"))
+                mine = [one for one in rows if tracer.pid in [holder["pid"] for holder in one.get("pids", [])]]
+                mine = mine or [one for one in rows if "execve" in one.get("name", "")]
+                time.sleep(0.1)
+            found = world.taken_off(f"program={mine[0]['tag']}")
+            assert found["status"] == "off", found
+            assert tracer.wait(timeout=30) is not None
+        finally:
+            tracer.kill()
+    assert {one["id"] for one in mine}.isdisjoint(
+        {one["id"] for one in json.loads(call("bpftool", "-j", "prog", "show"))}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
+def test_the_module_runs_on_the_pythons_of_the_fleet(tmp_path: Path, version: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not root: the kernel lists nothing")
+    interpreter = {"ansible_python_interpreter": interpreter_of(version)}
+    task = {"ebpf.fleet.bpf_takeoff": {"scope": "program=0123456789abcdef"}, "register": "result", "vars": interpreter}
+    _status, results, said = run_tasks(tmp_path, [task], "--check")
+    result = results["result"]
+    assert (result["failed"], result["reason_code"]) == (True, "EF_TAKEOFF_ABSENT"), said
+    assert result["msg"].startswith("EF_TAKEOFF_ABSENT: no program of tag 0123456789abcdef is in this host's kernel")
+
+
+@pytest.mark.slow
+def test_the_module_does_nothing_without_its_confirmation(tmp_path: Path) -> None:
+    result = run_one(tmp_path, "bpf_takeoff", scope="unit=net-agent.service", confirm="yes", reason="why")
+    assert (result["failed"], result["reason_code"]) == (True, "EF_ARGUMENT")
+    assert "confirm 'yes' is not takeoff-unit=net-agent.service" in result["msg"]
+
+
 def test_the_process_that_has_the_number_by_now_is_not_ended() -> None:
     from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import act
     from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import processes
@@ -408,7 +488,7 @@ def test_what_is_not_confirmed_asks_no_host_and_says_what_to_type(tmp_path: Path
         ("rollback", ("-e", "scope=unit=net-agent.service"),
          "ansible-playbook ebpf.fleet.takeoff -e scope=unit=net-agent.service --check --diff"),
         ("takeoff", ("-e", "scope=global"), "ansible-playbook ebpf.fleet.rollback -e scope=global"),
-        ("takeoff", (), "names no program of others"),
+        ("takeoff", (), "Say what to take off with -e scope=: write unit=NAME"),
         ("takeoff", ("--check", "-e", "scope=unit=a.service,cell=x"),
          "EF_HOSTS: scope=unit=a.service,cell=x means no host"),
         ("takeoff", ("--check", "-e", "scope=unit=a.service,host=wbe1"), "host=: 'wbe1' matches no host and no group"),

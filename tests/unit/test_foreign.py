@@ -148,7 +148,10 @@ def test_nothing_is_done_without_its_confirmation_and_a_reason(
 
 def test_a_scope_that_cannot_be_meant_is_refused_in_check_mode_too() -> None:
     assert "did you mean unit=a.service?" in target.refusal("unit=a", "engaged", "", "", True)
-    assert target.refusal(None, "engaged", "", "", True) and target.refusal("", "engaged", "", "", True)
+    for given in (None, "", " "):
+        assert target.refusal(given, "engaged", "", "", True).startswith(
+            "Say what to take off with -e scope=: write unit="
+        )
 
 
 @pytest.mark.parametrize(

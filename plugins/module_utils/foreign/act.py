@@ -15,7 +15,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import errno_name
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import units
-from ansible_collections.ebpf.fleet.plugins.module_utils.foreign.record import DONE, FAILED, GONE, UNDONE
+from ansible_collections.ebpf.fleet.plugins.module_utils.foreign.record import DONE, FAILED, GONE, LOST, UNDONE
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign.target import Target
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import (
     bpfchange,
@@ -37,12 +37,13 @@ Json = Mapping[str, Any]
 NAMESPACES = 256
 SECONDS_OF_GRACE, SECONDS_TO_DIE, SECONDS_FOR_LINK = 5, 5, 2
 _SECONDS_BETWEEN = 0.05
+_FORGOTTEN = "the program is kept no more: start what attached it again"
 # The place is another's, or not there any more.
 _AWAY = (errno.ENOENT, errno.EEXIST, errno.ESTALE, errno.ENODEV, errno.ENXIO)
 
 
 class Came(NamedTuple):
-    """What became of a step, a status of `record`, and why."""
+    """What became of a step, a status of `record` (or LOST), and why."""
 
     status: str
     why: str = ""
@@ -133,7 +134,7 @@ class Actor:
     # --- put back ---
 
     def undo(self, step: Json) -> Came:
-        """Put a step back; FAILED leaves it to a later run."""
+        """Put a step back; FAILED leaves it to a later run, LOST says that none can."""
         actions: dict[str, Callable[[Json], Came]] = {
             "keep": self._let_go, "stop": _start, "mask": _unmask, "detach": self._attach, "unpin": self._pin,
         }  # fmt: skip
@@ -148,20 +149,34 @@ class Actor:
         return Came(UNDONE)
 
     def _attach(self, step: Json) -> Came:
-        back, program = step["back"], bpfqueries.open_pin(str(self._kept(step["program_id"])))
+        back, program = step["back"], self._opened(step)
+        if program is None:
+            return Came(LOST, _FORGOTTEN)
         ways: dict[str, Callable[[Json, Json, int], None]] = {
             "xdp": self._attach_xdp, "tc": self._attach_filter, "hook": self._attach_hook, "cgroup": _attach_cgroup,
             "link": self._attach_link,
         }  # fmt: skip
         try:
+            ifindex = back.get("ifindex") or back.get("filter", {}).get("ifindex", 0)
+            if ifindex > 0:
+                self._within(step, lambda: _must_be(step["target"], ifindex))
             ways[back["how"]](step, back, program)
         except OSError as error:
+            if error.errno in (errno.ENXIO, errno.ENODEV):
+                return Came(LOST, "its interface or network namespace has gone")
             if error.errno not in (errno.EBUSY, errno.EEXIST):
                 raise
             return Came(FAILED, "the place is taken: nothing was forced; free it, and run this again")
         finally:
             os.close(program)
         return Came(UNDONE)
+
+    def _opened(self, step: Json) -> int | None:
+        """A descriptor of the program that was kept, which the caller closes; None where it is kept no more."""
+        try:
+            return bpfqueries.open_pin(str(self._kept(step["program_id"])))
+        except FileNotFoundError:
+            return None
 
     def _attach_xdp(self, step: Json, back: Json, program: int) -> None:
         def attach() -> None:
@@ -177,7 +192,13 @@ class Actor:
             if one not in netchange.filters():
                 netchange.add_filter(one, program)
 
-        self._within(step, attach)
+        try:
+            self._within(step, attach)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+            problem = "its queueing discipline has gone: make it (tc qdisc add dev NAME clsact), and run this again"
+            raise FleetError("EF_TAKEOFF_UNCONFIRMED", problem) from error
 
     def _attach_hook(self, step: Json, back: Json, program: int) -> None:
         kind = ATTACH_TYPES.index(back["hook"])
@@ -219,7 +240,9 @@ class Actor:
             return Came(FAILED, "its bpffs is mounted no more: mount it, and run this again")
         if _pinned(path) == (step["kind"], step["id"]):
             return Came(UNDONE)
-        program = bpfqueries.open_pin(str(self._kept(step["program_id"])))
+        program = self._opened(step)
+        if program is None:
+            return Came(LOST, _FORGOTTEN)
         try:
             bpfchange.pin(program, path)
         except FileExistsError:
@@ -237,6 +260,12 @@ def _told(action: Callable[[], Came], status: str) -> Came:
         return Came(status, error.message)
     except OSError as error:
         return Came(status, f"{errno_name(error.errno)}: {error.strerror or error}")
+
+
+def _must_be(name: str, ifindex: int) -> None:
+    """ENODEV where another interface has that index by now, as after a reboot of its driver."""
+    if netchange.name_of(ifindex) != name:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
 def _program(step: Json) -> Any:

@@ -232,13 +232,18 @@ def _needed(wish: Wish, kept: store.Store) -> Record:
 
 def _released(wish: Wish, kept: store.Store, current: Record) -> Answer:
     found, actor = undo.undo(current, _boot_id()), act.Actor(wish.target)
+    plan_lines = undo.lines(found)
     done: list[str] = []
     left: list[str] = []
     for step in found.steps:
         if step["do"] == "keep" and any(one["program_id"] == step["program_id"] for one in _waiting(current)):
             continue
         came = actor.undo(step)
-        if came.status == record.UNDONE:
+        if came.status == record.LOST:
+            found.told.append(f"{undo.line(step)}: not done: {came.why}")
+            current = record.with_step(current, step["key"], record.UNDONE, came.why, _now())
+            kept.write(current)
+        elif came.status == record.UNDONE:
             done.append(f"done: {undo.line(step)}{_in_brackets(came.why)}")
             current = record.with_step(current, step["key"], record.UNDONE, came.why, _now())
             kept.write(current)
@@ -247,8 +252,10 @@ def _released(wish: Wish, kept: store.Store, current: Record) -> Answer:
     if not left:
         kept.archive(current)
     status = "released_in_part" if left else "released"
-    return answer.made(wish.target, status, changed=bool(done), plan=undo.lines(found), done=done, left=left,
-                       told=found.told, record=str(kept.path(wish.target)) if left else None)  # fmt: skip
+    return answer.made(
+        wish.target, status, changed=bool(done), plan=plan_lines, done=done, left=left, told=found.told,
+        programs=_see(wish.target, current).found.programs, record=str(kept.path(wish.target)) if left else None,
+    )  # fmt: skip
 
 
 def _waiting(current: Record) -> list[Json]:

@@ -22,6 +22,8 @@ Step = Dict[str, Any]
 SCHEMA = "ebpf.fleet/takeoff-record/v1"
 # planned: not yet; begun: it may have been done; gone: it had ended by itself; undone: put back again.
 PLANNED, BEGUN, DONE, GONE, FAILED, UNDONE = "planned", "begun", "done", "gone", "failed", "undone"
+# Of what is put back: it can never be, so it is told once and not tried again.
+LOST = "lost"
 STATUSES = (PLANNED, BEGUN, DONE, GONE, FAILED, UNDONE)
 DOES = ("keep", "stop", "mask", "kill", "detach", "unpin")
 BYTES_LIMIT = 4 * 1024 * 1024

@@ -14,6 +14,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import p
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory.host import OWN_UNITS
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope
 
+REMEDY = "write unit=NAME of a systemd unit or program=TAG, as inventory tells them, and join it with cell= and host="
 ENGAGED, RELEASED = "engaged", "released"
 # Without these a host cannot be reached, or not kept up any more.
 _NEVER = re.compile(
@@ -81,8 +82,10 @@ def refusal(given: object, state: object, confirm: object, reason: object, check
     if state not in (ENGAGED, RELEASED):
         shown = printable(state, 60)
         return f"state '{shown}' is not one: write engaged, or released to put back what was taken off."
+    if given is None or not str(given).strip():
+        return f"Say what to take off with -e scope=: {REMEDY}."
     try:
-        wanted = scope.read_foreign(given if given is not None else "")
+        wanted = scope.read_foreign(given)
     except FleetError as error:
         return f"{error.message.rstrip('.')}."
     if check:

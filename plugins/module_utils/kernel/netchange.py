@@ -72,6 +72,15 @@ def xdp_of(ifindex: int) -> dict[str, int]:
     raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
+def name_of(ifindex: int) -> str:
+    """The name of an interface; ENODEV where there is no such interface."""
+    with netlink.route_socket() as sock:
+        for one in map(netattach.parse_interface, netlink.dump(sock, netlink.GET_LINK, _IFINFO.pack(0, 0, 0, 0, 0, 0))):
+            if one is not None and one.ifindex == ifindex:
+                return one.name
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
 def detach_xdp(ifindex: int, mode: str, program_id: int, program_fd: int) -> None:
     """Take that very program off. Before 5.7 the kernel cannot compare, so it is asked just before."""
     try:
