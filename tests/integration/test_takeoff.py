@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import act
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import processes
 
 from tests.integration import others, scripted
 from tests.integration.others import call
@@ -444,29 +447,30 @@ def test_the_module_does_nothing_without_its_confirmation(tmp_path: Path) -> Non
     assert "confirm 'yes' is not takeoff-unit=net-agent.service" in result["msg"]
 
 
-def test_the_process_that_has_the_number_by_now_is_not_ended() -> None:
-    from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import act
-    from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import processes
+def test_only_the_process_that_began_then_is_ended_and_one_that_waits_is_killed() -> None:
+    """It has SIGTERM blocked, so that one that was sent stays to be seen."""
+    command = [sys.executable, "-c", "import signal, time; signal.pthread_sigmask(0, {15}); print(1); time.sleep(1000)"]
+    with subprocess.Popen([*command[:1], "-u", *command[1:]], stdout=subprocess.PIPE, text=True) as one:
+        try:
+            assert one.stdout is not None and one.stdout.readline() == "1\n"
+            started = processes.start_ticks(one.pid)
+            assert started is not None
+            other = {"pid": one.pid, "start_ticks": started - 1}
+            assert act._kill(other).status == "gone"
+            assert processes.end(one.pid, started - 1, 0, 0)
+            processes._signal(one.pid, started - 1, signal.SIGTERM)
+            assert pending(one.pid) == 0 and one.poll() is None
+            processes._signal(one.pid, started, signal.SIGTERM)
+            assert pending(one.pid) == 1 << 14
+            assert processes.end(one.pid, started, 0, 30)
+            assert one.wait(timeout=30) == -9
+        finally:
+            one.kill()
 
-    with subprocess.Popen(["sleep", "1000"]) as one:
-        started = processes.start_ticks(one.pid)
-        assert started is not None
-        step = {"pid": one.pid, "start_ticks": started - 1}
-        assert act._kill(step).status == "gone" and one.poll() is None
-        assert processes.end(one.pid, started - 1, 1, 1) and one.poll() is None
-        assert act._kill({**step, "start_ticks": started}).status == "done"
-        assert one.wait(timeout=30) == -15
 
-
-def test_a_process_that_ignores_sigterm_is_killed() -> None:
-    from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import processes
-
-    command = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as one:
-        assert one.stdout is not None and one.stdout.readline() == "ready\n"
-        started = processes.start_ticks(one.pid)
-        assert started is not None and processes.end(one.pid, started, 0.2, 30)
-        assert one.wait(timeout=30) == -9
+def pending(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("ShdPnd:")[2].split()[0], 16)
 
 
 # ---- the playbook ----
