@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,19 +104,20 @@ def play(folder: Path, host: SysHost, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_the_playbook_takes_an_agent_off_proves_it_and_puts_it_back(agents: SysHost, tmp_path: Path) -> None:
+def test_the_pages_commands_take_an_agent_off_prove_it_and_put_it_back(agents: SysHost, tmp_path: Path) -> None:
     before, kept = neighbour(agents), xdp_id(agents, "va")
     assert kept is not None
-    scope = ("-e", f"scope={UNIT}")
+    page = (ROOT / "docs/foreign-programs.md").read_text(encoding="utf-8")
+    typed = [line.split("ebpf.fleet.takeoff ")[1] for line in page.split("```")[1].strip().splitlines()]
+    check, do, release = (shlex.split(line) for line in typed)
 
-    status, said = play(tmp_path, agents, *scope, "--check", "--diff")
+    status, said = play(tmp_path, agents, *check)
     assert status == 0, said
     assert f"stop unit {AGENT}.service (active, enabled)" in said and "xdp:va (generic)" in said
     assert "-e confirm=takeoff-unit=net-agent.service -e 'reason=" in said
     assert unit(agents) == RUNS and not agents.path(RECORD).exists()
 
-    status, said = play(tmp_path, agents, *scope, "-e", "confirm=takeoff-unit=net-agent.service", "-e", "reason=slow",
-                        "-e", "ebpf_fleet_report=report.json")  # fmt: skip
+    status, said = play(tmp_path, agents, *do, "-e", "ebpf_fleet_report=report.json")
     assert status == 0, said
     assert "off, by the kernel's own word: 1" in said and "-e state=released -e confirm=release" in said
     found = json.loads((tmp_path / "report.json").read_text())["hosts"]["h1"]
@@ -124,11 +126,9 @@ def test_the_playbook_takes_an_agent_off_proves_it_and_puts_it_back(agents: SysH
     assert xdp_id(agents, "va") is None and unit(agents)["LoadState"] == "masked"
     assert unit(agents)["ActiveState"] in ("inactive", "failed") and neighbour(agents) == before
     assert agents.path(RECORD).stat().st_mode & 0o777 == 0o600
-    assert json.loads(agents.path(RECORD).read_text())["reason"] == "slow"
+    assert json.loads(agents.path(RECORD).read_text())["reason"] == "WHY"
 
-    status, said = play(
-        tmp_path, agents, *scope, "-e", "state=released", "-e", "confirm=release", "-e", "reason=repaired"
-    )
+    status, said = play(tmp_path, agents, *release)
     assert status == 0 and "put back: 1" in said, said
     foreignagent.await_ready(agents, AGENT)
     assert unit(agents) == RUNS and xdp_id(agents, "va") is not None and neighbour(agents) == before
@@ -200,6 +200,23 @@ def test_a_run_that_is_killed_is_gone_on_with_and_put_back_whole(agents: SysHost
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_release_that_is_killed_is_gone_on_with(agents: SysHost, at: int) -> None:
+    """kill -9 at a change of the record: attached again, unmasked, started, let go."""
+    await_runs(agents)
+    kept = xdp_id(agents, "va")
+    assert ask(agents, UNIT)["takeoff"]["status"] == "off"
+    agents.path(f"{PLACE}/agent.py").write_text("import time; time.sleep(100000)")
+    try:
+        assert ask(agents, UNIT, "released", die_at=at) is None
+        assert ask(agents, UNIT, "released")["takeoff"]["status"] == "released"
+        assert xdp_id(agents, "va") == kept and unit(agents) == RUNS
+        assert agents.must("ls /sys/fs/bpf/ebpf-fleet").strip() == "" and not agents.path(RECORD).exists()
+    finally:
+        agents.path(f"{PLACE}/agent.py").write_text(foreignagent.PROGRAM)
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_before_anything_is_done_can_be_taken_back(agents: SysHost) -> None:
     await_runs(agents)
     kept = xdp_id(agents, "va")
@@ -235,6 +252,48 @@ def test_a_unit_that_was_masked_before_stays_masked(agents: SysHost) -> None:
     link.unlink()
     agents.must("systemctl daemon-reload")
     assert ask(agents, UNIT, "released")["takeoff"]["status"] == "released" and unit(agents) == RUNS
+
+
+@pytest.mark.slow
+def test_a_unit_made_at_run_time_and_a_holder_in_a_scope_are_told_as_what_is_not_started_again(agents: SysHost) -> None:
+    index = foreignagent.ifindex(agents, "va")
+    run = f"env PYTHONPATH={PLACE} python3 {PLACE}/agent.py"
+    agents.must(f"systemctl stop {AGENT}")
+    for name, more in (("run-agent", ""), ("hand-agent", "--scope")):
+        enter = f"nsenter --net=/run/netns/{NETNS} {run} {name} {index} 11"
+        end = " >/dev/null 2>&1 &" if more else ""
+        agents.must(f"systemd-run --quiet {more} --unit={name} {enter}{end}")
+        foreignagent.await_ready(agents, name)
+        unit_name = f"{name}.{'scope' if more else 'service'}"
+        found = ask(agents, f"unit={unit_name}")["takeoff"]
+        assert (found["status"], xdp_id(agents, "va")) == ("off", None), found
+        done = "end process" if more else f"stop unit {unit_name} (active, transient)"
+        assert [line for line in found["done"] if done in line], found
+        assert agents.run(f"systemctl is-active {unit_name}").rc != 0
+        found = ask(agents, f"unit={unit_name}", "released")["takeoff"]
+        words = "cannot be started by this" if more else "was made at run time and ended with its stop"
+        assert found["status"] == "released" and words in found["told"][0], found
+        assert [one["points"] for one in found["programs"] if one["type"] == "xdp"] == [["xdp:va"]]
+        agents.must(f"ip -n {NETNS} link set va xdpgeneric off")
+    agents.must(f"systemctl start {AGENT}")
+
+
+@pytest.mark.slow
+def test_a_unit_that_does_not_stop_is_killed_with_its_cgroup(agents: SysHost) -> None:
+    stubborn = "import signal; signal.signal(15, signal.SIG_IGN)\n" + foreignagent.PROGRAM
+    await_runs(agents)
+    agents.path(f"{PLACE}/agent.py").write_text(stubborn)
+    agents.must(f"mkdir -p /run/systemd/system/{AGENT}.service.d && printf '[Service]\nTimeoutStopSec=infinity\n'"
+                f" >/run/systemd/system/{AGENT}.service.d/stay.conf && systemctl daemon-reload")  # fmt: skip
+    await_runs(agents)
+    try:
+        found = ask(agents, UNIT)["takeoff"]
+        assert (found["status"], xdp_id(agents, "va")) == ("off", None), found
+        assert unit(agents)["ActiveState"] in ("inactive", "failed")
+    finally:
+        agents.path(f"{PLACE}/agent.py").write_text(foreignagent.PROGRAM)
+        agents.must(f"rm -r /run/systemd/system/{AGENT}.service.d")
+    assert ask(agents, UNIT, "released")["takeoff"]["status"] == "released"
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,16 @@ def test_a_pinned_link_is_detached_and_made_again_at_its_pin(world: World, kind:
     found = world.taken_off(scope)
     assert (found["status"], attached(world, name)) == ("off", []), found
     assert any("rm /sys/fs/bpf/link" in one for one in found["plan"])
+    # A run that is killed before it could write down what it did does it once all the same.
+    record = f"/var/lib/ebpf-fleet/foreign/program.{scope.partition('=')[2]}.json"
+    world.inside("cp", record, "/var/lib/record")
+    folder = world.inside("sh", "-c", "cd /sys/fs/bpf/ebpf-fleet && echo foreign-*").strip()
+    number = json.loads(world.inside("bpftool", "-j", "prog", "show", "name", name))["id"]
     assert world.taken_off(scope, "released")["status"] == "released"
+    world.inside("cp", "/var/lib/record", record)
+    kept = f"/sys/fs/bpf/ebpf-fleet/{folder}"
+    world.inside("sh", "-c", f"mkdir {kept} && bpftool prog pin id {number} {kept}/program-{number}")
+    assert world.taken_off(scope, "released")["status"] == "released" and world.kept() == []
     assert attached(world, name) == before
     # It is the pin again that keeps it.
     world.inside("rm", "/sys/fs/bpf/link")
@@ -348,6 +357,42 @@ def attached(world: World, name: str) -> list[tuple[str, Any]]:
         "print(json.dumps([(one['point'], one['mode']) for one in found['attachments'] if one['program_id'] in ids]))\n"
     )
     return [(point, mode) for point, mode in json.loads(world.python(text, name))]
+
+
+def test_a_program_at_tcx_without_a_link_goes_and_comes_back(world: World) -> None:
+    world.load("some_tc", "/sys/fs/bpf/one")
+    ifindex = json.loads(world.inside("ip", "-j", "link", "show", "va"))[0]["ifindex"]
+    try:
+        world.python(
+            "import sys\n"
+            "from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfchange, bpfqueries\n"
+            "bpfchange.attach(int(sys.argv[1]), bpfqueries.open_pin('/sys/fs/bpf/one'), 46)\n", str(ifindex),
+        )  # fmt: skip
+    except AssertionError as error:
+        # Of the kernel: tcx is there from 6.6 on.
+        pytest.skip(f"this kernel does not take a link of tcx: {error}")
+    scope, before = world.tag("some_tc"), attached(world, "some_tc")
+    assert before == [("tcx_ingress:va", None)]
+    found = world.taken_off(scope)
+    assert (found["status"], attached(world, "some_tc")) == ("off", []), found
+    assert world.taken_off(scope, "released")["status"] == "released"
+    assert attached(world, "some_tc") == before
+
+
+@pytest.mark.slow
+def test_a_filter_of_a_block_that_interfaces_share_goes_once_and_comes_back(world: World) -> None:
+    for name in ("va", "vb"):
+        world.inside("tc", "qdisc", "del", "dev", name, "clsact")
+        world.inside("tc", "qdisc", "add", "dev", name, "ingress_block", "7", "clsact")
+    tc = ("tc", "filter", "add", "block", "7", "prio", "3", "bpf", "da")
+    world.inside(*tc, "obj", world.obj, "sec", "tc")
+    shown = ("tc", "-j", "filter", "show", "block", "7")
+    scope, before = world.tag("some_tc"), json.loads(world.inside(*shown))
+    found = world.taken_off(scope)
+    assert (found["status"], json.loads(world.inside(*shown))) == ("off", []), found
+    assert len([one for one in found["done"] if "detach" in one]) == 1
+    assert world.taken_off(scope, "released")["status"] == "released"
+    assert json.loads(world.inside(*shown)) == before
 
 
 def test_a_link_that_ends_with_its_pin_alone_is_left_until_pins_may_go(world: World) -> None:

@@ -647,6 +647,9 @@ def test_the_plan_of_many_hosts_is_told_once() -> None:
     said = answer.summary(results, UNIT.text, "engaged", check=True)["verdict"]
     assert sum("stop unit x" in line for line in said) == 1 and len(said) < 10
     assert "-e confirm=takeoff-unit=net-agent.service" in said[-1]
+    one = told("planned", plan=["stop unit x"], told=["a guess is left"])
+    said = answer.summary({"a": one}, UNIT.text, "engaged", check=True)["verdict"]
+    assert [line.strip() for line in said[3:5]] == ["stop unit x", "a guess is left"]
 
 
 def test_what_a_host_says_cannot_paint_the_screen_nor_fill_it() -> None:

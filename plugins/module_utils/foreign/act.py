@@ -24,6 +24,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import (
     bpfqueries,
     bpfsys,
     cgroupattach,
+    linkinfo,
     netchange,
     netns,
     processes,
@@ -213,6 +214,8 @@ class Actor:
         """A new link in the place of the one that was pinned; the pins that keep the old one are moved to it."""
         kind = ATTACH_TYPES.index(back["hook"])
         paths = [(one, self._reached(one)) for one in back["pins"]]
+        if paths and all(path is not None and _is_made_again(path, step) for _shown, path in paths):
+            return  # by a run that was interrupted
         for shown, path in paths:
             if path is None or _pinned(path) not in (None, ("link", step["link_id"])):
                 raise FleetError("EF_TAKEOFF_UNCONFIRMED", f"{shown} is taken or not reached any more: free it")
@@ -282,6 +285,21 @@ def _pinned(path: str) -> tuple[str, int] | None:
         kind = KINDS.get(os.readlink(f"/proc/self/fd/{fd}"), "")
         number = id_in(read_text(Path(f"/proc/self/fdinfo/{fd}")) or "", kind) if kind else None
         return kind, number or 0
+    finally:
+        os.close(fd)
+
+
+def _is_made_again(path: str, step: Json) -> bool:
+    """Whether another link of the step's program is pinned there than the one that was detached."""
+    try:
+        fd = bpfqueries.open_pin(path)
+    except OSError:
+        return False
+    try:
+        if KINDS.get(os.readlink(f"/proc/self/fd/{fd}")) != "link":
+            return False
+        found = linkinfo.read_link(fd)
+        return bool(found["id"] != step["link_id"] and found["program_id"] == step["program_id"])
     finally:
         os.close(fd)
 

@@ -142,13 +142,14 @@ def _group(names: Sequence[str], hosts: Mapping[str, Json], words: str, check: b
     groups: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         one = hosts[name]
-        lines = one["plan"] if check and one["status"] == "planned" else [*one["left"], *one["told"]]
+        lines = [*one["left"], *one["told"]]
+        lines = [*one["plan"], *lines] if check and one["status"] == "planned" else lines
         groups.setdefault(tuple(lines or ([] if one["status"] in GOOD else [one["detail"]])), []).append(name)
-    for lines, some in list(groups.items())[:_SHOWN]:
+    for shown, some in list(groups.items())[:_SHOWN]:
         said += verdict.wrapped(hostnames.some_of(some), "  ")
-        for line in lines[:_SHOWN]:
+        for line in shown[:_SHOWN]:
             said += verdict.wrapped(line, "    ")
-        said += [f"    and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        said += [f"    and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
     return said + ([f"  and {len(groups) - _SHOWN} more kinds of answer"] if len(groups) > _SHOWN else [])
 
 

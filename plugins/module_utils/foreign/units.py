@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -115,6 +116,8 @@ def unmask(name: str, path: str) -> bool:
     if there:
         os.unlink(path)
         atomic_files.sync_folder(Path(path).parent)
+        with contextlib.suppress(OSError):  # it has others' files, too
+            MASKS[1].rmdir()
     _must(["daemon-reload"])
     if _is_masked(name):
         raise FleetError("EF_SERVICE", f"{name} is still masked, and not by this; see systemctl status {name}")
