@@ -541,6 +541,8 @@ def test_what_is_not_confirmed_asks_no_host_and_says_what_to_type(tmp_path: Path
         ("takeoff", ("--check", "-e", "scope=unit=a.service,cell=x"),
          "EF_HOSTS: scope=unit=a.service,cell=x means no host"),
         ("takeoff", ("--check", "-e", "scope=unit=a.service,host=wbe1"), "host=: 'wbe1' matches no host and no group"),
+        ("takeoff", ("--check", "-e", "scope=unit=a.service", "-e", "ebpf_fleet_report=no/where.json"),
+         "no is not a folder on the controller; make it first"),
         ("takeoff", ("-e", "scope=unit=a.service", "-e", "state=realesed"), "state 'realesed' is not one"),
         ("takeoff", ("-i", "nowhere/hosts", "--check", "-e", "scope=unit=a.service", "--limit", "x"), ""),
     ],
@@ -580,6 +582,9 @@ def test_only_concerned_hosts_are_changed_and_each_that_did_not_confirm_fails(tm
     assert sorted(call.host for call in ended.asked(PLAN)) == ["absent", "away", "bad", "good"]
     assert all(call.check for call in ended.asked(PLAN)) and not any(call.check for call in ended.asked(DO))
     assert sorted(call.host for call in ended.asked(DO)) == ["bad", "good"]
+    # A host that does not have it is not shown as one that failed.
+    (asked,) = [line for line in ended.screen if line.startswith(PLAN)]
+    assert asked == f"{PLAN}: UNREACHABLE away, ok absent, ok bad, ok good, skipping elsewhere", ended.screen
     assert ended.asked(DO)[0].arguments == {
         "scope": "unit=a.service", "state": "engaged", "confirm": "takeoff-unit=a.service", "reason": "why",
         "remove_pins": False,

@@ -643,7 +643,7 @@ def test_where_no_host_has_it_that_may_be_allowed_and_no_host_is_never_good() ->
 
 
 def test_the_plan_of_many_hosts_is_told_once() -> None:
-    results = {f"h{n}": told("planned", plan=["stop unit x"]) for n in range(30)}
+    results = {f"h{n}": told("planned", plan=["stop unit x", f"end process {n}"]) for n in range(30)}
     said = answer.summary(results, UNIT.text, "engaged", check=True)["verdict"]
     assert sum("stop unit x" in line for line in said) == 1 and len(said) < 10
     assert "-e confirm=takeoff-unit=net-agent.service" in said[-1]

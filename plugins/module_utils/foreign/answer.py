@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base import host_document as doc
@@ -21,6 +22,7 @@ GOOD = ("planned", "off", "released")
 NOT_CONCERNED, NO_ANSWER, REFUSED = "not_concerned", "no_answer", "refused"
 LINES = 200
 _SHOWN = 12
+_NUMBER = re.compile(r"[0-9]+")
 
 _LINES = doc.many(doc.text(4096), LINES + 1)
 _PROGRAM = doc.record(
@@ -139,13 +141,19 @@ def _group(names: Sequence[str], hosts: Mapping[str, Json], words: str, check: b
     if not names:
         return []
     said = [f"{words}: {len(names)}"]
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[str, list[str]] = {}
+    of: dict[str, list[str]] = {}
     for name in names:
         one = hosts[name]
         lines = [*one["left"], *one["told"]]
         lines = [*one["plan"], *lines] if check and one["status"] == "planned" else lines
-        groups.setdefault(tuple(lines or ([] if one["status"] in GOOD else [one["detail"]])), []).append(name)
-    for shown, some in list(groups.items())[:_SHOWN]:
+        lines = lines or ([] if one["status"] in GOOD else [one["detail"]])
+        # Answers that differ only in numbers, as in those of programs and processes, are one.
+        key = _NUMBER.sub("#", "\n".join(lines))
+        groups.setdefault(key, []).append(name)
+        of.setdefault(key, lines)
+    for key, some in list(groups.items())[:_SHOWN]:
+        shown = of[key]
         said += verdict.wrapped(hostnames.some_of(some), "  ")
         for line in shown[:_SHOWN]:
             said += verdict.wrapped(line, "    ")
