@@ -385,7 +385,7 @@ SECTIONS: tuple[Section, ...] = (
             "EF_TAKEOFF_ABSENT": Reason(
                 "the host has no such unit or program, or nothing of it was taken off there: it is not concerned",
                 "where it should have one, give the name as `inventory` tells it",
-                (MODULES,),
+                (MODULES, PLAYBOOKS),
                 see="foreign-programs.md",
             ),
             "EF_TAKEOFF_PROTECTED": Reason(
