@@ -31,6 +31,7 @@ from tests.integration.test_playbooks import run
 from tests.loader.foreign import compile_bpf
 from tests.support.syshost import cgroup2
 
+ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("takeoff.bpf.c")
 ASK = """
 import json, sys
@@ -65,6 +66,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.interpreter = sys.executable
         self.obj = str(folder / "takeoff.o")
         self.netns = f"takeoff-{os.getpid()}"
         top = cgroup2()
@@ -106,9 +108,10 @@ class World:
     def ask(self, scope: str, state: str = "engaged", check: bool = False, pins: bool = False) -> Any:
         """What the module would return, from this world's mounts and the machine's own network namespace."""
         given = json.dumps({"scope": scope, "state": state, "check": check, "pins": pins})
-        path = os.pathsep.join(sys.path)
         entered = [one for one in self.within if not one.startswith("--net")]
-        return json.loads(call(*entered, "env", f"PYTHONPATH={path}", sys.executable, "-c", ASK, given))
+        return json.loads(
+            call(*entered, "env", f"PYTHONPATH={ROOT / 'collections'}", self.interpreter, "-c", ASK, given)
+        )
 
     def taken_off(self, scope: str, state: str = "engaged", **more: Any) -> Any:
         found = self.ask(scope, state, **more)
@@ -204,6 +207,19 @@ def test_tc_filters_go_and_come_back_with_place_priority_and_handle(world: World
     assert {one["pref"] for one in ingress} == {8} and (egress_va, ingress_vb, egress) == ([], [], [])
     assert world.taken_off(scope, "released")["status"] == "released"
     assert world.net() == before
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_on_the_oldest_python(world: World) -> None:
+    world.interpreter = interpreter_of("3.8")
+    world.ip("link", "set", "va", "xdpgeneric", "obj", world.obj, "sec", "xdp")
+    world.inside("tc", "filter", "add", "dev", "va", "ingress", "bpf", "da", "obj", world.obj, "sec", "tc")
+    before = world.net()
+    for scope in (world.tag("some_xdp"), world.tag("some_tc")):
+        assert world.taken_off(scope)["status"] == "off"
+        assert world.net() != before
+        assert world.taken_off(scope, "released")["status"] == "released"
+        assert world.net() == before
 
 
 @pytest.mark.slow
@@ -395,6 +411,7 @@ def test_a_filter_of_a_block_that_interfaces_share_goes_once_and_comes_back(worl
     assert json.loads(world.inside(*shown)) == before
 
 
+@pytest.mark.slow
 def test_a_link_that_ends_with_its_pin_alone_is_left_until_pins_may_go(world: World) -> None:
     world.load("some_raw_tp", "/sys/fs/bpf/one")
     world.python(LINK, "raw_tp", "/sys/fs/bpf/one", "sys_enter", "/sys/fs/bpf/link")

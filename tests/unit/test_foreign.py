@@ -244,6 +244,16 @@ def test_what_is_not_there_is_told_with_near_names(kind: str, name: str, known: 
     assert problem.message.endswith(f"did you mean {near}?")
 
 
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (3, ""), (5, " and 2 more")])
+def test_what_an_ended_unit_may_have_left_attached_is_told(count: int, more: str) -> None:
+    left = [program(n, tag=f"{n:016x}", points=["xdp:eth0"]) for n in range(count)]
+    quiet = [program(7, 7, points=["xdp:eth1"]), program(8), program(9, ours=True, points=["xdp:eth2"])]
+    problem = find.absent(inventory([*left, *quiet], [process(7)]), UNIT, True)
+    shown = ", ".join(f"program={one['tag']}" for one in left[:3])
+    words = f"holds an eBPF program, but what is attached and held by no process may have been its: {shown}{more}; "
+    assert problem is not None and problem.code == "EF_TAKEOFF_ABSENT" and words in problem.message
+
+
 @pytest.mark.parametrize(
     ("kind", "unknown", "code"),
     [
@@ -574,6 +584,13 @@ def test_a_pin_alone_is_told_with_what_removes_it_and_ours_is_not() -> None:
 def test_what_could_not_be_asked_and_matters_is_not_off(kind: str, unknown: str, status: str) -> None:
     found = judged(inventory([program(1, kind=kind)], unknown=[unknown]))
     assert found.status == status and (found.left == [f"not known: {unknown}"]) is (status == "unknown")
+
+
+@pytest.mark.parametrize("bound", ["process namespace: this host is in one of its own", "cgroups: only those below it"])
+def test_a_host_that_is_a_container_says_how_far_it_sees(bound: str) -> None:
+    found = judged(inventory([program(1)], unknown=[bound]))
+    assert (found.status, found.told) == ("off", [f"off as far as this host sees: {bound}"])
+    assert judged(inventory([], unknown=[bound])).told == []
 
 
 def test_a_program_that_has_left_the_kernel_is_off_whatever_else_was_not_asked() -> None:

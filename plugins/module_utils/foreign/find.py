@@ -113,10 +113,23 @@ def absent(inventory: Json, target: Target, known: bool) -> FleetError | None:
     if target.kind == "program":
         problem = f"no program of tag {target.name} is in this host's kernel; {hint}"
     elif known:
-        problem = f"{target.name} is a unit of this host, and none of its processes holds an eBPF program; {hint}"
+        loose = _loose(inventory)
+        problem = (
+            f"{target.name} is a unit of this host, and none of its processes holds an eBPF program{loose}; {hint}"
+        )
     else:
         problem = f"this host has no unit {target.name}, and no process of such a unit holds an eBPF program; {hint}"
     return FleetError("EF_TAKEOFF_ABSENT", problem)
+
+
+def _loose(inventory: Json) -> str:
+    """What an ended unit may have left attached, as a part of a sentence: the kernel does not say whose it is."""
+    found = [one for one in inventory["programs"] if one["points"] and not one["holders"] and not one["ours"]]
+    tags = list(dict.fromkeys(f"program={one['tag']}" for one in found))
+    if not tags:
+        return ""
+    more = f" and {len(tags) - NEAR} more" if len(tags) > NEAR else ""
+    return f", but what is attached and held by no process may have been its: {', '.join(tags[:NEAR])}{more}"
 
 
 def nearest(inventory: Json, target: Target) -> list[str]:

@@ -16,6 +16,8 @@ Json = Mapping[str, Any]
 OFF, LEFT, UNKNOWN = "off", "left", "unknown"
 DIFFERENCES = 20
 _ALWAYS = ("programs:", "processes:", "links:", "attachments:", "holders:")
+# A host that is itself a container: what is outside of it is not the host's.
+_BOUNDS = ("process namespace:", "cgroups: only those below")
 # What must have been asked for a program of a type that is still in the kernel to be known as attached nowhere.
 _BY_TYPE = (
     (("xdp", "sched_cls", "sched_act"), ("network namespace", "tc filters", "tcx_", "netkit_")),
@@ -45,7 +47,8 @@ def judge(after: Json, found: Found, left: Sequence[str]) -> Proof:
     unsure = unknown_of(after, found.programs)
     if unsure:
         return Proof(UNKNOWN, [f"not known: {one}" for one in unsure], told)
-    return Proof(OFF, [], told)
+    bounds = [one for one in after["unknown"] if found.programs and one.startswith(_BOUNDS)]
+    return Proof(OFF, [], told + [f"off as far as this host sees: {one}" for one in bounds])
 
 
 def _of_program(program: Json, after: Json) -> list[str]:
