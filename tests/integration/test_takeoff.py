@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import act
+from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import act, target
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import processes
+from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope as grammar
 
 from tests.integration import others, scripted
 from tests.integration.others import call
@@ -207,6 +209,19 @@ def test_tc_filters_go_and_come_back_with_place_priority_and_handle(world: World
     assert {one["pref"] for one in ingress} == {8} and (egress_va, ingress_vb, egress) == ([], [], [])
     assert world.taken_off(scope, "released")["status"] == "released"
     assert world.net() == before
+
+
+@pytest.mark.slow
+def test_what_cannot_be_kept_is_not_taken_off(world: World) -> None:
+    world.ip("link", "set", "va", "xdpgeneric", "obj", world.obj, "sec", "xdp")
+    scope_of, before = world.tag("some_xdp"), world.net()
+    world.inside("mount", "-o", "remount,ro", "/sys/fs/bpf")
+    found = world.taken_off(scope_of)
+    assert found["status"] == "left" and "it could not be kept first" in " ".join(found["left"]), found
+    assert world.net() == before
+    world.inside("mount", "-o", "remount,rw", "/sys/fs/bpf")
+    assert world.taken_off(scope_of)["status"] == "off"
+    assert world.taken_off(scope_of, "released")["status"] == "released" and world.net() == before
 
 
 @pytest.mark.slow
@@ -633,6 +648,19 @@ def test_the_end_is_good_only_where_every_host_confirmed(
 ) -> None:
     ended = scripted.played(tmp_path, "takeoff", scripted.inventory(["a", "b"]), script, **{**CONFIRMED, **more})
     assert (ended.status, words in ended.said) == (status, True), ended.said
+
+
+@pytest.mark.slow
+def test_the_command_that_is_printed_can_be_typed_whatever_letters_the_unit_has(tmp_path: Path) -> None:
+    """`-e key=value` takes a backslash for an escape, and systemd has backslashes in names."""
+    name = r"unit=a\x2db@c:1.service"
+    printed = target.command(grammar.read_foreign(name), "engaged")
+    script = {PLAN: {"*": answer("planned")}, DO: {"*": answer("off")}}
+    options = shlex.split(printed.partition("ebpf.fleet.takeoff ")[2])
+    ended = scripted.played(tmp_path, "takeoff", scripted.inventory(["a"]), script, *options)
+    assert ended.status == 0, ended.said
+    assert [call.arguments["scope"] for call in ended.asked(DO)] == [name]
+    assert ended.asked(DO)[0].arguments["confirm"] == f"takeoff-{name}"
 
 
 @pytest.mark.slow

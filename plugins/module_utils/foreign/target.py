@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import NamedTuple
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
@@ -111,4 +110,4 @@ def command(wanted: scope.Wanted, state: str) -> str:
     if state == RELEASED:
         return f"{scope.takeoff_command(wanted)} {scope.RELEASE_ARGUMENTS}"
     word = of_scope(wanted).confirmation
-    return f"""{scope.takeoff_command(wanted)} -e confirm={shlex.quote(word)} -e 'reason="WHY"'"""
+    return f"""{scope.takeoff_command(wanted)} {scope.typed("confirm", word)} -e 'reason="WHY"'"""

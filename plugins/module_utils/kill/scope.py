@@ -22,7 +22,7 @@ import difflib
 import json
 import re
 import shlex
-from typing import Any, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
@@ -269,8 +269,12 @@ def argument(wanted: Wanted) -> str:
     text = ",".join(wanted.terms)
     if _PLAIN.fullmatch(text) and _read(text) == wanted:
         return f"-e scope={text}"
-    value: Any = wanted.terms
-    return f"-e {shlex.quote(json.dumps({'scope': value}))}"
+    return f"-e {shlex.quote(json.dumps({'scope': wanted.terms}))}"
+
+
+def typed(name: str, text: str) -> str:
+    """A variable as it is typed behind ansible-playbook; `-e key=value` would take a backslash for an escape."""
+    return f"-e {name}={text}" if _PLAIN.fullmatch(text) else f"-e {shlex.quote(json.dumps({name: text}))}"
 
 
 def release_command(wanted: Wanted | None = None) -> str:
