@@ -226,6 +226,19 @@ def test_a_run_that_is_killed_before_anything_is_done_can_be_taken_back(agents: 
 
 
 @pytest.mark.slow
+def test_a_tag_takes_the_unit_with_it_that_holds_its_programs_and_leaves_that_of_another(agents: SysHost) -> None:
+    await_runs(agents)
+    kept, before = xdp_id(agents, "va"), neighbour(agents)
+    tag = json.loads(agents.must(f"bpftool -j prog show id {kept}"))["tag"]
+    planned = ask(agents, f"program={tag}", check=True)["takeoff"]["plan"]
+    assert f"stop unit {AGENT}.service (active, enabled)" in planned and not [one for one in planned if "other" in one]
+    assert ask(agents, f"program={tag}")["takeoff"]["status"] == "off"
+    assert (xdp_id(agents, "va"), unit(agents)["LoadState"], neighbour(agents)) == (None, "masked", before)
+    assert ask(agents, f"program={tag}", "released")["takeoff"]["status"] == "released"
+    assert unit(agents) == RUNS and xdp_id(agents, "va") is not None and neighbour(agents) == before
+
+
+@pytest.mark.slow
 def test_a_unit_in_etc_is_masked_before_its_own_file(agents: SysHost) -> None:
     foreignagent.start(agents, "etc-agent", "vb", 9, "/etc/systemd/system")
     found = ask(agents, "unit=etc-agent.service")["takeoff"]

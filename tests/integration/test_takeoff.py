@@ -440,6 +440,20 @@ def test_a_link_that_ends_with_its_pin_alone_is_left_until_pins_may_go(world: Wo
     assert found["status"] == "released" and any("cannot be put back by this" in one for one in found["told"])
 
 
+def test_a_host_without_a_bpffs_gets_one_for_what_is_kept() -> None:
+    # A user may run the file; make test refuses one.
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make a mount namespace")
+    text = (
+        "from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpffs\n"
+        "print(bpffs.place(), bpffs.place(), bpffs.is_mounted(bpffs.OWN), bpffs.is_mounted(bpffs.USUAL))\n"
+    )
+    alone = 'umount /sys/fs/bpf 2>/dev/null; mount -t tmpfs tmpfs /run && exec "$@"'
+    enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", alone, "sh"]
+    said = call(*enter, "env", f"PYTHONPATH={ROOT / 'collections'}", sys.executable, "-c", text)
+    assert said.split() == ["/run/ebpf-fleet-bpffs/ebpf-fleet"] * 2 + ["True", "False"]
+
+
 # ---- processes ----
 
 
