@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// Programs of somebody that are taken off: each has a tag that no other program of this machine has.
+// Programs of somebody that are taken off, each with a tag that no other of this machine has.
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
