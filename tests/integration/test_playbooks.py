@@ -16,7 +16,7 @@ from tests.integration.release_host import make_key, public_key
 from tests.support.play import RELEASE
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAYBOOKS = ("capabilities", "inventory", "prepare", "rollback", "rollout")
+PLAYBOOKS = ("capabilities", "inventory", "prepare", "rollback", "rollout", "takeoff")
 INVENTORY = f"""
 [web]
 w1 ansible_connection=local ansible_python_interpreter={sys.executable} ebpf_fleet_cell=c ebpf_fleet_region=r

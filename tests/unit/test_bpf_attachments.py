@@ -126,7 +126,7 @@ def test_the_programs_of_a_filter(body: bytes, expected: list[TcProgram]) -> Non
 )  # fmt: skip
 def test_where_a_discipline_has_filters(qdisc: bytes, expected: list[tuple[str, int, int]]) -> None:
     found = netattach.parse_qdisc(qdisc)
-    assert isinstance(found, Qdisc) and list(netattach._places(found)) == expected
+    assert isinstance(found, Qdisc) and list(netattach.places_of(found)) == expected
 
 
 def test_a_datagram_is_read_to_its_last_whole_message() -> None:

@@ -42,9 +42,12 @@ OWN_ERRORS = {
     "module_utils/bundle/minimal_btf.py": "a TarError beside those of tarfile, which names the archive",
     "module_utils/bundle/signature.py": "a ValueError of the signature's parser, which becomes EF_SIG_MALFORMED",
     "module_utils/bundle/trustfiles.py": "a ValueError of one line, which becomes EF_TRUST_MALFORMED with its number",
+    "module_utils/foreign/act.py": "an OSError that the same file makes an outcome of a step",
+    "module_utils/kernel/bpffs.py": "an OSError of mount(2), which is an answer of the kernel",
     "module_utils/kernel/bpfobject.py": "a ValueError of an ELF file, which the compiler of a variant names",
     "module_utils/kernel/bpfsys.py": "an OSError with the kernel's errno, which is an answer of the kernel",
     "module_utils/kernel/kernelimage.py": "a ValueError of a packing, which unpack makes an ImageError",
+    "module_utils/kernel/netchange.py": "an OSError as the kernel's own, where this compares and the kernel cannot",
     "module_utils/kernel/netlink.py": "an OSError with the kernel's errno, which is an answer of the kernel",
     "module_utils/kernel/netns.py": "an OSError of setns(2), which is an answer of the kernel",
     "module_utils/kill/parts/list_programs.py": "the exit status of a script that runs without this collection",
@@ -342,7 +345,7 @@ def test_an_error_of_the_system_joins_the_family(number: int, code: str, words: 
 FAILURES = {"ansible.builtin.assert": "fail_msg", "ansible.builtin.fail": "msg"}
 # A code of the playbook's own, a code chosen by the verdict, or the line of an error that a filter or lookup told.
 TOLD = (
-    r"(?:ebpf_fleet_(?:target|plan|taking_part|sampling|before_inventory|triage_found|triage_choice)|judged)"
+    r"(?:ebpf_fleet_(?:target|plan|taking_part|sampling|before_inventory|takeoff_chosen|triage_found|triage_choice)|judged)"
     r"\.fault"
 )
 CODED = re.compile(

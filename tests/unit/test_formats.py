@@ -30,6 +30,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.matrix import ch
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census
+from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import answer as takeoff_answer
+from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import record as takeoff_record
+from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import undo
 from ansible_collections.ebpf.fleet.plugins.module_utils.incident import blast, bundles, evidence
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import document as inventory_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import fleet
@@ -469,6 +472,23 @@ def the_quarantine(page: Page) -> None:
     assert quarantined(the_json(page), "0" * 64) == {}
 
 
+def the_takeoff(page: Page) -> None:
+    judged = takeoff_answer.read("h1", {"takeoff": the_json(page)})
+    assert judged.document == the_json(page)
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.M)) == set(the_json(page))
+
+
+def the_takeoff_record(page: Page) -> None:
+    """It is read as it stands, and what it has not done is put back by it."""
+    document = the_json(page)
+    found = takeoff_record.parse(json.dumps(document).encode(), "the example")
+    assert json.loads(takeoff_record.render(found)) == document
+    assert [step["do"] for step in undo.undo(found, document["boot_id"]).steps] == ["detach", "mask", "stop", "keep"]
+    table = page.partition("## Steps")[2].partition("## Example")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.M)[1:]) == takeoff_record.DOES
+    assert all(f"`{one}`" in table for one in takeoff_record.STATUSES)
+
+
 def the_standing_order(page: Page) -> None:
     order = standing_order.parse(json.dumps(the_json(page)).encode())
     assert json.loads(standing_order.render(order)) == the_json(page)
@@ -509,6 +529,8 @@ def the_radius(page: Page) -> None:
 
 JUDGES: dict[str, Callable[..., None]] = {
     "audit": audit,
+    "takeoff": the_takeoff,
+    "takeoff-record": the_takeoff_record,
     "blast-radius": the_radius,
     "btf-index": btf_index,
     "bundle": the_manifest,
@@ -571,6 +593,8 @@ def broken(name: str) -> str:
 
 
 FAULTS = {
+    "takeoff": ('"status": "off"', '"status": "gone"'),
+    "takeoff-record": ('"do": "stop"', '"do": "halt"'),
     "audit": ('"seq"', '"sequence"'),
     "blast-radius": ('"worst": 90', '"most": 90'),
     "btf-index": ('"machine"', '"arch"'),

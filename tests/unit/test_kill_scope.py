@@ -52,7 +52,7 @@ REFUSED: list[tuple[Any, str]] = [
     ("Cell=a", "did you mean cell=a?"),
     ("feature=A", "did you mean feature=a?"),
     ("kernel=6.1", "did you mean kernel_family=6.1?"),
-    ("unit=a.service", "scope 'unit=a.service' is not one: write global or previous"),
+    ("unit=a.service", "Write: ansible-playbook ebpf.fleet.takeoff -e scope=unit=a.service --check --diff"),
     ("feature=a,globl", "scope 'globl' is not one: did you mean global?"),
     ("host=a,cel=b", "did you mean cell=b?"),
     ("cell=a,b", "scope 'b' is not one"),

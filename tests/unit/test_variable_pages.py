@@ -19,7 +19,7 @@ ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]*) \| [^|]+ \|$", re.M)
 NO_VARIABLES = {"ebpf_fleet_rollout", "ebpf_fleet_capabilities", "ebpf_fleet_bcc", "ebpf_fleet_pull"}
 # Not of our prefix, as on call types them: variable and the playbook that takes it.
 SHORT = {"bundle": "capabilities", "scope": "rollback", "state": "rollback", "allow_unconcerned": "rollback",
-         "confirm": "rollback", "reason": "rollback"}  # fmt: skip
+         "confirm": "rollback", "reason": "rollback", "remove_pins": "takeoff"}  # fmt: skip
 # What an empty or computed default is called in a table.
 EMPTY = {"none", "empty", "required", "{}", "[]", "none, required", "required, on each host"}
 

@@ -149,7 +149,7 @@ def _attachment(program: int, hook: str, ifindex: int, name: str, mode: str, **m
 def _tc(sock: socket.socket, names: dict[int, str]) -> Iterator[dict[str, Any]]:
     parsed = map(parse_qdisc, netlink.dump(sock, netlink.GET_QDISC, _TCMSG.pack(0, 0, 0, 0, 0, 0, 0)))
     for qdisc in [one for one in parsed if one is not None and one.ifindex in names]:
-        for hook, ifindex, parent in _places(qdisc):
+        for hook, ifindex, parent in places_of(qdisc):
             payload = _TCMSG.pack(0, 0, 0, ifindex, 0, parent & 0xFFFFFFFF, 0)
             for body in netlink.dump(sock, netlink.GET_FILTER, payload):
                 for one in parse_filter(body):
@@ -157,7 +157,7 @@ def _tc(sock: socket.socket, names: dict[int, str]) -> Iterator[dict[str, Any]]:
                     yield _attachment(one.program_id, hook, index, names[index], one.mode, decides=one.direct)
 
 
-def _places(qdisc: Qdisc) -> Iterator[tuple[str, int, int]]:
+def places_of(qdisc: Qdisc) -> Iterator[tuple[str, int, int]]:
     """(hook, ifindex, parent) of each list of filters of a discipline."""
     if qdisc.ingress_block:
         yield "tc_ingress", _BLOCK, qdisc.ingress_block

@@ -1,9 +1,10 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Route netlink with Python's standard library: dumps, and what stands in their messages (rtnetlink(7)).
+"""Route netlink with Python's standard library: dumps, changes, and what stands in their messages
+(rtnetlink(7)).
 
-What a message says is read by pure functions; only `dump` has a socket.
+What a message says is read by pure functions; only `dump` and `change` have a socket.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import sys
 from typing import Iterator
 
 GET_LINK, GET_QDISC, GET_FILTER = 18, 38, 46  # RTM_GETLINK, RTM_GETQDISC, RTM_GETTFILTER
+SET_LINK, NEW_FILTER, DELETE_FILTER = 19, 44, 45  # RTM_SETLINK, RTM_NEWTFILTER, RTM_DELTFILTER
+EXCLUSIVE, CREATE = 0x200, 0x400  # NLM_F_EXCL, NLM_F_CREATE
 
 _NETLINK_ROUTE = 0
+_REQUEST_ACK = 0x5  # NLM_F_REQUEST | NLM_F_ACK
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: what was listed changed meanwhile
 _ERROR, _DONE = 2, 3
@@ -59,6 +63,28 @@ def _dump(sock: socket.socket, kind: int, payload: bytes, number: int) -> tuple[
                     raise OSError(error, os.strerror(error))
                 return bodies, interrupted
             bodies.append(body)
+
+
+def change(sock: socket.socket, kind: int, payload: bytes, flags: int = 0) -> None:
+    """Ask for one change and wait for the kernel's word on it. Raises OSError with the kernel's errno."""
+    sock.send(_HEADER.pack(_HEADER.size + len(payload), kind, _REQUEST_ACK | flags, 1, 0) + payload)
+    while True:
+        for what, _flags, sequence, body in messages(_receive(sock)):
+            if sequence == 1 and what == _ERROR and len(body) >= 4:
+                error = -struct.unpack_from("=i", body)[0]
+                if error:
+                    raise OSError(error, os.strerror(error))
+                return
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute (struct nlattr) with what fills it up to four bytes."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def nested(kind: int, *inner: bytes) -> bytes:
+    """An attribute that holds others."""
+    return attribute(kind | 0x8000, b"".join(inner))  # NLA_F_NESTED
 
 
 def _receive(sock: socket.socket) -> bytes:

@@ -6,6 +6,10 @@
     scope = "global" | term *("," term)            each kind of term once, but host= as often as is wanted
     term  = "feature=" NAME | "kernel_family=" FAMILY | "cell=" NAME | "host=" PATTERN | "previous"
 
+A scope of others' programs, which no kill order has, is one of two more terms with cell= and host= alone beside it:
+
+    "unit=" NAME of a systemd unit | "program=" TAG of 16 hex digits
+
 All terms hold together: `feature=runqlat,cell=a` is that feature on the hosts of that cell. Feature and family are
 decided on the host, cell and host pattern choose on the controller which hosts get the order at all. A pattern may
 hold commas: what follows one and does not begin a term belongs to the pattern. A list has one term in each entry and
@@ -18,7 +22,7 @@ import difflib
 import json
 import re
 import shlex
-from typing import Any, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import orders
@@ -36,6 +40,11 @@ TEXT_LIMIT = 4096
 REASON_LIMIT = 300
 NAME_LIMIT = 200
 
+# Others' programs: what holds processes, and the tag that the kernel gives to a program's instructions.
+_UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,230}\.(?:service|scope)", re.ASCII)
+_TAG = re.compile(r"[0-9a-f]{16}", re.ASCII)
+FOREIGN = {"unit": "the full name of a systemd unit, such as net-agent.service, behind it",
+           "program": "a program's tag of 16 hex digits, as inventory.yml and bpftool tell it, behind it"}  # fmt: skip
 _BEGINS = re.compile(r"[A-Za-z_][A-Za-z_-]*=")
 _ALONE = ("global", "previous")
 # What a shell and `-e key=value` both leave as it is.
@@ -50,11 +59,19 @@ class Wanted(NamedTuple):
     family: str = ""
     cell: str = ""
     hosts: tuple[str, ...] = ()
+    unit: str = ""
+    program: str = ""
+
+    @property
+    def foreign(self) -> str:
+        """Whose programs of others it is about, as a person writes it; empty of a kill order."""
+        return f"unit={self.unit}" if self.unit else f"program={self.program}" if self.program else ""
 
     @property
     def terms(self) -> list[str]:
         """As a person writes it, a term each, in one order: two that mean the same are equal."""
-        named = (("feature", self.feature), ("kernel_family", self.family), ("cell", self.cell))
+        named = (("unit", self.unit), ("program", self.program), ("feature", self.feature),
+                 ("kernel_family", self.family), ("cell", self.cell))  # fmt: skip
         found = [f"{kind}={name}" for kind, name in named if name] + [f"host={one}" for one in self.hosts]
         return ["previous", *found] if self.previous else found or ["global"]
 
@@ -82,7 +99,30 @@ class Wanted(NamedTuple):
 
 
 def read(given: object) -> Wanted:
-    """Read a scope, a text or a list of terms, or raise ScopeError with the remedy."""
+    """Read a kill order's scope, a text or a list of terms, or raise ScopeError with the remedy."""
+    wanted = _read(given)
+    if wanted.foreign:
+        raise ScopeError(
+            f"scope: {wanted.foreign} is of others' programs, which no kill order turns off, so no host was asked."
+            f" Write: {takeoff_command(wanted)} --check --diff"
+        )
+    return wanted
+
+
+def read_foreign(given: object) -> Wanted:
+    """Read the scope of others' programs, or raise ScopeError with the remedy."""
+    wanted = _read(given)
+    if not wanted.foreign:
+        raise ScopeError(
+            f"scope: {wanted.text} names no program of others: write unit=NAME or program=TAG. What is of ebpf.fleet is"
+            f" turned off with: ansible-playbook ebpf.fleet.rollback {argument(wanted)}"
+        )
+    if (wanted.unit and wanted.program) or wanted.feature or wanted.family or wanted.previous:
+        raise ScopeError(f"scope: {wanted.text}: join unit=NAME or program=TAG with cell= and host= alone")
+    return wanted
+
+
+def _read(given: object) -> Wanted:
     terms = _terms(given)
     wanted = Wanted()
     for term in terms:
@@ -126,6 +166,8 @@ def _with(wanted: Wanted, term: str, joined: bool) -> Wanted:
         return _alone(wanted, term, joined)
     if kind in ("cell", "host"):
         return _chosen(wanted, kind, name)
+    if kind in FOREIGN:
+        return _of_others(wanted, kind, name)
     found = _on_host(term)
     if (wanted.feature if found.kind == "feature" else wanted.family) != "":
         raise ScopeError(f"scope: {kind}= is given twice; run it once for each {kind.replace('_', ' ')}")
@@ -171,6 +213,18 @@ def _chosen(wanted: Wanted, kind: str, name: str) -> Wanted:
     return wanted._replace(cell=name.strip())
 
 
+def _of_others(wanted: Wanted, kind: str, name: str) -> Wanted:
+    if (wanted.unit if kind == "unit" else wanted.program) != "":
+        raise ScopeError(f"scope: {kind}= is given twice; run it once for each {kind}")
+    good = _UNIT.fullmatch(name) if kind == "unit" else _TAG.fullmatch(name)
+    if good is None:
+        near = f"{name}.service" if kind == "unit" else name.strip().lower()
+        form = _UNIT if kind == "unit" else _TAG
+        hint = f"did you mean {kind}={near}? " if form.fullmatch(near) else ""
+        raise ScopeError(f"scope: {hint}{kind}= needs {FOREIGN[kind]}; it has '{printable(name, 60)}'")
+    return wanted._replace(unit=name) if kind == "unit" else wanted._replace(program=name)
+
+
 def refusal(scope: object, state: object, confirm: object = "", reason: object = "") -> str:
     """One sentence on an order that cannot be meant, with the nearest that can; empty for one that can."""
     if state not in STATES:
@@ -213,16 +267,25 @@ def cleaned(reason: object) -> str:
 def argument(wanted: Wanted) -> str:
     """The scope as it is typed behind ansible-playbook, whatever letters a host pattern has."""
     text = ",".join(wanted.terms)
-    if _PLAIN.fullmatch(text) and read(text) == wanted:
+    if _PLAIN.fullmatch(text) and _read(text) == wanted:
         return f"-e scope={text}"
-    value: Any = wanted.terms
-    return f"-e {shlex.quote(json.dumps({'scope': value}))}"
+    return f"-e {shlex.quote(json.dumps({'scope': wanted.terms}))}"
+
+
+def typed(name: str, text: str) -> str:
+    """A variable as it is typed behind ansible-playbook; `-e key=value` would take a backslash for an escape."""
+    return f"-e {name}={text}" if _PLAIN.fullmatch(text) else f"-e {shlex.quote(json.dumps({name: text}))}"
 
 
 def release_command(wanted: Wanted | None = None) -> str:
     """What takes an order back, as it is typed."""
     what = "-e scope=SCOPE" if wanted is None else argument(wanted)
     return f"ansible-playbook ebpf.fleet.rollback {what} {RELEASE_ARGUMENTS}"
+
+
+def takeoff_command(wanted: Wanted) -> str:
+    """What asks about others' programs, as it is typed, without its confirmation."""
+    return f"ansible-playbook ebpf.fleet.takeoff {argument(wanted)}"
 
 
 def on_host(scopes: Sequence[object]) -> tuple[list[orders.Scope], str]:

@@ -378,4 +378,34 @@ SECTIONS: tuple[Section, ...] = (
             ),
         },
     ),
+    Section(
+        "Others' programs were not taken off",
+        "The record on the host says what was done there.",
+        {
+            "EF_TAKEOFF_ABSENT": Reason(
+                "the host has no such unit or program, or nothing of it was taken off there: it is not concerned",
+                "where it should have one, give the name as `inventory` tells it",
+                (MODULES, PLAYBOOKS),
+                see="foreign-programs.md",
+            ),
+            "EF_TAKEOFF_PROTECTED": Reason(
+                "what was named keeps the host up or reachable, runs this very command, or is of ebpf.fleet",
+                "name a program by its tag, or turn off what is of ebpf.fleet with `rollback`",
+                (MODULES,),
+                see="foreign-programs.md",
+            ),
+            "EF_TAKEOFF_RECORD": Reason(
+                "the record of what is taken off cannot be read or written, or another run holds it: nothing changed",
+                "put right what the sentence names, and run the same command again",
+                (MODULES,),
+                see="formats/takeoff-record.md",
+            ),
+            "EF_TAKEOFF_UNCONFIRMED": Reason(
+                "something of it is attached or held, was not put back, or the kernel does not tell: it counts as on",
+                "do what stands beside the host, and run the same command again until it exits with 0",
+                (MODULES, PLAYBOOKS),
+                see="foreign-programs.md",
+            ),
+        },
+    ),
 )
