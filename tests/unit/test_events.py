@@ -479,6 +479,16 @@ def test_who_is_not_a_sender_learns_nothing_and_cannot_fill_the_log() -> None:
     assert one.decide(request()).status == 200, "a sender is heard all the while"
 
 
+def test_a_body_that_was_not_read_is_logged_as_of_no_known_sender() -> None:
+    one = front()
+    outcome = one.unread(request(), 413, "is larger than 5 bytes")
+    assert (outcome.status, outcome.events) == (413, [])
+    assert outcome.sentence == "EF_EVENT_MALFORMED: the body is larger than 5 bytes; nothing was done"
+    assert outcome.line is not None and outcome.line["sender"] is None and outcome.line["decision"] == "malformed"
+    lines = [one.unread(request(), 413, "x").line for _ in range(desk.STRANGERS_LOGGED)]
+    assert lines[-1] is None and lines[-2] is not None and one.counts["malformed"] == desk.STRANGERS_LOGGED + 1
+
+
 # --- options ---
 
 

@@ -20,7 +20,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.events.rates import Lim
 from ansible_collections.ebpf.fleet.plugins.module_utils.events.senders import Attempt, Door, Sender
 
 MAX_BODY = 1024 * 1024
-# Lines in a minute about requests that are of no sender: whoever reaches the port could fill the disk with them.
+# Lines in a minute about requests that are of no known sender: whoever reaches the port could fill the disk with them.
 STRANGERS_LOGGED, STRANGERS_SECONDS = 60, 60.0
 TAKEN, DUPLICATE, RESOLVED, UNCONCERNED = "taken", "duplicate", "resolved", "unconcerned"
 REFUSED, LIMITED, STRANGER, MALFORMED = "refused", "limited", "stranger", "malformed"
@@ -67,7 +67,8 @@ class Desk:
         try:
             sender = self._door.admit(Attempt(request.headers, request.body, request.wall))
         except FleetError as error:
-            return self._stranger(request, error)
+            # Nothing of why: who is not a sender learns nothing here.
+            return self._outside(request, 401, STRANGER, error, "EF_EVENT_SENDER: not a sender")
         try:
             found = alerts.read(request.body)
         except FleetError as error:
@@ -117,18 +118,22 @@ class Desk:
         event = {**alerts.variables(wish), "alert": alert.name, "fingerprint": alert.fingerprint, "since": alert.since}
         return {**row, "decision": TAKEN}, {"ebpf_fleet": event}, 0.0
 
-    def _stranger(self, request: Request, error: FleetError) -> Outcome:
-        self.counts[STRANGER] += 1
+    def unread(self, request: Request, status: int, problem: str) -> Outcome:
+        """What becomes of a request whose body was not read whole, so that whose it is was not asked."""
+        error = FleetError("EF_EVENT_MALFORMED", f"the body {problem}; nothing was done")
+        return self._outside(request, status, MALFORMED, error, error.as_line())
+
+    def _outside(self, request: Request, status: int, decision: str, error: FleetError, sentence: str) -> Outcome:
+        """The outcome of a request that is of no known sender: not every one of them has a line."""
+        self.counts[decision] += 1
         self._strangers = [at for at in self._strangers if at > request.ticks - STRANGERS_SECONDS]
-        # Nothing of why: who is not a sender learns nothing here.
-        sentence = "EF_EVENT_SENDER: not a sender"
         if len(self._strangers) >= STRANGERS_LOGGED:
             self._unlogged += 1
-            return Outcome(401, sentence, 0, [], None)
+            return Outcome(status, sentence, 0, [], None)
         self._strangers.append(request.ticks)
-        line = {**self._line(request, None, 401, STRANGER, error), "not_logged": self._unlogged}
+        line = {**self._line(request, None, status, decision, error), "not_logged": self._unlogged}
         self._unlogged = 0
-        return Outcome(401, sentence, 0, [], line)
+        return Outcome(status, sentence, 0, [], line)
 
     def _line(
         self, request: Request, sender: str | None, status: int, decision: str, error: FleetError | None

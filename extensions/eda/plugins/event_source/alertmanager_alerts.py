@@ -150,10 +150,15 @@ class Receiver:
 
     async def receive(self, request: web.Request) -> web.Response:
         """One POST. The answer comes after the event is in the queue."""
-        body = await asyncio.wait_for(request.read(), BODY_SECONDS)
         headers = [(str(name), str(value)) for name, value in request.headers.items()]
-        asked = desk.Request(str(request.remote), headers, body, time.time(), time.monotonic())
-        outcome = self._desk.decide(asked)
+        asked = desk.Request(str(request.remote), headers, b"", time.time(), time.monotonic())
+        try:
+            body = await asyncio.wait_for(request.read(), BODY_SECONDS)
+            outcome = self._desk.decide(asked._replace(body=body))
+        except web.HTTPRequestEntityTooLarge:
+            outcome = self._desk.unread(asked, 413, f"is larger than {desk.MAX_BODY} bytes")
+        except asyncio.TimeoutError:
+            outcome = self._desk.unread(asked, 408, f"did not come whole within {BODY_SECONDS} s")
         self._log.add(outcome.line)
         for event in outcome.events:
             await self._queue.put(event)
@@ -171,9 +176,13 @@ def tls_of(chosen: options.Options) -> ssl.SSLContext | None:
 
 
 async def main(queue: Any, args: dict[str, Any]) -> None:
-    """Listen until ansible-rulebook ends. Raises FleetError for options or secrets that cannot be used."""
-    chosen = options.read(args)
-    front = desk.Desk(read_secrets(chosen.secrets), chosen.limits, chosen.allow_everything)
+    """Listen until ansible-rulebook ends. RuntimeError, with the reason code, for what cannot be used."""
+    try:
+        chosen = options.read(args)
+        front = desk.Desk(read_secrets(chosen.secrets), chosen.limits, chosen.allow_everything)
+    except FleetError as error:
+        # ansible-rulebook shows the error's text alone.
+        raise RuntimeError(error.as_line()) from error
     receiver = Receiver(queue, front, Log(chosen.log))
     app = web.Application(client_max_size=desk.MAX_BODY)
     app.router.add_post("/alerts", receiver.receive)
