@@ -7,9 +7,11 @@ import copy
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.events import alerts, desk, options, senders
 from ansible_collections.ebpf.fleet.plugins.module_utils.events.rates import MAX_REMEMBERED, Limits, Rates
@@ -353,7 +355,7 @@ def test_a_reduction_names_hosts_and_feature() -> None:
 
 
 def test_an_alerts_name_becomes_letters_that_begin_no_template() -> None:
-    labels = {**ALERT["labels"], "alertname": "{{ lookup('pipe','id') }}{%x%}{#y#}\n\x1b[2J" + "n" * 300}
+    labels = {**ALERT["labels"], "alertname": "{{ lookup('pipe','id') }}{%x%}{#y#}\n\x1b[2J\ud800" + "n" * 300}
     (outcome,) = [front().decide(request(body({**ALERT, "labels": labels})))]
     (event,) = outcome.events
     assert re.fullmatch(r"alert [A-Za-z0-9_.,:/? -]+", event["ebpf_fleet"]["reason"])
@@ -368,23 +370,35 @@ def test_an_alerts_name_becomes_letters_that_begin_no_template() -> None:
 
 def test_the_window_slides_and_a_refused_action_counts_for_nothing() -> None:
     rates = Rates(Limits(actions=2, per_scope=2, window=100))
-    assert [rates.take(f"a{at}", f"s{at}", float(at)) for at in (0, 10)] == [0, 0]
-    assert [rates.take("a2", "s2", at) for at in (20.0, 20.5, 99.5)] == [80, 80, 1]
-    assert rates.take("a2", "s2", 100.0) == 0, "the first one is out of the window"
-    assert rates.take("a3", "s3", 109.9) == 1 and rates.take("a3", "s3", 110.0) == 0
+    assert [rates.take(f"a{at}", "kill", f"s{at}", float(at)) for at in (0, 10)] == [0, 0]
+    assert [rates.take("a2", "kill", "s2", at) for at in (20.0, 20.5, 99.5)] == [80, 80, 1]
+    assert rates.take("a2", "kill", "s2", 100.0) == 0, "the first one is out of the window"
+    assert rates.take("a3", "kill", "s3", 109.9) == 1 and rates.take("a3", "kill", "s3", 110.0) == 0
 
 
 def test_one_scope_has_its_own_bound() -> None:
     rates = Rates(Limits(actions=10, per_scope=2, window=100))
-    assert [rates.take(f"a{at}", "kill feature=a", 0.0) for at in range(3)] == [0, 0, 100]
-    assert rates.take("b", "kill feature=b", 1.0) == 0 and rates.take("c", "reduce feature=a", 1.0) == 0
+    assert [rates.take(f"a{at}", "kill", "feature=a", 0.0) for at in range(3)] == [0, 0, 100]
+    assert rates.take("b", "kill", "feature=b", 1.0) == 0 and rates.take("c", "reduce", "feature=a", 1.0) == 0
     assert not rates.known("a2") and rates.known("a1")
+
+
+def test_reductions_hold_up_no_kill() -> None:
+    rates = Rates(Limits(actions=2, per_scope=2, window=100))
+    assert [rates.take(f"a{at}", "reduce", f"s{at}", 0.0) for at in range(3)] == [0, 0, 100]
+    assert rates.take("b", "kill", "s", 0.0) == 0
+
+
+def test_where_both_bounds_are_reached_the_longer_wait_is_told() -> None:
+    rates = Rates(Limits(actions=2, per_scope=1, window=100))
+    assert [rates.take("a", "kill", "one", 0.0), rates.take("b", "kill", "two", 40.0)] == [0, 0]
+    assert rates.take("c", "kill", "two", 50.0) == 90 and rates.take("c", "kill", "one", 50.0) == 50
 
 
 def test_the_oldest_alert_is_forgotten_first_and_memory_is_bounded() -> None:
     rates = Rates(Limits(actions=10**9, per_scope=10**9, window=1))
     for at in range(MAX_REMEMBERED + 1):
-        rates.take(f"a{at}", "s", at * 2.0)
+        rates.take(f"a{at}", "kill", "s", at * 2.0)
     assert not rates.known("a0") and rates.known("a1") and rates.known(f"a{MAX_REMEMBERED}")
 
 
@@ -444,6 +458,15 @@ def test_each_alert_of_a_document_is_judged_by_itself(
     assert (code is None) == (outcome.sentence in desk.DECISIONS)
 
 
+def test_too_often_is_the_answer_where_another_alert_is_refused_too() -> None:
+    """What was not done may be sent again; what is refused stays refused."""
+    outcome = front(Limits(actions=1)).decide(
+        request(body(alert("global"), alert(), alert("feature=b", fingerprint="b" * 16)))
+    )
+    assert outcome.line is not None and (outcome.status, outcome.line["decision"]) == (429, "limited")
+    assert outcome.line["reason_code"] == "EF_EVENT_RATE" and outcome.retry_after == 600
+
+
 def test_a_flood_is_answered_429_with_the_time_to_wait_and_may_come_again() -> None:
     one = front(Limits(actions=2, per_scope=1, window=60))
     flood = [alert(f"feature=f{at}", fingerprint=f"{at:016x}") for at in range(5)]
@@ -476,6 +499,8 @@ def test_who_is_not_a_sender_learns_nothing_and_cannot_fill_the_log() -> None:
     assert (lines[0]["sender"], lines[0]["remote"]) == (None, "127.0.0.9\\x0a")
     later = one.decide(request(b"{", bad, ticks=desk.STRANGERS_SECONDS + 1)).line
     assert later is not None and later["not_logged"] == 5 and later["counts"]["stranger"] == desk.STRANGERS_LOGGED + 6
+    soon = one.decide(request(b"{", bad, ticks=desk.STRANGERS_SECONDS + 2)).line
+    assert soon is not None and soon["not_logged"] == 0, "they are told once"
     assert one.decide(request()).status == 200, "a sender is heard all the while"
 
 
@@ -531,3 +556,52 @@ def test_an_option_that_cannot_be_used_is_named(given: dict[str, Any], says: str
     with pytest.raises(FleetError, match=re.escape(says)) as caught:
         options.read(given)
     assert caught.value.code == "EF_ARGUMENT"
+
+
+# --- the rulebook ---
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_rulebook_kills_and_reduces_and_does_nothing_else() -> None:
+    (rules,) = yaml.safe_load((ROOT / "extensions/eda/rulebooks/alerts.yml").read_text(encoding="utf-8"))
+    done = {
+        rule["condition"].split('"')[1]: (play["name"], play["extra_vars"])
+        for rule in rules["rules"]
+        for play in [rule["action"]["run_playbook"]]
+    }
+    assert set(done) == set(alerts.ACTIONS)
+    name, given = done["kill"]
+    assert name == "ebpf.fleet.rollback" and set(given) == {"scope", "reason"}, "no state: an order is engaged"
+    name, given = done["reduce"]
+    assert name == "ebpf.fleet.triage" and given["ebpf_fleet_triage_features"] == 0
+    # What an event has is what the rules read of it.
+    named = set(re.findall(r"event\.ebpf_fleet\.(\w+)", json.dumps(rules["rules"])))
+    (event,) = front().decide(request()).events
+    assert named == {"action", "scope", "reason", "hosts", "feature"} and named <= set(event["ebpf_fleet"])
+    assert rules["execution_strategy"] == "parallel", "a kill waits for no measurement"
+
+
+def test_the_rulebook_sets_each_option_of_the_source_with_its_default() -> None:
+    (rules,) = yaml.safe_load((ROOT / "extensions/eda/rulebooks/alerts.yml").read_text(encoding="utf-8"))
+    (source,) = rules["sources"]
+    given = source["ebpf.fleet.alertmanager_alerts"]
+    assert set(given) == {*options.Options._fields, *Limits._fields} - {"limits"}
+    written = {name: re.search(r"default\('?([^')]*)'?\)", str(one)) for name, one in given.items()}
+    assert options.read(
+        {**{name: one.group(1) for name, one in written.items() if one}, "secrets": "/s"}
+    ) == options.read({"secrets": "/s"})
+
+
+def test_the_sources_own_page_has_its_options_and_their_defaults() -> None:
+    path = ROOT / "extensions/eda/plugins/event_source/alertmanager_alerts.py"
+    text = re.search(r'DOCUMENTATION = r"""(.*?)"""', path.read_text(encoding="utf-8"), re.S)
+    assert text is not None
+    told = yaml.safe_load(text.group(1))["options"]
+    found = options.read({"secrets": "/s"})
+    real = {**found._asdict(), **found.limits._asdict()}
+    real.pop("limits")
+    assert set(told) == set(real)
+    assert {name: one["default"] for name, one in told.items() if "default" in one} == {
+        name: value for name, value in real.items() if value != "" and name != "secrets"
+    }

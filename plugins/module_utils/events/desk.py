@@ -111,7 +111,7 @@ class Desk:
         key = f"{alert.fingerprint} {alert.since}"
         if self._rates.known(key):
             return {**row, "decision": DUPLICATE}, None, 0.0
-        seconds = self._rates.take(key, f"{wish.action} {wish.scope}", ticks)
+        seconds = self._rates.take(key, wish.action, wish.scope, ticks)
         if seconds:
             detail = f"too many actions were taken; this one was not, and may be sent again in {seconds:.0f} s"
             return {**row, "decision": LIMITED, "reason_code": "EF_EVENT_RATE", "detail": detail}, None, seconds

@@ -1,7 +1,7 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How often something is done: each alert once, and no more than so many in a time, overall and of one scope. Pure.
+"""How often something is done: each alert once, and no more than so many in a time, of a kind and of one scope. Pure.
 
 Time is given as seconds of a clock that never goes back.
 """
@@ -17,7 +17,10 @@ MAX_REMEMBERED = 10_000
 
 
 class Limits(NamedTuple):
-    """At most `actions` within `window` seconds, and of them `per_scope` of one action and scope."""
+    """At most `actions` of one kind within `window` seconds, and of them `per_scope` of one scope.
+
+    Kinds are counted apart, so that many reductions hold up no kill.
+    """
 
     actions: int = 6
     per_scope: int = 2
@@ -29,26 +32,27 @@ class Rates:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._done: deque[tuple[float, str]] = deque()
+        self._done: deque[tuple[float, str, str]] = deque()
         self._alerts: dict[str, None] = {}
 
     def known(self, alert: str) -> bool:
         """Was that done for this very alert?"""
         return alert in self._alerts
 
-    def take(self, alert: str, scope: str, now: float) -> float:
+    def take(self, alert: str, kind: str, scope: str, now: float) -> float:
         """Count an action and remember its alert, and return 0; or count nothing, and return the seconds to wait."""
         while self._done and self._done[0][0] <= now - self._limits.window:
             self._done.popleft()
-        own = [at for at, one in self._done if one == scope]
+        alike = [(at, one) for at, of, one in self._done if of == kind]
+        every, own = [at for at, _one in alike], [at for at, one in alike if one == scope]
         waits = [
             times[len(times) - most] + self._limits.window - now
-            for times, most in (([at for at, _one in self._done], self._limits.actions), (own, self._limits.per_scope))
+            for times, most in ((every, self._limits.actions), (own, self._limits.per_scope))
             if len(times) >= most
         ]
         if waits:
             return max(1.0, math.ceil(max(waits)))
-        self._done.append((now, scope))
+        self._done.append((now, kind, scope))
         self._alerts[alert] = None
         if len(self._alerts) > MAX_REMEMBERED:
             del self._alerts[next(iter(self._alerts))]

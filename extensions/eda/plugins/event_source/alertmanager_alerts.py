@@ -63,7 +63,7 @@ options:
     description: File to which a JSON line for each request is added. Without it the lines go to standard error.
     type: str
   actions:
-    description: Most actions within O(window).
+    description: Most actions of one kind within O(window); kills and reductions are counted apart.
     type: int
     default: 6
   per_scope:
