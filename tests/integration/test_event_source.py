@@ -242,6 +242,49 @@ def test_without_a_private_file_of_senders_nothinglistens(tmp_path: Path, kind: 
     assert says in text and "RuntimeError: EF_EVENT_SECRETS: " in text and "senders" in text, text
 
 
+def asked(raw: socket.socket) -> bytes:
+    """What a request on an open connection is answered; empty where the other end closed it."""
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        raw.sendall(b"POST /other HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        return raw.recv(1000)
+    return b""
+
+
+def test_idle_connections_are_bounded_and_a_sender_is_heard_again_when_one_ends(tmp_path: Path) -> None:
+    with source(tmp_path) as one, contextlib.ExitStack() as stack:
+        place = ("127.0.0.1", one.port)
+        held = [stack.enter_context(socket.create_connection(place, timeout=60)) for _ in range(64)]
+        # Each has its place: it is answered, and goes on.
+        assert [asked(raw)[:12] for raw in held] == [b"HTTP/1.1 404"] * 64
+        # One more is not answered.
+        assert asked(stack.enter_context(socket.create_connection(place, timeout=60))) == b""
+        held[0].close()
+
+        def heard() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return one.post() == (200, "taken\n")
+            return False
+
+        wait_until(heard, "a sender is heard")
+
+
+@pytest.mark.slow
+def test_a_connection_without_a_request_ends_by_itself(tmp_path: Path) -> None:
+    with source(tmp_path) as one, socket.create_connection(("127.0.0.1", one.port), timeout=120) as raw:
+        with contextlib.suppress(ConnectionResetError):
+            assert raw.recv(1) == b""
+        assert one.post() == (200, "taken\n")
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "senders").touch(0o600)
+    (tmp_path / "senders").write_text(SENDERS)
+    (tmp_path / "bad.pem").write_text("not a certificate")
+    for name in ("missing.pem", "bad.pem"):
+        told = refused(tmp_path, certfile=str(tmp_path / name), keyfile=str(tmp_path / name))
+        assert "RuntimeError: EF_ARGUMENT: certfile, keyfile: " in told and name in told, told
+
+
 def test_an_address_for_others_needs_tls(tmp_path: Path) -> None:
     (tmp_path / "senders").touch(0o600)
     (tmp_path / "senders").write_text(SENDERS)

@@ -100,6 +100,8 @@ EXAMPLES = r"""
 """
 
 BODY_SECONDS = 10
+# Of connections, so that who reaches the port does not use up what ansible-rulebook needs for a kill: files and memory.
+MAX_CONNECTIONS, CONNECTION_SECONDS = 64, 30
 
 
 def read_secrets(path: str) -> tuple[senders.Sender, ...]:
@@ -159,11 +161,42 @@ class Receiver:
             outcome = self._desk.unread(asked, 413, f"is larger than {desk.MAX_BODY} bytes")
         except asyncio.TimeoutError:
             outcome = self._desk.unread(asked, 408, f"did not come whole within {BODY_SECONDS} s")
-        self._log.add(outcome.line)
+        # The kill first: a disk that hangs must not hold it up.
         for event in outcome.events:
             await self._queue.put(event)
+        self._log.add(outcome.line)
         more = {"Retry-After": str(outcome.retry_after)} if outcome.retry_after else {}
-        return web.Response(status=outcome.status, text=outcome.sentence + "\n", headers=more)
+        answer = web.Response(status=outcome.status, text=outcome.sentence + "\n", headers=more)
+        answer.force_close()
+        return answer
+
+
+class Refusal(asyncio.Protocol):
+    """What a connection is given that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it at once."""
+        transport.close()
+
+
+class Connections:
+    """Makes the protocol of each connection, of a bounded number for a bounded time."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+
+    def __call__(self) -> asyncio.Protocol:
+        """A connection's protocol."""
+        if len(self._server.connections) >= MAX_CONNECTIONS:
+            return Refusal()
+        made: asyncio.Protocol = self._server()
+        asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self._end, made)
+        return made
+
+    @staticmethod
+    def _end(made: Any) -> None:
+        if made.transport is not None:
+            made.transport.abort()
 
 
 def tls_of(chosen: options.Options) -> ssl.SSLContext | None:
@@ -171,7 +204,13 @@ def tls_of(chosen: options.Options) -> ssl.SSLContext | None:
     if not chosen.certfile:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chosen.certfile, chosen.keyfile)
+    try:
+        context.load_cert_chain(chosen.certfile, chosen.keyfile)
+    except OSError as error:
+        problem = f"{chosen.certfile}, {chosen.keyfile}: {error.strerror or error}"
+        raise FleetError(
+            "EF_ARGUMENT", f"certfile, keyfile: {problem}; give a certificate and its key in PEM"
+        ) from error
     return context
 
 
@@ -180,6 +219,7 @@ async def main(queue: Any, args: dict[str, Any]) -> None:
     try:
         chosen = options.read(args)
         front = desk.Desk(read_secrets(chosen.secrets), chosen.limits, chosen.allow_everything)
+        tls = tls_of(chosen)
     except FleetError as error:
         # ansible-rulebook shows the error's text alone.
         raise RuntimeError(error.as_line()) from error
@@ -188,8 +228,11 @@ async def main(queue: Any, args: dict[str, Any]) -> None:
     app.router.add_post("/alerts", receiver.receive)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
+    assert runner.server is not None
+    made = Connections(runner.server)
+    server = await asyncio.get_running_loop().create_server(made, chosen.host, chosen.port, ssl=tls)
     try:
-        await web.TCPSite(runner, chosen.host, chosen.port, ssl_context=tls_of(chosen)).start()
         await asyncio.Future()
     finally:
+        server.close()
         await runner.cleanup()
