@@ -19,6 +19,7 @@ git ls-files -z '*.py' '*.c' '*.h' '*.sh' '.ci/run' ':!plugins/module_utils/kill
 # By its name as a collection, so that types are known across modules.
 run "mypy on the BCC collector" env MYPYPATH=collections mypy --namespace-packages -p ansible_collections.ebpf.fleet.collectors.fleet_bcc
 run "mypy on module_utils" env MYPYPATH=collections mypy --namespace-packages -p ansible_collections.ebpf.fleet.plugins.module_utils
+run "mypy on the event source" env MYPYPATH=collections mypy --namespace-packages extensions/eda/plugins/event_source/*.py
 run "yamllint" yamllint --strict .
 # The setting is for our playbooks' runs; the linter itself renders templates that it has not marked as trusted.
 run "ansible-lint" env -u _ANSIBLE_TEMPLAR_UNTRUSTED_TEMPLATE_BEHAVIOR ansible-lint --profile production --offline -q

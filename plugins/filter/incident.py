@@ -22,7 +22,7 @@ def forensics_script(check, file_bytes=script.FILE_BYTES[1], total_bytes=script.
     return attempt(AnsibleFilterError, functools.partial(script.command, file_bytes, total_bytes, check))
 
 
-def triage_findings(hostvars, names, contracts=(), limits=None, before=None, told=False):
+def triage_findings(hostvars, names, contracts=(), limits=None, before=None, told=False, reduce=""):
     """What costs too much, and where; see the filter's documentation."""
     if told and fault_of(contracts):
         return contracts
@@ -30,7 +30,7 @@ def triage_findings(hostvars, names, contracts=(), limits=None, before=None, tol
     def find():
         windows = {host["inventory_hostname"]: [_observation(host.get(name)) for name in names] for host in hostvars}
         budgets = {name: one["budgets"] for name, one in plain(before)["hosts"].items()} if before else None
-        return triage.findings(windows, triage.Asked(plain(contracts), plain(limits or {}), budgets))
+        return triage.findings(windows, triage.Asked(plain(contracts), plain(limits or {}), budgets, str(reduce)))
 
     return attempt(AnsibleFilterError, find, told)
 

@@ -20,6 +20,7 @@ SHELL = [one.text for one in typed("shell", INCIDENT)]
 RELEASE = " -e state=released -e confirm=release -e reason=over"
 # What each prints, on a host where all is well, and how it ends.
 WANTED = {
+    "rollback -e state=list": (0, "no order stands"),
     "rollback -e scope=global": (0, "All 1 hosts confirmed"),
     "triage --limit HOST --check": (0, "of 1 hosts over a limit in every window"),
     "forensics": (0, "evidence of 1 of 1 host in"),

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "prometheus"
 PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus"}
 PACKAGES["prometheus-node-exporter"] = "prometheus-node-exporter"
+PACKAGES["prometheus-alertmanager"] = PACKAGES["amtool"] = "prometheus-alertmanager"
 
 
 def _fetch(package: str) -> None:

@@ -13,8 +13,8 @@ GROUPS = {
     "machine": ("loader", "backpressure fairness features features_bounds features_rounds handover perf "
                 "runbooks runbooks_floods shipping weights witness"),
     # They ask for every program of ours that is loaded, or load one.
-    "loaded": ("integration", "bcc_start fan_out kill_hostile kill_orders kill_pinned kill_script kill_switch "
-               "login_shells playbooks standing_orders third_party_page"),
+    "loaded": ("integration", "bcc_start event_rulebook fan_out kill_hostile kill_orders kill_pinned kill_script "
+               "kill_switch login_shells playbooks standing_orders third_party_page"),
 }  # fmt: skip
 GROUP_OF = {
     f"tests/{folder}/test_{name}.py": group for group, (folder, names) in GROUPS.items() for name in names.split()

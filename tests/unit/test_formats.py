@@ -7,6 +7,7 @@ format, the loader's own `inspect` or the source that writes it is the judge.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import sqlite3
@@ -29,6 +30,9 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.manifest import 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle.matrix import check_matrix
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.document import validate_contract
 from ansible_collections.ebpf.fleet.plugins.module_utils.contract.objects import compare_with_objects
+from ansible_collections.ebpf.fleet.plugins.module_utils.events import desk
+from ansible_collections.ebpf.fleet.plugins.module_utils.events.rates import Limits
+from ansible_collections.ebpf.fleet.plugins.module_utils.events.senders import Sender
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document, census
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import answer as takeoff_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import record as takeoff_record
@@ -527,6 +531,19 @@ def the_radius(page: Page) -> None:
     assert blast.lines(told)
 
 
+def an_event(page: Page) -> None:
+    """The line is what the desk logs of a request; that of the example is put together from it."""
+    told = the_json(page)
+    (row,) = told["alerts"]
+    labels = {"alertname": row["alert"], "ebpf_fleet_action": row["action"], "ebpf_fleet_scope": row["scope"]}
+    alert = {"status": "firing", "labels": labels, "fingerprint": row["fingerprint"], "startsAt": row["starts_at"]}
+    body = {"version": "4", "status": "firing", "receiver": "r", "groupKey": "k", "alerts": [alert]}
+    front = desk.Desk([Sender(told["sender"], "token", b"t" * 32)], Limits(), False)
+    wall = datetime.datetime.fromisoformat(told["time"].replace("Z", "+00:00")).timestamp()
+    headers = [("Authorization", f"Bearer {'t' * 32}")]
+    assert front.decide(desk.Request(told["remote"], headers, json.dumps(body).encode(), wall, 0.0)).line == told
+
+
 JUDGES: dict[str, Callable[..., None]] = {
     "audit": audit,
     "takeoff": the_takeoff,
@@ -542,6 +559,7 @@ JUDGES: dict[str, Callable[..., None]] = {
     "contract": the_contract,
     "cursor": the_cursor,
     "desired": desired_state,
+    "event-log": an_event,
     "events": events,
     "forensics": the_evidence,
     "gate": the_gate,
@@ -607,6 +625,7 @@ FAULTS = {
     "contract": ("lifetime: permanent", "lifetime: forever"),
     "cursor": ('"segment": 42', '"segment": 0'),
     "desired": ('"sample_every": 1', '"sample_every": 0'),
+    "event-log": ('"duplicate": 0', '"duplicate": 1'),
     "events": ('"pid"', '"process"'),
     "forensics": ('"complete": true', '"complete": false'),
     "gate": ('"inconclusive"', '"pass"'),

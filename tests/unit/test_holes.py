@@ -57,6 +57,7 @@ PASSED_ON = {
     "tests/integration/test_standing_orders.py",
     "tests/integration/test_bpf_inventory.py", "tests/integration/test_takeoff.py",
     "tests/integration/test_forensics.py", "tests/integration/test_triage_asks.py",
+    "tests/integration/test_event_rulebook.py",
 }  # fmt: skip
 
 

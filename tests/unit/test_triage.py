@@ -38,6 +38,15 @@ def find(asked: triage.Asked = ASKED, **windows: list[Any]) -> dict[str, Any]:
     return triage.findings(windows, asked)
 
 
+def test_one_feature_alone_is_brought_down_where_it_is_named() -> None:
+    twice = [heavy(), heavy()]
+    every = find(a=twice)["hosts"]["a"]["reduce"]
+    assert set(every) == {"exec_events"}
+    assert find(triage.Asked(CONTRACTS, reduce="exec_events"), a=twice)["hosts"]["a"]["reduce"] == every
+    other = find(triage.Asked(CONTRACTS, reduce="runqlat"), a=twice)
+    assert other["hosts"]["a"]["reduce"] == {} and other["confirmed"] == ["a"], "it is over all the same"
+
+
 def test_every_check_that_is_asked_is_one_of_the_gate() -> None:
     assert set(triage.CHECKS) <= set(checks.NAMES) and set(triage.UNUSABLE) <= set(checks.NAMES)
     assert set(cost.LOWERED) | set(cost.OF_HOST) == set(triage.CHECKS)

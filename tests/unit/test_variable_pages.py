@@ -15,8 +15,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "variables.md"
 TABLES = [PAGE, ROOT / "docs/rollout.md", ROOT / "docs/fan-out.md", *sorted(ROOT.glob("roles/*/README.md"))]
 ROW = re.compile(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]*) \| [^|]+ \|$", re.M)
-# Named in code and no variable: a fact, and a file's name in a template.
-NO_VARIABLES = {"ebpf_fleet_rollout", "ebpf_fleet_capabilities", "ebpf_fleet_bcc", "ebpf_fleet_pull"}
+# Named in code and no variable: a fact, a file's name in a template, and labels of an alert.
+NO_VARIABLES = {"ebpf_fleet_rollout", "ebpf_fleet_capabilities", "ebpf_fleet_bcc", "ebpf_fleet_pull",
+                "ebpf_fleet_action", "ebpf_fleet_scope"}  # fmt: skip
+# Of the rulebook, and not of any playbook: {name: what stands behind its default, empty where it has no default}.
+RULEBOOK = dict(
+    re.findall(
+        r"\{\{ (ebpf_fleet_events_\w+)(?: \| default\(([^)]*)\))? \}\}",
+        (ROOT / "extensions/eda/rulebooks/alerts.yml").read_text(encoding="utf-8"),
+    )
+)
 # Not of our prefix, as on call types them: variable and the playbook that takes it.
 SHORT = {"bundle": "capabilities", "scope": "rollback", "state": "rollback", "allow_unconcerned": "rollback",
          "confirm": "rollback", "reason": "rollback", "remove_pins": "takeoff"}  # fmt: skip
@@ -84,6 +92,14 @@ def test_a_table_has_the_default_that_the_code_has(path: Path) -> None:
     assert checked
 
 
+def test_the_rulebooks_variables_and_their_defaults_stand_in_its_page() -> None:
+    words = {"": "required", "''": "none"}
+    told = rows(ROOT / "docs/event-driven.md")
+    log = {"ebpf_fleet_events_log": {"standard error"}}  # where the lines go without it
+    assert told == {name: {words.get(value, value.strip("'"))} for name, value in RULEBOOK.items()} | log
+    assert RULEBOOK
+
+
 def test_the_default_of_features_is_said_as_it_is() -> None:
     for path in (PAGE, ROOT / "docs/rollout.md", ROOT / "roles/deploy/README.md"):
         assert rows(path)["ebpf_fleet_features"] == {"every feature but those on the policy data path, as contracted"}
@@ -99,7 +115,7 @@ def test_no_page_names_a_variable_that_is_not_there() -> None:
         named = set(NAME.findall(path.read_text(encoding="utf-8")))
         stray = {
             name
-            for name in named - used() - for_people()
+            for name in named - used() - for_people() - set(RULEBOOK)
             if name not in metrics and not name.endswith("_") and name not in ("ebpf_fleet_trust", "ebpf_fleet_exec")
         }
         assert stray == set(), path.name

@@ -129,7 +129,7 @@ TABLE: dict[str, tuple[list[tuple[Any, Any]], list[Any]]] = {
          "ebpf_fleet_kill_list", "ebpf_fleet_kill_list_signing_key",
          "ebpf_fleet_release_signing_key", "ebpf_fleet_release_matrix", "ebpf_fleet_release_output",
          "ebpf_fleet_sampling_feature", "ebpf_fleet_sampling_output", "ebpf_fleet_forensics_dir",
-         "ebpf_fleet_triage_feature"), PLAIN),
+         "ebpf_fleet_triage_feature", "ebpf_fleet_triage_reduce"), PLAIN),
 }  # fmt: skip
 
 

@@ -37,11 +37,13 @@ class Asked(NamedTuple):
 
     `contracts` of the release, where it is known; without one a feature's budget is what its host's loader says that
     is in force. `budgets` are those of an earlier judgement, so that a limit that was lowered since is not the measure.
+    `reduce` names the one feature whose limits may be lowered; empty: all of them.
     """
 
     contracts: Sequence[Json] = ()
     limits: Json | None = None
     budgets: Mapping[str, Mapping[str, Json]] | None = None
+    reduce: str = ""
 
 
 def findings(windows: Mapping[str, Sequence[Any]], asked: Asked) -> dict[str, Any]:
@@ -53,6 +55,8 @@ def findings(windows: Mapping[str, Sequence[Any]], asked: Asked) -> dict[str, An
     limits = arguments.check_limits(asked.limits)
     own = arguments.check_contracts(asked.contracts)
     hosts = {host: _host(host, seen, limits, own, asked.budgets or {}) for host, seen in sorted(windows.items())}
+    for one in hosts.values() if asked.reduce else ():
+        one["reduce"] = {name: lowered for name, lowered in one["reduce"].items() if name == asked.reduce}
     named = {state: [name for name, one in hosts.items() if one["state"] == state]
              for state in ("confirmed", "once", "within", "unmeasured")}  # fmt: skip
     found = {"hosts": hosts, **named, "costs": cost.ranked({name: hosts[name] for name in named["confirmed"]})}

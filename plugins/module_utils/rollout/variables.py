@@ -240,6 +240,7 @@ TRIAGE: dict[str, Reader] = {
     "ebpf_fleet_triage_window": decimal(1, 3600),
     "ebpf_fleet_triage_feature": text,
     "ebpf_fleet_triage_features": whole(0, 32),
+    "ebpf_fleet_triage_reduce": text,
 }
 VARIABLES: dict[str, Reader] = {
     **ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **INVENTORY, **RELEASE, **SAMPLING, **FORENSICS,

@@ -408,4 +408,40 @@ SECTIONS: tuple[Section, ...] = (
             ),
         },
     ),
+    Section(
+        "An event was refused",
+        "No playbook was run for it. What an earlier alert turned off stays off.",
+        {
+            "EF_EVENT_SENDER": Reason(
+                "the request has no token or signature of a known sender, or its signature is old or was used before",
+                "give the sender what stands in the file of secrets; the log says what was wrong",
+                (MODULES,),
+                "event-driven.md",
+            ),
+            "EF_EVENT_MALFORMED": Reason(
+                "what was sent is not a document of version 4 of Alertmanager's webhook",
+                "send it from Alertmanager; the sentence names the field",
+                (MODULES,),
+                "event-driven.md",
+            ),
+            "EF_EVENT_SCOPE": Reason(
+                "the labels of an alert ask for what no event may do",
+                "correct `ebpf_fleet_action` and `ebpf_fleet_scope` in the rule of the alert",
+                (MODULES,),
+                "event-driven.md",
+            ),
+            "EF_EVENT_RATE": Reason(
+                "so many actions were taken within the window that this one was not",
+                "see what sends so many alerts; run `rollback` by hand where it is to be done now",
+                (MODULES,),
+                "event-driven.md",
+            ),
+            "EF_EVENT_SECRETS": Reason(
+                "the file of those who may send events cannot be used; nothing listens",
+                "the sentence names the line, or the owner and mode that it must have",
+                (MODULES,),
+                "event-driven.md",
+            ),
+        },
+    ),
 )
