@@ -60,7 +60,7 @@ def test_who_does_not_answer_is_named_and_what_others_gave_is_kept(tmp_path: Pat
 def test_check_mode_asks_no_host_and_makes_no_folder(tmp_path: Path) -> None:
     with sshhosts.hosts(tmp_path, "good", first=720) as hosts:
         played, folder = collect(tmp_path, hosts, "--check")
-    assert played.rc == 0 and list(folder.iterdir()) == [], played.text
+    assert played.rc == 0 and list(folder.iterdir()) == [] and "changed=1" not in played.text, played.text
 
 
 @pytest.mark.parametrize(

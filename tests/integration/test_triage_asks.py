@@ -65,9 +65,9 @@ def hosts(tmp_path_factory: pytest.TempPathFactory):
     ("answer", "kept", "words"),
     [
         ("yes", True, "evidence of 1 of 1 host"),
-        ("skip", False, "blast radius: 0 of 1 hosts"),
+        pytest.param("skip", False, "blast radius: 0 of 1 hosts", marks=pytest.mark.slow),
         ("no", False, "EF_NOT_ALLOWED: Collect evidence of 1 hosts?"),
-        ("", False, "EF_NOT_ALLOWED: Collect evidence of 1 hosts?"),
+        pytest.param("", False, "EF_NOT_ALLOWED: Collect evidence of 1 hosts?", marks=pytest.mark.slow),
     ],
 )
 def test_a_step_is_done_for_a_yes_alone(
@@ -79,6 +79,7 @@ def test_a_step_is_done_for_a_yes_alone(
     assert code == 2 and ("EF_TRIAGE: not measured: good-760" in screen) == (answer in ("yes", "skip")), screen
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_command_is_said_and_with_the_yes_it_is_done(
     hosts: sshhosts.Hosts, tmp_path: Path
 ) -> None:
