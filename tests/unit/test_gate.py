@@ -290,6 +290,27 @@ def test_what_was_not_measured_holds(path: str, value: Any, name: str) -> None:
     assert name in held
 
 
+@pytest.mark.parametrize(
+    ("unit", "failed"),
+    [
+        ({"active_state": "activating", "n_restarts": 0}, {"loader_active"}),
+        ({"active_state": "failed", "n_restarts": 0}, {"loader_active"}),
+        ({"active_state": "active", "n_restarts": 2}, {"loader_restarts"}),
+        ({"active_state": "activating", "n_restarts": 1}, {"loader_active", "loader_restarts"}),
+        ({"active_state": "active", "n_restarts": 0}, set()),
+        ({"active_state": None, "n_restarts": None}, set()),
+    ],
+)
+def test_a_loader_that_ended_and_left_no_status_fails_by_what_systemd_says(unit: Any, failed: set[str]) -> None:
+    found = observation()
+    found["end"]["status"] = None
+    found["end"]["unit"].update(unit)
+    verdict = judge(found, observation(10 * SECOND))
+    assert {one["check"] for one in verdict["checks"] if one["verdict"] == "fail"} == failed, verdict["checks"]
+    assert verdict["verdict"] == ("fail" if failed else "inconclusive")
+    assert check(verdict, "observation")["verdict"] == "inconclusive", "nothing else of it was judged"
+
+
 @pytest.mark.parametrize("after", [None, {}, [], "gone"])
 def test_a_host_that_was_not_observed_holds(after: Any) -> None:
     verdict = judge(after)

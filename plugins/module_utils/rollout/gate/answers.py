@@ -56,6 +56,14 @@ def fault_of_record(record: Any) -> str | None:
     return None
 
 
+def lacks_status_alone(record: Any) -> bool:
+    """Is all there but the loader's status at the end, as of a loader that ended?"""
+    after = get(record, "after")
+    if fault_of_record(record) is not None or not isinstance(after, Mapping) or get(after, "end", "status") is not None:
+        return False
+    return isinstance(after.get("start"), Mapping) and isinstance(after.get("end"), Mapping)
+
+
 def what_is_wrong(observation: Any) -> str | None:
     """Why an observation cannot be judged, or None."""
     if not isinstance(observation, Mapping):

@@ -14,7 +14,11 @@ from typing import Any, Mapping, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable, printable_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.answers import MALFORMED, judge_control
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.answers import (
+    MALFORMED,
+    judge_control,
+    lacks_status_alone,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import (
     FAIL,
     INCONCLUSIVE,
@@ -49,6 +53,8 @@ __all__ = ["FAIL", "INCONCLUSIVE", "MALFORMED", "PASS", "SCHEMA", "judge"]
 
 SCHEMA = "ebpf.fleet/gate/v1"
 SENTENCE_LIMIT = 1_000
+# Checks that ask systemd alone.
+OF_THE_UNIT = ("loader_active", "loader_restarts")
 
 
 def judge(inputs: Inputs) -> dict[str, Any]:
@@ -128,16 +134,22 @@ def _holds(check: Judgement, policies: Mapping[str, str]) -> bool:
 
 
 def host_checks(host: str, inputs: Inputs) -> list[Judgement]:
-    """Every check of one host; where its answer cannot be judged only the one that says so."""
+    """Every check of one host; where its answer cannot be judged the one that says so, and what systemd tells."""
     record = inputs.changed[host]
+    before = get(record, "before")
+    pair = Pair(host, before if isinstance(before, Mapping) else None, get(record, "after"), inputs)
     for check in of_scope(ANSWER):
         found = check.judge(host, record)
         if found is not None:
-            return [of_answer(check, host, found)]
-    before = get(record, "before")
-    pair = Pair(host, before if isinstance(before, Mapping) else None, get(record, "after"), inputs)
+            return [of_answer(check, host, found), *(ended_checks(pair) if lacks_status_alone(record) else [])]
     checks = [one for check in of_scope(HOST, EXPECTED) for one in judgements(check, pair)]
     return [*checks, *witnessed_checks(pair), *feature_checks(pair), *own_checks(pair)]
+
+
+def ended_checks(pair: Pair) -> list[Judgement]:
+    """What systemd alone tells of a loader that left no status: that it ended, or was started again, is a failure."""
+    told = [one for name in OF_THE_UNIT for one in judgements(BY_NAME[name], pair)]
+    return [one for one in told if one.verdict == FAIL]
 
 
 def witnessed_checks(pair: Pair) -> list[Judgement]:
