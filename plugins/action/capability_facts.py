@@ -9,39 +9,24 @@ variable, and neither do facts, hosts or warnings that a hostile host adds to it
 
 from __future__ import annotations
 
-from ansible.errors import AnsibleConnectionFailure
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
-from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability_document
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.believed import BelievedAction, no_answer
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.cell_answers import taken
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.guarded import GuardedAction
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_failure import MESSAGE_LIMIT, failure_of, one_line
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import failed
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.host_failure import failure_of
 
 UNPRIVILEGED = "Not privileged: the kernel answers few questions; use become to have them all answered"
 
 
-class ActionModule(GuardedAction):
+class ActionModule(BelievedAction):
     """Thin: the module's result goes through `believed`."""
 
-    def run(self, tmp=None, task_vars=None):
-        result = super().run(tmp, task_vars)
-        host = (task_vars or {}).get("inventory_hostname", "this host")
-        features = asked_about(self._task.args.get("contracts"))
+    def found(self, host, task_vars):
         answer = taken(task_vars, "capability_facts")
-        if answer is not None:
-            # Of a cell controller it is still what a host said.
-            return {**result, **believed(host, answer, features)}
-        try:
-            answer = self._execute_module(task_vars=task_vars, wrap_async=self._task.async_val)
-        except AnsibleConnectionFailure as error:
-            return {"unreachable": True, "changed": False, "msg": printable(one_line(str(error)), MESSAGE_LIMIT)}
-        except RecursionError:
-            # ansible-core's own reader of a module's JSON, on a document of thousands of levels.
-            return no_answer(f"no usable answer from {host}: the answer: is nested too deep")
-        if self._task.async_val:
-            return {**result, **answer}
-        return {**result, **believed(host, answer, features)}
+        # Of a cell controller it is still what a host said.
+        return super().found(host, task_vars) if answer is None else self.believe(host, answer)
+
+    def believe(self, host, answer):
+        return believed(host, answer, asked_about(self._task.args.get("contracts")))
 
 
 def asked_about(contracts):
@@ -66,8 +51,3 @@ def believed(host, answer, features):
         "ansible_facts": {"ebpf_fleet_capabilities": read.capabilities},
         **({"warnings": [UNPRIVILEGED]} if read.capabilities.get("privileged") is False else {}),
     }
-
-
-def no_answer(message):
-    """A failed result; the message is printable."""
-    return failed(FleetError("EF_NO_ANSWER", message))

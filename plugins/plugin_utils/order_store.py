@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import getpass
 import os
-import time
 from pathlib import Path
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files, bounded
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files, bounded, waitlock
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import standing_order
@@ -64,20 +62,12 @@ class Store:
         self.taken.mkdir(mode=0o750, parents=True, exist_ok=True)
         guard = os.open(self.path / ".guard", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         try:
-            self._lock(guard, time.monotonic() + seconds)
+            if not waitlock.took(guard, seconds):
+                problem = f"{self.path}: another process holds .guard; find it with fuser, and end it"
+                raise StoreError(problem, str(self.path))
             yield self
         finally:
             os.close(guard)
-
-    def _lock(self, guard, until):
-        while True:
-            try:
-                return fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    problem = f"{self.path}: another process holds .guard; find it with fuser, and end it"
-                    raise StoreError(problem, str(self.path)) from error
-            time.sleep(0.02)
 
     def orders(self):
         """Every order that stands, the oldest first; StoreError for a file that cannot be read as one."""

@@ -45,7 +45,7 @@ class Exporter:
         outer = self
 
         class Page(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:  # noqa: N802  # the name that http.server calls
                 lines = [f'{HOT}{{feature="{name}"}} {time.monotonic():.3f}\n' for name in outer.features]
                 self.send_response(200)
                 self.end_headers()
@@ -144,6 +144,7 @@ def attached(host: SysHost) -> bool:
 def test_an_alert_takes_one_feature_off_once_and_only_for_who_may_say_so(
     deployed: SysHost, sysfleet: SysFleet, first: Release, tmp_path: Path
 ) -> None:
+    # Of the machine: setup installs it, and where that has run it may not be missing (tests/holes.yml).
     if rulebook.java() is None:
         pytest.skip("openjdk-17-jre-headless is not installed")
     wait_until(lambda: attached(deployed), "both features attached")

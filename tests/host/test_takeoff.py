@@ -372,9 +372,9 @@ def test_a_record_that_cannot_be_used_changes_nothing(agents: SysHost) -> None:
 
 def test_a_full_disk_changes_nothing(agents: SysHost) -> None:
     await_runs(agents)
-    agents.must("mkdir -p /var/lib/ebpf-fleet/foreign && mount -t tmpfs -o size=4k tmpfs /var/lib/ebpf-fleet/foreign &&"
-                " head -c 4096 /dev/zero >/var/lib/ebpf-fleet/foreign/full || true")  # fmt: skip
+    agents.must("mkdir -p /var/lib/ebpf-fleet/foreign && mount -t tmpfs -o size=4k tmpfs /var/lib/ebpf-fleet/foreign")
     try:
+        agents.must("head -c 4096 /dev/zero >/var/lib/ebpf-fleet/foreign/full")
         assert ask(agents, UNIT)["fault"].startswith("EF_DISK_FULL: ")
         assert unit(agents) == RUNS
     finally:

@@ -126,6 +126,26 @@ def test_capabilities_names_every_liar_keeps_every_honest_host_and_paints_nothin
         assert census["silent_reasons"][name] in said.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("playbook", "options"),
+    [
+        ("inventory", ()),
+        ("takeoff", ("-e", "scope=unit=net-agent.service", "-e", "confirm=takeoff-unit=net-agent.service", "-e",
+                     'reason="slow"')),
+    ],
+)  # fmt: skip
+def test_an_answer_of_ten_thousand_brackets_is_told_of_its_host(
+    tmp_path: Path, playbook: str, options: tuple[str, ...]
+) -> None:
+    """ansible-core's own reader of a module's words gives up on it, and with more than a failed task."""
+    deep = '{"changed": ' + "[" * 10_000 + "]" * 10_000 + "}"
+    (tmp_path / "deep.ini").write_text(lie(tmp_path, "e9deep", deep, deep))
+    status, said = run(playbook, tmp_path, "-i", "deep.ini", *options)
+    told = " ".join(said.split())
+    assert status != 0 and "no usable answer from e9deep: the answer: is nested too deep" in told, said
+    assert "RecursionError" not in said and "Traceback" not in said
+
+
 def test_no_text_of_a_host_is_evaluated_and_no_fact_of_one_becomes_a_setting(tmp_path: Path, liars: Path) -> None:
     """The liar e7fact is the first host, in whose name `run_once` tasks are run."""
     options = ("-i", str(liars / "liars.ini"), "-i", "hosts.ini", "--limit", "e1paint,e7fact,w1")

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import time
 from pathlib import Path
 from typing import Iterator
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files, bounded
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import atomic_files, bounded, waitlock
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError, explain
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import record as records
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign.record import Record
@@ -84,13 +82,6 @@ class Store:
 
 
 def _wait_for(fd: int, path: Path) -> None:
-    until = time.monotonic() + _SECONDS_FOR_LOCK
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() >= until:
-                problem = f"{path}: another run takes programs off this host still; run this again when it has ended"
-                raise FleetError("EF_TAKEOFF_RECORD", problem, str(path)) from error
-            time.sleep(0.1)
+    if not waitlock.took(fd, _SECONDS_FOR_LOCK):
+        problem = f"{path}: another run takes programs off this host still; run this again when it has ended"
+        raise FleetError("EF_TAKEOFF_RECORD", problem, str(path))

@@ -10,15 +10,13 @@ release or none: a release is built beside, synced, and renamed into place.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
-import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple, Sequence
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import filesteps, waitlock
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.atomic_files import (
     TEMPORARY,
     make_folder,
@@ -259,16 +257,9 @@ def locked(layout: Layout) -> Iterator[None]:
 
 
 def _wait_for_lock(fd: int, path: str) -> None:
-    until = time.monotonic() + SECONDS_FOR_LOCK
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                problem = f"{path}: another release run holds the lock"
-                raise FleetError("EF_LOCKED", problem + "; wait for its end and run again", path) from error
-            time.sleep(0.2)
+    if not waitlock.took(fd, SECONDS_FOR_LOCK):
+        problem = f"{path}: another release run holds the lock"
+        raise FleetError("EF_LOCKED", problem + "; wait for its end and run again", path)
 
 
 def _remove_leftovers(layout: Layout) -> None:
