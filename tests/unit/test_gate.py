@@ -308,7 +308,21 @@ def test_a_loader_that_ended_and_left_no_status_fails_by_what_systemd_says(unit:
     verdict = judge(found, observation(10 * SECOND))
     assert {one["check"] for one in verdict["checks"] if one["verdict"] == "fail"} == failed, verdict["checks"]
     assert verdict["verdict"] == ("fail" if failed else "inconclusive")
-    assert check(verdict, "observation")["verdict"] == "inconclusive", "nothing else of it was judged"
+    assert check(verdict, "observation")["verdict"] == "inconclusive"
+    told = {one["check"] for one in verdict["checks"] if one["host"] == "h1"}
+    assert told == {"observation"} | failed, "nothing else of it was judged"
+
+
+def test_of_a_malformed_answer_what_it_says_of_its_unit_is_not_believed_either() -> None:
+    found = observation()
+    found["end"]["status"] = None
+    found["end"]["unit"].update(active_state="failed", n_restarts=3)
+    found["end"]["host"]["cpu_busy_ns"] = "many"
+    verdict = judge(found, observation(10 * SECOND))
+    assert [(one["check"], one["verdict"]) for one in verdict["checks"] if one["host"] == "h1"] == [
+        ("observation", "fail")
+    ]
+    assert "cpu_busy_ns" in check(verdict, "observation")["sentence"]
 
 
 @pytest.mark.parametrize("after", [None, {}, [], "gone"])
