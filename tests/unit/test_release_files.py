@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.ebpf.fleet.plugins.module_utils.base import waitlock
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import FleetError
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.filesteps import FileState, FileStep
 from ansible_collections.ebpf.fleet.plugins.module_utils.bundle import trust_change
@@ -49,6 +51,22 @@ def test_the_lock_does_not_reach_the_programs_that_are_started(layout: store.Lay
         (held,) = [fd for fd in os.listdir("/proc/self/fd")
                    if os.path.realpath(f"/proc/self/fd/{fd}") == str(layout.base / ".lock")]  # fmt: skip
         assert not os.get_inheritable(int(held))
+
+
+def test_a_release_run_waits_for_another_and_is_refused_where_that_does_not_end(
+    layout: store.Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SECONDS_FOR_LOCK", 0)
+    with store.locked(layout), pytest.raises(FleetError, match="another release run holds the lock; wait") as caught:
+        store.locked(layout).__enter__()
+    assert caught.value.code == "EF_LOCKED" and caught.value.file == str(layout.base / ".lock")
+    monkeypatch.setattr(store, "SECONDS_FOR_LOCK", 60)
+    held = store.locked(layout)
+    held.__enter__()
+    # Long enough to be waited for, and let go meanwhile.
+    threading.Timer(0.3, held.__exit__, (None, None, None)).start()
+    with store.locked(layout), (layout.base / ".lock").open("rb+") as file:
+        assert not waitlock.took(file.fileno(), 0)
 
 
 def test_every_folder_of_a_release_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
