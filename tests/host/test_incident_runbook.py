@@ -63,6 +63,7 @@ def test_an_answer_is_known_for_every_command_and_every_answer_is_of_one() -> No
     assert re.findall(r"^(\d)\. ", page, re.M) == [str(number) for number in range(1, 8)], "numbered steps"
 
 
+@pytest.mark.slow
 def test_each_command_does_what_the_page_says(ready: SysHost, sysfleet: SysFleet) -> None:
     for text in PLAYS:
         code, said = typed_by_a_person(sysfleet, text)

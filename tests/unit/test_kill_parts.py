@@ -198,6 +198,16 @@ def test_without_a_list_it_is_said_that_all_programs_count(root: Path) -> None:
     assert sh(root, "evidence", body.replace("uid=", "uid= listed=true")) == ""
 
 
+@pytest.mark.parametrize(("complete", "said"), [("true", ""), ("false", "; the kernels programs could not be listed")])
+def test_a_list_of_the_kernel_that_is_not_whole_is_told_and_a_whole_one_is_not(
+    root: Path, complete: str, said: str
+) -> None:
+    stubs = "note_lists() { :; }\nfind_group_pids() { :; }\nfind_held() { :; }\n"
+    stubs += f'list_kernel() {{ complete={complete}; kernel=" ab:ef_x:1:0"; }}\n'
+    body = stubs + 'witness=python3 pids= user_pids= own= uid= held_tags=; search; echo "$still|$note|$complete"'
+    assert sh(root, "evidence", body, whole="true") == f" ef_x|{said}|{complete}"
+
+
 BPFTOOL = """\
 12: tracing  name ef_exec  tag 6deef7357e7b4530  gpl
 	loaded_at 2026-01-01T00:00:00+0000  uid 0

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -455,6 +458,8 @@ TESTS = """\
 import os
 import subprocess
 import sys
+import threading
+import time
 sys.path.insert(0, os.getcwd())
 import pytest
 from plugins import small
@@ -611,6 +616,52 @@ $(BUILD)/loader-obj/%.o: %.c
 \techo built >>$@
 -include $(BUILD)/loader-obj/x.d
 """
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("pytestmark = pytest.mark.apart\n", False),
+        ("pytestmark = [pytest.mark.apart, pytest.mark.slow]\n", False),
+        ("pytestmark = [\n    pytest.mark.skipif(True, reason='x'),\n    pytest.mark.apart,\n]\n", False),
+        ("pytestmark = pytest.mark.apart\n@pytest.mark.kernel\ndef test_one(): pass\n", True),
+        ("@pytest.mark.apart\ndef test_one(): pass\n", True),
+        ("pytestmark = pytest.mark.slow\n", True),
+        ("", True),
+    ],
+)
+def test_which_tests_take_turns_for_the_kernel(small: Path, text: str, shares: bool) -> None:
+    (small / "tests/host").mkdir()
+    (small / "tests/host/test_x.py").write_text(text)
+    with copied(small) as copy:
+        assert copy.shares_kernel(["tests/host/test_x.py::test_one"]) is shares
+        assert not copy.shares_kernel(["tests/unit/test_seven.py"])
+
+
+def test_a_turn_is_waited_for_and_counts_for_no_limit(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (small / "tests/host").mkdir()
+    (small / "tests/host/test_x.py").write_text("def test_one():\n    pass\n")
+    lock = small.parent / "lock"
+    monkeypatch.setattr("tools.mutants.copy.KERNEL_LOCK", lock)
+    with copied(small) as copy, lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ended: list[str] = []
+        waiting = threading.Thread(target=lambda: ended.append(copy.run(["tests/host/test_x.py"], 30.0).ended))
+        waiting.start()
+        wait_until_blocked(lock)
+        assert not ended
+        fcntl.flock(held, fcntl.LOCK_UN)
+        waiting.join()
+    assert ended == ["passed"]
+
+
+def wait_until_blocked(lock: Path) -> None:
+    """Until the kernel's table says that somebody waits for the lock."""
+    inode = f":{lock.stat().st_ino} "
+    deadline = time.monotonic() + 30
+    while not any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_the_copy_builds_only_what_a_fault_changed(small: Path) -> None:

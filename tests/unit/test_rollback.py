@@ -53,9 +53,16 @@ def digest(host: Path, name: str) -> str:
     return hashlib.sha256((host / f"var/lib/ebpf-fleet/releases/{name}/bundle/manifest.json").read_bytes()).hexdigest()
 
 
-def run(host: Path, from_digest: str | None = None, shell: str = "sh", lock_seconds: int = 5, **more: str) -> dict:
+def run(
+    host: Path,
+    from_digest: str | None = None,
+    shell: str = "sh",
+    lock_seconds: int = 5,
+    trust_only: bool = False,
+    **more: str,
+) -> dict:
     script = rollback.render_rollback(
-        from_digest, wait_seconds=1, lock_seconds=lock_seconds, stop_seconds=2, root=str(host)
+        from_digest, wait_seconds=1, lock_seconds=lock_seconds, stop_seconds=2, root=str(host), trust_only=trust_only
     )
     env = {**os.environ, "PATH": f"{host / 'bin'}:{os.environ['PATH']}", "HOST": str(host),
            "CALLS": str(host / "calls"), **more}  # fmt: skip
@@ -360,3 +367,66 @@ def test_a_way_back_that_is_not_confirmed_leaves_the_lease(host: Path) -> None:
     lease = put_lease(host, digest(host, "new"))
     assert not run(host, LOADER_SILENT="1")["ok"]
     assert lease.exists()
+
+
+# The signers that a change of trust replaced
+
+
+def put_former(host: Path, running: str, before: str = "before\n", now: str = "now\n") -> Path:
+    """What trust_host.py leaves beside the signers that it wrote: those of before, and for which release."""
+    signers, former = host / "etc/ebpf-fleet/trust/allowed_signers", host / "etc/ebpf-fleet/trust-former"
+    signers.parent.mkdir(parents=True)
+    former.mkdir()
+    signers.write_text(now)
+    (former / "allowed_signers").write_text(before)
+    (former / "running").write_text(running)
+    (former / "written").write_text(hashlib.sha256(now.encode()).hexdigest())
+    return signers
+
+
+# A mv that cannot replace the signers, as on a disk that was mounted read-only meanwhile, and else is the real one.
+MV = """#!/bin/sh
+case $* in *trust-former*) exit 1 ;; esac
+exec /bin/mv "$@"
+"""
+
+
+def spoil_mv(host: Path) -> None:
+    (host / "bin/mv").write_text(MV)
+    (host / "bin/mv").chmod(0o755)
+
+
+@pytest.mark.parametrize("how", ["trust alone", "another release", "the way back"])
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_signers_that_do_not_come_back_are_never_a_yes(host: Path, how: str, spoiled: bool) -> None:
+    runs = digest(host, "old" if how == "the way back" else "new")
+    signers = put_former(host, runs)
+    if spoiled:
+        spoil_mv(host)
+    given = {"trust alone": {"trust_only": True}, "another release": {"from_digest": "0" * 64}, "the way back": {}}[how]
+    answer = run(host, **given)
+    assert answer["ok"] is not spoiled and answer["digest"] == runs, answer
+    assert signers.read_text() == ("now\n" if spoiled else "before\n")
+    assert (host / "etc/ebpf-fleet/trust-former").exists() is spoiled
+    assert ("could not be restored" if spoiled else "trusted again") in answer["detail"]
+    assert answer["changed"] is (how == "the way back" or not spoiled)
+
+
+def test_signers_of_another_release_or_that_somebody_wrote_since_stay(host: Path) -> None:
+    signers = put_former(host, digest(host, "old"))
+    answer = run(host, trust_only=True)
+    assert answer["ok"] and not answer["changed"] and signers.read_text() == "now\n"
+    assert answer["detail"] == "the release stays and its trust too"
+    (host / "etc/ebpf-fleet/trust-former/running").write_text(digest(host, "new"))
+    (host / "etc/ebpf-fleet/trust-former/written").write_text("0" * 64)
+    answer = run(host, trust_only=True)
+    assert answer["ok"] and not answer["changed"] and signers.read_text() == "now\n"
+    assert "was changed since" in answer["detail"] and (host / "etc/ebpf-fleet/trust-former").exists()
+
+
+@pytest.mark.parametrize("gone", ["allowed_signers", "running", "written"])
+def test_half_of_a_change_of_trust_restores_nothing(host: Path, gone: str) -> None:
+    signers = put_former(host, digest(host, "new"))
+    (host / "etc/ebpf-fleet/trust-former" / gone).unlink()
+    answer = run(host, trust_only=True)
+    assert answer["ok"] and not answer["changed"] and signers.read_text() == "now\n", answer

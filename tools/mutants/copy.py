@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from tools.mutants.fault import Fault
 
@@ -22,6 +23,11 @@ from tools.mutants.fault import Fault
 FIRST_TIME = 1_000_000_000
 NOT_FOUND = 4
 PR_SET_CHILD_SUBREAPER = 36
+
+
+# Two runs at once, of different areas, take turns with the tests that load programs or look at what is loaded.
+KERNEL_LOCK = Path("/run/lock/ebpf-fleet-mutants")
+FREE = re.compile(r"^pytestmark = (?:\[[^]]*?)?pytest\.mark\.apart\b", re.M)
 
 
 class Ran(NamedTuple):
@@ -106,6 +112,16 @@ class Copy:
 
     def run(self, tests: Sequence[str], limit: float, *options: str, **variables: str) -> Ran:
         """Run the tests in their order until one fails; after `limit` seconds the whole run is killed."""
+        with _kernel() if self.shares_kernel(tests) else contextlib.nullcontext():
+            return self._run(tests, limit, options, variables)
+
+    def shares_kernel(self, tests: Iterable[str]) -> bool:
+        """Does one of these use this machine's kernel as others do? The unit tests do not; of others it is marked."""
+        files = {test.split("::")[0] for test in tests if not test.startswith("tests/unit/")}
+        texts = [self.text(file) for file in sorted(files)]
+        return any(not FREE.search(text) or "pytest.mark.kernel" in text for text in texts)
+
+    def _run(self, tests: Sequence[str], limit: float, options: Sequence[str], variables: Mapping[str, str]) -> Ran:
         listed = self.root.parent / "tests.txt"
         listed.write_text("".join(f"{test}\n" for test in tests), encoding="utf-8")
         began = time.monotonic()
@@ -126,9 +142,17 @@ class Copy:
             said = out.read()
         if code == NOT_FOUND and any("::" in test for test in tests):
             # The fault changed how tests are called: a table of the product names the cases.
-            return self.run(list(dict.fromkeys(test.split("::")[0] for test in tests)), limit, *options, **variables)
+            return self._run(list(dict.fromkeys(test.split("::")[0] for test in tests)), limit, options, variables)
         failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.M)
         return Ran("failed" if code else "passed", failed.group(1) if failed else "", time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def _kernel() -> Iterator[None]:
+    """Wait for the turn, however long: the time counts for no limit."""
+    with KERNEL_LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def adopt() -> None:

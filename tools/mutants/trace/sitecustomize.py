@@ -26,10 +26,22 @@ class Recorder:
     """What `sys.setprofile` calls; `test` is set by the plugin in pytest's own process."""
 
     def __init__(self) -> None:
+        self.seen: set[tuple[str, str]] = set()
+        # Code that was met under this test, by its id: functions of two files may be equal code. It is held, so that
+        # the id stays its own.
+        self.met: dict[int, object] = {}
         self.test = os.environ.get("PYTEST_CURRENT_TEST", "").rsplit(" (", 1)[0]
-        self.seen: set[tuple[str, object]] = set()
         self.paths: dict[str, str] = {}
         self.file: tuple[int, int] | None = None
+
+    @property
+    def test(self) -> str:
+        return self._test
+
+    @test.setter
+    def test(self, name: str) -> None:
+        self._test = name
+        self.met = {}
 
     def below(self, filename: str) -> str:
         """The path below the tree, "" for what is not of it."""
@@ -48,10 +60,12 @@ class Recorder:
         if event != "call":
             return
         code = frame.f_code
-        path = self.below(code.co_filename)
-        if not path or (self.test, code) in self.seen:
+        if id(code) in self.met:
             return
-        self.seen.add((self.test, code))
+        self.met[id(code)] = code
+        path = self.below(code.co_filename)
+        if not path:
+            return
         name = getattr(code, "co_qualname", code.co_name).replace(".<locals>", "")
         self.write(f"{self.test}\t{path}\t{name}\n")
 

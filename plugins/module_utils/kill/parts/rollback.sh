@@ -17,10 +17,13 @@ ms() {
 	echo $((s * 1000 + ${c:-0} * 10))
 }
 start=$(ms)
+# OK CHANGED DIGEST DETAIL. Whatever else went well, a host whose trust did not come back is not back.
 answer() {
+	ok=$1
+	[ -z "$trust_stuck" ] || ok=false
 	printf "\n@MARK@{\"ok\":%s,\"changed\":%s,\"host_ms\":%d,\"digest\":\"%s\",\"detail\":\"%s\"}\n" \
-		"$1" "$2" "$(($(ms) - start))" "$3" "$4$trust_said"
-	[ "$1" = true ] && exit 0
+		"$ok" "$2" "$(($(ms) - start))" "$3" "$4$trust_said"
+	[ "$ok" = true ] && exit 0
 	exit 1
 }
 

@@ -5,6 +5,8 @@
 signers=$root/etc/ebpf-fleet/trust/allowed_signers
 former=$root/etc/ebpf-fleet/trust-former
 trust_said=
+# Not empty: they are to be back and could not be put there.
+trust_stuck=
 
 # DIGEST of the release that runs now, empty: none. True if the signers were restored.
 restore_trust() {
@@ -16,6 +18,7 @@ restore_trust() {
 	fi
 	if ! mv -fT "$former/allowed_signers" "$signers"; then
 		trust_said="; the signers of before could not be restored: see $former"
+		trust_stuck=yes
 		return 1
 	fi
 	rm -rf "$former"
