@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tools.mutants import areas, choose, report, rules_python, rules_text, rules_yaml, seen
-from tools.mutants.__main__ import ACCEPTED, Results, chosen, possible, restricted
+from tools.mutants.__main__ import ACCEPTED, Results, apart, chosen, possible, restricted
 from tools.mutants.areas import ROOT, Area
 from tools.mutants.copy import Copy, copied
 from tools.mutants.fault import Fault
@@ -636,6 +636,15 @@ def test_which_tests_take_turns_for_the_kernel(small: Path, text: str, shares: b
     with copied(small) as copy:
         assert copy.shares_kernel(["tests/host/test_x.py::test_one"]) is shares
         assert not copy.shares_kernel(["tests/unit/test_seven.py"])
+
+
+def test_what_needs_no_turn_is_run_first(small: Path) -> None:
+    (small / "tests/host").mkdir()
+    (small / "tests/host/test_x.py").write_text("pytestmark = pytest.mark.apart\n")
+    (small / "tests/host/test_y.py").write_text("")
+    tests = ["tests/host/test_y.py::b", "tests/host/test_x.py::b", "tests/host/test_y.py::a", "tests/host/test_x.py::a"]
+    with copied(small) as copy:
+        assert apart(copy, tests) == (tests[1::2], tests[::2])
 
 
 def test_a_turn_is_waited_for_and_counts_for_no_limit(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,12 @@ def attempt(
     return "survived", ""
 
 
+def apart(copy: Copy, tests: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The tests in their order: first those that use no kernel, so that most faults wait for no turn, then the others."""
+    shares = {test: copy.shares_kernel([test]) for test in tests}
+    return [test for test in shares if not shares[test]], [test for test in shares if shares[test]]
+
+
 def run_area(
     copy: Copy,
     area: Area,
@@ -135,7 +141,7 @@ def run_area(
         key = fault.key(text)
         one = results.find(key, digest)
         if one is None:
-            parts = seen.parts(fault, tests, known, results.by(fault.path)) if area.traced else [list(tests)]
+            parts = seen.parts(fault, tests, known, results.by(fault.path)) if area.traced else apart(copy, tests)
             outcome, by = attempt(copy, fault, area, tests, parts)
             one = {
                 "key": key, "area": area.name, "file": fault.path, "operator": fault.operator,
