@@ -111,7 +111,7 @@ def attempt(
 
 
 def apart(copy: Copy, tests: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The tests in their order: first those that use no kernel, so that most faults wait for no turn, then the others."""
+    """The tests in their order: first those that use no kernel, so that most faults wait for no turn."""
     shares = {test: copy.shares_kernel([test]) for test in tests}
     return [test for test in shares if not shares[test]], [test for test in shares if shares[test]]
 
