@@ -130,3 +130,21 @@ def test_what_is_remembered_comes_back_with_its_mode_and_times(tmp_path: Path, k
         assert path.lstat().st_mtime_ns == 10**18 + 2
         assert os.readlink(path) == "target" if kind == "link" else path.read_bytes() == b"old"
         assert kind == "link" or path.stat().st_mode & 0o777 == 0o606
+
+
+def test_without_an_exchange_of_names_a_folder_takes_its_place_by_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        """A C library that does not know renameat2."""
+
+        def __init__(self, name: object, use_errno: bool) -> None:
+            assert name is None and use_errno
+
+    monkeypatch.setattr(files.ctypes, "CDLL", Library)
+    for name in ("new", "final"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "said").write_text(name)
+    former = files.put_folder(tmp_path / "new", tmp_path / "final")
+    assert former == tmp_path / "new-old" and names(tmp_path) == ["final", "new-old"]
+    assert (tmp_path / "final/said").read_text() == "new" and (former / "said").read_text() == "final"

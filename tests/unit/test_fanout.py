@@ -25,6 +25,17 @@ def run(scripts: dict[str, fanout.Launch], logins: int = 50, most: int = 50):
     return fanout.FanOut(list(scripts), scripts.__getitem__, logins, most).run()
 
 
+def test_a_login_gives_its_place_to_the_next_host_when_it_has_hung_for_two_seconds():
+    session = fanout.Session("h", launch("sleep 9"), 0.0)
+    session.start(100.0)
+    try:
+        assert [session.is_logging_in(now) for now in (100.0, 101.999, 102.0)] == [True, True, False]
+    finally:
+        session.process.kill()
+        while not session.process.reap():
+            time.sleep(0.01)
+
+
 def test_a_capture_keeps_both_ends_and_counts_the_gap():
     capture = output.Capture()
     capture.add(b"first" + b"x" * 200_000)

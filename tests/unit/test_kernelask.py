@@ -6,10 +6,11 @@ from __future__ import annotations
 import errno
 import os
 import platform
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.answers import ABSENT
-from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, kernelask
+from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import bpfsys, kernelask, loaded
 from ansible_collections.ebpf.fleet.plugins.module_utils.kernel.kernelask import Standing
 
 TRUSTED, STRANGER, LOCKED = Standing(True, False), Standing(False, False), Standing(True, True)
@@ -69,5 +70,23 @@ def test_on_a_machine_that_is_not_known_nothing_is_trusted_and_everything_unknow
     assert kernelask.standing(True) == Standing(False, True)
     spec = bpfsys.ProgramSpec(type=1, code=bpfsys.RETURN_ZERO)
     assert kernelask.ask_load(TRUSTED, spec, "it")["answer"] == "unknown"
+    for name in ("xdp", *kernelask.NEEDS_MORE):
+        found = kernelask.ask_program_type(TRUSTED, name)
+        assert found["answer"] == "unknown" and "pdp11" in found["evidence"], name
     found = TRUSTED.attempt(lambda: bpfsys.bpf(bpfsys.PROG_GET_FD_BY_ID, bytes(4)), "it")
     assert found["answer"] == "unknown" and "pdp11" in found["evidence"]
+
+
+def test_a_program_behind_the_lowest_descriptor_was_loaded_and_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptor 0 is given to a process whose standard input is closed."""
+    closed: list[int] = []
+    monkeypatch.setattr(bpfsys, "_LIBC", SimpleNamespace(syscall=lambda *_: 0))
+    monkeypatch.setattr(bpfsys.os, "close", closed.append)
+    verdict = bpfsys.Trial(bpfsys.ProgramSpec(type=1, code=bpfsys.RETURN_ZERO)).run()
+    monkeypatch.undo()
+    assert (verdict, closed) == (bpfsys.Verdict(0, ""), [0])
+
+
+def test_programs_of_ours_are_unknown_where_no_program_could_be_listed() -> None:
+    refused = {"programs": None, "maps": [], "links": [], "evidence": "programs: EPERM from BPF_PROG_GET_NEXT_ID"}
+    assert loaded.own_programs(refused) == {"programs": None, "evidence": "programs: EPERM from BPF_PROG_GET_NEXT_ID"}

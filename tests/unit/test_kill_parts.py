@@ -418,6 +418,19 @@ def test_the_processes_of_the_units_groups_are_found_to_the_second_level(root: P
     assert len(sh(root, "unit", "find_groups; echo $groups").split()) == 1
 
 
+def test_groups_of_the_old_freezer_are_thawed_and_those_of_nobody_else(root: Path) -> None:
+    state = {}
+    for unit in ("loader.service", "other.service"):
+        folder = root / "sys/fs/cgroup/freezer/system.slice" / unit
+        folder.mkdir(parents=True)
+        state[unit] = folder / "freezer.state"
+        state[unit].write_text("FROZEN\n")
+    sh(root, "unit", "thaw_old_freezer")
+    assert {unit: path.read_text().strip() for unit, path in state.items()} == {
+        "loader.service": "THAWED", "other.service": "FROZEN"
+    }  # fmt: skip
+
+
 # The program for python3.
 
 

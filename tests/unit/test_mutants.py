@@ -502,7 +502,9 @@ def test_long():
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # A run of mutants on this machine is not waited for.
+    monkeypatch.setattr("tools.mutants.copy.KERNEL_LOCK", tmp_path / "lock")
     root = tmp_path / "source"
     files = {
         "plugins/__init__.py": "",

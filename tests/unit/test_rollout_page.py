@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from typing import Any
 
@@ -231,3 +232,19 @@ def test_hostile_names_and_documents_stay_text() -> None:
     story.act("rolled_back", number=1, why=EVIL, returned={EVIL: {"ok": False, "detail": EVIL}})
     story.add(ledger.ENDED, outcome="stopped", sentence=EVIL)
     whole(story.page())
+
+
+def test_a_plot_has_a_mark_for_each_end_that_was_measured_and_none_for_another() -> None:
+    def marks(before: int | None, after: int | None) -> list[str]:
+        record = {"before_after": {"changed": {"a": {KINDS[0].name: [before, after]}}, "controls": {}}, "checks": []}
+        return re.findall(r'<(?:circle|line) class="(\w+)"', comparison(KINDS[0], record))
+
+    assert marks(1, 2) == ["way", "before", "after"]
+    assert marks(1, None) == ["before"] and marks(None, 2) == ["after"] and marks(None, None) == []
+
+
+def test_the_legend_shows_each_mark() -> None:
+    page = passed().page()
+    legend = page[page.index('<p class="legend">') :].partition("</p>")[0]
+    assert legend.count("<svg") == legend.count("</svg>") == 3 and "None" not in legend
+    assert re.findall(r'<(?:circle|line) class="(\w+)"', legend) == ["before", "after", "limit"]

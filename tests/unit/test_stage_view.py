@@ -212,6 +212,9 @@ def test_a_bake_that_goes_in_slices_tells_only_what_is_left_of_it() -> None:
     view.task_begins(Task("Measure", 10, wait=Wait(window=10)))
     view.host_ends("a", "ok", {})
     assert view.status(14).endswith("Measure: measures, 6 s left, 56 s of the bake left")
+    # The slice that ends with the bake tells nothing twice, and neither does what has no bake beside it.
+    view.task_begins(Task("Measure", 60, wait=Wait(window=10)))
+    assert view.status(64).endswith("Measure: measures, 6 s left")
     assert view.judged({"verdict": "pass", "checks": [], "hosts": ["a"]}) == []
     assert view.task_begins(Task("Measure", 20, wait=Wait(window=10))) == []
     view.host_ends("a", "ok", {})

@@ -153,6 +153,8 @@ def _kernel() -> Iterator[None]:
     with KERNEL_LOCK.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    # flock(2) is not fair: whoever asks again at once would get it before those that wait.
+    time.sleep(0.2)
 
 
 def adopt() -> None:
