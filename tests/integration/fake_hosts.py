@@ -57,7 +57,7 @@ class FakeHosts:
         concerned = state["current"] == arguments["digest"]
         if concerned and not check:
             self.put(host, lease=wanted)
-        return {"changed": concerned and state["lease"] != wanted}
+        return {"changed": concerned and state["lease"] != wanted, "left_seconds": 100 if state["lease"] else None}
 
     def do_fan_out(self, _host: str, arguments: dict[str, Any], _check: bool) -> dict[str, Any]:
         # The other commands of a rollout only measure.

@@ -68,7 +68,8 @@ class ActionModule(ActionBase):
         if held:
             hold(folder, held)
         digest = json.loads((folder / "script.json").read_text()).get("fake_hosts")
-        if digest:
+        # A host that fails does what it does, or cannot even begin: then it tells nothing.
+        if digest and answer.pop("told", True):
             result.update(FakeHosts(folder, digest).answer(call))
         result.update(answer)
         return dict(result)

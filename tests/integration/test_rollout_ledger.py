@@ -381,6 +381,28 @@ def test_a_confirmed_host_that_the_ledger_does_not_know_is_done_and_one_that_was
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Ask every host what it runs", {}),
+        ("Ask every host whether it is on probation", {}),
+        ("Ask every host whether it is on probation", {"unreachable": True}),
+    ],
+)
+def test_a_host_that_does_not_tell_is_not_done_and_goes_with_its_batch(
+    fleet: Fleet, question: str, answer: dict[str, Any]
+) -> None:
+    process = fleet.begin(fleet.script(**{AFTER: {"w2": {"hold": "here"}}}))
+    fleet.reach("here")
+    kill(process)
+    silent = {question: {"w1": {"failed": True, "msg": "no python", **answer, "told": False}}}
+    ended = fleet.play(fleet.script(**silent), ebpf_fleet_resume=fleet.id())
+    assert ended.status == 0, ended.said
+    assert [call.host for call in ended.asked(DEPLOY)] == HOSTS
+    assert fleet.runs() == dict.fromkeys(HOSTS, DONE)
+
+
+@pytest.mark.slow
 def test_a_rollout_of_which_nothing_remains_ends_without_a_batch(fleet: Fleet) -> None:
     process = fleet.begin(fleet.script(**{CONFIRM: {"w2": {"hold": "here"}}}))
     fleet.reach("here")
