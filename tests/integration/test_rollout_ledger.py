@@ -274,6 +274,13 @@ def test_a_failed_batch_quarantines_the_release_and_all_of_it_may_go_back(fleet:
     assert kept.status == 2 and "quarantined" in kept.said and not kept.asked(DEPLOY), kept.said
     told = fleet.ask("quarantine")
     assert told.status == 0 and f"{fleet.digest[:12]} may not go to 6.1/unknown/debian since" in told.said
+    assert told.screen == [
+        "PLAY Quarantine of releases",
+        "Refuse values that cannot be used: ok w1>localhost",
+        "Lift the quarantine of a release: skipping w1",
+        "Read the quarantine: ok w1",
+        "Print what is quarantined: ok w1",
+    ], told.said
     wrong = fleet.ask("quarantine", ebpf_fleet_lift_quarantine="abcdef")
     assert wrong.status == 2 and "EF_ARGUMENT: ebpf_fleet_lift_quarantine: abcdef is not quarantined" in wrong.said
     lifted = fleet.ask("quarantine", ebpf_fleet_lift_quarantine=f"{fleet.digest[:8]}@6.1/unknown/debian")

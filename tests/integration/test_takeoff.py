@@ -683,3 +683,26 @@ def test_check_mode_asks_what_would_be_done_and_does_nothing(tmp_path: Path) -> 
     ended = scripted.played(tmp_path, "takeoff", scripted.inventory(["a"]), script, "--check", scope="unit=a.service")
     assert ended.status == 0 and ended.asked(DO) == [] and "stop unit a.service" in ended.said, ended.said
     assert "confirm=takeoff-unit=a.service" in ended.said
+
+
+@pytest.mark.slow
+def test_what_is_of_no_host_is_done_once_and_on_the_controller(tmp_path: Path) -> None:
+    script = {PLAN: {"*": answer("planned")}, DO: {"*": answer("off")}}
+    ended = scripted.played(tmp_path, "takeoff", scripted.inventory(["a", "b"]), script, **CONFIRMED,
+                            ebpf_fleet_report="report.json")  # fmt: skip
+    assert ended.screen == [
+        "PLAY Take others' eBPF off",
+        "Refuse what is not clear or not confirmed: skipping a",
+        "Refuse a report path that cannot be written: ok a>localhost",
+        "Choose the hosts: ok a>localhost",
+        "Refuse a scope that means no host: skipping a",
+        f"{PLAN}: ok a, ok b",
+        "Put together what would be done: ok a>localhost",
+        "Print what is done on which host: ok a>localhost",
+        f"{DO}: changed a, changed b",
+        "Judge what each host answered: ok a>localhost",
+        "Write the report on the controller: ok a>localhost",
+        "Remember the verdict to print last and the hosts that fail: ok a>localhost",
+        "Fail when a host was left out: ok a>localhost",
+        "PLAY Hosts that have not confirmed",
+    ], ended.said

@@ -97,3 +97,13 @@ def test_check_mode_measures_and_acts_on_nothing(hosts: sshhosts.Hosts, tmp_path
     given = {**GIVEN, "ebpf_fleet_forensics_dir": str(tmp_path), "ebpf_fleet_triage_yes": True}
     played = play("triage", given, inventory=hosts.inventory(), arguments=("--check",), timeout=200)
     assert "EF_TRIAGE: not measured: good-760" in " ".join(played.text.split()) and not list(tmp_path.iterdir())
+
+
+def test_a_bundle_that_is_not_there_is_refused_before_anything_is_measured(hosts: sshhosts.Hosts) -> None:
+    """A path may be one letter."""
+    played = play("triage", {**GIVEN, "ebpf_fleet_bundle": "b"}, inventory=hosts.inventory(), timeout=200)
+    assert (
+        played.rc == 2
+        and "EF_MANIFEST_MISSING: bundle b" in played.text
+        and "Measure a first window" not in played.text
+    ), played.text

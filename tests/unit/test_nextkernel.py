@@ -308,6 +308,7 @@ def test_an_image_that_cannot_be_read_makes_everything_unknown_and_never_yes(tmp
 def test_a_kernel_that_is_not_clear_is_said_and_nothing_is_foretold(tmp_path: Path) -> None:
     found = asked(tmp_path, UNLINKS)
     assert found["release"] is None and found["profiles"] == {} and found["changes"] == []
+    assert found["btf"] == {"answer": "unknown", "evidence": found["chosen_by"]} and found["source"] is None
     assert "no kernel image" in found["chosen_by"]
 
 
