@@ -646,7 +646,9 @@ def test_what_needs_no_turn_is_run_first(small: Path) -> None:
     (small / "tests/host/test_y.py").write_text("")
     tests = ["tests/host/test_y.py::b", "tests/host/test_x.py::b", "tests/host/test_y.py::a", "tests/host/test_x.py::a"]
     with copied(small) as copy:
-        assert apart(copy, tests) == (tests[1::2], tests[::2])
+        assert apart(copy, [tests]) == [tests[1::2], tests[::2]]
+        assert apart(copy, [tests[:3], tests[3:]]) == [tests[1:2], tests[3:], tests[::2]]
+        assert apart(copy, [[], []]) == [[], [], []]
 
 
 def test_a_turn_is_waited_for_and_counts_for_no_limit(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

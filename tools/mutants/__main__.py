@@ -110,10 +110,11 @@ def attempt(
     return "survived", ""
 
 
-def apart(copy: Copy, tests: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The tests in their order: first those that use no kernel, so that most faults wait for no turn."""
-    shares = {test: copy.shares_kernel([test]) for test in tests}
-    return [test for test in shares if not shares[test]], [test for test in shares if shares[test]]
+def apart(copy: Copy, parts: Iterable[list[str]]) -> list[list[str]]:
+    """The same tests in the same order, but those that share the kernel last: most faults wait for no turn then."""
+    shares = {test: copy.shares_kernel([test]) for part in parts for test in part}
+    free = [[test for test in part if not shares[test]] for part in parts]
+    return [*free, [test for test, shared in shares.items() if shared]]
 
 
 def run_area(
@@ -141,7 +142,8 @@ def run_area(
         key = fault.key(text)
         one = results.find(key, digest)
         if one is None:
-            parts = seen.parts(fault, tests, known, results.by(fault.path)) if area.traced else apart(copy, tests)
+            parts = seen.parts(fault, tests, known, results.by(fault.path)) if area.traced else [list(tests)]
+            parts = apart(copy, parts)
             outcome, by = attempt(copy, fault, area, tests, parts)
             one = {
                 "key": key, "area": area.name, "file": fault.path, "operator": fault.operator,
