@@ -640,7 +640,8 @@ def test_controls_are_measured_beside_the_batch_and_a_lost_one_is_one_less(tmp_p
     script: dict[str, Any] = {}
     for task, (at, busy) in zip(tasks, moments):
         lost = {"w4": {"unreachable": True, "msg": "no route"}} if task == tasks[3] else {"w4": control(at, busy)}
-        script[task] = {"*": {"hosts": {"w2": control(at, busy), "w3": {"rc": 0, "stdout": "nonsense"}, **lost}}}
+        answers = {"w2": control(at, busy), "w3": {"rc": 0, "stdout": "nonsense"}, **lost}
+        script[task] = {"*": {"changed": True, "hosts": answers}}
     ended = played(tmp_path, "rollout", inventory(hosts), {**GOOD, **script},
                    **given(bundle, ebpf_fleet_bake=1, ebpf_fleet_application_file="/run/app.json"))  # fmt: skip
     assert ended.status == 0, ended.said
@@ -648,6 +649,8 @@ def test_controls_are_measured_beside_the_batch_and_a_lost_one_is_one_less(tmp_p
     assert list(found) == ["w2"] and found["w2"]["before"]["window_ns"] == 10 * 10**9
     assert found["w2"]["after"]["start"]["host"]["cpu_busy_ns"] == 20 * 10**9
     assert ended.asked(JUDGE)[-1].arguments["controls"] == {}, "no host is left to compare the last batch with"
+    measured = [line for line in ended.screen if line.split(":")[0] in tasks]
+    assert len(measured) == 12 and "changed" not in "".join(measured), "to measure changes no host"
     # The bake is over before the controls' second measurement begins, and the module does not bake again.
     order = [line.split(":")[0] for line in ended.screen]
     assert order.index("Let it bake before the controls are measured") < order.index(tasks[2]) < order.index(AFTER)
