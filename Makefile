@@ -69,9 +69,9 @@ fuzz: build ## every parser of the loader under libFuzzer, FUZZ_SECONDS=300 each
 differential: build ## both verifiers and ssh-keygen over MUTANTS=40 of each class, the loader under ASan
 	@$(SUDO) env EBPF_FLEET_MUTANTS=$(or $(MUTANTS),40) $(PYTHON) -m tools.run_tests verifiers
 
-mutants: build ## faults planted by rule, and which no test notices; hours: AREA=c/tell,python COUNT=460 SEED=12 TESTS=tests/unit WHOLE=1 FRESH=1
+mutants: build ## faults planted by rule, and which no test notices; hours: AREA=c/tell,python COUNT=460 SEED=12 JOBS=4 TESTS=tests/unit WHOLE=1 FRESH=1
 	@$(SUDO) $(PYTHON) -m tools.mutants $(if $(AREA),--area $(AREA)) $(if $(COUNT),--count $(COUNT)) \
-		$(if $(SEED),--seed $(SEED)) $(if $(TESTS),--tests $(TESTS)) $(if $(WHOLE),--whole) $(if $(FRESH),--fresh)
+		$(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS)) $(if $(TESTS),--tests $(TESTS)) $(if $(WHOLE),--whole) $(if $(FRESH),--fresh)
 
 bench: build ## ours beside peers, here and in a VM: build/bench/results.json, docs/benchmarks/; some 10 minutes
 	@$(SUDO) $(PYTHON) -m tools.bench

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import json
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tools.mutants import areas, choose, report, rules_python, rules_text, rules_yaml, seen
-from tools.mutants.__main__ import ACCEPTED, Results, apart, chosen, possible, restricted
+from tools.mutants.__main__ import ACCEPTED, Results, apart, at_once, chosen, possible, restricted
 from tools.mutants.areas import ROOT, Area
 from tools.mutants.copy import Copy, copied
 from tools.mutants.fault import Fault
@@ -519,7 +520,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     trace.mkdir(parents=True)
     for path in (ROOT / "tools/mutants/trace").glob("*.py"):
         (trace / path.name).write_bytes(path.read_bytes())
-    (root / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    (root / "pytest.ini").write_text("[pytest]\nmarkers =\n    slow\n    apart\n")
     for words in (["init", "-q"], ["add", "plugins", "tools", "pytest.ini", "playbooks"],
                   ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "-m", "x"]):  # fmt: skip
         subprocess.run(["git", "-C", str(root), *words], check=True)
@@ -580,6 +581,7 @@ def test_a_fault_is_planted_in_a_copy_and_met_by_the_tests_that_ran_its_function
 
 
 LEAVES = """\
+import pytest
 import pathlib
 import subprocess
 
@@ -603,7 +605,8 @@ with copied(pathlib.Path(sys.argv[1])) as copy:
 
 def test_what_a_run_leaves_behind_is_ended_with_it(small: Path) -> None:
     """In a session of its own, after a good end and after a hang."""
-    (small / "tests/test_small.py").write_text(LEAVES)
+    # Marked, so that a run of mutants on this machine is not waited for.
+    (small / "tests/test_small.py").write_text(f"{LEAVES}\npytestmark = pytest.mark.apart\n")
     command = [sys.executable, "-c", RUNS, str(small)]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     (passed, first), (hung, second) = (line.split() for line in done.stdout.splitlines())
@@ -638,6 +641,53 @@ def test_which_tests_take_turns_for_the_kernel(small: Path, text: str, shares: b
     with copied(small) as copy:
         assert copy.shares_kernel(["tests/host/test_x.py::test_one"]) is shares
         assert not copy.shares_kernel(["tests/unit/test_seven.py"])
+
+
+def test_two_runs_at_once_record_each_test_file_once_and_both_know_it(small: Path) -> None:
+    (small / "tests/test_more.py").write_text("def test_more():\n    pass\n")
+    tests = {"tests/test_small.py": False, "tests/test_more.py": False}
+    said: list[str] = []
+    with copied(small) as copy:
+        place = small / "map/tests.test_small.py.lock"
+        place.parent.mkdir()
+        with place.open("a") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            known: dict[str, Any] = {}
+            run = threading.Thread(target=lambda: known.update(seen.complete(small / "map", copy, tests, said.append)))
+            run.start()
+            wait_until_blocked(place)
+            # What another run records comes last.
+            assert [one.split(":")[0] for one in said] == ["recorded tests/test_more.py"]
+            entry = json.loads((small / "map/tests.test_more.py.json").read_text())
+            entry["sha"] = seen.sha((small / "tests/test_small.py").read_bytes())
+            (small / "map/tests.test_small.py.json").write_text(json.dumps(entry))
+        run.join()
+    assert set(known) == set(tests) and len(said) == 1
+
+
+def test_areas_are_tried_at_once_the_longest_first_and_what_fails_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began: list[list[str]] = []
+
+    class Process:
+        """A run that ends with 3 for one area, and with 1 for all others."""
+
+        def __init__(self, command: list[str], **_: Any) -> None:
+            began.append(command)
+            self.pid, self.returncode = len(began), 3 if "python/b" in command else 1
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr("tools.mutants.__main__.OUT", tmp_path)
+    monkeypatch.setattr("tools.mutants.__main__.subprocess.Popen", Process)
+    at_once(["--count", "9"], ["python/a", "c/x", "python/b", "playbooks/roles"], 2)
+    assert [command[-3] for command in began] == ["playbooks/roles", "c/x", "python/a", "python/b"]
+    assert all(command[3:6] == ["--count", "9", "--area"] and command[-2:] == ["--jobs", "1"] for command in began)
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("ended")][-1] == "ended: python/b, by 3: see build/mutants"
+    assert "ended: c/x" in told
 
 
 def test_what_needs_no_turn_is_run_first(small: Path) -> None:

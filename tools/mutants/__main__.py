@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Iterable, Mapping
@@ -35,10 +38,12 @@ def options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=12)
     parser.add_argument("--tests", default="", help="only test files below these paths, by comma, such as tests/unit")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs found")
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), help="so many areas at once")
     parser.add_argument("--whole", action="store_true", help="plant what accepted.yml says no test can tell, too")
     given = parser.parse_args(words)
-    if given.count < 1:
-        parser.error("--count: 1 or more")
+    for name in ("count", "jobs"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name}: 1 or more")
     return given
 
 
@@ -112,9 +117,10 @@ def attempt(
 
 def apart(copy: Copy, parts: Iterable[list[str]]) -> list[list[str]]:
     """The same tests in the same order, but those that share the kernel last: most faults wait for no turn then."""
-    shares = {test: copy.shares_kernel([test]) for part in parts for test in part}
-    free = [[test for test in part if not shares[test]] for part in parts]
-    return [*free, [test for test, shared in shares.items() if shared]]
+    files = {test.split("::")[0] for part in parts for test in part}
+    shared = {file for file in files if copy.shares_kernel([file])}
+    free = [[test for test in part if test.split("::")[0] not in shared] for part in parts]
+    return [*free, [test for part in parts for test in part if test.split("::")[0] in shared]]
 
 
 def run_area(
@@ -173,6 +179,43 @@ def accepted_entries() -> list[dict[str, Any]]:
     return list(entries)
 
 
+# Whose tests take longest come first, so that no run is left alone with them at the end.
+LONGEST = ("playbooks", "shell", "c", "bpf")
+
+
+def at_once(words: list[str], names: Iterable[str], jobs: int) -> None:
+    """Try each area in a run of its own, so many at once. They write what they find where this run looks it up."""
+    waiting = sorted(names, key=lambda name: [name.startswith(f"{one}/") for one in LONGEST], reverse=True)
+    running: dict[int, tuple[str, subprocess.Popen[str]]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop(0)
+                say(f"begins: {name}")
+                # The last word holds.
+                command = [sys.executable, "-m", "tools.mutants", *words, "--area", name, "--jobs", "1"]
+                log = (OUT / f"{name.replace('/', '-')}.log").open("w", encoding="utf-8")
+                with log:
+                    process = subprocess.Popen(
+                        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True
+                    )
+                running[process.pid] = (name, process)
+            ended = [pid for pid, (_name, process) in running.items() if process.poll() is not None]
+            for pid in ended:
+                name, process = running.pop(pid)
+                # 1: it has survivors, which the run as a whole judges.
+                say(
+                    f"ended: {name}"
+                    + ("" if process.returncode in (0, 1) else f", by {process.returncode}: see build/mutants")
+                )
+            time.sleep(0.2)
+    finally:
+        for _name, process in running.values():
+            process.terminate()
+        for _name, process in running.values():
+            process.wait()
+
+
 def close(tried: list[dict[str, Any]], accepted: list[dict[str, Any]], given: argparse.Namespace) -> int:
     """Print and write the report; 1 when it is not enough."""
     by_area = report.shares(tried, accepted, lambda area: area)
@@ -210,6 +253,9 @@ def main(words: list[str]) -> int:
     accepted = accepted_entries()
     OUT.mkdir(parents=True, exist_ok=True)
     results = Results(OUT / "results.jsonl", given.fresh)
+    if given.jobs > 1 and len(picked) > 1:
+        at_once([word for word in words if word != "--fresh"], picked, given.jobs)
+        results = Results(OUT / "results.jsonl", False)
     # An area's part is the same in a run of its own as in one of all.
     have = {name: sum(len(list(possible(path))) for path in area.files) for name, area in every.items()}
     quotas = choose.shares(have, given.count)

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Collection, Iterable, Mapping, Sequence
@@ -86,22 +86,40 @@ def complete(
     """
     stored.mkdir(parents=True, exist_ok=True)
     known: dict[str, Any] = {}
-    for test, calls in tests.items():
-        place = stored / (test.replace("/", ".") + ".json")
-        entry = json.loads(place.read_bytes()) if place.exists() else None
-        if not fresh(entry, copy.root, test, calls, test in slow):
-            entry = record(copy, test, calls, test in slow)
-            bad = sorted(name for name, (outcome, _) in entry["ends"].items() if outcome == "failed")
-            say(
-                f"recorded {test}: {len(entry['ends'])} tests"
-                + "".join(f"\n  fails without a fault, not used: {name}" for name in bad)
-            )
-            # Another run may read it, or write the same, meanwhile.
-            new = place.with_suffix(f".{os.getpid()}")
-            new.write_text(json.dumps(entry), encoding="utf-8")
-            new.replace(place)
-        known[test] = entry
+    # Runs at once share the work: what another one records now comes last, when there is nothing else to do.
+    waiting = list(tests.items())
+    while waiting:
+        later: list[tuple[str, bool]] = []
+        for test, calls in waiting:
+            place = stored / (test.replace("/", ".") + ".json")
+            with place.with_suffix(".lock").open("a") as lock:
+                if not _took(lock.fileno(), is_patient=len(later) == len(waiting) - 1):
+                    later.append((test, calls))
+                    continue
+                entry = json.loads(place.read_bytes()) if place.exists() else None
+                if not fresh(entry, copy.root, test, calls, test in slow):
+                    entry = record(copy, test, calls, test in slow)
+                    say(_told(test, entry))
+                    new = place.with_suffix(".new")
+                    new.write_text(json.dumps(entry), encoding="utf-8")
+                    new.replace(place)
+                known[test] = entry
+        waiting = later
     return known
+
+
+def _took(lock: int, is_patient: bool) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if is_patient else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _told(test: str, entry: Mapping[str, Any]) -> str:
+    bad = sorted(name for name, (outcome, _) in entry["ends"].items() if outcome == "failed")
+    lines = [f"\n  fails without a fault, not used: {name}" for name in bad]
+    return f"recorded {test}: {len(entry['ends'])} tests{''.join(lines)}"
 
 
 def passing(entry: Mapping[str, Any]) -> dict[str, float]:
