@@ -25,6 +25,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.plan import Wis
 from tests.integration.release_host import make_bundle, make_key, public_key
 from tests.support import sshhosts
 from tests.support.play import ROOT
+from tools.bench.group import Group
 from tools.bench.machine import say
 from tools.bench.report import Result, result
 
@@ -75,40 +76,6 @@ class Tasks(NamedTuple):
 
     each: int
     once: int
-
-
-class Group:
-    """A cgroup of its own for a controller: an ssh that outlives its command is counted, too."""
-
-    def __init__(self, name: str = "controller") -> None:
-        v1 = Path("/sys/fs/cgroup/cpuacct")
-        self.path = (v1 if v1.is_dir() else Path("/sys/fs/cgroup")) / f"ebpf-fleet-bench-{name}-{os.getpid()}"
-        self.path.mkdir(exist_ok=True)
-
-    def seconds(self) -> float:
-        """CPU of all that was in it."""
-        usage = self.path / "cpuacct.usage"
-        if usage.exists():
-            return int(usage.read_text()) / 1e9
-        stat = dict(line.split() for line in (self.path / "cpu.stat").read_text().splitlines())
-        return int(stat["usage_usec"]) / 1e6
-
-    def enter(self, command: Sequence[str]) -> list[str]:
-        """The command, begun in it."""
-        return ["sh", "-c", f'echo $$ > {self.path}/cgroup.procs && exec "$@"', "sh", *command]
-
-    def end(self) -> None:
-        """End what is left of it, as connections that are kept."""
-        for _try in range(50):
-            pids = (self.path / "cgroup.procs").read_text().split()
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), 9)
-            if not pids:
-                break
-            time.sleep(0.1)
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
 
 
 class Bench:

@@ -23,7 +23,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.kernel import loaded
 
 LOAD = ROOT / "tools/bench/load"
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
-PEERS = {"bpftrace": "bpftrace", "execsnoop": "libbpf-tools", "runqlat": "libbpf-tools"}
+PEERS = {"bpftrace": "bpftrace", "clush": "clustershell", "execsnoop": "libbpf-tools", "runqlat": "libbpf-tools"}
 CPUS = sorted(os.sched_getaffinity(0))
 LOAD_CPU, TRACER_CPU = CPUS[0], CPUS[-1]
 

@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 from tests.oracle.witnesses import lab_ports
 from tests.support.play import ROOT, environment
-from tools.bench import bcc, fleet, idle, page, plan
+from tools.bench import bcc, fan_out, fleet, idle, page, plan
 from tools.bench.events import CURVES, execs, saturation
 from tools.bench.kill import kill
 from tools.bench.machine import machine, make_ready, say, statistics_on
@@ -125,6 +125,7 @@ BENCHES: dict[str, Callable[[], Iterator[Result]]] = {
     "idle": idle.idle,
     "kill": kill,
     "plan": plan.plan,
+    "fan_out": fan_out.fan_out,
     "fleet": fleet.fleet,
     "facts": facts_alone,
     "ansible": facts_by_ansible,
@@ -159,7 +160,7 @@ def main(names: Sequence[str]) -> int:
                 OUT.write_text(json.dumps(rows(results), indent=1) + "\n")
                 print(LINE.format(**one), flush=True)
     say(f"{time.monotonic() - begun:.0f} s: done")
-    notes = [*idle.NOTES, *fleet.NOTES, *bcc.NOTES]
+    notes = [*idle.NOTES, *fan_out.NOTES, *fleet.NOTES, *bcc.NOTES]
     page.write(OUT.parent, machine(), results, CURVES, notes)
     if wanted == list(BENCHES):
         page.write(ROOT / "docs/benchmarks", machine(), results, CURVES, notes)

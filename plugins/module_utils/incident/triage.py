@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.hosts import hostnames
 from ansible_collections.ebpf.fleet.plugins.module_utils.incident import cost
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import arguments, judge
@@ -169,7 +170,7 @@ def _lines(found: Json) -> list[str]:
     """What was found, for a person: counts, the worst by check, who was not measured, what costs most."""
     hosts = found["hosts"]
     said = [
-        f"{len(found['confirmed'])} of {len(hosts)} hosts over a limit in every window, {len(found['once'])} in some, "
+        f"{len(found['confirmed'])} of {counted(len(hosts), 'host')} over a limit in every window, {len(found['once'])} in some, "
         f"{len(found['within'])} within, {len(found['unmeasured'])} not measured"
     ]
     for name in [*found["confirmed"], *found["once"]][:TOLD]:
@@ -183,7 +184,7 @@ def _lines(found: Json) -> list[str]:
             for one in hosts[name]["checks"][:4]
         ]
     more = len(found["confirmed"]) + len(found["once"]) - TOLD
-    said += [f"and {more} more hosts"] if more > 0 else []
+    said += [f"and {counted(more, 'more host')}"] if more > 0 else []
     by_reason: dict[str, list[str]] = {}
     for name in found["unmeasured"]:
         by_reason.setdefault(printable(hosts[name]["why"], 200), []).append(name)

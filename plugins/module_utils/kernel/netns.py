@@ -68,7 +68,7 @@ class _Asked(Generic[Answer]):
 
     def __init__(self, path: str, ask: Callable[[], Answer]) -> None:
         self.answers: list[Answer] = []
-        self.errors: list[OSError] = []
+        self.errors: list[Exception] = []
         self._path, self._ask = path, ask
 
     def run(self) -> None:
@@ -78,12 +78,12 @@ class _Asked(Generic[Answer]):
                     number = ctypes.get_errno()
                     raise OSError(number, os.strerror(number))
             self.answers.append(self._ask())
-        except OSError as error:
+        except Exception as error:  # whatever it is, it is the caller's, and not of this thread
             self.errors.append(error)
 
 
 def inside(namespace: Namespace, ask: Callable[[], Answer]) -> Answer:
-    """What `ask` returns in that namespace; raises OSError where it cannot be entered (needs CAP_SYS_ADMIN)."""
+    """What `ask` returns in that namespace, or what it raises; OSError where it cannot be entered (CAP_SYS_ADMIN)."""
     asked = _Asked(namespace.path, ask)
     thread = threading.Thread(target=asked.run)
     thread.start()

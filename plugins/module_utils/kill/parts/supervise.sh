@@ -2,8 +2,31 @@
 
 # The deadline has come, whatever the work is stuck in.
 give_up() {
+	# On a busy host the answer may be out and this process has not run since: it is not given twice. The end of work may
+	# be what wait has just returned; of one that has ended the status is there at once, and one that is stuck is not
+	# waited for. The signal comes more than once, and would end that wait, too.
+	end_as $?
+	trap "" USR2
+	end_as "$code"
+	[ -n "$worker" ] || worker=$!
+	ended=
+	read -r ended 2>/dev/null <"/proc/$worker/stat"
+	case $ended in
+	*") Z "*)
+		wait "$worker"
+		end_as $?
+		;;
+	esac
 	kill -9 "$worker" 2>/dev/null
 	answer false "not confirmed within @DEADLINE@ s: the search on this host did not end in time"
+}
+
+# Ends as work did, if its status says that it has answered.
+end_as() {
+	case $1 in
+	10) exit 0 ;;
+	11) exit 1 ;;
+	esac
 }
 
 # Runs work, which answers, and answers in its place at the deadline. This process touches nothing
@@ -12,6 +35,8 @@ supervise() {
 	trap "escalated=true" USR1
 	trap give_up USR2
 	main=$$
+	code=
+	worker=
 	(
 		sleep "$deadline"
 		tries=0
@@ -33,10 +58,7 @@ supervise() {
 	done
 	trap "" USR1 USR2
 	kill "$watch" 2>/dev/null
-	case $code in
-	10) exit 0 ;;
-	11) exit 1 ;;
-	esac
+	end_as "$code"
 	answer false "not confirmed: the search on this host ended by itself with status $code"
 }
 

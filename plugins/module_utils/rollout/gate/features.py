@@ -113,7 +113,7 @@ def judge_degradation(pair: Pair, feature: str) -> Measured | None:
     if not isinstance(status, Mapping) or "degraded" not in status:
         return None
     steps = 0 if status["degraded"] is None else number(status["degraded"], "steps")
-    what = "steps that a budget took it down" if not steps else f"{why_of(pair, feature)}: steps"
+    what = "a budget took it down" if not steps else f"{why_of(pair, feature)}: taken down"
     return Measured(steps, {"steps": what})
 
 

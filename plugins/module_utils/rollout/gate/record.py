@@ -110,8 +110,14 @@ def compare(check: Check, answer: Measured | Unmeasured, limit: int | None) -> F
         return Finding(INCONCLUSIVE, value, None, f"{what} has no limit; set one or pass the contracts")
     good = value <= limit
     relation = "within" if good else "over"
-    sentence = f"{what} {value} {check.unit}, {relation} the limit of {limit}"
+    sentence = f"{what} {value} {_unit(check.unit, value)}, {relation} the limit of {limit}"
     return Finding(PASS if good else check.over, value, limit, sentence)
+
+
+def _unit(unit: str | None, value: int) -> str:
+    """The unit behind the value: `1 step`, `2 steps`."""
+    is_count = unit in ("steps", "restarts", "events", "bytes", "millicores")
+    return str(unit)[:-1] if is_count and value == 1 else str(unit)
 
 
 def of_answer(check: Check, host: str, found: Finding) -> Judgement:
