@@ -280,7 +280,7 @@ def test_one_answer_is_given_whatever_the_work_does(work: str, said: str, code: 
 
 
 def test_an_answer_that_is_out_at_the_deadline_is_not_given_twice() -> None:
-    """The process that supervises may not run for seconds on a busy host; then the end of work and the deadline meet it at once."""
+    """What supervises may not run for seconds on a busy host: the end of work and the deadline meet it together."""
     # It stands still in its wait: before that it may not know yet whom it has to ask.
     stopped = "(sleep 2.5; kill -CONT $main) & sleep 0.3; kill -STOP $main; answer true done"
     script = (

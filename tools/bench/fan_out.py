@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A kill order to many hosts, proved on each, beside what else reaches them: raw, clush, and OpenSSH by itself.
 
-The hosts are sshd processes in namespaces of this machine (tests/support/sshhosts.py), each with /etc, /run and /var/lib
-of its own: real logins, the real script, and the kernel asked on each. The peers run `true` and prove nothing.
+The hosts are sshd processes in namespaces of this machine (tests/support/sshhosts.py), each with /etc, /run and
+/var/lib of its own: real logins, the real script, and the kernel asked on each. The peers run `true` and prove nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOTES: list[str] = []
 
 
 class Spent(NamedTuple):
-    """CPU seconds of the controller with all that it started, seconds, and the most bytes at once (None: not counted)."""
+    """CPU seconds of the controller and all that it started, seconds, and the most bytes at once, None: not counted."""
 
     cpu: float
     wall: float
@@ -88,7 +88,8 @@ class Controller:
 
     def raw(self) -> Spent:
         """`ansible -m raw` with nothing set: five hosts at once, and OpenSSH's own key exchange."""
-        command = [sys.executable, "-m", "ansible", "adhoc", "all", "-i", str(self.inventory), "-m", "raw", "-a", "true"]
+        command = [sys.executable, "-m", "ansible", "adhoc", "all", "-i", str(self.inventory), "-m", "raw", "-a",
+                   "true"]  # fmt: skip
         empty = self.folder / "empty.cfg"
         empty.write_text("[defaults]\n")
         return self.run("ansible -m raw", command, "CHANGED", ANSIBLE_CONFIG=str(empty), ANSIBLE_NOCOLOR="1")
@@ -122,7 +123,7 @@ def peers(controller: Controller) -> dict[str, Any]:
 
 
 def fan_out() -> Iterator[Result]:
-    """All of them in turns over HOSTS hosts; ours once more over a quarter of them, for what follows of larger fleets."""
+    """All of them in turns over HOSTS hosts; ours once more over a quarter, for what follows of larger fleets."""
     reason = sshhosts.why_not()
     if reason:
         say(f"no namespace hosts: {reason}")
@@ -193,8 +194,8 @@ def _note(ours: list[Spent]) -> None:
         "reads. The hosts' own work is not in the CPU, but in the wall time: it is done by the same cores."
     )
     NOTES.append(
-        f"`extrapolated` to {LARGE[0]:,} and {LARGE[1]:,} hosts: CPU and memory grow as a line through {HOSTS // 4} and "
-        f"{HOSTS} hosts, and the CPU is shared by {CORES} cores; hosts answer at once and do their work on their own "
+        f"`extrapolated` to {LARGE[0]:,} and {LARGE[1]:,} hosts: CPU and memory grow as a line through {HOSTS // 4} "
+        f"and {HOSTS} hosts, and the CPU is shared by {CORES} cores; hosts answer at once and do their work on their own "
         f"cores. What a fleet adds is its network: {LOGINS} logins are under way at once, so that a login that takes "
         f"100 ms by the network alone is {LARGE[0] * 0.1 / LOGINS:.0f} s for {LARGE[0]:,} hosts; raise "
         "`ebpf_fleet_logins` there."

@@ -170,8 +170,8 @@ def _lines(found: Json) -> list[str]:
     """What was found, for a person: counts, the worst by check, who was not measured, what costs most."""
     hosts = found["hosts"]
     said = [
-        f"{len(found['confirmed'])} of {counted(len(hosts), 'host')} over a limit in every window, {len(found['once'])} in some, "
-        f"{len(found['within'])} within, {len(found['unmeasured'])} not measured"
+        f"{len(found['confirmed'])} of {counted(len(hosts), 'host')} over a limit in every window, "
+        f"{len(found['once'])} in some, {len(found['within'])} within, {len(found['unmeasured'])} not measured"
     ]
     for name in [*found["confirmed"], *found["once"]][:TOLD]:
         said += [
