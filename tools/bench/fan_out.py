@@ -195,7 +195,7 @@ def _note(ours: list[Spent]) -> None:
     )
     NOTES.append(
         f"`extrapolated` to {LARGE[0]:,} and {LARGE[1]:,} hosts: CPU and memory grow as a line through {HOSTS // 4} "
-        f"and {HOSTS} hosts, and the CPU is shared by {CORES} cores; hosts answer at once and do their work on their own "
+        f"and {HOSTS} hosts, and {CORES} cores share the CPU; hosts answer at once and do their work on their own "
         f"cores. What a fleet adds is its network: {LOGINS} logins are under way at once, so that a login that takes "
         f"100 ms by the network alone is {LARGE[0] * 0.1 / LOGINS:.0f} s for {LARGE[0]:,} hosts; raise "
         "`ebpf_fleet_logins` there."
