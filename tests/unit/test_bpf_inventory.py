@@ -381,6 +381,13 @@ def test_a_field_that_is_not_what_the_format_says_is_named(path: str) -> None:
     assert problem is not None and problem.startswith(f"no usable answer from h: {field}: ")
 
 
+@pytest.mark.parametrize("attached", [True, False, None])
+def test_whether_a_link_is_attached_may_be_unknown(attached: bool | None) -> None:
+    found: Any = host()
+    found["links"][0]["attached"] = attached
+    assert document.read("h", answer(found)).problem is None
+
+
 @pytest.mark.parametrize("name", sorted(host()))
 def test_a_field_that_is_missing_is_named(name: str) -> None:
     found = host()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import witness_cost, witness_programs
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate import base, witness_cost, witness_programs
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.base import Pair
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.sides import SLACK_NS, Side
 from ansible_collections.ebpf.fleet.plugins.module_utils.rollout.gate.witness_cost import Growth
@@ -240,3 +240,14 @@ def test_the_kernels_run_time_is_what_was_added_within_the_window() -> None:
         program[0]["run_time_ns"], program[1]["run_time_ns"] = first, last
         assert witness_programs.kernel_run_ns(pair, "exec_events") == spent
     assert witness_programs.kernel_run_ns(pair, "no_such_feature") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "span"),
+    [(10, 25, 15), (10, 11, 1), (10, 10, None), (11, 10, None), (None, 10, None), (10, None, None)],
+)
+def test_the_time_between_two_statuses_is_known_only_of_two(first: Any, last: Any, span: int | None) -> None:
+    ends = [{"status": {"boottime_ns": one, "pid": 7}} for one in (first, last)]
+    assert base.status_span_ns(Pair("h", None, {"start": ends[0], "end": ends[1]}, None)) == span  # type: ignore[arg-type]
+    other = {"status": {"boottime_ns": last, "pid": 8}}
+    assert base.status_span_ns(Pair("h", None, {"start": ends[0], "end": other}, None)) is None  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.ebpf.fleet.plugins.callback.stages import CallbackModule
 from ansible_collections.ebpf.fleet.plugins.module_utils.report import stage_view
+from ansible_collections.ebpf.fleet.plugins.plugin_utils import stage_tasks
 
 CHECK = {"check": "loader_cpu", "verdict": "pass", "measured": 1, "limit": 50, "unit": "millicores", "host": "a"}
 VERDICT = {"verdict": "pass", "checks": [CHECK], "reasons": [], "next": [], "changed": False}
@@ -35,3 +36,12 @@ def test_a_verdict_is_told_where_it_is_a_rollouts_own(callback: Any, staged: boo
     result = SimpleNamespace(host=SimpleNamespace(get_name=lambda: "a"), task=task, result=dict(VERDICT))
     callback.end_host(result, state)
     assert any("checks: pass (1 pass" in line for line in lines) is told, lines
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [({"msg": "one\ntwo", "changed": False}, ["one", "two"]), ({"msg": ["a", "b"], "changed": False}, ["a", "b"])],
+)
+def test_what_a_task_prints_is_its_message(callback: Any, result: dict[str, Any], told: list[str]) -> None:
+    task = SimpleNamespace(action="ansible.builtin.debug")
+    assert stage_tasks.message_of(callback, SimpleNamespace(result=result, task=task)) == told

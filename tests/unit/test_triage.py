@@ -62,6 +62,24 @@ def test_only_what_is_over_in_every_window_is_confirmed() -> None:
     assert any("b" in line and "(1 window)" in line for line in found["lines"])
 
 
+def test_twelve_hosts_are_told_and_the_others_are_counted() -> None:
+    def ends(count: int) -> list[str]:
+        found = find(**{f"h{at:02d}": [heavy(), heavy()] for at in range(count)})
+        return [line for line in found["lines"] if line.startswith("and ")]
+
+    most = triage.TOLD
+    assert ends(most) == [] and ends(most + 1) == ["and 1 more host"] and ends(most + 2) == ["and 2 more hosts"]
+
+
+def test_what_could_be_judged_in_every_window_is_not_told_as_unjudged() -> None:
+    row = {"check": "loader_cpu", "feature": None, "unit": "millicores", "measured": 1, "limit": 2, "sentence": "s"}
+    for first, second, unjudged in (
+        ("pass", "pass", False), ("fail", "pass", False), ("pass", "inconclusive", True), ("inconclusive", "fail", True)
+    ):  # fmt: skip
+        (merged,) = triage._merged([[{**row, "verdict": first}], [{**row, "verdict": second}]])
+        assert merged["unjudged"] is unjudged, (first, second)
+
+
 def test_a_host_that_was_not_measured_is_neither_over_nor_within() -> None:
     stale = measured()
     stale["end"]["status_age_ns"] = 10**12
