@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,34 @@ def test_where_the_cgroups_are_mounted() -> None:
 )
 def test_the_mode_of_a_cgroups_hook(flags: int, mode: str) -> None:
     assert cgroupattach.mode_of(flags) == mode
+
+
+def test_a_namespace_that_cannot_be_entered_is_named_and_the_others_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = netns.Namespace(netns.own_inode() or 0, "/proc/self/ns/net", None, None)
+    gone = [netns.Namespace(number, str(tmp_path / "gone"), name, None) for number, name in ((7, "blue"), (8, None))]
+    monkeypatch.setattr(netns, "namespaces", lambda root, limit: ([own, *gone], 2))
+    unknown: list[str] = []
+    found = ask._namespaces(Path("/"), time.monotonic_ns() + 60 * 10**9, unknown)
+    assert [one.found is None for one in found] == [False, True, True]
+    assert unknown == [
+        "network namespaces: 2 more were not asked", "network namespace blue: ENOENT", "network namespace 8: ENOENT"
+    ]  # fmt: skip
+    unknown.clear()
+    assert ask._namespaces(Path("/"), time.monotonic_ns() - 1, unknown) == []
+    assert unknown[1:] == ["network namespaces: stopped after 0 for want of time"]
+
+
+@pytest.mark.parametrize("error", [ValueError("what the kernel gave is no answer"), OSError(errno.EPERM, "not yours")])
+def test_what_is_raised_inside_a_namespace_comes_out_of_it(error: Exception) -> None:
+    def asked() -> int:
+        raise error
+
+    own = netns.Namespace(netns.own_inode() or 0, "/proc/self/ns/net", None, None)
+    with pytest.raises(type(error)) as raised:
+        netns.inside(own, asked)
+    assert raised.value is error and netns.inside(own, lambda: 7) == 7
 
 
 def test_our_own_namespace_comes_first_and_the_bound_is_told() -> None:
