@@ -212,7 +212,8 @@ def test_a_value_is_judged_for_what_it_is(name: str, seen: Observation, measured
     found = check(judge(seen), name)
     assert (found["measured"], found["verdict"]) == (measured, verdict), found["sentence"]
     if verdict == FAILED:
-        assert found["sentence"].endswith(f"{measured} {found['unit']}, over the limit of {found['limit']}")
+        unit = found["unit"].removesuffix("s") if measured == 1 else found["unit"]
+        assert found["sentence"].endswith(f" {measured} {unit}, over the limit of {found['limit']}")
     elif verdict == PASSED:
         assert found["sentence"].endswith(f"{measured} {found['unit']}, within the limit of {found['limit']}")
 

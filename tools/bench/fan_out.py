@@ -56,7 +56,7 @@ class Controller:
         ]  # fmt: skip
 
     def run(self, name: str, command: Sequence[str], said: str, **settings: str) -> Spent:
-        """Run it; `said` is what its output has to say, or this is no measurement."""
+        """Run it; `said` is what its output has to say; without it nothing was measured."""
         log = self.folder / "said.txt"
         quiet = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "_ANSIBLE"))}
         group = Group("fan-out")

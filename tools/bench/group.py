@@ -31,7 +31,7 @@ class Group:
         return int(stat["usage_usec"]) / 1e6
 
     def peak_bytes(self) -> int | None:
-        """The most memory that all in it had at once, with the files that they read; None where nobody counts it."""
+        """The most memory that all in it had at once, with the files that they read; None where it is not counted."""
         for path in self.paths:
             for name in ("memory.max_usage_in_bytes", "memory.peak"):
                 if (path / name).exists():
