@@ -39,7 +39,9 @@ def test_who_does_not_answer_is_named_and_what_others_gave_is_kept(tmp_path: Pat
         hosts.wait()
         played, folder = collect(tmp_path, hosts)
         (name,) = hosts.of_kind("noisy")
-    record = json.loads((folder / "forensics.json").read_text())
+    text = (folder / "forensics.json").read_text()
+    record = json.loads(text)
+    assert text == json.dumps(record, indent=1, sort_keys=True) + "\n", "two records can be compared line by line"
     assert played.rc == 2 and record["complete"] == sorted([*hosts.of_kind("good"), name]), played.text
     lost = hosts.of_kind("refused", "nologin", "flood", "in_login")
     assert record["missing"] == lost and record["partial"] == []

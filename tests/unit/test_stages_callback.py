@@ -45,3 +45,21 @@ def test_a_verdict_is_told_where_it_is_a_rollouts_own(callback: Any, staged: boo
 def test_what_a_task_prints_is_its_message(callback: Any, result: dict[str, Any], told: list[str]) -> None:
     task = SimpleNamespace(action="ansible.builtin.debug")
     assert stage_tasks.message_of(callback, SimpleNamespace(result=result, task=task)) == told
+
+
+@pytest.mark.parametrize(("staged", "verbosity", "told"), [(True, 0, False), (True, 1, True), (False, 0, True)])
+def test_ansibles_own_lines_are_told_where_they_are_wanted(
+    callback: Any, monkeypatch: pytest.MonkeyPatch, staged: bool, verbosity: int, told: bool
+) -> None:
+    ends = ("v2_runner_on_failed", "v2_runner_on_unreachable", "v2_runner_on_skipped", "v2_runner_on_ok")
+    seen: list[str] = []
+    for name in ends:
+        monkeypatch.setattr(CallbackModule.__mro__[1], name, lambda self, *_, name=name, **__: seen.append(name))
+    monkeypatch.setattr(callback._display, "verbosity", verbosity)
+    monkeypatch.setattr(callback, "staged", staged)
+    for name in ("lost", "end_host", "_handle_warnings"):
+        monkeypatch.setattr(callback, name, lambda *_: None)
+    task = SimpleNamespace(action="ebpf.fleet.release", args={}, ignore_unreachable=False)
+    for name in ends:
+        getattr(callback, name)(SimpleNamespace(result={}, task=task))
+    assert seen == (list(ends) if told else [])
