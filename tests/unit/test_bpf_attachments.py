@@ -292,6 +292,28 @@ def test_the_mode_of_a_cgroups_hook(flags: int, mode: str) -> None:
     assert cgroupattach.mode_of(flags) == mode
 
 
+@pytest.mark.parametrize(
+    ("setting", "counts", "unknown", "expected", "words"),
+    [
+        ("1", False, [], "yes", "is 1"),
+        ("0", True, [], "yes", "a process holds BPF_ENABLE_STATS"),
+        (None, True, [], "yes", "a process holds BPF_ENABLE_STATS"),
+        (None, False, [], "unknown", "cannot be read"),
+        ("0", False, ["process 7: EACCES"], "unknown", "not every process could be asked"),
+        ("0", False, [], "no", "and no process holds BPF_ENABLE_STATS"),
+    ],
+)
+def test_whether_run_time_is_counted(
+    tmp_path: Path, setting: str | None, counts: bool, unknown: list[str], expected: str, words: str
+) -> None:
+    place = tmp_path / "proc/sys/kernel/bpf_stats_enabled"
+    place.parent.mkdir(parents=True)
+    if setting is not None:
+        place.write_text(f"{setting}\n")
+    found = ask._stats(tmp_path, bpfholders.Held([], counts, unknown))
+    assert found["answer"] == expected and words in found["evidence"]
+
+
 def test_a_namespace_that_cannot_be_entered_is_named_and_the_others_are_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

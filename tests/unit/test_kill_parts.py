@@ -526,6 +526,7 @@ def test_every_program_is_told_with_tag_name_id_and_uid(capsys: pytest.CaptureFi
     )  # fmt: skip
     assert kernel.closed == [0, 1, 2]
     assert lines(Kernel({}), capsys) == ([], 0)
+    assert lines(Kernel({1: (TAGS[0], "first", 0)}), capsys) == ([f"{TAGS[0]} first 1 0"], 0)
 
 
 def test_a_list_that_the_kernel_does_not_give_whole_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
