@@ -231,12 +231,16 @@ SUITES: dict[str, Callable[[], Count]] = {
 }
 
 
-# What loads no program and ends no process of the unit: one after the other, beside the suites that do. It waits for
+# What loads no program and ends no process of the unit: one suite after the other, beside those that do. It waits for
 # them where both want the CPU, and is told when all have ended. The images are first: guests boot from them later.
+# Two files' tests at once, as they wait, too: guests then find a machine that is theirs.
+PAIR = 2
 BESIDE: dict[str, Callable[[], Count]] = {
     "images": run_images,
-    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix"),
-    "apart": lambda: run_pytest("apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART),
+    "unit": lambda: run_pytest("unit", "tests/unit", "tests/matrix", workers=PAIR),
+    "apart": lambda: run_pytest(
+        "apart", "tests/verifiers", "tests/loader", "tests/integration", mark=APART, workers=PAIR
+    ),
     "fuzz": lambda: run_pytest("fuzz", "tests/fuzz/test_fuzz.py"),
 }
 BESIDE_LOG = OUT / "beside.log"

@@ -93,8 +93,9 @@ class Steps:
         for host in hosts:
             observation = value_at(self.hostvars, host, "ebpf_fleet_found", "observation", "end")
             probation = value_at(self.hostvars, host, "ebpf_fleet_probation")
-            # Its task never fails, so that `failed` says nothing: what a host has answered has this in it.
+            # Its task never fails, so that `failed` alone says nothing: what a host has answered has this in it.
             answered = isinstance(probation, dict) and "left_seconds" in probation
+            answered = answered and not probation.get("failed") and not probation.get("unreachable")
             answers[host] = ledger_resume.Found(
                 value_at(observation, "witness", "installed_digest"),
                 value_at(observation, "status", "bundle", "digest"),

@@ -167,20 +167,27 @@ def answer(installed: Any = DIGEST, running: Any = DIGEST) -> dict[str, Any]:
     return {"observation": {"end": {"witness": {"installed_digest": installed}, "status": bundle}}}
 
 
+# What the module of leases answers wherever it could be asked.
+ASKED = {"left_seconds": None}
+
+
 @pytest.mark.parametrize(
     ("found", "probation", "expected"),
     [
-        (answer(), {"changed": False}, Found(DIGEST, DIGEST, False)),
-        (answer(OLD), {"changed": True}, Found(OLD, DIGEST, True)),
-        (answer(DIGEST, OLD), {}, Found(DIGEST, OLD, False)),
-        (answer(), {"changed": True, "failed": False, "unreachable": False}, Found(DIGEST, DIGEST, True)),
-        (answer(), {"changed": False, "failed": True}, Found(DIGEST, DIGEST, None)),
+        (answer(), {"changed": False, **ASKED}, Found(DIGEST, DIGEST, False)),
+        (answer(OLD), {"changed": True, **ASKED}, Found(OLD, DIGEST, True)),
+        (answer(DIGEST, OLD), ASKED, Found(DIGEST, OLD, False)),
+        (answer(), {"changed": True, "failed": False, "unreachable": False, **ASKED}, Found(DIGEST, DIGEST, True)),
+        # Of a task that never fails, a module that did says so by what is not there.
+        (answer(), {"changed": False, "failed": False, "msg": "no python"}, Found(DIGEST, DIGEST, None)),
+        (answer(), {}, Found(DIGEST, DIGEST, None)),
+        (answer(), {"changed": False, "failed": True, **ASKED}, Found(DIGEST, DIGEST, None)),
         (answer(), {"changed": True, "failed": True}, Found(DIGEST, DIGEST, None)),
-        (answer(), {"changed": False, "unreachable": True}, Found(DIGEST, DIGEST, None)),
+        (answer(), {"changed": False, "unreachable": True, **ASKED}, Found(DIGEST, DIGEST, None)),
         (answer(), "no", Found(DIGEST, DIGEST, None)),
         (answer(), None, Found(DIGEST, DIGEST, None)),
-        ({"failed": True}, {"changed": False}, Found(None, None, False)),
-        ({"observation": {"end": {"witness": None, "status": None}}}, {"changed": False}, Found(None, None, False)),
+        ({"failed": True}, {"changed": False, **ASKED}, Found(None, None, False)),
+        ({"observation": {"end": {"witness": None, "status": None}}}, ASKED, Found(None, None, False)),
         (None, None, Found(None, None, None)),
     ],
 )  # fmt: skip
@@ -192,7 +199,7 @@ def test_what_a_host_was_found_to_run(tmp_path: Path, found: Any, probation: Any
 
 def test_a_plan_of_what_remains_leaves_out_who_is_done(tmp_path: Path) -> None:
     hostvars = {
-        "w1": {"ebpf_fleet_found": answer(), "ebpf_fleet_probation": {"changed": False}},
+        "w1": {"ebpf_fleet_found": answer(), "ebpf_fleet_probation": {"changed": False, **ASKED}},
         "w2": {"ebpf_fleet_found": answer(), "ebpf_fleet_probation": {"changed": False, "failed": True}},
     }
     with Folder(tmp_path) as folder:
