@@ -194,6 +194,11 @@ def test_as_before_is_the_unit_and_each_features_state_variant_and_step(now: Any
     assert asked("as_before", now=now) is wanted
 
 
+def test_a_loader_that_is_to_be_started_again_is_as_before_only_then() -> None:
+    assert asked("as_before", "crash_loop", host()) is False
+    assert asked("as_before", "crash_loop", host(main_pid=8)) is True
+
+
 def test_of_a_hosts_limit_the_feature_that_steps_down_is_the_one_that_is_watched() -> None:
     drill = drills.drill("cpu_burn")
     down = host({"runqlat": feature(), "syscall_errors": feature(why="EF_BUDGET_HOST_CPU")})
@@ -208,6 +213,7 @@ def test_of_a_hosts_limit_the_feature_that_steps_down_is_the_one_that_is_watched
 def test_enough_is_one_sign_of_detection_each_of_degradation_and_each_step_during() -> None:
     drill = drills.drill("crash_loop")
     assert judge.wanted(drill) == ["restarted", "given_up", "nothing_held"]
+    assert judge.wanted(drills.drill("event_flood")) == ["thinned", "over", "dropped", "source_named"]
     assert judge.enough(drill, {"restarted": 1, "given_up": 1, "nothing_held": 1})
     assert not judge.enough(drill, {"restarted": 1, "given_up": 1})
     assert not judge.enough(drill, {"given_up": 1, "nothing_held": 1})
@@ -231,6 +237,12 @@ def test_facts_are_of_the_unit_the_status_and_the_kernel() -> None:
     assert found["features"]["exec_events"] == feature(sources=0)
     assert found["features"]["runqlat"] == feature(thinned=None, fair=None, sources=None, unwritten=None, behind=None)
     assert found["codes"] == {"degrade EF_BUDGET_CPU": 2} and found["lease"] is None and found["kills"] == []
+
+
+def test_a_status_that_another_process_left_says_nothing() -> None:
+    end = page("observation")["end"]
+    found = facts.facts(5, {**end["unit"], "main_pid": 713}, page("status"), end["witness"], {}, None)
+    assert found["state"] is None and found["features"] == {} and found["main_pid"] == 713
 
 
 def test_of_a_host_without_a_loader_nothing_is_known_and_nothing_is_0() -> None:
@@ -338,9 +350,9 @@ def inventory(**marks: Any) -> list[dict[str, Any]]:
 
 
 def test_only_hosts_that_the_inventory_marks_take_part() -> None:
-    hosts = inventory(a={"ebpf_fleet_gameday": True}, b=None, c={"ebpf_fleet_gameday": "no"},
-                      d={"ebpf_fleet_gameday": "maybe"}, e={"ebpf_fleet_gameday": "yes", "ebpf_fleet_maintenance": True},
-                      f={"ebpf_fleet_gameday": "true", "ebpf_fleet_maintenance": False})  # fmt: skip
+    on, mark = "ebpf_fleet_maintenance", "ebpf_fleet_gameday"
+    hosts = inventory(a={mark: True}, b=None, c={mark: "no"}, d={mark: "maybe"}, e={mark: "yes", on: True},
+                      f={mark: "true", on: False})  # fmt: skip
     found = plan.plan(hosts, ["crash_loop"], [{"id": "r", "state": "complete"}])
     assert found["hosts"] == ["a", "f"] and found["drills"] == ["crash_loop"]
     why = {one["host"]: one["why"] for one in found["left_out"]}

@@ -54,7 +54,8 @@ def facts(
 ) -> Facts:
     """From what `observation.meet_once` read, and what the audit has since the begin."""
     unit = unit or {}
-    told = status or {}
+    # A status that another process left says nothing of the one that runs now.
+    told = status if status and status.get("pid") == unit.get("main_pid") else {}
     return {
         "boottime_ns": boottime_ns,
         "boot_id": witness.get("boot_id"),

@@ -135,6 +135,9 @@ def _as_before(at: Moment) -> Yes:
         return None
     if at.now["active_state"] != "active" or at.now["state"] is None or at.now["btf"] != at.before["btf"]:
         return False
+    if at.drill.restarts and at.now["main_pid"] == at.before["main_pid"]:
+        # The loader is to be started again, and has not been yet.
+        return False
     return all(_same(one, at.now["features"].get(name)) for name, one in at.before["features"].items())
 
 

@@ -12,6 +12,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.errors import Flee
 from ansible_collections.ebpf.fleet.plugins.module_utils.base.printable import printable
 from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import drills
 from ansible_collections.ebpf.fleet.plugins.module_utils.kill import scope
+from ansible_collections.ebpf.fleet.plugins.module_utils.rollout import omissions
 
 Json = Mapping[str, Any]
 BEGUN, ENDED = "begun", "ended"
@@ -87,9 +88,8 @@ def _why_not(host: Json) -> str:
         return str(error)
     if not marked:
         return f"{MARK} is not true for it"
-    if host.get("ebpf_fleet_maintenance") not in (None, False, "", "false", "no"):
-        return "it is in maintenance"
-    return ""
+    resting = omissions.read_maintenance("ebpf_fleet_maintenance", host.get("ebpf_fleet_maintenance"))
+    return f"it is in maintenance: {printable(resting, 200)}" if resting else ""
 
 
 def meets_lines(found: Json, answers: Mapping[str, Any]) -> list[str]:

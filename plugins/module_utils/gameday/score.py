@@ -43,7 +43,7 @@ def score(drill: Drill, host: str, met: Met, limit_ms: int) -> dict[str, Any]:
     return {
         "drill": drill.name,
         "host": host,
-        "verdict": _verdict(parts),
+        "verdict": verdict(parts),
         "why": "; ".join(f"{name}: {said}" for name, said in sorted(met.why.items())),
         "feature": (met.watched or met.begun)["feature"],
         **parts,
@@ -58,7 +58,8 @@ def _none(drill: Drill, host: str, why: str) -> dict[str, Any]:
             "facts": {"before": None, "during": None, "after": None}}  # fmt: skip
 
 
-def _verdict(parts: Json) -> str:
+def verdict(parts: Json) -> str:
+    """What the parts of a score come to: a no fails, an unknown holds."""
     answers = [parts[name]["answer"] for name in ("detected", "degraded", "recovered")]
     answers += [parts["off"]["answer"]] if parts["off"] else []
     answers += [one["answer"] for one in parts["runbook"]]
