@@ -11,6 +11,13 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.base.values import plai
 from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import drills, plan, report, score
 from ansible_collections.ebpf.fleet.plugins.plugin_utils.told import attempt
 
+# What gameday_drill.yml registers, by the step.
+REGISTERED = {
+    "begin": "ebpf_fleet_gameday_begin",
+    "watch": "ebpf_fleet_gameday_watch",
+    "end": "ebpf_fleet_gameday_end",
+}
+
 
 def gameday_refusal(names, state="begun", confirm="", reason="", check=False):
     """Return one sentence on what cannot be meant or was not confirmed; see the filter's documentation."""
@@ -29,8 +36,8 @@ def gameday_scores(hostvars, drill, limit_ms, killed=None):
 def _score(host, drill, limit_ms, census):
     name = host["inventory_hostname"]
     why, given = {}, {}
-    for step in ("begin", "watch", "end"):
-        given[step], problem = _usable(host.get(f"ebpf_fleet_gameday_{step}"))
+    for step, registered in REGISTERED.items():
+        given[step], problem = _usable(host.get(registered))
         if problem:
             why[step] = problem
     met = score.Met(given["begin"], given["watch"], census.get(name), given["end"], why)
@@ -38,7 +45,7 @@ def _score(host, drill, limit_ms, census):
 
 
 def _usable(registered):
-    """(the answer or None, why it is none); a step that was skipped says nothing."""
+    """(the answer or None, why there is none); a step that was skipped says nothing."""
     if not isinstance(registered, dict) or registered.get("skipped"):
         return None, ""
     if registered.get("failed") or registered.get("unreachable") or "facts" not in registered:

@@ -33,7 +33,9 @@ options:
     type: str
     default: ""
   id:
-    description: Name of this game day, by which it is known again.
+    description:
+      - Name of this game day, by which it is known again.
+      - With V(ended) only what has it is taken back; empty, whatever is there.
     type: str
     default: ""
   seconds:

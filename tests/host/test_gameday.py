@@ -26,7 +26,7 @@ from tests.support.syshost import SysHost
 
 FEATURES = ("exec_events", "runqlat", "syscall_errors")
 # So low that a flood on two busy cores exceeds it, and so high that nothing else does.
-LIMITS = {"host": {"cpu_millicores": 200}, "features": {"exec_events": {"event_rate_per_second": 100}}}
+LIMITS = {"host": {"cpu_millicores": 200}, "features": {"exec_events": {"event_rate_per_second": 200}}}
 LOADER = "ebpf-fleet-loader.service"
 KILLS = "ls /run/ebpf-fleet/kill.d /etc/ebpf-fleet/kill.d"
 
@@ -73,8 +73,13 @@ def bundle(host: SysHost) -> str:
     ).hexdigest()
 
 
+# Generous: two busy cores are shared with other suites, and a fault that is over before it is met would be no drill.
+TIMES = {"ebpf_fleet_gameday_seconds": 150, "ebpf_fleet_gameday_off_ms": 20000}
+
+
 def arguments(*names: str, **more: Any) -> dict[str, Any]:
-    return {"ebpf_fleet_gameday_drills": list(names), "confirm": plan.confirmation(names), "reason": "practice", **more}
+    given = {"ebpf_fleet_gameday_drills": list(names), "confirm": plan.confirmation(names), "reason": "practice"}
+    return {**given, **TIMES, **more}
 
 
 def game(fleet: SysFleet, folder: Path, *names: str, **more: Any) -> tuple[Played, dict[str, Any]]:
@@ -96,7 +101,7 @@ def test_a_tampered_bundle_is_refused_and_nothing_of_it_is_on_the_disk(
     host: SysHost, sysfleet: SysFleet, tmp_path: Path
 ) -> None:
     pid = status(host)["pid"]
-    played, found = game(sysfleet, tmp_path, "tampered_bundle", ebpf_fleet_gameday_seconds=40)
+    played, found = game(sysfleet, tmp_path, "tampered_bundle")
     score = found["tampered_bundle"]
     passed(played, score)
     during = score["facts"]["during"]
@@ -107,7 +112,7 @@ def test_a_tampered_bundle_is_refused_and_nothing_of_it_is_on_the_disk(
 
 @pytest.mark.slow
 def test_a_crash_loop_ends_in_a_unit_that_systemd_gives_up(host: SysHost, sysfleet: SysFleet, tmp_path: Path) -> None:
-    played, found = game(sysfleet, tmp_path, "crash_loop", ebpf_fleet_gameday_seconds=60)
+    played, found = game(sysfleet, tmp_path, "crash_loop")
     passed(played, found["crash_loop"])
     during = found["crash_loop"]["facts"]["during"]
     assert (during["active_state"], during["exit_status"], during["held"]) == ("failed", signal.SIGKILL, 0)
@@ -116,13 +121,14 @@ def test_a_crash_loop_ends_in_a_unit_that_systemd_gives_up(host: SysHost, sysfle
 
 @pytest.mark.slow
 def test_after_a_crash_loop_the_loader_comes_back_by_the_runbooks_command_alone(host: SysHost) -> None:
-    """What the page says of `start-limit-hit`, by hand: a restart alone is refused, and is not behind reset-failed."""
+    """What the page says, by hand: a restart alone is refused, and behind reset-failed it is not."""
     deadline = time.monotonic() + 60
-    while "start-limit-hit" not in host.must(f"systemctl show -P Result {LOADER}"):
+    while host.must(f"systemctl show -P ActiveState {LOADER}").strip() != "failed":
         assert time.monotonic() < deadline, host.run(f"systemctl status {LOADER}").stdout
         host.run(f"systemctl kill --kill-who=main --signal=KILL {LOADER}")
         time.sleep(0.3)
     assert not our_programs()
+    assert "Start request repeated too quickly" in host.must(f"journalctl --no-pager -u {LOADER} -n 50")
     assert host.run(f"systemctl restart {LOADER}").rc != 0
     assert host.run(f"systemctl reset-failed {LOADER} && systemctl restart {LOADER}").rc == 0
 
@@ -193,7 +199,7 @@ def test_without_a_controller_the_host_ends_it_at_its_bound(host: SysHost, sysfl
     played, found = game(sysfleet, tmp_path, "controller_loss", ebpf_fleet_gameday_seconds=30)
     score = found["controller_loss"]
     assert score["verdict"] == "pass" and score["recovered"]["ended_by"] == "timeout", played.text
-    assert 30_000 <= score["detected"]["after_ms"] < 60_000
+    assert score["detected"]["after_ms"] >= 30_000
 
 
 @pytest.mark.slow
@@ -210,6 +216,9 @@ def test_a_playbook_that_is_killed_leaves_a_host_that_recovers_by_itself(
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
+    while host.must(f"systemctl show -P ActiveState {LOADER}").strip() != "failed":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     began = time.monotonic()
     await_attached(host)
     assert time.monotonic() - began < 60 and host.run(f"systemctl is-active {scripts.UNIT}").rc != 0
@@ -236,7 +245,7 @@ elif at == "before-unit":
     act.reload = die
 elif at == "between":
     host._host = die
-wish = host.Wish(sys.argv[3], "g", 40, False)
+wish = host.Wish(sys.argv[3], sys.argv[4], 40, False)
 try:
     found = host.begin(wish) if state == "begun" else host.end(wish, 60)
     print(json.dumps({"changed": found["changed"], "seen": found["seen"]}))
@@ -245,11 +254,13 @@ except FleetError as error:
 """
 
 
-def alone(host: SysHost, state: str, at: str = "", drill: str = "tampered_bundle") -> tuple[int, dict[str, Any]]:
+def alone(
+    host: SysHost, state: str, at: str = "", drill: str = "tampered_bundle", name: str = "g"
+) -> tuple[int, dict[str, Any]]:
     """The module's own code on the host, killed at a moment; the host sees this machine's files."""
     path = f"PYTHONPATH={ROOT}/collections PYTHONDONTWRITEBYTECODE=1"
     host.path("/root/alone.py").write_text(ALONE)
-    ran = host.run(f"{path} {sys.executable} /root/alone.py {state} '{at}' {drill}")
+    ran = host.run(f"{path} {sys.executable} /root/alone.py {state} '{at}' {drill} '{name}'")
     return ran.rc, json.loads(ran.stdout) if ran.stdout.strip() else {"stderr": ran.stderr}
 
 
@@ -264,7 +275,8 @@ def test_a_module_that_is_killed_has_injected_nothing_and_is_gone_on_with_or_und
     code, found = alone(host, "begun")
     assert (code, found["changed"]) == (0, True) and alone(host, "begun")[1]["changed"] is False
     assert host.run(f"systemctl is-active {scripts.UNIT}").rc == 0
-    code, found = alone(host, "ended")
+    assert alone(host, "ended", name="of-another")[1] == {"changed": False, "seen": {}}
+    code, found = alone(host, "ended", name="")
     assert code == 0 and found["changed"] is True and "as_before" in found["seen"], found
     assert alone(host, "ended")[1] == {"changed": False, "seen": {}}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""gameday.yml by the real playbook, with hosts whose drills are a script: what is refused, asked, ended and reported."""
+"""gameday.yml by the real playbook, with hosts whose drills are a script: what is refused, asked, ended, reported."""
 
 from __future__ import annotations
 
@@ -84,6 +84,7 @@ def test_a_drill_is_begun_watched_and_ended_on_each_host_and_the_report_is_kept(
     ) == 1
     assert {call.arguments["wait"] for call in ended.asked(WATCH)} == {28}
     assert {call.arguments["wait"] for call in ended.asked(END)} == {7}
+    assert {call.arguments["id"] for call in ended.asked(END)} == {one["id"] for one in begun}
     found = json.loads(report.read_text())
     assert found["counts"] == {"pass": 2, "fail": 0, "inconclusive": 0, "refused": 0}
     assert report.with_name("gameday.json.txt").read_text().startswith("game day of 1 drills on 2 hosts: 2 pass")
@@ -92,7 +93,7 @@ def test_a_drill_is_begun_watched_and_ended_on_each_host_and_the_report_is_kept(
 @pytest.mark.parametrize(
     ("answers", "words", "ends"),
     [
-        ({BEGIN: {"w1": UNFIT, "*": told()}}, "crash_loop on w1: refused", {"w2"}),
+        ({BEGIN: {"w1": UNFIT, "*": told()}}, "crash_loop on w1: refused", {"w1", "w2"}),
         ({BEGIN: {"w1": {"failed": True, "msg": "no"}, "*": told()}}, "crash_loop on w1: refused", {"w1", "w2"}),
         ({BEGIN: {"w1": GONE, "*": told()}}, "crash_loop on w1: refused", {"w1", "w2"}),
         ({WATCH: {"w1": told(facts=host()), "*": SHOWN}}, "crash_loop on w1: fail", {"w1", "w2"}),

@@ -71,7 +71,7 @@ def test_every_sign_of_a_drill_is_known_and_every_page_says_what_is_quoted(name:
         section = re.split(r"\n#+ ", after)[0]
         assert " ".join(step.says.split()) in " ".join(section.split()), f"{step.page}: does not say {step.says!r}"
         assert step.when in ("during", "after")
-    assert set(drill.codes) <= set(REASONS)
+    assert set(drill.codes) <= set(REASONS) and all(code.startswith("EF_BUDGET_") for code in drill.codes)
     for one_feature in drill.features:
         contract = yaml.safe_load((ROOT / f"bpf/features/{one_feature}/contract.yml").read_text())
         assert contract["feature"] == one_feature
@@ -540,6 +540,13 @@ def test_the_time_to_off_is_the_hosts_own_against_the_limit(killed: Any, wanted:
     found = scored("event_flood", watched=flood, killed=killed, ended=ended)
     assert found["off"]["answer"] == wanted
     assert found["verdict"] == {"yes": "pass", "no": "fail", "unknown": "inconclusive"}[wanted], found
+
+
+def test_an_order_that_came_after_the_fault_had_ended_by_itself_measures_nothing() -> None:
+    flood = told(drill="event_flood", seen={"thinned": 101 * S}, facts=one(sources=1, thinned=3))
+    ended = told(seen={"as_before": 204 * S}, ended_boottime_ns=200 * S, facts=host(ended_by="timeout"))
+    found = scored("event_flood", watched=flood, killed=KILLED, ended=ended)
+    assert found["off"]["answer"] == "unknown" and "larger bound" in found["off"]["why"]
 
 
 def test_a_page_that_was_not_right_fails_the_drill() -> None:

@@ -4,5 +4,5 @@
 """Game days: faults that are injected on purpose, and whether what was seen is what our pages say.
 
 `host` and `act` touch the host, the others are pure. A fault lives in a unit of its own that systemd ends and takes
-back; nothing here judges a rollout, gives a kill order, or changes what is kept on a disk.
+back. Nothing here judges a rollout, gives a kill order, or changes what is kept on a disk.
 """

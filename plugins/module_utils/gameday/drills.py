@@ -29,7 +29,7 @@ class Drill(NamedTuple):
     """`detected`: signs of which one tells the fault; `degraded`: signs that must all be seen then.
 
     `features`: of these the first that is attached is watched, and takes the kill order where `kill` is true.
-    `restarts`: the loader is started again at the begin and at the end. `codes`: reason codes of the sign `over`.
+    `restarts`: the loader is started again at the begin and at the end. `budgets`: those of the sign `over`.
     """
 
     name: str
@@ -41,7 +41,12 @@ class Drill(NamedTuple):
     features: tuple[str, ...] = ()
     kill: bool = False
     restarts: bool = False
-    codes: tuple[str, ...] = ()
+    budgets: tuple[str, ...] = ()
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The reason codes of the budgets that the fault exceeds."""
+        return tuple(f"EF_BUDGET_{name}" for name in self.budgets)
 
 
 _EVENTS = ("exec_events",)
@@ -61,8 +66,8 @@ _TABLE = (
         ),
         features=_EVENTS,
         kill=True,
-        codes=("EF_BUDGET_CPU", "EF_BUDGET_HOST_CPU", "EF_BUDGET_EVENT_RATE", "EF_BUDGET_HOST_EVENT_RATE",
-               "EF_BUDGET_DROPS"),
+        budgets=("CPU", "HOST_CPU", "EVENT_RATE", "HOST_EVENT_RATE",
+               "DROPS"),
     ),
     Drill(
         "map_flood",
@@ -79,7 +84,7 @@ _TABLE = (
         features=("syscall_errors",),
         kill=True,
         restarts=True,
-        codes=("EF_BUDGET_MAP_FILL", "EF_BUDGET_DROPS"),
+        budgets=("MAP_FILL", "DROPS"),
     ),
     Drill(
         "cpu_burn",
@@ -94,7 +99,7 @@ _TABLE = (
         ),
         features=("runqlat", "syscall_errors"),
         kill=True,
-        codes=("EF_BUDGET_CPU", "EF_BUDGET_HOST_CPU"),
+        budgets=("CPU", "HOST_CPU"),
     ),
     Drill(
         "crash_loop",
@@ -104,7 +109,7 @@ _TABLE = (
         documented=f"{_SILENT}#ebpffleetsilent",
         runbook=(
             Step(_SILENT, "EbpfFleetSilent",
-                 "`start-limit-hit`: it ended six times within two minutes, and systemd starts it no more", "given_up"),
+                 "it ended six times within two minutes, and systemd starts it no more", "given_up"),
             Step(_SILENT, "EbpfFleetSilent", "It comes back with what is desired", "as_before", "after"),
         ),
         restarts=True,
@@ -146,7 +151,7 @@ _TABLE = (
         features=_EVENTS,
         kill=True,
         restarts=True,
-        codes=("EF_BUDGET_DROPS",),
+        budgets=("DROPS",),
     ),
     Drill(
         "controller_loss",

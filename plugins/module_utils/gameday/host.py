@@ -50,7 +50,7 @@ class Wish(NamedTuple):
     folder: Path = Path(scripts.FOLDER)
 
 
-def look(record: Record | None = None) -> facts.Facts:
+def read_facts(record: Record | None = None) -> facts.Facts:
     """The host's facts now; with a record, what the audit has since its begin."""
     found = observation.meet_once(observation.Places())
     boot_id = found.seen.get("boot_id") or ""
@@ -90,7 +90,7 @@ def read_record(folder: Path) -> Record | None:
 def tell(wish: Wish) -> Answer:
     """Which drills this host may meet, and what of one is there; reads only."""
     record = read_record(wish.folder)
-    now = look(record)
+    now = read_facts(record)
     leased, running = LEASE.exists() or LEASE.is_symlink(), act.is_there()
     meets = {name: fit.refusal(one, now, leased, running) for name, one in drills.DRILLS.items()}
     return {**_answer(False, wish, record, now, {}), "meets": meets}
@@ -104,7 +104,7 @@ def begin(wish: Wish) -> Answer:
     drill = drills.drill(wish.drill)
     if wish.check:
         _may(drill, read_record(wish.folder), wish)
-        return _answer(True, wish, None, look(), {})
+        return _answer(True, wish, None, read_facts(), {})
     with _locked():
         old = read_record(wish.folder)
         if old is not None and (old.drill, old.id) == (wish.drill, wish.id):
@@ -123,11 +123,11 @@ def _gone_on_with(wish: Wish, old: Record) -> Answer:
     if not started:
         _prepare(wish, drills.drill(old.drill), old)
         act.start()
-    return _answer(not started, wish, old, look(old), {})
+    return _answer(not started, wish, old, read_facts(old), {})
 
 
 def _may(drill: drills.Drill, old: Record | None, wish: Wish) -> facts.Facts:
-    before = look()
+    before = read_facts()
     refused = fit.refusal(drill, before, LEASE.exists() or LEASE.is_symlink(), act.is_there())
     if old is not None and not refused:
         refused = f"the record of {old.drill} ({old.id}) is there still: run gameday with state=ended first"
@@ -187,7 +187,7 @@ def watch(wish: Wish, seconds: float, sleep: Callable[[float], None] = time.slee
     signs, seen = judge.wanted(drill), {}
     until = time.monotonic() + seconds
     while True:
-        now = look(record)
+        now = read_facts(record)
         feature = judge.watched(drill, record.feature, now)
         at = judge.Moment(drill, feature, record.before, now)
         for sign in signs:
@@ -204,7 +204,7 @@ def await_recovery(wish: Wish, record: Record, seconds: float, sleep: Callable[[
     signs = ["as_before", *(step.sign for step in drill.runbook if step.when == "after")]
     until, seen = time.monotonic() + seconds, {}
     while True:
-        now = look(record)
+        now = read_facts(record)
         at = judge.Moment(drill, record.feature, record.before, now)
         seen = {sign: now["boottime_ns"] for sign in signs if judge.ask(sign, at)}
         if len(seen) == len(set(signs)) or time.monotonic() >= until:
@@ -223,20 +223,22 @@ def _needed(wish: Wish) -> Record:
 
 
 def end(wish: Wish, seconds: float) -> Answer:
-    """Take it back, whatever is there of it, and wait until everything is as before; nothing there is as good."""
+    """Take it back, without an id whatever is there, and wait until everything is as before."""
     if not _anything(wish.folder):
-        return _answer(False, wish, None, look(), {})
+        return _answer(False, wish, None, read_facts(), {})
     try:
         record = read_record(wish.folder)
     except FleetError:
         record = None
+    if wish.id and (record is None or record.id != wish.id):
+        return _answer(False, wish, None, read_facts(), {})
     if wish.check:
-        return _answer(True, wish, record, look(record), {})
+        return _answer(True, wish, record, read_facts(record), {})
     with _locked():
         act.stop()
         if _ended(wish.folder) is None:
             act.undo(wish.folder)
-        ended = look(record)
+        ended = read_facts(record)
         _clean(wish.folder)
     if record is None:
         return _answer(True, wish, None, ended, {})
@@ -295,4 +297,4 @@ def _answer(changed: bool, wish: Wish, record: Record | None, now: facts.Facts, 
     }
 
 
-__all__: list[str] = ["Wish", "begin", "end", "look", "watch"]
+__all__: list[str] = ["Wish", "begin", "end", "read_facts", "watch"]

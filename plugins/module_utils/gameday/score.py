@@ -121,6 +121,9 @@ def _off(drill: Drill, met: Met, limit_ms: int) -> dict[str, Any] | None:
     killed = met.killed
     if killed is None:
         return {"answer": UNKNOWN, "ms": None, "limit_ms": limit_ms, "why": met.why.get("kill", "no order was given")}
+    if met.ended is not None and met.ended["facts"]["ended_by"] == "timeout":
+        late = "the fault ended by itself at its bound, so the order may not have met it; give a larger bound"
+        return {"answer": UNKNOWN, "ms": killed.get("host_ms"), "limit_ms": limit_ms, "why": late}
     why = str(killed.get("detail") or "")
     took = killed.get("host_ms")
     if killed.get("ok") is not True or killed.get("concerned") is not True:
