@@ -1,7 +1,7 @@
 # Copyright: the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSE)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which drills are injected on which hosts, and what is refused before any host is asked. Pure. The default is none."""
+"""Which drills are injected on which hosts, and what is refused before any host is asked. Pure. Closed by default."""
 
 from __future__ import annotations
 
