@@ -22,6 +22,7 @@ GROUPS = {
     "rollback": (variables.KILL,),
     "sampling": (variables.SAMPLING, ("ebpf_fleet_features",)),
     "forensics": (variables.FORENSICS, variables.KILL),
+    "gameday": (variables.GAMEDAY, variables.KILL, ("ebpf_fleet_report", "ebpf_fleet_ledger")),
     "triage": (variables.TRIAGE, variables.FORENSICS, variables.KILL, TRIAGE_OTHERS),
 }
 

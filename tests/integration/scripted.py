@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
-REPLACED = ("bpf_takeoff", "bundle_build", "capability_facts", "gate", "host_prepare", "latency_info", "lease",
-            "observation_info", "release")  # fmt: skip
+REPLACED = ("bpf_takeoff", "bundle_build", "capability_facts", "gameday_drill", "gate", "host_prepare",
+            "latency_info", "lease", "observation_info", "release")  # fmt: skip
 # {task: {host or "*": answer or answers}}
 Script = Mapping[str, Mapping[str, Any]]
 

@@ -345,7 +345,7 @@ def test_an_error_of_the_system_joins_the_family(number: int, code: str, words: 
 FAILURES = {"ansible.builtin.assert": "fail_msg", "ansible.builtin.fail": "msg"}
 # A code of the playbook's own, a code chosen by the verdict, or the line of an error that a filter or lookup told.
 TOLD = (
-    r"(?:ebpf_fleet_(?:target|plan|taking_part|sampling|before_inventory|takeoff_chosen|triage_found|triage_choice)|judged)"
+    r"(?:ebpf_fleet_(?:target|plan|taking_part|sampling|before_inventory|takeoff_chosen|gameday_chosen|triage_found|triage_choice)|judged)"
     r"\.fault"
 )
 CODED = re.compile(

@@ -37,6 +37,10 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.facts import capability
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import answer as takeoff_answer
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import record as takeoff_record
 from ansible_collections.ebpf.fleet.plugins.module_utils.foreign import undo
+from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import facts as gameday_facts
+from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import record as gameday_record
+from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import report as gameday_report
+from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import score as gameday_score
 from ansible_collections.ebpf.fleet.plugins.module_utils.incident import blast, bundles, evidence
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import document as inventory_document
 from ansible_collections.ebpf.fleet.plugins.module_utils.inventory import fleet
@@ -531,6 +535,23 @@ def the_radius(page: Page) -> None:
     assert blast.lines(told)
 
 
+def the_game_day(page: Page) -> None:
+    """The document is made of scores, each verdict of its parts, and the facts keep to their rule."""
+    told = the_json(page)
+    chosen = {name: list(told[name]) for name in ("drills", "hosts", "left_out")}
+    assert gameday_report.report(told["scores"], chosen, told["begun"], told["ended"], told["reason"]) == told
+    for one in told["scores"]:
+        assert gameday_score.verdict(one) == one["verdict"]
+        for moment in one["facts"].values():
+            assert list(gameday_facts.RULE("", moment)) == []
+    assert gameday_report.lines(told)
+
+
+def the_injection(page: Page) -> None:
+    found = gameday_record.parse(examples(page, "json")[0].encode(), "record.json")
+    assert gameday_record.parse(gameday_record.render(found), "again") == found
+
+
 def an_event(page: Page) -> None:
     """The line is what the desk logs of a request; that of the example is put together from it."""
     told = the_json(page)
@@ -549,6 +570,8 @@ JUDGES: dict[str, Callable[..., None]] = {
     "takeoff": the_takeoff,
     "takeoff-record": the_takeoff_record,
     "blast-radius": the_radius,
+    "gameday": the_game_day,
+    "gameday-record": the_injection,
     "btf-index": btf_index,
     "bundle": the_manifest,
     "capabilities": capabilities,
@@ -615,6 +638,8 @@ FAULTS = {
     "takeoff-record": ('"do": "stop"', '"do": "halt"'),
     "audit": ('"seq"', '"sequence"'),
     "blast-radius": ('"worst": 90', '"most": 90'),
+    "gameday": ('"answer": "yes"', '"answer": "no"'),
+    "gameday-record": ('"seconds": 60', '"seconds": 6'),
     "btf-index": ('"machine"', '"arch"'),
     "bundle": ('"mode": "0644"', '"mode": "0777"'),
     "capabilities": ('"family": "6.1"', '"family": "6.x"'),

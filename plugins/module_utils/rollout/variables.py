@@ -242,9 +242,16 @@ TRIAGE: dict[str, Reader] = {
     "ebpf_fleet_triage_features": whole(0, 32),
     "ebpf_fleet_triage_reduce": text,
 }
+GAMEDAY: dict[str, Reader] = {
+    "ebpf_fleet_gameday": truth,
+    "ebpf_fleet_gameday_drills": names,
+    "ebpf_fleet_gameday_seconds": whole(30, 600),
+    "ebpf_fleet_gameday_recovery": whole(1, 3600),
+    "ebpf_fleet_gameday_off_ms": whole(1, 60000),
+}
 VARIABLES: dict[str, Reader] = {
     **ROLLOUT, **LEDGER, **ROLES, **KILL, **CAPABILITIES, **INVENTORY, **RELEASE, **SAMPLING, **FORENSICS,
-    **TRIAGE, **KILL_LIST,
+    **TRIAGE, **KILL_LIST, **GAMEDAY,
 }  # fmt: skip
 
 

@@ -409,6 +409,30 @@ SECTIONS: tuple[Section, ...] = (
         },
     ),
     Section(
+        "A game day did not go as it should",
+        "What was injected is taken back by the host itself, at its bound at the latest.",
+        {
+            "EF_GAMEDAY": Reason(
+                "a drill was not met as the pages say, or could not be judged: the report says which",
+                "read its score: correct the page, the limit or the release, and run that drill again",
+                (PLAYBOOKS,),
+                see="gameday.md",
+            ),
+            "EF_GAMEDAY_UNFIT": Reason(
+                "the host may not meet the drill as it is; nothing was injected",
+                "put right what the sentence names, or leave the host out",
+                (MODULES,),
+                see="gameday.md",
+            ),
+            "EF_GAMEDAY_RECORD": Reason(
+                "the host's record of what is injected cannot be read or written, or is of another drill",
+                "run `gameday` with `state=ended`, which takes back whatever is there",
+                (MODULES,),
+                see="formats/gameday-record.md",
+            ),
+        },
+    ),
+    Section(
         "An event was refused",
         "No playbook was run for it. What an earlier alert turned off stays off.",
         {
