@@ -44,6 +44,7 @@ WANTED = {
     "journalctl": "attached: variant",
     "cat /proc/$(systemctl": "(ebpf-loader)",
     "systemctl restart": "",
+    "systemctl reset-failed": "",
     "systemctl show": "1s",
 }
 
