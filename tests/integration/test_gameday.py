@@ -88,7 +88,7 @@ def test_a_drill_is_begun_watched_and_ended_on_each_host_and_the_report_is_kept(
     assert {call.arguments["id"] for call in ended.asked(END)} == {one["id"] for one in begun}
     found = json.loads(report.read_text())
     assert found["counts"] == {"pass": 2, "fail": 0, "inconclusive": 0, "refused": 0}
-    assert report.with_name("gameday.json.txt").read_text().startswith("game day of 1 drills on 2 hosts: 2 pass")
+    assert report.with_name("gameday.json.txt").read_text().startswith("game day of 1 drill on 2 hosts: 2 pass")
 
 
 @pytest.mark.parametrize(

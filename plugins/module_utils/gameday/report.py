@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.base.words import counted
 from ansible_collections.ebpf.fleet.plugins.module_utils.gameday import drills, score
 
 Json = Mapping[str, Any]
@@ -39,7 +40,7 @@ def lines(found: Json) -> list[str]:
     """The report as a person reads it."""
     counts = found["counts"]
     said = [
-        f"game day of {len(found['drills'])} drills on {len(found['hosts'])} hosts: "
+        f"game day of {counted(len(found['drills']), 'drill')} on {counted(len(found['hosts']), 'host')}: "
         + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
     ]
     for one in found["scores"]:
