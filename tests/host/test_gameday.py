@@ -25,8 +25,11 @@ from tests.support.sysfleet import Release, SysFleet, our_programs, status
 from tests.support.syshost import SysHost
 
 FEATURES = ("exec_events", "runqlat", "syscall_errors")
-# So low that a flood on two busy cores exceeds it, and so high that nothing else does.
-LIMITS = {"host": {"cpu_millicores": 200}, "features": {"exec_events": {"event_rate_per_second": 200}}}
+# So low that a fault on two busy cores exceeds it, and so high that nothing else does.
+LIMITS = {
+    "host": {"cpu_millicores": 200},
+    "features": {"exec_events": {"event_rate_per_second": 200}, "syscall_errors": {"cpu_millicores": 25}},
+}
 LOADER = "ebpf-fleet-loader.service"
 KILLS = "ls /run/ebpf-fleet/kill.d /etc/ebpf-fleet/kill.d"
 
